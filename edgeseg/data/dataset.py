@@ -1,0 +1,125 @@
+"""A labelled dataset on disk: ROOT/{train,val,test}/{images,masks} and ROOT/classes.txt.
+
+classes.txt has one line a class, `id name r g b`; a comment `(id N = ignore)` names the id that is never counted,
+and that id's own line is only its colour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeseg.data.images import Image, list_images, read_image, read_mask
+from edgeseg.errors import FileError, require_file, unknown
+from edgeseg.spec import Rgb
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Classes:
+    names: tuple[str, ...]
+    palette: tuple[Rgb, ...]
+    ignore_index: int | None
+
+    def text(self) -> str:
+        """The content of classes.txt."""
+        rows = [f"{i} {name} {r} {g} {b}" for i, (name, (r, g, b)) in enumerate(zip(self.names, self.palette))]
+        note = "" if self.ignore_index is None else f"  (id {self.ignore_index} = ignore)"
+        return f"# id name r g b{note}\n" + "\n".join(rows) + "\n"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One split. `dataset[i]` is (frame [H, W, 3] uint8 BGR, mask [H, W] uint8 of class ids or the ignore id)."""
+
+    root: Path
+    split: str
+    classes: Classes
+    images: tuple[Path, ...]
+
+    @classmethod
+    def open(cls, root: Path | str, split: str) -> Dataset:
+        root = Path(root)
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        if not root.is_dir():
+            raise FileError(f"Dataset {root} does not exist.", "Check the path, or make one: edgeseg synth DIR.")
+        if not (root / split).is_dir():
+            there = [s for s in SPLITS if (root / s).is_dir()]
+            raise FileError(f"Dataset {root} has no split {split!r}.", f"It has: {', '.join(there) or 'none'}.")
+        classes = read_classes(root / "classes.txt")
+        images = tuple(list_images(root / split / "images"))
+        for image in images:
+            mask = root / split / "masks" / f"{image.stem}.png"
+            if not mask.is_file():
+                raise FileError(f"Image {image} has no mask.", f"Expected {mask}.")
+        return cls(root, split, classes, images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Image, Image]:
+        path = self.images[index]
+        frame, mask = read_image(path), self.mask(index)
+        if frame.shape[:2] != mask.shape:
+            raise FileError(
+                f"Image {path} is {frame.shape[1]}x{frame.shape[0]} but its mask is {mask.shape[1]}x{mask.shape[0]}.",
+                "Both must have the same size; export the mask again.",
+            )
+        return frame, mask
+
+    def mask(self, index: int) -> Image:
+        path = self.root / self.split / "masks" / f"{self.images[index].stem}.png"
+        mask = read_mask(path)
+        allowed = np.zeros(256, bool)
+        allowed[: len(self.classes.names)] = True
+        if self.classes.ignore_index is not None:
+            allowed[self.classes.ignore_index] = True
+        seen = np.bincount(mask.ravel(), minlength=256) > 0
+        if (seen & ~allowed).any():
+            raise FileError(
+                f"Mask {path} holds label {int(np.flatnonzero(seen & ~allowed)[0])}, outside the "
+                f"{len(self.classes.names)} classes.",
+                f"Ids run from 0 to {len(self.classes.names) - 1}; ignore is {self.classes.ignore_index}.",
+            )
+        return mask
+
+    def digest(self) -> str:
+        """sha256 over the names and bytes of every image and mask, and the class list."""
+        total = hashlib.sha256(self.classes.text().encode())
+        for image in self.images:
+            for path in (image, self.root / self.split / "masks" / f"{image.stem}.png"):
+                total.update(path.name.encode())
+                total.update(hashlib.sha256(path.read_bytes()).digest())
+        return total.hexdigest()
+
+
+def read_classes(path: Path) -> Classes:
+    """Raises FileError with the line number where classes.txt cannot be understood."""
+    text = require_file(path, "Class list").read_text(errors="replace")
+    note = re.search(r"\(id (\d+) = ignore\)", text)
+    ignore = int(note[1]) if note else None
+    names: list[str] = []
+    palette: list[Rgb] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        try:
+            index, name, (r, g, b) = int(words[0]), words[1], (int(w) for w in words[2:5])
+        except (ValueError, IndexError):
+            raise FileError(f"{path}:{number}: cannot read {line!r}.", "Expected: id name r g b") from None
+        if index == ignore:
+            continue
+        if index != len(names):
+            raise FileError(f"{path}:{number}: id {index}, expected {len(names)}.", "Ids count up from 0.")
+        names.append(name)
+        palette.append((r, g, b))
+    if len(names) < 2:
+        raise FileError(f"{path} lists {len(names)} classes.", "Expected at least two.")
+    return Classes(tuple(names), tuple(palette), ignore)

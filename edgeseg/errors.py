@@ -1,0 +1,74 @@
+"""Every error a user can meet.
+
+    EdgesegError            what happened, and a hint: what was expected, what to try
+    ├── OptionError         a name, key or value that is not one of the allowed ones
+    ├── FileError           a file or folder that is missing, broken or cannot be written
+    ├── MissingPackage      an optional package this job needs is not installed
+    ├── BundleError         a bundle that is incomplete, altered or made for something else
+    └── StreamError         a source or sink that failed while running
+
+The command line prints `what` and `hint` and exits with `exit_code`; tracebacks only with --debug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class EdgesegError(Exception):
+    """An error with `what` happened and a `hint` that says what to try."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, hint: str = ""):
+        super().__init__(f"{what}\n{hint}" if hint else what)
+        self.what = what
+        self.hint = hint
+
+
+class OptionError(EdgesegError):
+    pass
+
+
+class FileError(EdgesegError):
+    pass
+
+
+class MissingPackage(EdgesegError):
+    def __init__(self, package: str, job: str, extra: str):
+        super().__init__(
+            f"{job} needs the package {package}, which is not installed.",
+            f"Install it with: pip install 'edgeseg[{extra}]'",
+        )
+
+
+class BundleError(EdgesegError):
+    pass
+
+
+class StreamError(EdgesegError):
+    pass
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A hint that names the closest choice first, then all of them."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    start = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{start}Known: {', '.join(known)}."
+
+
+def unknown(kind: str, word: str, choices: Iterable[str]) -> OptionError:
+    return OptionError(f"Unknown {kind} {word!r}.", did_you_mean(word, choices))
+
+
+def require_file(path: Path, what: str) -> Path:
+    """`path` if it is a non-empty file; FileError otherwise."""
+    if not path.is_file():
+        where = "is a folder" if path.is_dir() else "does not exist"
+        raise FileError(f"{what} {path} {where}.", "Check the path.")
+    if path.stat().st_size == 0:
+        raise FileError(f"{what} {path} is empty (0 bytes).", "Write or copy it again.")
+    return path

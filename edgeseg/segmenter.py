@@ -1,0 +1,131 @@
+"""Segmenter: the one path from frame to class map. run, eval, bench, gate and serve all go through it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg import mask
+from edgeseg.data.images import Image, resize
+from edgeseg.spec import Spec
+
+
+class Engine(Protocol):
+    """A compiled model with `slots` inference requests.
+
+    Fill `frame(slot)` ([H, W, 3] uint8 BGR, a view of the request's own memory), `start(slot)`, then `wait(slot)`
+    for the logits ([C, h, w] float32, a view that is valid until that slot starts again).
+    """
+
+    slots: int
+
+    def frame(self, slot: int) -> Image: ...
+    def start(self, slot: int) -> None: ...
+    def wait(self, slot: int) -> NDArray[np.float32]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture on its way: [H, W, 3] uint8 BGR, its number, and when it was captured (time.monotonic seconds)."""
+
+    image: Image
+    index: int = 0
+    captured: float = field(default_factory=time.monotonic)
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A frame, its class map ([spec.height, spec.width] uint8) and the seconds each stage took.
+
+    `times`: resize, infer (from start to finish, waiting behind other requests included), mask.
+    """
+
+    frame: Frame
+    classmap: Image
+    times: dict[str, float]
+
+
+class Segmenter:
+    """A Spec and an Engine: frames in, class maps out, in order, timed stage by stage."""
+
+    def __init__(self, spec: Spec, engine: Engine, upsample: str):
+        self.spec = spec
+        self.engine = engine
+        self.upsample = upsample
+        self._free = deque(range(engine.slots))
+        self._busy: deque[tuple[int, Frame, float, float]] = deque()
+
+    @classmethod
+    def open(cls, bundle: Path | str, mode: str = "latency", **options: Any) -> Segmenter:
+        """Open a bundle. `mode`: `latency` (one frame at a time, fastest answer) or `throughput` (several in flight)."""
+        from edgeseg import backends
+        from edgeseg.bundle import Bundle
+
+        loaded = Bundle.load(Path(bundle))
+        engine = backends.get(loaded.backend).open(loaded, mode, **options)
+        return cls(loaded.spec, engine, loaded.upsample)
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._busy:
+            self.engine.wait(self._busy.popleft()[0])
+        self.engine.close()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._busy)
+
+    @property
+    def full(self) -> bool:
+        return not self._free
+
+    def submit(self, frame: Frame) -> None:
+        """Start a frame. Raises RuntimeError when every slot is in flight: collect() first."""
+        if not self._free:
+            raise RuntimeError("every inference slot is in flight; collect() a result first")
+        slot = self._free.popleft()
+        begin = time.perf_counter()
+        resize(frame.image, self.spec.height, self.spec.width, into=self.engine.frame(slot))
+        started = time.perf_counter()
+        self.engine.start(slot)
+        self._busy.append((slot, frame, started - begin, started))
+
+    def collect(self) -> Result:
+        """Wait for the oldest frame in flight."""
+        slot, frame, resized, started = self._busy.popleft()
+        try:
+            logits = self.engine.wait(slot)
+            inferred = time.perf_counter()
+            classmap = mask.class_map(logits, self.spec.height, self.spec.width, self.upsample)
+        finally:
+            self._free.append(slot)
+        done = time.perf_counter()
+        return Result(frame, classmap, {"resize": resized, "infer": inferred - started, "mask": done - inferred})
+
+    def __call__(self, image: Image) -> Result:
+        """One frame, start to finish."""
+        self.submit(Frame(image))
+        return self.collect()
+
+    def stream(self, frames: Iterable[Frame]) -> Iterator[Result]:
+        """Results in order with every slot kept busy; for sources that always have a next frame (files, folders)."""
+        for frame in frames:
+            if self.full:
+                yield self.collect()
+            self.submit(frame)
+        while self._busy:
+            yield self.collect()

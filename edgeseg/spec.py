@@ -1,0 +1,90 @@
+"""Spec: the only description of what goes into a model and what comes out of it."""
+
+from __future__ import annotations
+
+import colorsys
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from edgeseg.errors import OptionError, unknown
+
+COLORS = ("RGB", "BGR")
+HEADS = ("argmax", "threshold")
+Rgb = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Pre- and post-processing of one model.
+
+    The network sees `(pixel / 255 - mean) / std` per channel, channels in `color` order, at `height` x `width`
+    pixels; frames of another size are stretched to it (bilinear). `head` says how its logits become a class map:
+    `argmax` over the channels, or `threshold` (one channel; logit > 0 is class 1).
+    """
+
+    height: int
+    width: int
+    classes: tuple[str, ...]
+    palette: tuple[Rgb, ...] = ()
+    ignore_index: int | None = 255
+    color: str = "RGB"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    head: str = "argmax"
+
+    def __post_init__(self) -> None:
+        for name, value in (("height", self.height), ("width", self.width)):
+            if not isinstance(value, int) or not 8 <= value <= 16384:
+                raise OptionError(f"Spec: {name} is {value!r}.", "Expected whole pixels from 8 to 16384.")
+        if not 2 <= len(self.classes) <= 255:
+            raise OptionError(f"Spec: {len(self.classes)} classes.", "Expected 2 to 255 class names.")
+        if self.color not in COLORS:
+            raise unknown("colour order", self.color, COLORS)
+        if self.head not in HEADS:
+            raise unknown("head", self.head, HEADS)
+        if self.head == "threshold" and len(self.classes) != 2:
+            raise OptionError(
+                f"Spec: head 'threshold' with {len(self.classes)} classes.", "It has 2: background, object."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+            raise OptionError(
+                f"Spec: mean {self.mean}, std {self.std}.", "Expected three numbers each, std above 0, on a 0..1 scale."
+            )
+        if not self.palette:
+            object.__setattr__(self, "palette", default_palette(len(self.classes)))
+        if len(self.palette) != len(self.classes):
+            raise OptionError(
+                f"Spec: {len(self.palette)} colours for {len(self.classes)} classes.", "Expected one each."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Spec:
+        """Raises OptionError for an unknown or missing key or a value of the wrong type."""
+        names = {f.name for f in dataclasses.fields(cls)}
+        for key in data:
+            if key not in names:
+                raise unknown("Spec key", key, names)
+        try:
+            values = dict(data)
+            for key in ("classes", "mean", "std"):
+                if key in values:
+                    values[key] = tuple(values[key])
+            if "palette" in values:
+                values["palette"] = tuple((int(r), int(g), int(b)) for r, g, b in values["palette"])
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise OptionError(f"Spec is not usable: {error}.", f"Its keys are: {', '.join(sorted(names))}.") from error
+
+
+def default_palette(count: int) -> tuple[Rgb, ...]:
+    """`count` distinct RGB colours; hues step by the golden ratio, so neighbours in the list differ."""
+
+    def colour(i: int) -> Rgb:
+        r, g, b = colorsys.hsv_to_rgb(i * 0.618034 % 1.0, 0.85 - 0.35 * (i % 3 == 2), 0.95 - 0.3 * (i % 2))
+        return int(r * 255), int(g * 255), int(b * 255)
+
+    return tuple(colour(i) for i in range(count))
