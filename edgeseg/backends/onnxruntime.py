@@ -1,0 +1,83 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.data.images import Image
+from edgeseg.errors import BundleError, MissingPackage
+
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
+    from edgeseg.target import Target
+
+
+def probe() -> str:
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return "the package onnxruntime is not installed (pip install 'edgeseg[onnxruntime]')"
+    return ""
+
+
+def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+    """Write model.onnx from the deploy graph (for int8 already quantised)."""
+    if precision == "fp16":
+        import onnx
+
+        from edgeseg.graph import half_weights
+
+        onnx.save(half_weights(onnx.load(str(graph))), str(out / "model.onnx"))
+    else:
+        shutil.copyfile(graph, out / "model.onnx")
+    return ["model.onnx"]
+
+
+def open(bundle: Bundle, mode: str, threads: int = 0) -> OnnxRuntimeEngine:
+    """Load a bundle. `threads` 0 = all."""
+    return OnnxRuntimeEngine(bundle.path / "model.onnx", mode, threads)
+
+
+class OnnxRuntimeEngine:
+    """See segmenter.Engine. One slot in latency mode; in throughput mode two, sharing the cores."""
+
+    def __init__(self, model: Path, mode: str, threads: int = 0):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingPackage("onnxruntime", "This bundle", "onnxruntime") from error
+        self.slots = 1 if mode == "latency" else 2
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = max(1, (threads or os.cpu_count() or 1) // self.slots)
+        # Spinning idle threads would take the cores from resize, masks and sinks.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if self.slots > 1 else "1")
+        try:
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise BundleError(
+                f"ONNX Runtime cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
+            ) from error
+        shape = self._session.get_inputs()[0].shape
+        self._frames = [np.zeros(shape, np.uint8) for _ in range(self.slots)]
+        self._running: dict[int, Future[Any]] = {}
+        self._pool = ThreadPoolExecutor(self.slots)
+
+    def frame(self, slot: int) -> Image:
+        return self._frames[slot][0]  # type: ignore[no-any-return]
+
+    def start(self, slot: int) -> None:
+        self._running[slot] = self._pool.submit(self._session.run, ["logits"], {"frame": self._frames[slot]})
+
+    def wait(self, slot: int) -> NDArray[np.float32]:
+        return self._running.pop(slot).result()[0][0]  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._pool.shutdown()

@@ -1,0 +1,88 @@
+"""OpenVINO: CPU, GPU and NPU of Intel, AMD and Arm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.data.images import Image
+from edgeseg.errors import BundleError, MissingPackage
+
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
+    from edgeseg.target import Target
+
+# What the layers that are not INT8 compute in. OpenVINO's own default on many CPUs is bf16; here nothing is silent.
+# fp16 is a way to store weights: CPUs without FP16 units would fall back to another precision, so it computes in f32.
+COMPUTE = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def probe() -> str:
+    try:
+        import openvino
+    except ImportError:
+        return "the package openvino is not installed (pip install 'edgeseg[openvino]')"
+    return "" if "CPU" in openvino.Core().available_devices else "OpenVINO finds no CPU device"
+
+
+def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+    """Write model.xml and model.bin from the deploy graph (for int8 already quantised: .xml or .onnx)."""
+    ov = _openvino("Compiling for OpenVINO")
+    model = ov.Core().read_model(graph)
+    ov.save_model(model, out / "model.xml", compress_to_fp16=precision == "fp16")
+    return ["model.xml", "model.bin"]
+
+
+def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None) -> OpenVinoEngine:
+    """Load a bundle. `threads` 0 = all; `cache`: a folder that makes the next start faster."""
+    return OpenVinoEngine(bundle.path / "model.xml", COMPUTE[bundle.precision], mode, threads, cache)
+
+
+class OpenVinoEngine:
+    """See segmenter.Engine. One slot in latency mode, OpenVINO's own choice in throughput mode."""
+
+    def __init__(self, model: Path, compute: str, mode: str, threads: int = 0, cache: Path | None = None):
+        ov = _openvino("This bundle")
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY" if mode == "latency" else "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": compute,
+        }
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+        if cache:
+            config["CACHE_DIR"] = str(cache)
+        try:
+            compiled = ov.Core().compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            raise BundleError(
+                f"OpenVINO cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
+            ) from error
+        self.slots = 1 if mode == "latency" else int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = [compiled.create_infer_request() for _ in range(self.slots)]
+        self._frames = [r.get_input_tensor().data[0] for r in self._requests]
+        self._logits = [r.get_output_tensor().data[0] for r in self._requests]
+
+    def frame(self, slot: int) -> Image:
+        # The request's own memory: OpenVINO's share_inputs with temporary arrays corrupts frames.
+        return self._frames[slot]  # type: ignore[no-any-return]
+
+    def start(self, slot: int) -> None:
+        self._requests[slot].start_async()
+
+    def wait(self, slot: int) -> NDArray[np.float32]:
+        self._requests[slot].wait()
+        return self._logits[slot]  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._frames, self._logits, self._requests = [], [], []
+
+
+def _openvino(job: str) -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingPackage("openvino", job, "openvino") from error
+    return openvino

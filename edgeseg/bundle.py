@@ -1,0 +1,139 @@
+"""Bundle: the directory that is deployed. Immutable and self-checking.
+
+    bundle.json     Spec, target, digests of every file, parent, versions, metrics
+    model.*         what the backend loads
+    golden/N.png    frames as they came, golden/N.mask.png the class maps this bundle gave for them when it was made
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgeseg.data.images import Image, read_image, read_mask
+from edgeseg.errors import BundleError, EdgesegError, FileError
+from edgeseg.spec import Spec
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+MAX_MANIFEST = 4 << 20
+GOLDEN = "golden"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    path: Path
+    spec: Spec
+    target: str
+    backend: str
+    precision: str
+    upsample: str
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest.get("name", self.path.name))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of bundle.json, which holds the digests of everything else."""
+        return sha256(self.path / MANIFEST)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the model files, golden frames not counted."""
+        files: dict[str, dict[str, Any]] = self.manifest["files"]
+        return sum(int(entry["bytes"]) for name, entry in files.items() if not name.startswith(GOLDEN))
+
+    @classmethod
+    def load(cls, path: Path, check: bool = True) -> Bundle:
+        """Read a bundle; BundleError when it is not one or (`check`) a file's digest differs from the manifest."""
+        if not path.is_dir():
+            raise BundleError(f"Bundle {path} is not a folder.", "Give the folder that holds bundle.json.")
+        if not (path / MANIFEST).is_file():
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.", "Make one: edgeseg compile MODEL.onnx")
+        if (path / MANIFEST).stat().st_size > MAX_MANIFEST:
+            raise BundleError(f"{path / MANIFEST} is over {MAX_MANIFEST >> 20} MiB.", "This is not a bundle's manifest.")
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+            if manifest["format"] != FORMAT:
+                raise BundleError(
+                    f"Bundle {path} has format {manifest['format']}.", f"This edgeseg reads format {FORMAT}; compile again."
+                )
+            spec = Spec.from_dict(manifest["spec"])
+            values = [str(manifest[key]) for key in ("target", "backend", "precision", "upsample")]
+            files = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
+        except EdgesegError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(
+                f"{path / MANIFEST} cannot be read: {type(error).__name__} {error}.", "Copy or compile the bundle again."
+            ) from error
+        bundle = cls(path, spec, *values, manifest)
+        for name, digest in files.items():
+            bundle._check(name, digest if check else None)
+        return bundle
+
+    def _check(self, name: str, digest: str | None) -> None:
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or (self.path / name).is_symlink():
+            raise BundleError(f"Bundle {self.path} names a file outside itself: {name}.", "Do not use this bundle.")
+        if not (self.path / name).is_file():
+            raise BundleError(f"Bundle {self.path} lacks {name}.", "Copy or compile the bundle again.")
+        if digest is not None and sha256(self.path / name) != digest:
+            raise BundleError(
+                f"Bundle {self.path}: {name} differs from its digest.",
+                "The file was altered or damaged. Copy or compile the bundle again.",
+            )
+
+    def golden(self) -> Iterator[tuple[Image, Image]]:
+        """(frame, expected class map) pairs."""
+        for path in sorted((self.path / GOLDEN).glob("*.mask.png")):
+            yield read_image(path.with_name(path.name.replace(".mask", ""))), read_mask(path)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        total = hashlib.sha256()
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write bundle.json with the digest of every file in `folder`."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
+    text = json.dumps({"format": FORMAT, **manifest, "files": files}, indent=1)
+    (folder / MANIFEST).write_text(text + "\n")
+
+
+@contextmanager
+def replacing(path: Path, marker: str) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its name at the end; nothing is left if the block fails.
+
+    An existing `path` is replaced only if it holds `marker` (we made it) or is empty.
+    """
+    if path.exists() and not (path.is_dir() and ((path / marker).exists() or not any(path.iterdir()))):
+        raise FileError(f"{path} exists and holds something else.", "Choose another output folder, or remove it.")
+    work = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        work.mkdir(parents=True)
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {error.strerror}.", "Choose a folder you may write.") from error
+    try:
+        yield work
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            path.rename(old)
+        work.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

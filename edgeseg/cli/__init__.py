@@ -1,0 +1,44 @@
+"""The command line. It alone prints, exits and reads the environment; one file per verb group."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from edgeseg.cli import compile, data, measure, pipeline, stream, train
+from edgeseg.cli.common import console
+from edgeseg.errors import EdgesegError
+
+app = typer.Typer(
+    name="edgeseg",
+    help="Image segmentation from labelled frames to a camera on an edge device, with a proof at every step.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for group in (pipeline, compile, stream, measure, train, data):
+    app.add_typer(group.app)
+
+
+@app.callback()
+def root(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: a user's error exits 2 with one clear message, Ctrl-C exits 130."""
+    try:
+        app()
+    except EdgesegError as error:
+        if "--debug" in sys.argv:
+            raise
+        console.print(f"[bold red]{'Stopped' if error.exit_code == 1 else 'Error'}:[/] ", end="")
+        console.print(error.what, markup=False, highlight=False)
+        if error.hint:
+            console.print(error.hint, markup=False, highlight=False, style="dim")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.print("Interrupted.")
+        sys.exit(130)

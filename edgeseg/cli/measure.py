@@ -1,0 +1,107 @@
+"""eval, bench, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeseg.cli.common import JSON_OPTION, console, emit, percent, progress, table
+from edgeseg.errors import FileError
+
+app = typer.Typer()
+BundleArg = Annotated[Path, typer.Argument(help="The bundle's folder.")]
+JsonOpt = Annotated[str | None, JSON_OPTION]
+
+
+@app.command()
+def eval(
+    bundle: BundleArg,
+    data: Annotated[Path, typer.Option(help="Dataset: {train,val,test}/{images,masks} and classes.txt.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    json_to: JsonOpt = None,
+) -> None:
+    """Measure a bundle's accuracy on labelled frames, through the path that ships."""
+    from edgeseg.bundle import Bundle
+    from edgeseg.data.dataset import Dataset
+    from edgeseg.evaluation.evaluate import evaluate
+    from edgeseg.segmenter import Segmenter
+
+    dataset = Dataset.open(data, split)
+    loaded = Bundle.load(bundle)
+    with Segmenter.open(bundle) as segmenter, progress(f"evaluating {loaded.name}") as update:
+        result = evaluate(segmenter, dataset, update)
+    shown = table(f"{loaded.name} on {data} {split} ({result['frames']} frames)", "class", "IoU", "accuracy", "Dice", "BF1")
+    for name, row in result["per_class"].items():
+        shown.add_row(name, *(percent(row[k]) for k in ("iou", "accuracy", "dice", "boundary_f1")))
+    means = ("miou", "mean_accuracy", "dice", "boundary_f1")
+    shown.add_section()
+    shown.add_row("mean", *(percent(result[k]) for k in means), style="bold")
+    console.print(shown)
+    ms = result["latency_ms"]
+    console.print(f"pixel accuracy {percent(result['pixel_accuracy'])} %  latency p50 {ms['p50']} ms  p99 {ms['p99']} ms")
+    emit({"kind": "eval", "bundle": identity(loaded), "data": {"root": data.name, "split": split}, **result}, json_to)
+
+
+@app.command()
+def bench(
+    bundle: BundleArg,
+    seconds: Annotated[float, typer.Option(help="About how long.", min=1)] = 10.0,
+    frame_size: Annotated[str, typer.Option("--size", help="Size of the frames that come in.")] = "1280x720",
+    json_to: JsonOpt = None,
+) -> None:
+    """Latency, throughput and where the time goes, beside pure inference of the same engine."""
+    from edgeseg.bench.measure import bench as run_bench
+    from edgeseg.bench.measure import fingerprint
+    from edgeseg.bundle import Bundle
+    from edgeseg.cli.common import size
+    from edgeseg.data.synthetic import Street
+
+    loaded = Bundle.load(bundle)
+    height, width = size(frame_size)
+    frames = [Street(3, height=height, width=width).frame(t)[0] for t in range(0, 40, 5)]
+    with progress(f"benching {loaded.name}") as update:
+        result = run_bench(bundle, frames, seconds, update)
+    shown = table(f"{loaded.name}: {loaded.target} {loaded.precision}, {frame_size} frames", "ms", "p50", "p90", "p99")
+    for name, row in {"latency": result["latency_ms"], **result["stages_ms"], "pure inference": result["pure_latency_ms"]}.items():
+        shown.add_row(name, *(f"{row[k]:.2f}" for k in ("p50", "p90", "p99")))
+    console.print(shown)
+    console.print(
+        f"[bold]{result['fps']:.1f} FPS[/] with full class maps; the network alone {result['pure_fps']:.1f} FPS "
+        f"(ratio {result['fps'] / result['pure_fps']:.2f})"
+    )
+    stored = (loaded.manifest.get("metrics") or {}) if isinstance(loaded.manifest.get("metrics"), dict) else {}
+    known = {"miou": stored.get("miou"), "pixel_accuracy": stored.get("pixel_accuracy")}
+    emit({"kind": "bench", "bundle": identity(loaded), "machine": fingerprint(), **known, **result}, json_to)
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="JSON files of eval, bench, run or pipeline.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="FILE.html or FILE.md.")] = Path("report.html"),
+) -> None:
+    """Draw a report from measurements: one HTML page that works offline, or Markdown."""
+    from edgeseg.bench.report import write
+
+    write([read_json(path) for path in results], out)
+    console.print(f"wrote {out}")
+
+
+def identity(bundle: Any) -> dict[str, Any]:
+    """What a result says about the bundle it was measured on."""
+    keys = ("name", "target", "precision", "parent", "parity")
+    return {**{k: bundle.manifest.get(k) for k in keys}, "digest": bundle.digest, "bytes": bundle.size}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    from edgeseg.errors import require_file
+
+    try:
+        document = json.loads(require_file(path, "Result").read_text())
+        if not isinstance(document, dict):
+            raise ValueError("not an object")
+        return document
+    except ValueError as error:
+        raise FileError(f"Result {path} is not JSON of edgeseg: {error}.", "Make it with --json FILE.") from error

@@ -1,0 +1,7 @@
+"""pipeline."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer()

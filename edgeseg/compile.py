@@ -1,0 +1,148 @@
+"""compile: an ONNX segmentation model + Spec -> a Bundle for one target and precision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg import backends
+from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, replacing, seal, sha256
+from edgeseg.data.images import Image, resize, write_image
+from edgeseg.errors import EdgesegError, MissingPackage, OptionError
+from edgeseg.evaluation import parity
+from edgeseg.segmenter import Segmenter
+from edgeseg.spec import Spec
+from edgeseg.target import Target
+
+if TYPE_CHECKING:
+    from edgeseg.compression.calibration import Calibration
+
+SPEC_KEY = "edgeseg.spec"
+GOLDEN_FRAMES = 3
+PARITY_FRAMES = 12
+# Below this a float32 bundle is not the model it came from: the surgery is wrong, and no bundle is written.
+FLOAT_AGREEMENT = 0.995
+
+
+def compile_model(
+    model: Path,
+    out: Path,
+    target: Target,
+    precision: str,
+    *,
+    spec: Spec,
+    frames: list[Image],
+    calibration: Calibration | None = None,
+    output: str = "",
+    extra: dict[str, Any] | None = None,
+    log: Callable[[str], None] = lambda text: None,
+) -> Bundle:
+    """Write the bundle `out` and return it; nothing is left behind when a step fails.
+
+    `frames` ([H, W, 3] uint8 BGR, any size) are what parity is measured on; the first become the golden frames.
+    `extra` joins the manifest (recipe, metrics).
+    """
+    target.require(precision)
+    if precision == "int8" and calibration is None:
+        raise OptionError("INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's).")
+    backend = backends.get(target.backend)
+    if reason := backend.probe():
+        raise EdgesegError(f"Cannot compile for {target.name}: {reason}.", "edgeseg targets lists what runs here.")
+    graph = _graph()
+    with replacing(out, MANIFEST) as work:
+        log("deploy graph")
+        deploy = graph.deploy(graph.load(model), spec, output)
+        source = work / "deploy.onnx"
+        source.write_bytes(deploy.model.SerializeToString())
+        scratch = [source]
+        if precision == "int8" and calibration is not None:
+            from edgeseg.compression.quantize import quantize
+
+            log(f"INT8 from {len(calibration.frames)} frames")
+            kept = set(work.iterdir())
+            quantised = quantize(source, calibration.images(spec), target.quantizer, work)
+            scratch += set(work.iterdir()) - kept
+            source = quantised
+        backend.compile(source, work, target, precision)
+        for path in scratch:
+            path.unlink()
+        manifest = {
+            "name": out.name,
+            "spec": spec.to_dict(),
+            "target": target.name,
+            "backend": target.backend,
+            "precision": precision,
+            "upsample": deploy.upsample,
+            "parent": {"file": model.name, "sha256": sha256(model)},
+            "graph": {
+                "batchnorm_before": deploy.batchnorm_before,
+                "batchnorm_after": deploy.batchnorm_after,
+                "notes": list(deploy.notes),
+            },
+            "calibration": calibration.summary() if calibration else None,
+            "versions": {p: metadata.version(p) for p in ("edgeseg", target.backend)},
+            **(extra or {}),
+        }
+        log("parity and golden frames")
+        small = [resize(frame, spec.height, spec.width) for frame in frames[:PARITY_FRAMES]]
+        manifest["parity"] = _prove(work, manifest, model, spec, small, output)
+        seal(work, manifest)
+    return Bundle.load(out)
+
+
+def _prove(work: Path, manifest: dict[str, Any], model: Path, spec: Spec, frames: list[Image], output: str) -> Any:
+    """Compare the bundle with its parent, store golden frames, and refuse a float32 bundle that differs."""
+    seal(work, manifest)
+    expected, runtime = parity.reference(model, spec, frames, output)
+    with Segmenter.open(work) as segmenter:
+        found = parity.compare(segmenter, expected, frames)
+        for i, frame in enumerate(frames[:GOLDEN_FRAMES]):
+            write_image(work / GOLDEN / f"{i}.png", frame)
+            write_image(work / GOLDEN / f"{i}.mask.png", segmenter(frame).classmap)
+    if manifest["precision"] == "fp32" and found["agreement"] < FLOAT_AGREEMENT:
+        raise EdgesegError(
+            f"The float32 bundle agrees with {model} on {found['agreement']:.2%} of pixels only.",
+            "This network is not handled right; no bundle was written. Please report it with the model.",
+        )
+    return {**found, "reference": runtime}
+
+
+def spec_of(model: Path, given: dict[str, Any]) -> tuple[Spec, list[str]]:
+    """The Spec of an ONNX file: what it carries, else what its graph tells, with `given` keys on top.
+
+    Also returns what was assumed, one line each, so that the user can correct it.
+    """
+    graph = _graph()
+    loaded = graph.load(model)
+    stored = next((p.value for p in loaded.metadata_props if p.key == SPEC_KEY), None)
+    if stored is not None:
+        try:
+            return Spec.from_dict({**json.loads(stored), **given}), []
+        except ValueError as error:
+            raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
+    _, _, height, width = graph.image_input(loaded)
+    spec = {"height": height or 512, "width": width or 512, **given}
+    assumed = [] if height and width else [f"size {spec['width']}x{spec['height']} (the graph's is dynamic)"]
+    channels, kind = graph.output_channels(loaded, int(spec["height"]), int(spec["width"]))
+    if "classes" not in given:
+        count = 2 if channels == 1 else channels
+        spec["classes"] = tuple(f"class{i}" for i in range(count))
+        assumed.append(f"{count} classes called class0.. ({kind})")
+    if channels == 1 and "head" not in given:
+        spec["head"] = "threshold"
+        assumed.append("one output channel: logit > 0 is class 1")
+    for key in ("color", "mean", "std"):
+        if key not in given:
+            assumed.append(f"{key} {getattr(Spec, key)} (ImageNet's)")
+    return Spec.from_dict(spec), [] if not assumed else assumed
+
+
+def _graph() -> Any:
+    try:
+        from edgeseg import graph
+    except ImportError as error:
+        raise MissingPackage("onnx and onnxslim", "Compiling a model", "compress") from error
+    return graph

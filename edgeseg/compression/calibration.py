@@ -1,0 +1,88 @@
+"""Calibration: a chosen, hashed set of frames that stand for what the camera will see."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeseg.data.images import Image, list_images, read_image, resize, write_bytes
+from edgeseg.errors import FileError, OptionError, require_file
+from edgeseg.spec import Spec
+
+MINIMUM = 8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`frames` in order with the sha256 of each file; `digest` names the set."""
+
+    frames: tuple[Path, ...]
+    hashes: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256("".join(self.hashes).encode()).hexdigest()
+
+    @classmethod
+    def choose(cls, source: Path, count: int, seed: int = 0) -> Calibration:
+        """Up to `count` different frames of a folder of images, a dataset (its train split) or a manifest."""
+        if source.is_file():
+            return cls.load(source)
+        if (source / "classes.txt").is_file():
+            source = source / "train" / "images"
+        found = list_images(source)
+        order = np.random.default_rng(seed).permutation(len(found))
+        chosen: dict[str, Path] = {}
+        for i in order:
+            if len(chosen) == count:
+                break
+            chosen.setdefault(hashlib.sha256(found[i].read_bytes()).hexdigest(), found[i])
+        if len(chosen) < min(MINIMUM, count) or not chosen:
+            raise OptionError(
+                f"{source} holds {len(chosen)} different frames for calibration.",
+                f"Give at least {MINIMUM}; 32 to 300 of what the camera will see work well.",
+            )
+        return cls(tuple(chosen.values()), tuple(chosen))
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read a manifest; FileError when it is not one, or a frame is missing or has changed."""
+        try:
+            data = json.loads(require_file(path, "Calibration manifest").read_text())
+            entries = [(path.parent / entry["file"], str(entry["sha256"])) for entry in data["frames"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileError(f"Calibration manifest {path} cannot be read: {error}.", "Make it again: edgeseg calibrate") from error
+        for frame, digest in entries:
+            if hashlib.sha256(require_file(frame, "Calibration frame").read_bytes()).hexdigest() != digest:
+                raise FileError(f"Calibration frame {frame} has changed since {path} was made.", "Make it again.")
+        return cls(tuple(frame for frame, _ in entries), tuple(digest for _, digest in entries))
+
+    def save(self, path: Path) -> None:
+        """Write a manifest with paths relative to it."""
+        rows = [
+            {"file": _relative(frame, path.parent), "sha256": digest} for frame, digest in zip(self.frames, self.hashes)
+        ]
+        write_bytes(path, (json.dumps({"digest": self.digest, "frames": rows}, indent=1) + "\n").encode())
+
+    def images(self, spec: Spec) -> Iterator[Image]:
+        """Each frame as the engine gets it: [H, W, 3] uint8 BGR at the Spec's size."""
+        for path in self.frames:
+            yield resize(read_image(path), spec.height, spec.width)
+
+    def summary(self) -> dict[str, Any]:
+        return {"frames": len(self.frames), "digest": self.digest}
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return path.resolve().relative_to(folder.resolve(), walk_up=True).as_posix()  # type: ignore[call-arg,unused-ignore]
+    except TypeError:  # Python < 3.12 has no walk_up
+        import os
+
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()

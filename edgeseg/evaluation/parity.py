@@ -1,0 +1,88 @@
+"""Parity: does the bundle still say what its parent says? Measured on class maps, through the Segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg import mask
+from edgeseg.data.images import Image
+from edgeseg.errors import MissingPackage
+from edgeseg.evaluation.metrics import agreement
+from edgeseg.segmenter import Segmenter
+from edgeseg.spec import Spec
+
+Run = Callable[[NDArray[np.float32]], NDArray[Any]]
+
+
+def compare(segmenter: Segmenter, expected: list[Image], frames: list[Image]) -> dict[str, Any]:
+    """Agreement of the segmenter's class maps with `expected` over `frames`: mean and worst, as shares of 1."""
+    shares = [agreement(segmenter(frame).classmap, truth) for frame, truth in zip(frames, expected)]
+    return {"frames": len(shares), "agreement": float(np.mean(shares)), "worst": float(np.min(shares))}
+
+
+def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") -> tuple[list[Image], str]:
+    """The parent's own class maps for frames of the Spec's size, and the name of the runtime that made them.
+
+    The parent runs in float32 as it came: normalised here in numpy, its own upsampling, argmax in numpy. This shares
+    no code with the deploy graph, so it also proves the preprocessing that was moved inside.
+    """
+    run, layout, name = _runner(model, output)
+    maps = []
+    for frame in frames:
+        pixels = frame[..., ::-1] if spec.color == "RGB" else frame
+        batch = ((pixels.astype(np.float32) / 255 - np.float32(spec.mean)) / np.float32(spec.std))[None]
+        out = run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if layout == "NCHW" else batch))
+        maps.append(_class_map(out, spec))
+    return maps, name
+
+
+def _class_map(out: NDArray[Any], spec: Spec) -> Image:
+    if not np.issubdtype(out.dtype, np.floating):
+        return np.asarray(out.squeeze(), np.uint8)
+    logits = np.asarray(out, np.float32)[0]
+    if spec.head == "threshold":
+        border = 0.5 if logits.min() >= 0 and logits.max() <= 1 else 0.0  # probabilities or logits
+        logits = np.concatenate([np.full_like(logits, border), logits])
+    return mask.dense(logits, spec.height, spec.width, "half_pixel")
+
+
+def _runner(model: Path, output: str) -> tuple[Run, str, str]:
+    try:
+        return _with_onnxruntime(model, output)
+    except ImportError:
+        pass
+    try:
+        return _with_openvino(model, output)
+    except ImportError:
+        raise MissingPackage("openvino or onnxruntime", "Measuring parity", "openvino") from None
+
+
+def _with_onnxruntime(model: Path, output: str) -> tuple[Run, str, str]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    outputs = [output or session.get_outputs()[0].name]
+    kind = np.float16 if "float16" in entry.type else np.float32
+    layout = _layout(entry.shape)
+    return lambda x: session.run(outputs, {entry.name: x.astype(kind)})[0], layout, f"onnxruntime {onnxruntime.__version__}"
+
+
+def _with_openvino(model: Path, output: str) -> tuple[Run, str, str]:
+    import openvino as ov
+
+    loaded = ov.Core().read_model(model)
+    compiled = ov.Core().compile_model(loaded, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    key = compiled.output(output) if output else compiled.output(0)
+    kind = np.float16 if "f16" in str(loaded.input(0).element_type) else np.float32
+    shape = [d.get_length() if d.is_static else None for d in loaded.input(0).partial_shape]
+    return lambda x: np.asarray(compiled(x.astype(kind))[key]), _layout(shape), f"openvino {ov.__version__} f32"
+
+
+def _layout(shape: list[Any]) -> str:
+    return "NHWC" if shape[3] == 3 and shape[1] != 3 else "NCHW"

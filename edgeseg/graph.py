@@ -1,0 +1,291 @@
+"""ONNX surgery: any segmentation network -> the deploy graph.
+
+The deploy graph takes a uint8 BGR frame [1, H, W, 3], normalises inside, has its Conv-BN pairs folded, and ends in
+float32 logits [1, C, h, w] at the head's own stride: a trailing bilinear Resize (with Softmax, Sigmoid, ArgMax, Cast,
+Squeeze behind it) is recognised and cut off, because mask.class_map does that work exactly and faster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxslim
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from edgeseg.errors import FileError, OptionError, require_file
+from edgeseg.spec import Spec
+
+MAX_BYTES = 2 << 30
+# Operators behind the last Resize, or behind the logits where there is none, that do not change which class wins.
+ORDER_KEEPING = {"Softmax", "LogSoftmax", "Identity", "Cast", "Squeeze"}
+MODES = {
+    "half_pixel": "half_pixel",
+    "pytorch_half_pixel": "half_pixel",
+    "align_corners": "align_corners",
+    "asymmetric": "asymmetric",
+}
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """The deploy graph, the convention of the Resize that was cut (mask.UPSAMPLES), and what was done."""
+
+    model: ModelProto
+    upsample: str
+    notes: tuple[str, ...]
+    batchnorm_before: int
+    batchnorm_after: int
+
+
+def load(path: Path) -> ModelProto:
+    """Read an ONNX file; FileError when it is missing, empty, too large, corrupt or not ONNX."""
+    if require_file(path, "ONNX model").stat().st_size > MAX_BYTES:
+        raise FileError(f"ONNX model {path} is over {MAX_BYTES >> 30} GiB.", "Edge models are smaller than that.")
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf, checker and external-data errors share no base class
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise FileError(
+            f"ONNX model {path} cannot be read: {reason}.", "It is corrupt, truncated or not ONNX; export it again."
+        ) from error
+    return model
+
+
+def image_input(model: ModelProto) -> tuple[str, str, int | None, int | None]:
+    """(name, layout, height, width) of the one image input; layout is NCHW or NHWC; a dynamic size is None."""
+    weights = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in weights]
+    shapes = {i.name: [d.dim_value or None for d in i.type.tensor_type.shape.dim] for i in inputs}
+    if len(inputs) != 1 or len(shapes[inputs[0].name]) != 4:
+        raise OptionError(
+            f"The model's inputs are {shapes}.", "Expected one image input of 4 dimensions, [N, 3, H, W] or [N, H, W, 3]."
+        )
+    name = inputs[0].name
+    _, a, b, c = shapes[name]
+    if c == 3 and a != 3:
+        return name, "NHWC", a, b
+    if a not in (3, None):
+        raise OptionError(f"Input {name} has {a} channels.", "Expected 3 (a colour image).")
+    return name, "NCHW", b, c
+
+
+def simplify(model: ModelProto, height: int, width: int, output: str = "") -> ModelProto:
+    """A copy with a static input of [1, 3, height, width], one output, constants and Conv-BN folded."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    name, layout, *_ = image_input(model)
+    names = [o.name for o in model.graph.output]
+    if output and output not in names:
+        raise OptionError(f"The model has no output {output!r}.", f"Its outputs: {', '.join(names)}.")
+    keep = output or names[0]
+    for value in [o for o in model.graph.output if o.name != keep]:
+        model.graph.output.remove(value)
+    shape = [1, height, width, 3] if layout == "NHWC" else [1, 3, height, width]
+    try:
+        return onnxslim.slim(model, input_shapes=[f"{name}:{','.join(map(str, shape))}"])
+    except Exception as error:
+        raise OptionError(
+            f"The model cannot be made static at {width}x{height}: {str(error)[:200]}.",
+            "Give the size it was made for: --size WIDTHxHEIGHT.",
+        ) from error
+
+
+def deploy(model: ModelProto, spec: Spec, output: str = "") -> Deploy:
+    """Any float segmentation network -> its deploy graph. OptionError where it is not one."""
+    before = count(model)["BatchNormalization"]
+    slim = simplify(model, spec.height, spec.width, output)
+    notes: list[str] = []
+    upsample = cut_tail(slim, spec, notes)
+    prepend_preprocessing(slim, spec, notes)
+    slim.graph.name = "edgeseg"
+    del slim.metadata_props[:]
+    ready = onnx.shape_inference.infer_shapes(slim)
+    onnx.checker.check_model(ready)
+    return Deploy(ready, upsample, tuple(notes), before, count(ready)["BatchNormalization"])
+
+
+def cut_tail(model: ModelProto, spec: Spec, notes: list[str]) -> str:
+    """Cut what follows the last logits in place, name them `logits`, and return the convention of the cut Resize."""
+    graph = model.graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    shapes = value_shapes(model)
+    tensor, cut, upsample = graph.output[0].name, [], ""
+    removable = ORDER_KEEPING | ({"Sigmoid"} if spec.head == "threshold" else {"ArgMax"})
+    while not upsample and (node := made_by.get(tensor)) is not None:
+        upsample = bilinear(node, shapes, spec)
+        over_classes = node.op_type != "ArgMax" or attribute(node, "axis", 0) in (1, -3)
+        if not upsample and not (node.op_type in removable and over_classes):
+            break
+        cut.append(f"Resize ({upsample})" if upsample else node.op_type)
+        tensor = node.input[0]
+    if cut:
+        notes.append(f"cut from the end: {', '.join(reversed(cut))}")
+    # Probabilities of one class that were upsampled after their Sigmoid are compared with one half, logits with 0.
+    maker = made_by.get(tensor)
+    border = 0.5 if maker is not None and maker.op_type == "Sigmoid" else 0.0
+    return finish(model, tensor, spec, shapes, upsample, border, notes)
+
+
+def finish(
+    model: ModelProto,
+    tensor: str,
+    spec: Spec,
+    shapes: dict[str, list[int]],
+    upsample: str,
+    border: float,
+    notes: list[str],
+) -> str:
+    """Make `tensor` the float32 output `logits` of [1, classes, h, w]; check it against the Spec."""
+    graph = model.graph
+    shape = shapes.get(tensor, [])
+    channels = 1 if spec.head == "threshold" else len(spec.classes)
+    if len(shape) != 4 or shape[0] != 1 or shape[1] != channels:
+        raise OptionError(
+            f"The model's output {tensor} has shape {shape}.",
+            f"Expected logits [1, {channels}, h, w] for {len(spec.classes)} classes; correct --classes or --output, "
+            "or export the model with its logits as output.",
+        )
+    if spec.head == "threshold":  # class 0 is what the one logit is compared with
+        graph.initializer.append(numpy_helper.from_array(np.full([1, 1, *shape[2:]], border, np.float32), "background"))
+        graph.node.append(helper.make_node("Concat", ["background", tensor], ["both"], axis=1, name="with_background"))
+        tensor = "both"
+    graph.node.append(helper.make_node("Cast", [tensor], ["logits"], to=TensorProto.FLOAT, name="logits"))
+    del graph.output[:]
+    classes = len(spec.classes)
+    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, classes, *shape[2:]]))
+    prune_unused(model)
+    if shape[2:] == [spec.height, spec.width]:
+        return "none"
+    if not upsample:
+        notes.append(f"logits are {shape[3]}x{shape[2]}: upsampled bilinearly (half-pixel) to {spec.width}x{spec.height}")
+    return upsample or "half_pixel"
+
+
+def bilinear(node: NodeProto, shapes: dict[str, list[int]], spec: Spec) -> str:
+    """The convention of a bilinear Resize of H and W up to the Spec's size, as mask.UPSAMPLES has it, else ""."""
+    if node.op_type != "Resize" or attribute(node, "mode", b"nearest") != b"linear" or attribute(node, "antialias", 0):
+        return ""
+    before, after = shapes.get(node.input[0], []), shapes.get(node.output[0], [])
+    if len(before) != 4 or len(after) != 4 or before[:2] != after[:2] or after[2:] != [spec.height, spec.width]:
+        return ""
+    if before[2] > after[2] or before[3] > after[3]:
+        return ""
+    return MODES.get(attribute(node, "coordinate_transformation_mode", b"half_pixel").decode(), "")
+
+
+def prepend_preprocessing(model: ModelProto, spec: Spec, notes: list[str]) -> None:
+    """Make the graph take `frame`, uint8 BGR [1, H, W, 3], and normalise it inside."""
+    graph = model.graph
+    old = image_input(model)
+    name, layout = old[0], old[1]
+    kind = next(i for i in graph.input if i.name == name).type.tensor_type.elem_type
+    mean, std = np.array(spec.mean, np.float32) * 255, np.array(spec.std, np.float32) * 255
+    swap = spec.color == "RGB"
+    if swap and layout == "NCHW" and swap_first_conv(model, name):
+        mean, std, swap = mean[::-1], std[::-1], False
+        notes.append("BGR -> RGB folded into the first convolution")
+    axis = [1, 3, 1, 1] if layout == "NCHW" else [1, 1, 1, 3]
+    nodes = [helper.make_node("Cast", ["frame"], ["pre_float"], to=TensorProto.FLOAT, name="pre_float")]
+    if layout == "NCHW":
+        nodes.append(helper.make_node("Transpose", ["pre_float"], ["pre_nchw"], perm=[0, 3, 1, 2], name="pre_nchw"))
+    if swap:
+        graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "pre_order"))
+        nodes.append(
+            helper.make_node("Gather", [nodes[-1].output[0], "pre_order"], ["pre_rgb"], axis=axis.index(3), name="pre_rgb")
+        )
+    for op, value in (("Sub", mean), ("Mul", 1 / std)):
+        constant = np.ascontiguousarray(value, np.float32).reshape(axis)
+        graph.initializer.append(numpy_helper.from_array(constant, f"pre_{op}_value"))
+        nodes.append(helper.make_node(op, [nodes[-1].output[0], f"pre_{op}_value"], [f"pre_{op}"], name=f"pre_{op}"))
+    nodes.append(helper.make_node("Cast", [nodes[-1].output[0]], [name], to=kind, name="pre_cast"))
+    if kind == TensorProto.FLOAT:
+        nodes[-2].output[0] = name
+        nodes.pop()
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, spec.height, spec.width, 3]))
+
+
+def swap_first_conv(model: ModelProto, name: str) -> bool:
+    """Reverse the input channels of the only consumer of `name` if that is an ordinary Conv with constant weights."""
+    users = [n for n in model.graph.node if name in n.input]
+    if len(users) != 1 or users[0].op_type != "Conv" or attribute(users[0], "group", 1) != 1:
+        return False
+    weight = next((i for i in model.graph.initializer if i.name == users[0].input[1]), None)
+    if weight is None or sum(weight.name in n.input for n in model.graph.node) != 1:
+        return False
+    values = numpy_helper.to_array(weight)[:, ::-1]
+    weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), weight.name))
+    return True
+
+
+def half_weights(model: ModelProto) -> ModelProto:
+    """A copy whose float weights of 16 and more values are stored as float16 and cast back when the model loads."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    casts = []
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype == np.float32 and values.size >= 16:
+            small = np.clip(values, -65504, 65504).astype(np.float16)
+            casts.append(helper.make_node("Cast", [f"{weight.name}_half"], [weight.name], to=TensorProto.FLOAT))
+            weight.CopyFrom(numpy_helper.from_array(small, f"{weight.name}_half"))
+    for node in casts:
+        model.graph.node.insert(0, node)
+    return model
+
+
+def prune_unused(model: ModelProto) -> None:
+    """Drop the nodes and weights that no output needs."""
+    graph = model.graph
+    needed = {o.name for o in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed |= set(node.input)
+    weights = [i for i in graph.initializer if i.name in needed]
+    for field, values in ((graph.node, reversed(kept)), (graph.initializer, weights)):
+        copies = [type(v).FromString(v.SerializeToString()) for v in values]
+        del field[:]
+        field.extend(copies)
+    del graph.value_info[:]
+
+
+def value_shapes(model: ModelProto) -> dict[str, list[int]]:
+    """The static shape of every tensor that shape inference can tell; an unknown size is 0."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = [*graph.value_info, *graph.output, *graph.input]
+    return {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+
+
+def attribute(node: NodeProto, name: str, default: object) -> object:
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def count(model: ModelProto) -> Counter[str]:
+    """Operator -> how many nodes."""
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def output_channels(model: ModelProto, height: int, width: int) -> tuple[int, str]:
+    """How many classes the first output has, and how that was seen: its channels, or those its ArgMax chose from."""
+    slim = simplify(model, height, width)
+    shapes = value_shapes(slim)
+    tensor = slim.graph.output[0].name
+    made_by = {name: node for node in slim.graph.node for name in node.output}
+    how = "the output's channels"
+    while (node := made_by.get(tensor)) is not None and (len(shapes.get(tensor, [])) != 4 or node.op_type in ("ArgMax", "Cast")):
+        how = "the channels behind ArgMax" if node.op_type == "ArgMax" else how
+        tensor = node.input[0]
+    shape = shapes.get(tensor, [])
+    if len(shape) != 4 or shape[1] < 1:
+        raise OptionError(
+            f"The model's first output has shape {shapes.get(slim.graph.output[0].name)}.",
+            "Expected class scores [1, C, h, w]; choose another with --output, or give --classes.",
+        )
+    return shape[1], how

@@ -1,0 +1,55 @@
+"""Target: a device profile, one TOML table in edgeseg/targets/."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeseg.errors import OptionError, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent / "targets"
+
+
+@dataclass(frozen=True)
+class Target:
+    """`backend` is a module of edgeseg.backends, `quantizer` a function of edgeseg.compression.quantize."""
+
+    name: str
+    title: str
+    backend: str
+    device: str
+    precisions: tuple[str, ...]
+    quantizer: str
+
+    @classmethod
+    def load(cls, name: str) -> Target:
+        """OptionError for a name that has no table."""
+        if name not in names():
+            raise unknown("target", name, names())
+        table = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+        return cls(name=name, **{**table, "precisions": tuple(table["precisions"])})
+
+    def require(self, precision: str) -> str:
+        """`precision` if this target has it; OptionError otherwise. Precision is never changed silently."""
+        if precision not in self.precisions:
+            raise OptionError(
+                f"Target {self.name} has no precision {precision!r}.", f"It has: {', '.join(self.precisions)}."
+            )
+        return precision
+
+
+def names() -> list[str]:
+    return sorted(p.stem for p in FOLDER.glob("*.toml"))
+
+
+def split(text: str) -> tuple[Target, str]:
+    """`openvino-cpu:int8`, as recipes write it -> (Target, precision)."""
+    name, _, precision = text.partition(":")
+    target = Target.load(name)
+    return target, target.require(precision or "fp32")
