@@ -1,1 +1,32 @@
+"""Nets, losses, the loop, distillation, pruning and export: the only room that imports torch."""
 
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+
+def _declare_torchvision_ops() -> torch.library.Library | None:
+    """Declare two operators of torchvision where its compiled part cannot be loaded.
+
+    timm and segmentation_models_pytorch import torchvision, whose wheel is built for CUDA: beside a CPU torch its
+    import stops at `operator torchvision::nms does not exist`, though neither of them ever calls it.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return None
+    for compiled in Path(found.origin).parent.glob("_C*.so"):
+        try:
+            torch.ops.load_library(str(compiled))  # type: ignore[no-untyped-call]
+        except OSError:
+            library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+            for name in ("nms", "qnms"):
+                signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+                library.define(signature)  # type: ignore[no-untyped-call]
+            return library
+    return None
+
+
+_library = _declare_torchvision_ops()  # the declarations live as long as this object

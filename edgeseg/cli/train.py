@@ -1,0 +1,87 @@
+"""train, distill, prune, export: the stages of a recipe one at a time; `edgeseg pipeline` runs them all."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeseg.cli.common import console
+from edgeseg.errors import OptionError
+from edgeseg.recipe import Recipe
+
+app = typer.Typer()
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint, its metrics and the resume state.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Dataset to use instead of the recipe's.")]
+Checkpoint = Annotated[Path, typer.Option(help="Checkpoint to start from.", show_default=False)]
+
+
+class RoleName(str, Enum):
+    teacher = "teacher"
+    student = "student"
+
+
+@app.command()
+def train(recipe: RecipeFile, role: RoleName, out: Out, data: Data = None) -> None:
+    """Train the teacher or the student of a recipe on labels alone. Run again after Ctrl-C, it resumes."""
+    loaded = Recipe.load(recipe)
+    root = _dataset(loaded, recipe, data)
+    from edgeseg.training import stages
+
+    stage = stages.train_teacher if role is RoleName.teacher else stages.train_student
+    _done(stage(loaded, root, out))
+
+
+@app.command()
+def distill(recipe: RecipeFile, teacher: Checkpoint, out: Out, data: Data = None) -> None:
+    """Train the student of a recipe on labels and a teacher's answers."""
+    loaded = Recipe.load(recipe)
+    root = _dataset(loaded, recipe, data)
+    from edgeseg.training import stages
+
+    _done(stages.distil_student(loaded, teacher, root, out))
+
+
+@app.command()
+def prune(recipe: RecipeFile, student: Checkpoint, teacher: Checkpoint, out: Out, data: Data = None) -> None:
+    """Remove whole channels from a student down to the recipe's share of MACs, then fine-tune it with the teacher."""
+    loaded = Recipe.load(recipe)
+    root = _dataset(loaded, recipe, data)
+    from edgeseg.training import stages
+
+    _done(stages.prune_student(loaded, student, teacher, root, out))
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint (.pt).", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")],
+) -> None:
+    """Write a checkpoint as float ONNX with its Spec inside, for `edgeseg compile`."""
+    from edgeseg.training.export import export_onnx
+
+    console.print(f"Wrote {export_onnx(checkpoint, out)}", highlight=False)
+
+
+def _dataset(recipe: Recipe, file: Path, data: Path | None) -> Path:
+    if data is None and not recipe.data.root:
+        raise OptionError(
+            f"Recipe {file} renders its own frames, so there is no folder to train on yet.",
+            "Name one made by `edgeseg synth` with --data DIR, or run every stage: edgeseg pipeline.",
+        )
+    return data or recipe.resolve(recipe.data.root)
+
+
+def _done(path: Path) -> None:
+    from edgeseg.training import checkpoint
+
+    metrics = checkpoint.read(path)["extra"]["metrics"]
+    console.print(
+        f"Wrote {path}: val mIoU {100 * metrics['val_miou']:.1f} %, {metrics['macs'] / 1e9:.2f} GMACs, "
+        f"{metrics['params'] / 1e6:.2f} M parameters, {metrics['seconds']:.0f} s.",
+        highlight=False,
+    )

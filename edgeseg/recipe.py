@@ -1,0 +1,258 @@
+"""Recipe: one flat TOML file that names the data, the nets and every stage from teacher to bundles.
+
+    name = "street"
+    [data]                                   # a folder, or `synthetic`: frames rendered on the spot
+    synthetic = { train = 240, val = 40, test = 60, seed = 1 }
+    size = [224, 384]                        # height, width of the network's input
+    [teacher]                                # likewise [student]: a net and how it is trained
+    width = 2.0
+
+Every key is a field below, and every field has a default but `name`, `size` and where the data is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgeseg.errors import FileError, OptionError, require_file, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_BYTES = 1 << 20
+T = TypeVar("T")
+
+
+def number(default: Any, low: float, high: float) -> Any:
+    """A field whose value, or each of whose values, lies in low..high."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Frames to render per split."""
+
+    train: int = number(240, 1, 100_000)
+    val: int = number(40, 1, 100_000)
+    test: int = number(60, 1, 100_000)
+    seed: int = number(1, 0, 2**31)
+
+
+@dataclass(frozen=True)
+class Data:
+    """`root`: ROOT/{train,val,test}/{images,masks}, relative to the recipe file. Exactly one of root and synthetic."""
+
+    root: str = ""
+    synthetic: Synthetic | None = None
+    size: tuple[int, int] = number((0, 0), 32, 4096)
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """What `edgeseg.training.nets.build` needs. `weights`: a safetensors file for the encoder, or ""."""
+
+    arch: str = "lite"
+    encoder: str = ""
+    weights: str = ""
+    width: float = number(1.0, 0.1, 16)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a net is trained: AdamW, a warm-up over `warmup` of all steps, then a cosine down to 0.
+
+    `clip`: largest gradient norm, 0 = off. `ema`: decay of the weight average, 0 = off. `dice`: its weight in the loss.
+    `scale`: smallest and largest random zoom. `jitter`: largest relative change of brightness, contrast, saturation.
+    """
+
+    epochs: int = number(30, 1, 10_000)
+    batch: int = number(8, 1, 1024)
+    lr: float = number(2e-3, 1e-7, 10)
+    weight_decay: float = number(1e-2, 0, 1)
+    warmup: float = number(0.05, 0, 0.9)
+    clip: float = number(5.0, 0, 1e6)
+    ema: float = number(0.0, 0, 0.99999)
+    dice: float = number(0.0, 0, 10)
+    scale: tuple[float, float] = number((0.75, 1.5), 0.1, 10)
+    jitter: float = number(0.2, 0, 0.9)
+    flip: bool = True
+
+
+@dataclass(frozen=True)
+class Role(Settings, NetConfig):
+    """[teacher] and [student]: a net and its training."""
+
+    @property
+    def net(self) -> NetConfig:
+        return NetConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(NetConfig)})
+
+
+@dataclass(frozen=True)
+class Distil:
+    """`epochs` and `lr`: 0 takes the student's, so that both runs are comparable.
+
+    `weight`: share of the teacher's soft targets in the loss, the rest is the labels'. `channel`: weight of
+    channel-wise distillation.
+    """
+
+    epochs: int = number(0, 0, 10_000)
+    lr: float = number(0.0, 0, 10)
+    temperature: float = number(2.0, 0.1, 100)
+    weight: float = number(0.5, 0, 1)
+    channel: float = number(0.0, 0, 100)
+
+
+@dataclass(frozen=True)
+class Prune:
+    """`macs`: share of the student's multiply-accumulates to keep; then `epochs` of fine-tuning with the teacher."""
+
+    macs: float = number(0.7, 0.05, 1)
+    epochs: int = number(10, 1, 10_000)
+    lr: float = number(1e-3, 1e-7, 10)
+    round_to: int = number(8, 1, 64)
+
+
+@dataclass(frozen=True)
+class Quantise:
+    """`frames` for calibration; `max_drop`: points of mIoU that INT8 may lose."""
+
+    frames: int = number(64, 1, 100_000)
+    max_drop: float = number(1.0, 0, 100)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """`compile`: TARGET:PRECISION, one bundle each."""
+
+    compile: tuple[str, ...] = ("openvino-cpu:fp32", "openvino-cpu:int8")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    data: Data
+    teacher: Role = Role()
+    student: Role = Role()
+    distil: Distil = Distil()
+    prune: Prune = Prune()
+    quantise: Quantise = Quantise()
+    targets: Targets = Targets()
+    seed: int = number(1, 0, 2**31)
+    folder: Path = field(default=Path(), compare=False)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Recipe:
+        """Raises FileError for a file that cannot be read as TOML, OptionError naming the key for anything else."""
+        path = Path(path)
+        if require_file(path, "Recipe").stat().st_size > MAX_BYTES:
+            raise FileError(f"Recipe {path} is larger than {MAX_BYTES} bytes.", "A recipe is a page of TOML.")
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise FileError(f"Recipe {path} is not valid TOML: {error}.", "Mend that line.") from None
+        except OSError as error:
+            raise FileError(f"Recipe {path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+        return cls.from_dict(table, path)
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any], path: Path) -> Recipe:
+        """`path` names the file in errors and is what relative paths are relative to."""
+        recipe = _table(cls, table, "", path)
+        _check(recipe, path)
+        student, distil = recipe.student, recipe.distil
+        distil = dataclasses.replace(distil, epochs=distil.epochs or student.epochs, lr=distil.lr or student.lr)
+        return dataclasses.replace(recipe, distil=distil, folder=path.parent)
+
+    def resolve(self, path: str) -> Path:
+        """A path of the recipe, relative to the recipe's folder, made usable from here."""
+        return self.folder / path
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved recipe, defaults filled in; JSON and TOML friendly, and from_dict reads it again."""
+        result = {k: v for k, v in dataclasses.asdict(self).items() if k != "folder"}
+        result["data"] = {k: v for k, v in result["data"].items() if v not in ("", None)}
+        return typing.cast("dict[str, Any]", _listed(result))
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _listed(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _table(cls: type[T], table: Any, where: str, path: Path) -> T:
+    """A dataclass from a TOML table; `where` is its dotted name in the file."""
+    if not isinstance(table, dict):
+        raise OptionError(f"{path}: {where} is {table!r}.", f"Expected a section [{where}].")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name != "folder"}  # type: ignore[arg-type]
+    types = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        dotted = f"{where}.{key}" if where else key
+        if key not in fields:
+            error = unknown("section" if isinstance(value, dict) else "key", dotted, _dotted(fields, where))
+            raise OptionError(f"{path}: {error.what}", error.hint)
+        values[key] = _value(types[key], value, dotted, path, fields[key].metadata.get("range"))
+    for key, f in fields.items():
+        if f.default is dataclasses.MISSING and key not in values:
+            raise OptionError(f"{path}: {key} is missing.", "A recipe needs at least: name, [data] with size.")
+    return cls(**values)
+
+
+def _dotted(names: typing.Iterable[str], where: str) -> list[str]:
+    return [f"{where}.{name}" if where else name for name in names]
+
+
+def _value(kind: Any, value: Any, dotted: str, path: Path, span: tuple[float, float] | None) -> Any:
+    """`value` as `kind` (a field's type), or OptionError with what was expected."""
+    kind = next((k for k in typing.get_args(kind) if dataclasses.is_dataclass(k)), kind)
+    if dataclasses.is_dataclass(kind):
+        return _table(typing.cast("type[Any]", kind), value, dotted, path)
+    if typing.get_origin(kind) is tuple:
+        item, *rest = typing.get_args(kind)
+        count = None if rest == [Ellipsis] else 1 + len(rest)
+        if not isinstance(value, (list, tuple)) or (count is not None and len(value) != count):
+            raise _wrong(path, dotted, value, f"a list of {count or 'any number of'} {_NAMES[item]}s")
+        return tuple(_value(item, v, dotted, path, span) for v in value)
+    good = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+    if not good:
+        raise _wrong(path, dotted, value, f"a {_NAMES[kind]}")
+    if span and not span[0] <= value <= span[1]:
+        raise OptionError(f"{path}: {dotted} is {value}, out of range.", f"Expected {span[0]:g} to {span[1]:g}.")
+    return float(value) if kind is float else value
+
+
+_NAMES = {int: "whole number", float: "number", str: "string", bool: "boolean (true or false)"}
+
+
+def _wrong(path: Path, dotted: str, value: Any, expected: str) -> OptionError:
+    return OptionError(f"{path}: {dotted} is {value!r}.", f"Expected {expected}.")
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    """What types and ranges cannot say."""
+    data = recipe.data
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", recipe.name):
+        raise _wrong(path, "name", recipe.name, "letters, digits, - _ . (it becomes a file name)")
+    if bool(data.root) == (data.synthetic is not None):
+        raise OptionError(
+            f"{path}: [data] has {'both' if data.root else 'neither'} root and synthetic.", "Give exactly one of them."
+        )
+    if data.size == (0, 0):
+        raise OptionError(f"{path}: data.size is missing.", "Give the network's input: size = [height, width].")
+    if any(side % 32 for side in data.size):
+        raise _wrong(path, "data.size", list(data.size), "multiples of 32, the stride of the deepest stage")
+    for name, role in (("teacher", recipe.teacher), ("student", recipe.student)):
+        if role.scale[0] > role.scale[1]:
+            raise _wrong(path, f"{name}.scale", list(role.scale), "[smallest, largest]")
+    for entry in recipe.targets.compile:
+        if not re.fullmatch(r"[a-z0-9-]+:[a-z0-9]+", entry):
+            raise _wrong(path, "targets.compile", entry, "TARGET:PRECISION, like openvino-cpu:int8")

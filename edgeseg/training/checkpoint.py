@@ -1,0 +1,99 @@
+"""Checkpoints: weights, the net they belong to, the Spec and anything worth knowing, in one file without pickled code.
+
+A pruned net needs no module stored: the fresh net of the same NetConfig is cut to the shapes of the stored tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.data.images import write_bytes
+from edgeseg.errors import EdgesegError, FileError, require_file
+from edgeseg.recipe import NetConfig
+from edgeseg.spec import Spec
+from edgeseg.training import nets
+
+FORMAT = "edgeseg-checkpoint-1"
+Loaded = tuple[nn.Module, NetConfig, Spec, dict[str, Any]]
+
+
+def save(path: Path, model: nn.Module, net: NetConfig, spec: Spec, extra: dict[str, Any] | None = None) -> Path:
+    """Write atomically. `extra`: plain values only (numbers, strings, lists, dicts)."""
+    write(path, {"format": FORMAT, "net": dataclasses.asdict(net), "spec": spec.to_dict(), "extra": extra or {},
+                 "state": model.state_dict()})  # fmt: skip
+    return path
+
+
+def load(path: Path | str) -> Loaded:
+    """The model in eval mode on the CPU, its net, its Spec, the extra values. FileError for anything but our files."""
+    path = Path(path)
+    data = read(path)
+    if data.get("format") != FORMAT:
+        raise FileError(
+            f"Checkpoint {path} is not one of edgeseg's ({data.get('format', 'no format named')}).",
+            "Expected a file written by: edgeseg train, distill or prune. Other models: export them to ONNX.",
+        )
+    try:
+        net, spec = NetConfig(**data["net"]), Spec.from_dict(data["spec"])
+        model = nets.build(dataclasses.replace(net, weights=""), len(spec.classes))
+        fit_shapes(model, data["state"])
+        model.load_state_dict(data["state"])
+        return model.eval(), net, spec, data["extra"]
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, EdgesegError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileError(f"Checkpoint {path} does not fit its own net: {reason}", "Train it again.") from error
+
+
+def write(path: Path, data: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(data, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A dict of tensors and plain values; nothing in the file can run code (weights_only)."""
+    try:
+        data = torch.load(require_file(path, "Checkpoint"), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        raise FileError(
+            f"Checkpoint {path} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            "It is truncated, corrupt or not a checkpoint; copy it again or train again.",
+        ) from None
+    if not isinstance(data, dict):
+        raise FileError(f"Checkpoint {path} holds a {type(data).__name__}.", "Expected a file of edgeseg train.")
+    return data
+
+
+def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Cut or widen the layers of a fresh `model` to the shapes in `state` (channels only, never kernels)."""
+    for name, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+        for key, tensor in own.items():
+            stored = state.get(f"{name}.{key}" if name else key)
+            if stored is None or stored.shape == tensor.shape:
+                continue
+            if isinstance(tensor, nn.Parameter):
+                setattr(module, key, nn.Parameter(torch.empty_like(stored)))
+            else:
+                setattr(module, key, torch.empty_like(stored))
+        _count_channels(module)
+
+
+def _count_channels(module: nn.Module) -> None:
+    """Make the attributes of a layer agree with its tensors."""
+    if isinstance(module, nn.Conv2d):
+        depthwise = module.groups == module.in_channels and module.groups > 1
+        module.out_channels = module.weight.shape[0]
+        module.groups = module.out_channels if depthwise else module.groups
+        module.in_channels = module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.BatchNorm2d):
+        module.num_features = module.weight.shape[0]
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape

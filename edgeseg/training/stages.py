@@ -1,0 +1,134 @@
+"""The stages of a recipe, one function each: data and checkpoints in, a checkpoint and its metrics (JSON) out.
+
+    train_teacher -> teacher.pt         train_student  -> student.pt
+    distil_student -> distilled.pt      prune_student  -> pruned.pt        export_onnx -> NAME.onnx
+
+Beside FOLDER/NAME.pt lie FOLDER/NAME.json (metrics, history) and FOLDER/NAME/last.pt (for resuming). Every function
+called again with the same inputs and folder continues where it stopped, or returns at once when it had finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.images import write_bytes
+from edgeseg.errors import OptionError
+from edgeseg.recipe import Distil, NetConfig, Recipe, Role, Settings
+from edgeseg.spec import Spec
+from edgeseg.training import checkpoint, nets, pruning
+from edgeseg.training.export import export_onnx, macs_params
+from edgeseg.training.loader import Frames
+from edgeseg.training.loop import fit
+
+__all__ = ["distil_student", "export_onnx", "prune_student", "train_student", "train_teacher"]
+
+
+def train_teacher(recipe: Recipe, dataset_root: Path, folder: Path) -> Path:
+    """Supervised training of [teacher] -> FOLDER/teacher.pt."""
+    nets.check(recipe.student.net)  # a typo there should not wait until the teacher is trained
+    return _supervised(recipe, recipe.teacher, dataset_root, folder, "teacher")
+
+
+def train_student(recipe: Recipe, dataset_root: Path, folder: Path) -> Path:
+    """Supervised training of [student] alone -> FOLDER/student.pt: what distillation has to beat."""
+    return _supervised(recipe, recipe.student, dataset_root, folder, "student")
+
+
+def distil_student(recipe: Recipe, teacher_ckpt: Path, dataset_root: Path, folder: Path) -> Path:
+    """[student] taught by labels and teacher -> FOLDER/distilled.pt.
+
+    The same first weights, order of frames and augmentation as train_student, so that the teacher is the difference.
+    """
+    spec = spec_of(recipe, dataset_root)
+    teacher = load_teacher(teacher_ckpt, spec)
+    settings = dataclasses.replace(recipe.student, epochs=recipe.distil.epochs, lr=recipe.distil.lr)
+    model = _fresh(recipe, recipe.student.net, spec)
+    return _train(recipe, model, recipe.student.net, spec, settings, dataset_root, folder, "distilled", teacher)
+
+
+def prune_student(recipe: Recipe, student_ckpt: Path, teacher_ckpt: Path, dataset_root: Path, folder: Path) -> Path:
+    """Cut a trained student to recipe.prune.macs, then fine-tune it with the teacher -> FOLDER/pruned.pt."""
+    spec = spec_of(recipe, dataset_root)
+    teacher = load_teacher(teacher_ckpt, spec)
+    student, net, student_spec, _ = checkpoint.load(student_ckpt)
+    _same_classes("Student", student_ckpt, student_spec, spec)
+    model = pruning.prune(student, recipe.data.size, recipe.prune.macs, recipe.prune.round_to)
+    settings = dataclasses.replace(recipe.student, epochs=recipe.prune.epochs, lr=recipe.prune.lr)
+    extra = {"pruned_from_macs": macs_params(student, recipe.data.size)[0]}
+    return _train(recipe, model, net, spec, settings, dataset_root, folder, "pruned", teacher, extra)
+
+
+def spec_of(recipe: Recipe, dataset_root: Path) -> Spec:
+    """The Spec of every model of this recipe."""
+    classes = Dataset.open(dataset_root, "train").classes
+    height, width = recipe.data.size
+    return Spec(height, width, classes.names, classes.palette, classes.ignore_index)
+
+
+def load_teacher(path: Path, spec: Spec) -> nn.Module:
+    """A frozen teacher; OptionError unless it sees the same pixels and names the same classes as `spec`."""
+    model, _, own, _ = checkpoint.load(path)
+    _same_classes("Teacher", path, own, spec)
+    if (own.color, own.mean, own.std) != (spec.color, spec.mean, spec.std):
+        raise OptionError(f"Teacher {path} was trained with another normalisation.", "Train it with this recipe.")
+    return model.requires_grad_(False)
+
+
+def _same_classes(what: str, path: Path, own: Spec, spec: Spec) -> None:
+    if own.classes != spec.classes:
+        raise OptionError(
+            f"{what} {path} knows the classes {', '.join(own.classes)}.",
+            f"The dataset has {', '.join(spec.classes)}: train the {what.lower()} on it.",
+        )
+
+
+def _supervised(recipe: Recipe, role: Role, dataset_root: Path, folder: Path, name: str) -> Path:
+    spec = spec_of(recipe, dataset_root)
+    model = _fresh(recipe, role.net, spec)
+    return _train(recipe, model, role.net, spec, role, dataset_root, folder, name)
+
+
+def _fresh(recipe: Recipe, net: NetConfig, spec: Spec) -> nn.Module:
+    torch.manual_seed(recipe.seed)
+    weights = str(recipe.resolve(net.weights)) if net.weights else ""
+    return nets.build(dataclasses.replace(net, weights=weights), len(spec.classes))
+
+
+def _train(
+    recipe: Recipe,
+    model: nn.Module,
+    net: NetConfig,
+    spec: Spec,
+    settings: Settings,
+    dataset_root: Path,
+    folder: Path,
+    name: str,
+    teacher: nn.Module | None = None,
+    extra: dict[str, Any] | None = None,
+) -> Path:
+    train = Frames(Dataset.open(dataset_root, "train"), spec, settings, recipe.seed)
+    val = Frames(Dataset.open(dataset_root, "val"), spec)
+    distil: Distil | None = recipe.distil if teacher is not None else None
+    history = fit(
+        model, train, val, settings, folder / name, seed=recipe.seed, teacher=teacher, distil=distil, title=name
+    )
+    macs, params = macs_params(model, recipe.data.size)
+    metrics = {
+        "stage": name,
+        "val_miou": history[-1]["val_miou"],
+        "macs": macs,
+        "params": params,
+        "seconds": sum(row["seconds"] for row in history),
+        **(extra or {}),
+    }
+    path = checkpoint.save(folder / f"{name}.pt", model, net, spec, {"metrics": metrics, "recipe": recipe.to_dict()})
+    report = json.dumps({**metrics, "history": history, "recipe": recipe.to_dict()}, indent=2)
+    write_bytes(folder / f"{name}.json", report.encode())
+    return path
