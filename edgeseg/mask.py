@@ -1,14 +1,21 @@
 """Logits at the head's stride -> class map at full size, equal to a dense bilinear upsample + argmax.
 
 Argmax of a bilinear upsample is constant inside a cell whose four corner logit vectors have the same argmax, since a
-convex combination keeps the winner. So argmax at the head's stride, fill the cells that agree, and interpolate only
-the others.
+convex combination keeps the winner. So: argmax at the head's stride, fill the cells that agree, interpolate only the
+others. _mask.c does this; where it could not be built, numpy does the same, slower, with equal results.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
+
+try:
+    from edgeseg import _mask  # type: ignore[attr-defined,unused-ignore]
+except ImportError:  # no C compiler when edgeseg was installed
+    _mask = None
 
 Logits = NDArray[np.float32]
 ClassMap = NDArray[np.uint8]
@@ -16,16 +23,23 @@ UPSAMPLES = ("half_pixel", "align_corners", "asymmetric", "none")
 
 
 def class_map(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
-    """[C, h, w] float32 -> [height, width] uint8; a tie goes to the lowest class.
+    """[C, h, w] float32 -> [height, width] uint8, C up to 256; a tie goes to the lowest class.
 
     `upsample` names the bilinear convention of the model's own last resize (ONNX: coordinate_transformation_mode);
     `none` where the logits already have the full size.
     """
-    return dense(logits, height, width, upsample)
+    if _mask is None or upsample == "none":
+        return sparse(logits, height, width, upsample)
+    classes, h, w = logits.shape
+    out = np.empty((height, width), np.uint8)
+    logits = np.ascontiguousarray(logits, np.float32)
+    _mask.class_map(logits, classes, h, w, *_axis(height, h, upsample), *_axis(width, w, upsample), out)
+    return out
 
 
-def axis(size: int, small: int, upsample: str) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """For each of `size` outputs: the lower and upper source index and the weight of the upper one (ONNX Resize)."""
+@lru_cache(maxsize=64)
+def _axis(size: int, small: int, upsample: str) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """For each of `size` outputs: the lower source index and the weight of the one above it (ONNX Resize, float64)."""
     out = np.arange(size, dtype=np.float64)
     if upsample == "align_corners":
         at = out * ((small - 1) / (size - 1)) if size > 1 else out
@@ -34,18 +48,38 @@ def axis(size: int, small: int, upsample: str) -> tuple[NDArray[np.intp], NDArra
     else:
         at = (out + 0.5) * (small / size) - 0.5
     at = at.clip(0, small - 1)
-    low = np.minimum(at.astype(np.intp), max(small - 2, 0))
-    high = np.minimum(low + 1, small - 1)
-    return low, high, (at - low).astype(np.float32)
+    low = np.minimum(at.astype(np.int32), max(small - 2, 0))
+    return low, (at - low).astype(np.float32)
 
 
 def dense(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
-    """The plain way: upsample every logit, then argmax. The reference the fast way is tested against."""
+    """The plain way: upsample every logit, then argmax. The reference that class_map is tested against."""
     _, h, w = logits.shape
-    if upsample == "none" or (h, w) == (height, width):
+    if (h, w) == (height, width):
         return logits.argmax(0).astype(np.uint8)
-    y0, y1, wy = axis(height, h, upsample)
-    x0, x1, wx = axis(width, w, upsample)
-    rows = logits[:, y0] * (1 - wy)[None, :, None] + logits[:, y1] * wy[None, :, None]
-    full = rows[:, :, x0] * (1 - wx) + rows[:, :, x1] * wx
+    y, wy = _axis(height, h, upsample)
+    x, wx = _axis(width, w, upsample)
+    rows = logits[:, y] * (1 - wy)[:, None] + logits[:, np.minimum(y + 1, h - 1)] * wy[:, None]
+    full = rows[:, :, x] * (1 - wx) + rows[:, :, np.minimum(x + 1, w - 1)] * wx
     return full.argmax(0).astype(np.uint8)
+
+
+def sparse(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
+    """class_map in numpy: fill the cells that agree, interpolate only the pixels of the others."""
+    _, h, w = logits.shape
+    win = logits.argmax(0).astype(np.uint8)
+    if upsample == "none" or (h, w) == (height, width):
+        return win
+    y, wy = _axis(height, h, upsample)
+    x, wx = _axis(width, w, upsample)
+    below, right = np.minimum(y + 1, h - 1), np.minimum(x + 1, w - 1)
+    corners = [win[np.ix_(a, b)] for a in (y, below) for b in (x, right)]
+    out = corners[0].copy()
+    mixed = (corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3])
+    at_y, at_x = np.nonzero(mixed)
+    top, low, lft, rgt = y[at_y], below[at_y], x[at_x], right[at_x]
+    a, b = wy[at_y], wx[at_x]
+    left = logits[:, top, lft] * (1 - a) + logits[:, low, lft] * a
+    rest = logits[:, top, rgt] * (1 - a) + logits[:, low, rgt] * a
+    out[at_y, at_x] = (left * (1 - b) + rest * b).argmax(0)
+    return out
