@@ -1,0 +1,68 @@
+"""Channel: a bounded queue between two threads that ends with a cause and never leaves either side waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Closed(Exception):
+    """The putter has finished and everything was taken."""
+
+
+class Channel(Generic[T]):
+    """At most `depth` items. A full one makes the putter wait, or with `drop` loses its oldest item and counts it."""
+
+    def __init__(self, depth: int, drop: bool = False, bell: threading.Event | None = None):
+        self.dropped = 0
+        self._depth = depth
+        self._drop = drop
+        self._bell = bell or threading.Event()
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._end: BaseException | None = None
+        self._abandoned = False
+
+    def put(self, item: T) -> bool:
+        """False when the taker has gone."""
+        with self._changed:
+            if self._drop and len(self._items) >= self._depth:
+                self._items.popleft()
+                self.dropped += 1
+            self._changed.wait_for(lambda: len(self._items) < self._depth or self._abandoned)
+            if self._abandoned:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+        self._bell.set()
+        return True
+
+    def get(self, timeout: float | None) -> T | None:
+        """The oldest item; None when there is none within `timeout` seconds; the putter's end once all are taken."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._items) or self._end is not None, timeout)
+            if self._items:
+                item = self._items.popleft()
+                self._changed.notify_all()
+                return item
+            if self._end is not None:
+                raise self._end
+            return None
+
+    def finish(self, cause: BaseException | None = None) -> None:
+        """The putter is done: cleanly, or with the `cause` that get() raises after the last item."""
+        with self._changed:
+            if self._end is None:
+                self._end = cause or Closed()
+            self._changed.notify_all()
+        self._bell.set()
+
+    def abandon(self) -> None:
+        """The taker is gone: what waits here is lost, and put() answers False from now on."""
+        with self._changed:
+            self._abandoned = True
+            self._items.clear()
+            self._changed.notify_all()

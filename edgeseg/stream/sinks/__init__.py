@@ -1,0 +1,93 @@
+"""Sinks: where results go. One module each, found by its file name, chosen by the URI.
+
+A sink module has
+    FORMS: str                      how its URIs look, for messages and help
+    claims(uri) -> bool             whether this URI is its own
+    open(uri, info) -> Sink         raises OptionError or FileError before anything runs: it proves it can write
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from edgeseg.data.images import Image
+from edgeseg.errors import FileError, OptionError, StreamError, did_you_mean
+from edgeseg.segmenter import Result
+from edgeseg.spec import Spec
+from edgeseg.stream.uri import Uri
+
+SPARE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a sink may know about the stream it belongs to. `fps` is None where nobody knows."""
+
+    spec: Spec
+    fps: float | None = None
+    live: bool = False
+    name: str = ""
+
+
+class Sink(ABC):
+    """A context manager that takes results in order. `wants_picture`: the frame with its overlay comes along."""
+
+    wants_picture = False
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    @abstractmethod
+    def write(self, result: Result, picture: Image | None) -> None:
+        """Take one result. Raises StreamError or FileError when it cannot be kept."""
+
+    def close(self) -> None:  # noqa: B027 -- some sinks hold nothing
+        """Finish what was written. Safe to call twice."""
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def modules() -> list[ModuleType]:
+    return [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+
+
+def open(text: str, info: Info) -> Sink:
+    """The sink for a URI; OptionError if none claims it."""
+    uri = Uri.parse(text)
+    found = modules()
+    for module in found:
+        if module.claims(uri):
+            sink: Sink = module.open(uri, info)
+            return sink
+    forms = [form for m in found for form in m.FORMS.split(", ")]
+    if not uri.scheme:
+        raise OptionError(f"Cannot tell what to write to {uri}.", f"Known forms: {', '.join(sorted(forms))}.")
+    schemes = [form.split("://")[0] for form in forms if "://" in form]
+    raise OptionError(f"Unknown kind of sink {uri.scheme + '://'!r}.", did_you_mean(uri.scheme, schemes))
+
+
+def prove_writable(path: Path) -> None:
+    """FileError unless a file can be made at `path` (which stays, empty); its folder is made if needed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+    except OSError as error:
+        raise FileError(f"Cannot write {path.parent}: {error.strerror}.", "Choose a folder you may write.") from error
+    require_space(path.parent)
+
+
+def require_space(folder: Path) -> None:
+    """StreamError while there is still room to finish a file properly."""
+    stat = os.statvfs(folder)
+    if stat.f_bavail * stat.f_frsize < SPARE_BYTES:
+        raise StreamError(f"The disk of {folder} is full.", "Free some space; what was written so far is kept.")

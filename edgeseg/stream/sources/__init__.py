@@ -1,0 +1,78 @@
+"""Sources: where frames come from. One module each, found by its file name, chosen by the URI.
+
+A source module has
+    FORMS: str                      how its URIs look, for messages and help
+    claims(uri) -> bool             whether this URI is its own
+    open(uri) -> Source             raises OptionError or FileError before any frame is read
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from types import ModuleType
+
+from edgeseg.errors import OptionError, StreamError, did_you_mean
+from edgeseg.segmenter import Frame
+from edgeseg.stream.uri import Uri
+
+MAX_MEGAPIXELS = 40.0
+
+
+class EndOfStream(Exception):
+    """The source is at its clean end."""
+
+
+class Source(ABC):
+    """Frames, one after another. `count` and `fps` are None where nobody knows; `warnings` go into the summary."""
+
+    live = False
+    count: int | None = None
+    fps: float | None = None
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    @abstractmethod
+    def read(self, timeout: float) -> Frame | None:
+        """The next frame; None if none comes within `timeout` seconds. Raises EndOfStream, or StreamError if broken."""
+
+    def close(self) -> None:  # noqa: B027 -- most sources hold nothing
+        """Give back what the source holds. Safe to call twice."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def modules() -> list[ModuleType]:
+    return [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+
+
+def find(text: str) -> tuple[ModuleType, Uri]:
+    """The module that claims `text`; OptionError if none does."""
+    uri = Uri.parse(text)
+    found = modules()
+    for module in found:
+        if module.claims(uri):
+            return module, uri
+    schemes = [form.split("://")[0] for m in found for form in m.FORMS.split(", ") if "://" in form]
+    raise OptionError(f"Unknown kind of source {uri.scheme + '://'!r}.", did_you_mean(uri.scheme, schemes))
+
+
+def open(text: str) -> Source:
+    module, uri = find(text)
+    source: Source = module.open(uri)
+    return source
+
+
+def check_size(width: int, height: int, what: object, limit: float = MAX_MEGAPIXELS) -> None:
+    """StreamError for a picture of more than `limit` megapixels: a hostile header must not take all the memory."""
+    if width * height > limit * 1e6:
+        raise StreamError(
+            f"{what} is {width}x{height}, over the limit of {limit:g} megapixels.",
+            "If that size is meant, raise the limit with the option max_megapixels=N.",
+        )

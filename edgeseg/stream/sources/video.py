@@ -1,0 +1,95 @@
+"""Video files, through OpenCV's FFmpeg.
+
+`clip.mp4?live=1` plays at the file's own pace and behaves like a camera (late frames are dropped); `?loop=1` starts
+over at the end; `?max_megapixels=N` moves the limit on the frame size.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import cv2
+
+from edgeseg.data.images import IMAGE_SUFFIXES, Image
+from edgeseg.errors import FileError, require_file
+from edgeseg.segmenter import Frame
+from edgeseg.stream.pace import Pace
+from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Source, check_size
+from edgeseg.stream.uri import Uri, flag, number
+
+FORMS = "FILE.mp4"
+OPTIONS = {"live": flag, "loop": flag, "max_megapixels": number(0.001, 10_000)}
+
+
+def claims(uri: Uri) -> bool:
+    path = Path(uri.path)
+    special = path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES or any(c in uri.path for c in "*?[")
+    return not uri.scheme and not uri.path.startswith("/dev/") and (path.is_file() or not special)
+
+
+def open(uri: Uri) -> Source:
+    path, options = uri.split(OPTIONS)
+    return Video(Path(path), **options)
+
+
+class Video(Source):
+    def __init__(self, path: Path, live: bool = False, loop: bool = False, max_megapixels: float = MAX_MEGAPIXELS):
+        super().__init__()
+        self.path = require_file(path, "Video")
+        self.live = live
+        self._loop = loop
+        self._limit = max_megapixels
+        self._index = 0
+        self._capture, first = self._start()
+        self._next: Image | None = first
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
+        declared = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.count = declared if declared > 0 and not loop else None
+        self._pace = Pace(self.fps or 25.0) if live else None
+
+    def _start(self) -> tuple[cv2.VideoCapture, Image]:
+        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            raise FileError(
+                f"Video {self.path} cannot be opened.",
+                "It is no video, or cut off before its index, or its codec is not built in. "
+                "Copy it again, or re-encode it: ffmpeg -i IN -c:v libx264 OUT.mp4",
+            )
+        width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        check_size(width, height, f"Video {self.path}", self._limit)
+        ok, first = capture.read()
+        if not ok:
+            raise FileError(
+                f"Video {self.path} opens, but no frame of it can be decoded.",
+                "It is cut off or its codec is not built in. Copy it again, or re-encode it with ffmpeg.",
+            )
+        return capture, first  # type: ignore[return-value]
+
+    def read(self, timeout: float) -> Frame | None:
+        if self._pace and not self._pace.wait(timeout):
+            return None
+        image, self._next = self._next, None
+        if image is None:
+            ok, image = self._capture.read()  # type: ignore[assignment]
+            if not ok:
+                self._end()
+                return self.read(timeout)
+        assert image is not None
+        self._index += 1
+        return Frame(image, self._index - 1, time.monotonic())
+
+    def _end(self) -> None:
+        if self._loop:
+            self._capture.release()
+            self._capture, self._next = self._start()
+            return
+        # A header's count may be off by a frame or so in good files; more than that is a file that was cut off.
+        if self.count and self.count - self._index > max(2, self.count // 200):
+            self.warnings.append(
+                f"Video {self.path} ended after {self._index} of {self.count} frames: it is truncated or damaged."
+            )
+        raise EndOfStream
+
+    def close(self) -> None:
+        self._capture.release()

@@ -1,0 +1,69 @@
+"""Summary: what a run did, as numbers first."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgeseg.errors import EdgesegError
+
+STAGES = ("read", "resize", "infer", "mask", "overlay", "sink", "age")
+KEPT = 10_000
+
+
+class Timings:
+    """The latest `KEPT` durations of every stage; a run of months takes no more memory than one of minutes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, deque[float]] = {}
+
+    def add(self, stage: str, seconds: float) -> None:
+        self._kept.setdefault(stage, deque(maxlen=KEPT)).append(seconds)
+
+    def percentiles(self, stage: str) -> dict[str, float] | None:
+        """p50, p90, p99 in milliseconds; None where nothing was measured."""
+        kept = self._kept.get(stage)
+        if not kept:
+            return None
+        p50, p90, p99 = np.percentile(np.array(kept.copy()) * 1e3, (50, 90, 99))
+        return {"p50": round(float(p50), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3)}
+
+
+@dataclass
+class Summary:
+    """A run, or how it stands. `stages` and `latency_ms` in milliseconds.
+
+    `latency_ms` is the model's path (resize + infer + mask); `stages["age"]` is capture to the end of the sink.
+    `drops` counts frames per place that lost them; `result` says how the run ended, `error` what broke it.
+    """
+
+    frames: int = 0
+    seconds: float = 0.0
+    count: int | None = None
+    latency_ms: dict[str, float] | None = None
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    drops: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    result: str = "running"
+    error: BaseException | None = None
+
+    @property
+    def fps(self) -> float:
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        what = self.error.what if isinstance(self.error, EdgesegError) else str(self.error) if self.error else None
+        return {
+            "frames": self.frames,
+            "seconds": round(self.seconds, 3),
+            "fps": round(self.fps, 3),
+            "latency_ms": self.latency_ms,
+            "stages": self.stages,
+            "drops": self.drops,
+            "warnings": self.warnings,
+            "result": self.result,
+            "error": what,
+        }

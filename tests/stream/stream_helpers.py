@@ -1,0 +1,84 @@
+"""Real parts to run streams with: a numpy engine, rendered clips, colours that make right answers known."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgeseg.segmenter import Segmenter
+from edgeseg.spec import Spec
+
+COLOURS = np.array([(40, 40, 40), (200, 60, 60), (60, 200, 60), (60, 60, 200)], np.uint8)  # BGR, one per class
+SPEC = Spec(height=64, width=96, classes=("road", "sky", "tree", "car"))
+
+
+class ColourEngine:
+    """Logits from the distance to each class's colour, at a quarter of the size, in worker threads.
+
+    `seconds` of sleep stand for a slower model; `fail_at` raises there, `hang_at` never answers there.
+    """
+
+    def __init__(self, slots: int = 2, seconds: float = 0.0, fail_at: int = -1, hang_at: int = -1):
+        self.slots = slots
+        self.seconds = seconds
+        self.fail_at = fail_at
+        self.hang_at = hang_at
+        self.started = 0
+        self.closed = False
+        self._frames = [np.zeros((SPEC.height, SPEC.width, 3), np.uint8) for _ in range(slots)]
+        self._running: dict[int, Future] = {}
+        self._pool = ThreadPoolExecutor(slots)
+
+    def frame(self, slot):
+        return self._frames[slot]
+
+    def start(self, slot):
+        self._running[slot] = self._pool.submit(self._infer, slot, self.started)
+        self.started += 1
+
+    def wait(self, slot):
+        return self._running.pop(slot).result()
+
+    def _infer(self, slot, number):
+        if number == self.fail_at:
+            raise RuntimeError("the accelerator went away")
+        if number == self.hang_at:
+            Future().result(timeout=20)
+        time.sleep(self.seconds)
+        small = cv2.resize(self._frames[slot], None, fx=0.25, fy=0.25, interpolation=cv2.INTER_NEAREST)
+        return -np.abs(small[None].astype(np.float32) - COLOURS[:, None, None]).sum(-1)
+
+    def close(self):
+        self.closed = True
+        self._pool.shutdown(wait=False)
+
+
+def segmenter(**options) -> Segmenter:
+    return Segmenter(SPEC, ColourEngine(**options), "half_pixel")
+
+
+def picture(i: int, height: int = 128, width: int = 192):
+    """Frame `i`: four bands of the classes' colours, which move with i."""
+    bands = np.arange(width) * 4 // width
+    return np.ascontiguousarray(np.broadcast_to(COLOURS[(bands + i) % 4], (height, width, 3)))
+
+
+def clip(path: Path, frames: int = 20, fps: float = 25, codec: str = "MJPG", size: tuple[int, int] = (128, 192)) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, size[::-1])
+    assert writer.isOpened()
+    for i in range(frames):
+        writer.write(picture(i, *size))
+    writer.release()
+    return path
+
+
+def read_back(path: Path) -> list:
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (got := capture.read())[0]:
+        frames.append(got[1])
+    return frames
