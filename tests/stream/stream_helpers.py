@@ -67,7 +67,7 @@ def picture(i: int, height: int = 128, width: int = 192):
     return np.ascontiguousarray(np.broadcast_to(COLOURS[(bands + i) % 4], (height, width, 3)))
 
 
-def clip(path: Path, frames: int = 20, fps: float = 25, codec: str = "MJPG", size: tuple[int, int] = (128, 192)) -> Path:
+def clip(path: Path, frames: int = 20, fps: float = 25, codec: str = "MJPG", size=(128, 192)) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, size[::-1])
     assert writer.isOpened()
     for i in range(frames):

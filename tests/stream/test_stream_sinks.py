@@ -1,0 +1,132 @@
+"""Sinks for files: what they leave behind, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from stream_helpers import COLOURS, SPEC, picture, read_back
+
+from edgeseg.errors import EdgesegError, FileError
+from edgeseg.segmenter import Frame, Result
+from edgeseg.stream import sinks
+from edgeseg.stream.overlay import Overlay
+from edgeseg.stream.sinks.folder import palette_png
+
+INFO = sinks.Info(SPEC, fps=25.0)
+
+
+def result(i: int, captured: float = 0.0, source: str = "") -> Result:
+    classmap = (np.arange(SPEC.width) * 4 // SPEC.width).astype(np.uint8)
+    return Result(Frame(picture(i), i, captured, source), np.tile(classmap, (SPEC.height, 1)), {"infer": 0.01})
+
+
+def png_ids(data: bytes):
+    """Class ids of a palette PNG, by hand: OpenCV would give colours."""
+    at, parts = 8, {}
+    while at < len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        body = data[at + 8 : at + 8 + length]
+        assert zlib.crc32(kind + body) == int.from_bytes(data[at + 8 + length : at + 12 + length], "big")
+        parts[kind] = body
+        at += 12 + length
+    width, height = (int.from_bytes(parts[b"IHDR"][i : i + 4], "big") for i in (0, 4))
+    return np.frombuffer(zlib.decompress(parts[b"IDAT"]), np.uint8).reshape(height, width + 1)[:, 1:], parts[b"PLTE"]
+
+
+def test_a_palette_png_holds_ids_and_shows_colours(tmp_path):
+    classmap = result(0).classmap
+    ids, palette = png_ids(palette_png(classmap, SPEC.palette))
+    assert (ids == classmap).all()
+    assert palette == bytes(np.array(SPEC.palette, np.uint8).tobytes())
+    shown = cv2.imdecode(np.frombuffer(palette_png(classmap, SPEC.palette), np.uint8), cv2.IMREAD_COLOR)
+    assert tuple(shown[0, 0][::-1]) == SPEC.palette[0]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_video_appears_whole_when_it_is_closed(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    with sinks.open(str(path), INFO) as sink:
+        for i in range(10):
+            sink.write(result(i), picture(i))
+        assert not path.exists()
+    assert len(read_back(path)) == 10
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_live_video_keeps_the_clock(tmp_path):
+    """Frames at 0, 1 and 2 s make a film of 2 s at 25 FPS, not of three frames."""
+    with sinks.open(str(tmp_path / "out.avi"), sinks.Info(SPEC, 25.0, live=True)) as sink:
+        for second in range(3):
+            sink.write(result(second, captured=100.0 + second), picture(second))
+    assert len(read_back(tmp_path / "out.avi")) == 51
+
+
+def test_a_change_of_size_is_stretched_and_counted(tmp_path):
+    with sinks.open(str(tmp_path / "out.avi"), INFO) as sink:
+        sink.write(result(0), picture(0))
+        sink.write(result(1), picture(1, 64, 96))
+        assert "frame size changed" in sink.warnings[0]
+    assert [f.shape for f in read_back(tmp_path / "out.avi")] == [(128, 192, 3)] * 2
+
+
+def test_no_frames_leave_no_file(tmp_path):
+    sinks.open(str(tmp_path / "out.mp4"), INFO).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_gets_masks_and_overlays(tmp_path):
+    with sinks.open(f"{tmp_path}/out/?overlay=1", INFO) as sink:
+        sink.write(result(3), picture(3))
+        sink.write(result(4, source="street"), picture(4))
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"000003.png", "000003.overlay.jpg", "street.png", "street.overlay.jpg"}
+
+
+def test_the_overlay_tints_and_names_what_is_there():
+    drawn = Overlay(SPEC, alpha=0.5).draw(picture(0), result(0).classmap)
+    expected = (COLOURS[3].astype(int) + np.array(SPEC.palette[3])[::-1]) // 2
+    assert np.abs(drawn[-2, -2] - expected).max() <= 1
+    assert drawn.shape == picture(0).shape
+    captioned = Overlay(SPEC).draw(picture(0), result(0).classmap, "25 FPS")
+    assert (captioned[-40:] != drawn[-40:]).any()
+    tiny = Overlay(SPEC).draw(picture(0, 8, 8), result(0).classmap, "25 FPS")
+    assert tiny.shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("out.txt", r"Cannot tell what to write to out\.txt\.\nKnown forms: .*FILE\.mp4"),
+        ("nul://", r"Unknown kind of sink 'nul://'\.\nDid you mean 'null'"),
+        ("out/?mask=1", r"Unknown option of out/\?mask=1 'mask'\.\nDid you mean 'masks'"),
+        ("out/?masks=0", r"neither masks nor overlays"),
+        ("window://", r"this one is headless\.\nWrite FILE\.mp4"),
+        ("{file}/out.mp4", r"Cannot write .*file: (Not a directory|File exists)"),
+        ("{file}/out/", r"Cannot write"),
+        ("/proc/out.mp4", r"Cannot write /proc: .*\nChoose a folder you may write"),
+    ],
+)
+def test_refused_before_anything_runs(tmp_path, monkeypatch, uri, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EdgesegError, match=message):
+        sinks.open(uri.format(file=tmp_path / "file"), INFO)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(FileError, match="Permission denied"):
+        sinks.open(str(tmp_path / "out.mp4"), INFO)
+
+
+def test_forms_are_unclaimed_by_two():
+    for uri in ("out.mp4", "out/", "null://", "window://"):
+        parsed = sinks.Uri.parse(uri)
+        assert sum(m.claims(parsed) for m in sinks.modules()) == 1, uri
+    assert Path("out").suffix == ""
