@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg import backends
 from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, replacing, seal, sha256
+from edgeseg.data.dataset import Dataset
 from edgeseg.data.images import Image, resize, write_image
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError
 from edgeseg.evaluation import parity
+from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.segmenter import Segmenter
-from edgeseg.spec import Spec
+from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.target import Target
 
 if TYPE_CHECKING:
     from edgeseg.compression.calibration import Calibration
 
-SPEC_KEY = "edgeseg.spec"
 GOLDEN_FRAMES = 3
 PARITY_FRAMES = 12
 # Below this a float32 bundle is not the model it came from: the surgery is wrong, and no bundle is written.
@@ -37,13 +38,14 @@ def compile_model(
     frames: list[Image],
     calibration: Calibration | None = None,
     output: str = "",
+    dataset: Dataset | None = None,
     extra: dict[str, Any] | None = None,
     log: Callable[[str], None] = lambda text: None,
 ) -> Bundle:
     """Write the bundle `out` and return it; nothing is left behind when a step fails.
 
     `frames` ([H, W, 3] uint8 BGR, any size) are what parity is measured on; the first become the golden frames.
-    `extra` joins the manifest (recipe, metrics).
+    With a `dataset` the bundle's accuracy on it is measured and stored. `extra` joins the manifest.
     """
     target.require(precision)
     if precision == "int8" and calibration is None:
@@ -89,6 +91,9 @@ def compile_model(
         log("parity and golden frames")
         small = [resize(frame, spec.height, spec.width) for frame in frames[:PARITY_FRAMES]]
         manifest["parity"] = _prove(work, manifest, model, spec, small, output)
+        if dataset is not None:
+            log(f"accuracy on {len(dataset)} frames")
+            manifest["metrics"] = _measure(work, dataset)
         seal(work, manifest)
     return Bundle.load(out)
 
@@ -110,6 +115,13 @@ def _prove(work: Path, manifest: dict[str, Any], model: Path, spec: Spec, frames
     return {**found, "reference": runtime}
 
 
+def _measure(work: Path, dataset: Dataset) -> dict[str, Any]:
+    with Segmenter.open(work, "throughput") as segmenter:
+        found = evaluate(segmenter, dataset)
+    kept = ("miou", "pixel_accuracy", "mean_accuracy", "dice", "boundary_f1", "frames", "per_class")
+    return {"data": dataset.root.name, "split": dataset.split, **{key: found[key] for key in kept}}
+
+
 def spec_of(model: Path, given: dict[str, Any]) -> tuple[Spec, list[str]]:
     """The Spec of an ONNX file: what it carries, else what its graph tells, with `given` keys on top.
 
@@ -117,7 +129,7 @@ def spec_of(model: Path, given: dict[str, Any]) -> tuple[Spec, list[str]]:
     """
     graph = _graph()
     loaded = graph.load(model)
-    stored = next((p.value for p in loaded.metadata_props if p.key == SPEC_KEY), None)
+    stored = next((p.value for p in loaded.metadata_props if p.key == ONNX_KEY), None)
     if stored is not None:
         try:
             return Spec.from_dict({**json.loads(stored), **given}), []
@@ -137,7 +149,7 @@ def spec_of(model: Path, given: dict[str, Any]) -> tuple[Spec, list[str]]:
     for key in ("color", "mean", "std"):
         if key not in given:
             assumed.append(f"{key} {getattr(Spec, key)} (ImageNet's)")
-    return Spec.from_dict(spec), [] if not assumed else assumed
+    return Spec.from_dict(spec), assumed
 
 
 def _graph() -> Any:

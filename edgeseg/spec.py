@@ -11,6 +11,7 @@ from edgeseg.errors import OptionError, unknown
 
 COLORS = ("RGB", "BGR")
 HEADS = ("argmax", "threshold")
+ONNX_KEY = "edgeseg.spec"  # where an ONNX file carries its Spec as JSON (metadata_props)
 Rgb = tuple[int, int, int]
 
 

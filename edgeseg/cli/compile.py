@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +26,7 @@ ClassesOpt = Annotated[str | None, typer.Option(help="Class names, comma separat
 ColorOpt = Annotated[str | None, typer.Option(help="Channel order the network expects: RGB or BGR.")]
 MeanOpt = Annotated[str | None, typer.Option(help="Three numbers on a 0..1 scale, comma separated.")]
 StdOpt = Annotated[str | None, typer.Option(help="Three numbers on a 0..1 scale, comma separated.")]
+DataOpt = Annotated[Path | None, typer.Option(help="A labelled dataset: measure the bundle on it, store the figures.")]
 HeadOpt = Annotated[str | None, typer.Option(help="argmax, or threshold for one output channel.")]
 
 
@@ -44,14 +44,18 @@ def compile(
     color: ColorOpt = None,
     mean: MeanOpt = None,
     std: StdOpt = None,
-    head: HeadOpt = None,
+    head: DataOpt = Annotated[Path | None, typer.Option(help="A labelled dataset: measure the bundle on it, store the figures.")]
+HeadOpt = None,
     output: Annotated[str, typer.Option(help="Which output of the model, if it has several.")] = "",
+    data: DataOpt = None,
+    split: Annotated[str, typer.Option(help="Split of --data.")] = "test",
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """Compile a model into a bundle for one target and precision."""
     from edgeseg.bundle import Bundle
     from edgeseg.compile import compile_model, spec_of
     from edgeseg.compression.calibration import Calibration
+    from edgeseg.data.dataset import Dataset
     from edgeseg.target import Target
 
     profile = Target.load(target)
@@ -73,6 +77,7 @@ def compile(
             frames=_parity_frames(chosen, spec),
             calibration=chosen,
             output=output,
+            dataset=Dataset.open(data, split) if data else None,
             log=status.update,
         )
     describe(bundle)
@@ -86,10 +91,11 @@ def quantize(
     target: TargetOpt = "openvino-cpu",
     out: OutOpt = None,
     calibration_frames: FramesOpt = 64,
+    data: DataOpt = None,
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """INT8 for one target: compile --precision int8 for a model that carries its Spec."""
-    compile(model, target, "int8", out, calibration, calibration_frames, json_to=json_to)
+    compile(model, target, "int8", out, calibration, calibration_frames, data=data, json_to=json_to)
 
 
 @app.command()
@@ -144,6 +150,8 @@ def describe(bundle: Any) -> None:
         shown.add_row("graph", note)
     p = m["parity"]
     shown.add_row("agreement with parent", f"{percent(p['agreement'])} % (worst frame {percent(p['worst'])} %)")
+    if metrics := m.get("metrics"):
+        shown.add_row(f"mIoU on {metrics['data']} {metrics['split']}", f"{percent(metrics['miou'])}")
     console.print(shown)
 
 
@@ -199,6 +207,3 @@ def _classes(text: str) -> dict[str, Any]:
         return {"classes": found.names, "palette": found.palette, "ignore_index": found.ignore_index}
     return {"classes": tuple(name.strip() for name in text.split(","))}
 
-
-if sys.version_info < (3, 10):  # pragma: no cover
-    raise ImportError("edgeseg needs Python 3.10 or newer")

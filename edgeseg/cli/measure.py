@@ -21,6 +21,7 @@ def eval(
     bundle: BundleArg,
     data: Annotated[Path, typer.Option(help="Dataset: {train,val,test}/{images,masks} and classes.txt.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    pictures: Annotated[Path | None, typer.Option(help="Draw the worst frames into this folder.")] = None,
     json_to: JsonOpt = None,
 ) -> None:
     """Measure a bundle's accuracy on labelled frames, through the path that ships."""
@@ -33,6 +34,8 @@ def eval(
     loaded = Bundle.load(bundle)
     with Segmenter.open(bundle) as segmenter, progress(f"evaluating {loaded.name}") as update:
         result = evaluate(segmenter, dataset, update)
+        if pictures:
+            result["pictures"] = _worst(segmenter, dataset, result["worst"], pictures)
     shown = table(f"{loaded.name} on {data} {split} ({result['frames']} frames)", "class", "IoU", "accuracy", "Dice", "BF1")
     for name, row in result["per_class"].items():
         shown.add_row(name, *(percent(row[k]) for k in ("iou", "accuracy", "dice", "boundary_f1")))
@@ -85,8 +88,23 @@ def report(
     """Draw a report from measurements: one HTML page that works offline, or Markdown."""
     from edgeseg.bench.report import write
 
-    write([read_json(path) for path in results], out)
+    write([(path, read_json(path)) for path in results], out)
     console.print(f"wrote {out}")
+
+
+def _worst(segmenter: Any, dataset: Any, worst: list[dict[str, Any]], folder: Path) -> list[dict[str, str]]:
+    """One picture per worst frame; rows for the result."""
+    from edgeseg.data.images import write_image
+    from edgeseg.evaluation.pictures import strips
+
+    rows = []
+    for row, picture in zip(worst, strips(segmenter, dataset, [row["index"] for row in worst])):
+        name = dataset.images[row["index"]].stem
+        file = folder / f"{name}.jpg"
+        write_image(file, picture)
+        title = f"{name}: frame, truth, prediction, differences ({percent(row['pixel_accuracy'])} % of pixels right)"
+        rows.append({"title": title, "file": str(file.resolve())})
+    return rows
 
 
 def identity(bundle: Any) -> dict[str, Any]:

@@ -15,13 +15,15 @@ from edgeseg.errors import OptionError
 from edgeseg.evaluation.metrics import Counts
 from edgeseg.segmenter import Frame, Segmenter
 
+WORST = 4  # frames named in the result
 Progress = Callable[[int, int], None]
 
 
 def evaluate(segmenter: Segmenter, dataset: Dataset, progress: Progress | None = None) -> dict[str, Any]:
     """Metrics over the whole split. The class map is compared at the label's size (nearest neighbour).
 
-    `latency_ms` is resize + infer + mask of one frame at a time when the segmenter was opened in latency mode.
+    `latency_ms` and `fps` are of resize + infer + mask; they mean one frame at a time where the segmenter was opened in
+    latency mode.
     Raises OptionError when the dataset's class list is not the model's.
     """
     if dataset.classes.names != segmenter.spec.classes:
@@ -30,18 +32,22 @@ def evaluate(segmenter: Segmenter, dataset: Dataset, progress: Progress | None =
             "Evaluate on data with the same class list in the same order.",
         )
     counts = Counts(len(dataset.classes.names), dataset.classes.ignore_index)
-    labels: list[Image] = []
+    labels: dict[int, Image] = {}
     seconds: list[float] = []
+    per_frame: list[float] = []
 
     def frames() -> Iterator[Frame]:
         for i in range(len(dataset)):
             image, label = dataset[i]
-            labels.append(label)
+            labels[i] = label
             yield Frame(image, i)
 
     for done, result in enumerate(segmenter.stream(frames()), 1):
-        label = labels[result.frame.index]
+        label = labels.pop(result.frame.index)
+        before = np.trace(counts.confusion), counts.confusion.sum()
         counts.add(label, fit(result.classmap, *label.shape))
+        right, total = np.trace(counts.confusion) - before[0], counts.confusion.sum() - before[1]
+        per_frame.append(float(right / max(1, total)))
         seconds.append(sum(result.times.values()))
         if progress:
             progress(done, len(dataset))
@@ -50,7 +56,8 @@ def evaluate(segmenter: Segmenter, dataset: Dataset, progress: Progress | None =
         **counts.metrics(dataset.classes.names),
         "frames": len(dataset),
         "latency_ms": latency,
-        "fps": 1e3 * len(seconds) / (1e3 * sum(seconds)),
+        "fps": len(seconds) / sum(seconds),
+        "worst": [{"index": int(i), "pixel_accuracy": per_frame[i]} for i in np.argsort(per_frame)[:WORST]],
         "confusion": counts.confusion.tolist(),
     }
 

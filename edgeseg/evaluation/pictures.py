@@ -1,0 +1,43 @@
+"""Pictures of what a model does: frame, truth, prediction and where they differ, side by side."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.images import Image
+from edgeseg.evaluation.evaluate import fit
+from edgeseg.segmenter import Segmenter
+from edgeseg.spec import Rgb
+
+HEIGHT = 224
+
+
+def colours(classmap: Image, palette: tuple[Rgb, ...]) -> Image:
+    """A class map [H, W] as [H, W, 3] uint8 BGR; ids without a colour are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = np.array(palette, np.uint8)[:, ::-1]
+    return table[classmap]
+
+
+def strip(frame: Image, truth: Image, prediction: Image, palette: tuple[Rgb, ...]) -> Image:
+    """frame | truth | prediction | differences in red over the dimmed frame; all [H, W(, 3)] of one size."""
+    wrong = (truth != prediction) & (truth < len(palette))
+    differences = frame // 3
+    differences[wrong] = (60, 60, 255)
+    row = [frame, colours(truth, palette), colours(prediction, palette), differences]
+    width = round(frame.shape[1] * HEIGHT / frame.shape[0])
+    small = [cv2.resize(p, (width, HEIGHT), interpolation=cv2.INTER_AREA) for p in row]
+    gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
+    return np.hstack([part for p in small for part in (gap, p)][1:]).astype(np.uint8)
+
+
+def strips(segmenter: Segmenter, dataset: Dataset, indices: list[int]) -> list[Image]:
+    """One strip per frame of the dataset named by `indices`."""
+    made = []
+    for i in indices:
+        frame, truth = dataset[i]
+        prediction = fit(segmenter(frame).classmap, *truth.shape)
+        made.append(strip(frame, truth, prediction, segmenter.spec.palette))
+    return made

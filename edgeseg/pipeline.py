@@ -1,0 +1,232 @@
+"""pipeline: the stages of a recipe, one after another, each skipped while its inputs have not changed.
+
+    OUT/data/                 rendered frames, where the recipe asks for them
+    OUT/{teacher,student,distilled,pruned}.pt
+    OUT/models/ROLE.onnx and OUT/models/ROLE-fp32/: each of them compiled for the first target and measured
+    OUT/NAME.onnx             the float parent of what is deployed
+    OUT/bundles/              one bundle per target and precision
+    OUT/ledger.json           what each stage was made from; OUT/report.{json,html,md}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgeseg import target
+from edgeseg.bench.measure import bench, fingerprint
+from edgeseg.bundle import Bundle, sha256
+from edgeseg.compile import compile_model
+from edgeseg.compression.calibration import Calibration
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.images import read_image, write_bytes, write_image
+from edgeseg.evaluation.pictures import strips
+from edgeseg.recipe import Recipe
+from edgeseg.segmenter import Segmenter
+
+ROLES = ("teacher", "student", "distilled", "pruned")
+BENCH_SECONDS = 4.0
+PICTURES = 4
+Log = Callable[[str], None]
+
+
+class Ledger:
+    """Remembers what each stage was made from, so that a finished stage is not done twice."""
+
+    def __init__(self, folder: Path, log: Log):
+        self.folder = folder
+        self.log = log
+        self.path = folder / "ledger.json"
+        self.rows: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+
+    def stage(self, name: str, inputs: Any, outputs: list[Path], work: Callable[[], Any]) -> Any:
+        """work()'s result (JSON), from the ledger when `inputs` (JSON) and the content of `outputs` are unchanged."""
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+        row = self.rows.get(name, {})
+        if row.get("inputs") == digest and row.get("outputs") == _digests(outputs):
+            self.log(f"{name}: unchanged")
+            return row["result"]
+        if row.get("inputs") != digest:
+            # A stage that was interrupted continues from its folder, but only with the same inputs.
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            self._note(name, {"inputs": digest})
+        self.log(name)
+        begin = time.monotonic()
+        result = work()
+        seconds = round(time.monotonic() - begin, 1)
+        self._note(name, {"inputs": digest, "outputs": _digests(outputs), "seconds": seconds, "result": result})
+        return result
+
+    def _note(self, name: str, row: dict[str, Any]) -> None:
+        self.rows[name] = row
+        write_bytes(self.path, (json.dumps(self.rows, indent=1) + "\n").encode())
+
+
+def run(recipe: Recipe, out: Path, log: Log) -> dict[str, Any]:
+    """Every stage of the recipe into `out`; returns the report (kind "pipeline"), which is also written there."""
+    wanted = [target.split(entry) for entry in recipe.targets.compile]
+    ledger = Ledger(out, log)
+    root = _data(recipe, out, ledger)
+    test = Dataset.open(root, "test")
+    made = {"data": {split: Dataset.open(root, split).digest() for split in ("train", "val", "test")}}
+    _train(recipe, root, out, ledger, made)
+    roles = [_measure_role(role, out, ledger, made, test, wanted[0][0], log) for role in ROLES]
+    parent = out / f"{recipe.name}.onnx"
+    shutil.copyfile(out / "models" / "pruned.onnx", parent)
+    calibration = Calibration.choose(root, recipe.quantise.frames, recipe.seed)
+    bundles = [_bundle(recipe, t, p, parent, out, ledger, test, calibration, log) for t, p in wanted]
+    report = {
+        "kind": "pipeline",
+        "name": recipe.name,
+        "recipe": recipe.to_dict(),
+        "machine": fingerprint(),
+        "data": {"test_frames": len(test), "digests": made["data"]},
+        "calibration": calibration.summary(),
+        "stages": roles,
+        "bundles": bundles,
+        "int8": _drops(bundles, recipe.quantise.max_drop),
+        "seconds": {name: row.get("seconds") for name, row in ledger.rows.items()},
+        "pictures": _pictures(Path(bundles[-1]["path"]), test, out),
+    }
+    write_bytes(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+    return report
+
+
+def bundle_name(recipe: Recipe, profile: target.Target, precision: str) -> str:
+    """NAME-PRECISION for the recipe's first target, NAME-TARGET-PRECISION for the others."""
+    first = recipe.targets.compile[0].split(":")[0]
+    return f"{recipe.name}-{precision}" if profile.name == first else f"{recipe.name}-{profile.name}-{precision}"
+
+
+def _data(recipe: Recipe, out: Path, ledger: Ledger) -> Path:
+    if recipe.data.synthetic is None:
+        return recipe.resolve(recipe.data.root)
+    from edgeseg.data.synthetic import write_dataset
+
+    root = out / "data"
+    wanted = asdict(recipe.data.synthetic)
+    height, width = recipe.data.size
+
+    def render() -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        write_dataset(root, **wanted, height=height, width=width)
+
+    ledger.stage("render", {**wanted, "size": [height, width]}, [root / "classes.txt"], render)
+    return root
+
+
+def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str, Any]) -> None:
+    """The four checkpoints; adds the digest of each to `made`."""
+
+    def role(name: str, parts: list[Any], parents: list[str], work: Callable[[Path], Path]) -> None:
+        path = out / f"{name}.pt"
+        inputs = [made["data"]["train"], made["data"]["val"], recipe.data.size, recipe.seed, *map(asdict, parts)]
+        inputs += [made[parent] for parent in parents]
+        ledger.stage(name, inputs, [path], lambda: json.loads(work(out).with_suffix(".json").read_text()))
+        made[name] = sha256(path)
+
+    def stages() -> Any:
+        from edgeseg.training import stages  # imports torch: only where a stage has work
+
+        return stages
+
+    student, teacher = recipe.student, recipe.teacher
+    role("teacher", [teacher], [], lambda folder: stages().train_teacher(recipe, root, folder))
+    role("student", [student], [], lambda folder: stages().train_student(recipe, root, folder))
+    role("distilled", [student, recipe.distil], ["teacher"],
+         lambda folder: stages().distil_student(recipe, out / "teacher.pt", root, folder))  # fmt: skip
+    role("pruned", [student, recipe.distil, recipe.prune], ["teacher", "distilled"],
+         lambda folder: stages().prune_student(recipe, out / "distilled.pt", out / "teacher.pt", root, folder))  # fmt: skip
+
+
+def _measure_role(role: str, out: Path, ledger: Ledger, made: dict[str, Any], test: Dataset, profile: target.Target,
+                  log: Log) -> dict[str, Any]:  # fmt: skip
+    """Export one checkpoint, compile it in float32 for the first target, and measure it on the path that ships."""
+    onnx, bundle = out / "models" / f"{role}.onnx", out / "models" / f"{role}-fp32"
+
+    def work() -> dict[str, Any]:
+        from edgeseg.compile import spec_of
+        from edgeseg.training import stages
+
+        stages.export_onnx(out / f"{role}.pt", onnx)
+        frames = [test[i][0] for i in range(min(8, len(test)))]
+        spec, _ = spec_of(onnx, {})
+        compile_model(onnx, bundle, profile, "fp32", spec=spec, frames=frames, dataset=test, log=log)
+        return measured(bundle, test)
+
+    result = ledger.stage(f"measure {role}", [made[role], made["data"]["test"], profile.name], [onnx], work)
+    trained = json.loads((out / f"{role}.json").read_text())
+    return {"stage": role, **{key: trained[key] for key in ("macs", "params", "val_miou", "seconds")}, **result}
+
+
+def _bundle(recipe: Recipe, profile: target.Target, precision: str, parent: Path, out: Path, ledger: Ledger,
+            test: Dataset, calibration: Calibration, log: Log) -> dict[str, Any]:  # fmt: skip
+    path = out / "bundles" / bundle_name(recipe, profile, precision)
+    chosen = calibration if precision == "int8" else None
+
+    def work() -> dict[str, Any]:
+        from edgeseg.compile import spec_of
+
+        spec, _ = spec_of(parent, {})
+        frames = [read_image(frame) for frame in calibration.frames[:12]]
+        compile_model(parent, path, profile, precision, spec=spec, frames=frames, calibration=chosen, dataset=test,
+                      extra={"recipe": recipe.to_dict()}, log=log)  # fmt: skip
+        return measured(path, test)
+
+    inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", test.digest()]
+    return dict(ledger.stage(f"compile {path.name}", inputs, [path / "bundle.json"], work))
+
+
+def measured(path: Path, test: Dataset) -> dict[str, Any]:
+    """Size, stored accuracy and speed of a bundle."""
+    bundle = Bundle.load(path)
+    frames = [test[i][0] for i in range(min(8, len(test)))]
+    speed = bench(path, frames, BENCH_SECONDS)
+    accuracy = {k: bundle.manifest["metrics"][k] for k in ("miou", "pixel_accuracy", "boundary_f1", "per_class")}
+    about = {"path": str(path), "name": bundle.name, "target": bundle.target, "precision": bundle.precision}
+    speeds = {k: speed[k] for k in ("fps", "latency_ms", "pure_fps", "stages_ms")}
+    return {**about, "bytes": bundle.size, "parity": bundle.manifest["parity"], **accuracy, **speeds}
+
+
+def publish(report: dict[str, Any], out: Path, folder: Path) -> None:
+    """Copy the float parent and the first target's bundles into a model folder and write its card."""
+    from edgeseg.bench.card import card
+
+    name = report["name"]
+    shutil.copyfile(out / f"{name}.onnx", folder / f"{name}.onnx")
+    for row in report["bundles"]:
+        source = Path(row["path"])
+        if source.name == f"{name}-{row['precision']}":
+            shutil.rmtree(folder / source.name, ignore_errors=True)
+            shutil.copytree(source, folder / source.name)
+    write_bytes(folder / "card.md", card(report).encode())
+
+
+def _drops(bundles: list[dict[str, Any]], allowed: float) -> list[dict[str, Any]]:
+    """Points of mIoU that each INT8 bundle lost against the float32 one of its target."""
+    floats = {row["target"]: row["miou"] for row in bundles if row["precision"] == "fp32"}
+    rows = [row for row in bundles if row["precision"] == "int8" and row["target"] in floats]
+    drops = [(row["name"], 100 * (floats[row["target"]] - row["miou"])) for row in rows]
+    return [{"name": name, "drop": drop, "allowed": allowed, "ok": drop <= allowed} for name, drop in drops]
+
+
+def _pictures(bundle: Path, test: Dataset, out: Path) -> list[dict[str, str]]:
+    indices = [round(i * (len(test) - 1) / max(1, PICTURES - 1)) for i in range(min(PICTURES, len(test)))]
+    with Segmenter.open(bundle) as segmenter:
+        made = strips(segmenter, test, indices)
+    rows = []
+    for index, picture in zip(indices, made):
+        name = f"pictures/{test.images[index].stem}.jpg"
+        write_image(out / name, picture)
+        rows.append({"title": f"{test.images[index].stem}: frame, truth, prediction, differences", "file": name})
+    return rows
+
+
+def _digests(paths: list[Path]) -> list[str]:
+    return [sha256(path) if path.is_file() else "" for path in paths]
