@@ -106,7 +106,7 @@ class Air:
         if not glow and self.night > 0:
             light = self._light_at(x, z)
             b, g, r = b * light[0], g * light[1], r * light[2]
-        veil = (1 - math.exp(-self.density * max(z, 0.0))) * (0.45 if glow else 1.0)
+        veil = (1 - math.exp(-self.density * z)) * (0.45 if glow else 1.0)
         hb, hg, hr = self.haze
         return min(b + (hb - b) * veil, 255.0), min(g + (hg - g) * veil, 255.0), min(r + (hr - r) * veil, 255.0)
 
@@ -119,6 +119,31 @@ class Air:
         ahead = math.exp(-max(z, 0.0) / 16 - ((x - self.camera_x) / (1.5 + 0.22 * abs(z))) ** 2)
         b, g, r = ((a + self.night * (pool * p + ahead * h)) for a, p, h in zip(self.ambient, POOL, HEADLIGHT))
         return b, g, r
+
+
+class Texture:
+    """An image at every size up to its own, so that drawing it small costs little and does not flicker."""
+
+    def __init__(self, image: Image):
+        self.levels = [image]
+        while min(self.levels[-1].shape[:2]) > 3:
+            height, width = self.levels[-1].shape[:2]
+            half = cv2.resize(self.levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+            self.levels.append(np.asarray(half, np.uint8))
+
+    def at(self, width: int, height: int) -> Image:
+        """The image at this size, or at its own where that is smaller."""
+        height, width = (max(1, min(a, b)) for a, b in zip((height, width), self.levels[0].shape))
+        level = next(i for i in reversed(self.levels) if i.shape[0] >= height and i.shape[1] >= width)
+        return np.asarray(cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A cut-out: colours [S, S, 3] and its shape [S, S], painted where > 127."""
+
+    colours: Texture
+    shape: Texture
 
 
 class Canvas:
@@ -153,79 +178,72 @@ class Canvas:
         cv2.fillPoly(self.image, corners, tuple(colour), cv2.LINE_AA, _SHIFT)
         cv2.fillPoly(self.mask, corners, label, cv2.LINE_8, _SHIFT)
 
-    def ground(self, polygons: Sequence[ArrayLike], colour: Colour, label: int) -> None:
-        """Flat shapes on the ground, each [N, 2] of (x, z); the light is added later, for the whole ground."""
-        corners = []
-        for shape in polygons:
-            pixels = self._on_ground(shape)
-            if pixels is not None:
-                corners.append(_fixed(pixels))
-        if corners:
+    def ground(self, shapes: Floats, colour: Colour, label: int) -> None:
+        """Flat shapes on the ground, [N, corners, 2] of (x, z); the light is added later, for the whole ground."""
+        pixels = self._on_ground(shapes)
+        if len(pixels):
+            corners = list(_fixed(pixels))
             cv2.fillPoly(self.image, corners, tuple(colour), cv2.LINE_AA, _SHIFT)
             cv2.fillPoly(self.mask, corners, label, cv2.LINE_8, _SHIFT)
 
     def darken(self, shape: ArrayLike, strength: float) -> None:
         """A cast shadow on the ground, [N, 2] of (x, z); shadows do not add up and have no label."""
-        pixels = self._on_ground(shape)
-        if pixels is not None:
+        if strength < 0.02:
+            return
+        for pixels in self._on_ground(np.asarray(shape, np.float64)[None]):
             cv2.fillConvexPoly(self.shadow, _fixed(pixels / 2), 255 * (1 - strength), cv2.LINE_AA, _SHIFT)
 
-    def _on_ground(self, shape: ArrayLike) -> Floats | None:
-        points = np.array(shape, np.float64)
-        z = points[:, 1]
-        if z.max() <= NEAR or z.min() >= FAR:
-            return None
-        np.clip(z, NEAR, FAR, out=z)
-        return self.camera.project(np.stack([points[:, 0], np.zeros(len(z)), z], 1))
+    def _on_ground(self, shapes: Floats) -> Floats:
+        """[N, corners, 2] metres -> [M, corners, 2] pixels of those in sight."""
+        shapes = np.asarray(shapes, np.float64).reshape(-1, *np.shape(shapes)[-2:])
+        shapes = shapes[(shapes[..., 1].max(1) > NEAR) & (shapes[..., 1].min(1) < FAR)]
+        x, z = shapes[..., 0], np.clip(shapes[..., 1], NEAR, FAR)
+        pixels = self.camera.project(np.stack([x, np.zeros_like(x), z], -1).reshape(-1, 3))
+        return pixels.reshape(shapes.shape)
 
-    def texture(self, texture: Image, quad: Floats, label: int, gain: float = 1.0) -> None:
+    def texture(self, texture: Texture, quad: Floats, label: int, gain: float = 1.0) -> None:
         """A texture on an upright rectangle, corners [4, 3]: left top, right top, right bottom, left bottom.
 
         The texture carries its own light, so that lit windows stay bright; haze is added for each column's depth.
         """
-        (left, right), across = (quad[0, 2], quad[1, 2]), texture.shape[1]
-        if max(left, right) <= NEAR:
+        z0, z1 = float(quad[0, 2]), float(quad[1, 2])
+        if max(z0, z1) <= NEAR:
             return
-        quad = quad.copy()
-        for near, other in ((0, 1), (1, 0)):  # cut off what lies behind the camera
-            if quad[near, 2] < NEAR:
-                share = (NEAR - quad[near, 2]) / (quad[other, 2] - quad[near, 2])
-                cut = int(share * across)
-                texture = texture[:, cut:] if near == 0 else texture[:, : across - cut]
-                for a, b in ((near, other), (3 - near, 3 - other)):
-                    quad[a] += share * (quad[b] - quad[a])
-        if texture.shape[1] < 1:
-            return
-        pixels = self.camera.project(quad)
+        start = max(0.0, (NEAR - z0) / (z1 - z0)) if z0 < z1 else 0.0  # the part behind the camera is cut off
+        end = min(1.0, (z0 - NEAR) / (z0 - z1)) if z1 < z0 else 1.0
+        left, right = quad[[0, 3]], quad[[1, 2]]
+        a, b = left + start * (right - left), left + end * (right - left)
+        pixels = self.camera.project(np.stack([a[0], b[0], b[1], a[1]]))
         box = self._box(pixels)
         if box is None:
             return
-        z = np.linspace(quad[0, 2], quad[1, 2], 16)
-        self._stamp(self._as_seen(texture, pixels, z, gain), pixels, box, label)
+        wide = int(np.ptp(pixels[:, 0]) / max(end - start, 0.01))
+        small = texture.at(wide, int(np.abs(pixels[:2, 1] - pixels[:1:-1, 1]).max()))
+        across = small.shape[1]
+        small = small[:, int(start * across) : max(int(end * across), int(start * across) + 1)]
+        self._stamp(self._as_seen(small, a[0, 2], b[0, 2], gain), pixels, box, label)
 
-    def sprite(self, colours: Image, shape: Image, base: ArrayLike, size: tuple[float, float], label: int) -> None:
-        """A cut-out facing us: colours [S, S, 3], shape [S, S] (painted where > 127), its foot's middle and its size (m)."""
-        x, y, z = np.asarray(base, np.float64)
+    def sprite(self, sprite: Sprite, base: Sequence[float], size: tuple[float, float], label: int) -> None:
+        """A cut-out facing us, given the middle of its foot (x, y, z) and its width and height in metres."""
+        x, _, z = base
         if z < NEAR:
             return
-        (width, height), scale = size, self.camera.focal / z
-        u, v = self.camera.project([[x, y, z]])[0]
-        left, top, wide, tall = u - width * scale / 2, v - height * scale, width * scale, height * scale
+        scale = self.camera.focal / z
+        (u, v), wide, tall = self.camera.project([base])[0], size[0] * scale, size[1] * scale
+        left, top = u - wide / 2, v - tall
         box = self._box(np.array([[left, top], [left + wide, v]]))
         if box is None:
             return
-        target = max(1, min(round(wide), colours.shape[1])), max(1, min(round(tall), colours.shape[0]))
-        colours = np.asarray(cv2.resize(colours, target, interpolation=cv2.INTER_AREA))
-        shape = np.asarray(cv2.resize(shape, target, interpolation=cv2.INTER_AREA))
-        light, veil = self.air.light(x, z), float(self.air.veil(z))
-        colours = (
-            np.asarray(colours * (light * (1 - veil)) + np.array(self.air.haze) * veil).clip(0, 255).astype(np.uint8)
-        )
+        colours, shape = (t.at(math.ceil(wide), math.ceil(tall)) for t in (sprite.colours, sprite.shape))
+        veil = float(self.air.veil(z))
+        light = self.air.light(x, z) * (1 - veil)
+        colours = np.clip(colours * light + np.array(self.air.haze, np.float32) * veil, 0, 255).astype(np.uint8)
         x0, y0, x1, y1 = box
-        matrix = np.array([[wide / target[0], 0, left - x0], [0, tall / target[1], top - y0]], np.float32)
+        steps = wide / colours.shape[1], tall / colours.shape[0]
+        matrix = np.array([[steps[0], 0, left - x0], [0, steps[1], top - y0]])
         stamp = cv2.warpAffine(colours, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_REPLICATE)
         where = cv2.warpAffine(shape, matrix, (x1 - x0, y1 - y0)) > 127
-        self.image[y0:y1, x0:x1][where] = stamp[where]
+        cv2.copyTo(stamp, where.astype(np.uint8), self.image[y0:y1, x0:x1])
         self.mask[y0:y1, x0:x1][where] = label
 
     def _box(self, pixels: Floats) -> tuple[int, int, int, int] | None:
@@ -233,19 +251,12 @@ class Canvas:
         x1, y1 = np.minimum(np.ceil(pixels.max(0)) + 1, (self.camera.width, self.camera.height)).astype(int).tolist()
         return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
-    def _as_seen(self, texture: Image, pixels: Floats, z: Floats, gain: float) -> Image:
-        """The texture at about its size on the screen, with the light and haze of each column's depth."""
-        wide = max(1, min(texture.shape[1], int(np.ptp(pixels[:, 0]))))
-        tall = max(1, min(texture.shape[0], int(np.abs(pixels[[0, 1], 1] - pixels[[3, 2], 1]).max())))
-        small = np.asarray(cv2.resize(texture, (wide, tall), interpolation=cv2.INTER_AREA))
-        z = np.interp(np.linspace(0, 1, wide), np.linspace(0, 1, len(z)), z)
-        veil = self.air.veil(z)[None, :, None]
-        head = 1 + self.air.night * 1.2 * np.exp(-np.maximum(z, 0) / 12)[None, :, None]
-        return (
-            np.asarray(small * (gain * head * (1 - veil)) + np.array(self.air.haze) * veil)
-            .clip(0, 255)
-            .astype(np.uint8)
-        )
+    def _as_seen(self, texture: Image, z0: float, z1: float, gain: float) -> Image:
+        """The texture with the light and haze of its columns, whose depth runs from z0 to z1."""
+        z = np.linspace(z0, z1, texture.shape[1], dtype=np.float32)[None, :, None]
+        veil = self.air.veil(z)
+        light = gain * (1 - veil) * (1 + self.air.night * 1.2 * np.exp(-np.maximum(z, 0) / 12))
+        return np.clip(texture * light + veil * np.array(self.air.haze, np.float32), 0, 255).astype(np.uint8)
 
     def _stamp(self, texture: Image, pixels: Floats, box: tuple[int, int, int, int], label: int) -> None:
         x0, y0, x1, y1 = box

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from edgeseg.data.images import Image
-from edgeseg.data.painting import BUILDING, FAR, PAVEMENT, POLE, ROAD, SKY, TREE, Air, Camera, Canvas, Colour, Floats
+from edgeseg.data.painting import (
+    BUILDING,
+    FAR,
+    PAVEMENT,
+    POLE,
+    ROAD,
+    SKY,
+    TREE,
+    Air,
+    Camera,
+    Canvas,
+    Colour,
+    Floats,
+    Sprite,
+    Texture,
+)
 
 Rng = np.random.Generator
 
@@ -107,7 +124,7 @@ class Ground:
         x, z = rng.uniform(-half, half, count), rng.uniform(0, period, count)
         wide, long = rng.uniform(0.5, 2.2, count), rng.uniform(0.8, 9, count)
         tint = np.where(rng.random(count) < 0.6, 0.82, 1.12)
-        self.patches = list(zip(x, z, np.minimum(wide, half - x), long, tint))
+        self.patches = np.stack([x, np.minimum(x + wide, half), z, long, tint], 1)
         self._x, self._z = camera.ground()
         self._tiles = self._make_tiles(rng)
 
@@ -143,14 +160,12 @@ class Ground:
             for start, end, side in self.side_streets
             for z in self._near(start, at)
         ]
-        canvas.ground(streets, self.asphalt, ROAD)
+        canvas.ground(np.array(streets).reshape(-1, 4, 2), self.asphalt, ROAD)
+        near = (self.patches[:, 2] - at + 30) % self.period - 30
         for tint in (0.82, 1.12):
-            spots = [
-                _rectangle(x, x + wide, z, z + long)
-                for x, start, wide, long, own in self.patches
-                if own == tint
-                for z in self._near(start, at)
-            ]
+            kept = (self.patches[:, 4] == tint) & (near < 120)
+            x0, x1, _, long, _ = self.patches[kept].T
+            spots = _rectangles(x0, x1, near[kept], near[kept] + long)
             canvas.ground(spots, np.clip(self.asphalt * tint, 0, 255), ROAD)
         canvas.ground(self._markings(at), self.paint, ROAD)
 
@@ -161,23 +176,25 @@ class Ground:
     def _strip(self, canvas: Canvas, x0: float, x1: float, colour: Colour, label: int) -> None:
         z = np.geomspace(1.0, FAR, 24 if self.camera.bend else 2)
         edge = np.stack([np.full(len(z), x0), z], 1), np.stack([np.full(len(z), x1), z], 1)[::-1]
-        canvas.ground([np.concatenate(edge)], np.clip(colour, 0, 255), label)
+        canvas.ground(np.concatenate(edge)[None], np.clip(colour, 0, 255), label)
 
-    def _markings(self, at: float) -> list[Floats]:
-        shapes = []
-        lines = [0.0] if self.lanes == 1 else [-self.half / 2, 0.0, self.half / 2]
-        for start in np.arange(-(at % 9), 120, 9):
-            if all(abs((start + at - z + 3) % self.period) > 9 for z in self.zebras):
-                shapes += [_rectangle(x - 0.08, x + 0.08, start, start + 4) for x in lines]
+    def _markings(self, at: float) -> Floats:
+        """Painted lines and zebra crossings, [N, 4, 2] of (x, z)."""
+        half, zebras = self.half, np.array([z for zebra in self.zebras for z in self._near(zebra, at)])
+        starts = np.arange(-(at % 9), 120, 9)
+        clear = (np.abs(starts[:, None] + 0.5 - zebras[None]) > 6).all(1)
+        starts = starts[clear]
+        shapes = [
+            _rectangles(x - 0.08, x + 0.08, starts, starts + 4)
+            for x in ([0.0] if self.lanes == 1 else [-half / 2, 0.0, half / 2])
+        ]
         if self.edge_lines:
-            pieces = np.r_[np.geomspace(1, 120, 12)]
-            for x in (-self.half + 0.45, self.half - 0.57):
-                shapes += [_rectangle(x, x + 0.12, a, b) for a, b in zip(pieces, pieces[1:])]
-        for zebra in self.zebras:
-            for z in self._near(zebra, at):
-                shapes += [_rectangle(x, x + 0.5, z, z + 3) for x in np.arange(-self.half + 0.5, self.half - 0.6, 1.0)]
-                shapes.append(_rectangle(0.2, self.half - 0.4, z - 1.6, z - 1.25))
-        return shapes
+            ends = np.geomspace(1, 120, 12)
+            shapes += [_rectangles(x, x + 0.12, ends[:-1], ends[1:]) for x in (0.45 - half, half - 0.57)]
+        stripes = np.arange(-half + 0.5, half - 0.6, 1.0)
+        for z in zebras:
+            shapes += [_rectangles(stripes, stripes + 0.5, z, z + 3), _rectangles(0.2, half - 0.4, z - 1.6, z - 1.25)]
+        return np.concatenate(shapes)
 
     def finish(self, canvas: Canvas, at: float) -> None:
         """Texture, shadows, light and haze on the whole ground, which has only flat colours so far."""
@@ -196,8 +213,10 @@ class Ground:
         if canvas.air.night > 0:
             x, z = self.camera.ground(4)
             light = cv2.resize(canvas.air.light(x, z), (self.camera.width, len(image)))
-            shaped *= light
-        lit = image * shaped + (veil[..., None] * np.array(canvas.air.haze)).astype(np.float32)
+            shaped = cv2.multiply(shaped, light)
+        lit = np.asarray(cv2.multiply(image, shaped, dtype=cv2.CV_32F)) + (
+            veil[..., None] * np.array(canvas.air.haze)
+        ).astype(np.float32)
         far = canvas.mask[top:] > PAVEMENT  # the skyline: it is finished already
         lit[far] = image[far]
         canvas.image[top:] = np.clip(lit, 0, 255).astype(np.uint8)
@@ -216,6 +235,12 @@ def _rectangle(x0: float, x1: float, z0: float, z1: float) -> Floats:
     return np.array([[x0, z0], [x1, z0], [x1, z1], [x0, z1]])
 
 
+def _rectangles(x0: ArrayLike, x1: ArrayLike, z0: ArrayLike, z1: ArrayLike) -> Floats:
+    """[N, 4, 2]; numbers and arrays [N] may be mixed."""
+    a, b, c, d = np.atleast_1d(*np.broadcast_arrays(x0, x1, z0, z1))
+    return np.stack([np.stack([a, c], -1), np.stack([b, c], -1), np.stack([b, d], -1), np.stack([a, d], -1)], 1)
+
+
 # ------------------------------------------------------------------------------------------------ buildings
 
 
@@ -225,8 +250,9 @@ class Design:
 
     width: float  # metres
     height: float
-    front: Image  # at a fixed number of pixels a metre, with the light of the scene
-    flank: Image
+    front: Texture  # at a fixed number of pixels a metre, with the light of the scene
+    flank: Texture
+    plaster: Colour  # of the flank, on the average
     roof: Colour
     pitched: bool
 
@@ -260,7 +286,15 @@ def design(rng: Rng, pixels: float, air: Air) -> Design:
     for (x0, y0, x1, y1), colour in lit:
         cell = front[y0:y1, x0:x1]
         cell += (np.array(colour) - cell) * min(1.0, air.night * 1.4)
-    return Design(bays * bay, floors * 3.1 + 0.8, _bytes(front), _bytes(flank), roof, rng.random() < 0.5)
+    return Design(
+        bays * bay,
+        floors * 3.1 + 0.8,
+        Texture(_bytes(front)),
+        Texture(_bytes(flank)),
+        flank.mean((0, 1)),
+        roof,
+        rng.random() < 0.5,
+    )
 
 
 def _windows(
@@ -270,7 +304,8 @@ def _windows(
     height, width = wall.shape[:2]
     frame, pane = rng.uniform(0.6, 1.5), np.array((96, 82, 70)) * rng.uniform(0.4, 1.5)
     wide, tall = (0.94, 0.9) if glass else (rng.uniform(0.36, 0.62), rng.uniform(0.45, 0.68))
-    lit, door = [], int(rng.integers(bays))
+    lit: list[tuple[tuple[int, int, int, int], Colour]] = []
+    door = int(rng.integers(bays))
     for floor in range(floors):
         for bay in range(bays):
             ground = floor == floors - 1
@@ -332,7 +367,7 @@ class Building:
             wall = np.array([[x, h, z], [back, h, z], [back, 0, z], [x, 0, z]], float)
             if d.pitched:
                 gable = [[x, h, z], [side * (self.front + 3.5), h + 2.6, z], [side * (self.front + 7), h, z]]
-                canvas.fill(gable, d.flank.mean((0, 1)) * canvas.air.face(0, -1) / canvas.air.ambient, BUILDING)
+                canvas.fill(gable, d.plaster * canvas.air.face(0, -1) / np.array(canvas.air.ambient), BUILDING)
             canvas.texture(d.flank, wall, BUILDING, canvas.air.face(0, -1))
         wall = np.array([[x, h, z], [x, h, end], [x, 0, end], [x, 0, z]], float)
         canvas.texture(d.front, wall, BUILDING, canvas.air.face(-side, 0))
@@ -341,7 +376,7 @@ class Building:
 class Hedge:
     """A hedge along the edge of a park."""
 
-    def __init__(self, leaves: Image, side: int, start: float, length: float, front: float, height: float):
+    def __init__(self, leaves: Texture, side: int, start: float, length: float, front: float, height: float):
         self.leaves, self.side, self.start, self.front, self.height = leaves, side, start, front, height
         self.reach, self.sight = length, 160.0
 
@@ -358,26 +393,18 @@ class Hedge:
         canvas.texture(self.leaves, quad, TREE, canvas.air.face(-self.side, 0))
 
 
-def leaves(rng: Rng, pixels: float, air: Air) -> Image:
+def leaves(rng: Rng, pixels: float, air: Air) -> Texture:
     """A wall of leaves, 8 by 2 metres."""
     height, width = int(2 * pixels), int(8 * pixels)
     tint = np.array((44, 88, 66)) * rng.uniform(0.7, 1.2)
     mottled = 1 + 0.25 * noise(rng, height, width, 2) + 0.15 * noise(rng, height, width, pixels / 2)
-    return _bytes(tint * mottled[..., None] * np.linspace(1.1, 0.6, height)[:, None, None] * air.ambient)
+    return Texture(_bytes(tint * mottled[..., None] * np.linspace(1.1, 0.6, height)[:, None, None] * air.ambient))
 
 
 # ------------------------------------------------------------------------------------------------ trees and poles
 
 
-@dataclass(frozen=True)
-class Foliage:
-    """A tree drawn once: colours [S, S, 3] and shape [S, S], trunk included."""
-
-    colours: Image
-    shape: Image
-
-
-def foliage(rng: Rng, size: int, sun_x: float) -> Foliage:
+def foliage(rng: Rng, size: int, sun_x: float) -> Sprite:
     """A trunk and a crown of many blobs, lighter towards the sun."""
     greens = ((48, 96, 74), (40, 74, 52), (58, 118, 104), (44, 92, 118), (34, 56, 44), (52, 110, 70))
     green = np.array(greens[rng.integers(len(greens))], float)
@@ -390,23 +417,23 @@ def foliage(rng: Rng, size: int, sun_x: float) -> Foliage:
     cv2.fillConvexPoly(shape, np.asarray(trunk * size, np.int32), 255)
     colours[:, : size // 2] = bark * (1.15 if sun_x < 0 else 0.8)
     tall, wide = rng.uniform(0.3, 0.37), rng.uniform(0.3, 0.45)
-    count = 150
+    count = 420
     angle, out = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.random(count))
     x, y = 0.5 + wide * out * np.cos(angle), 0.36 + tall * out * np.sin(angle) * 0.92
     order = np.argsort(-(y + rng.uniform(-0.08, 0.08, count)))
     for i in order:
         bright = 1.05 - 0.9 * (y[i] - 0.36) + 0.55 * sun_x * (x[i] - 0.5) + rng.uniform(-0.18, 0.18)
-        centre, radius = (int(x[i] * size), int(y[i] * size)), int(size * rng.uniform(0.03, 0.085))
+        centre, radius = (int(x[i] * size), int(y[i] * size)), int(size * rng.uniform(0.015, 0.055))
         cv2.circle(colours, centre, radius, (green * max(bright, 0.3)).clip(0, 255).tolist(), -1)
         cv2.circle(shape, centre, radius, 255, -1)
     gaps = noise(rng, size, size, size / 40) > 1.9
     shape[:stem][gaps[:stem]] = 0
     grain = 1 + 0.14 * noise(rng, size, size, max(1.0, size / 90))
-    return Foliage(_bytes(colours * grain[..., None]), shape)
+    return Sprite(Texture(_bytes(colours * grain[..., None])), Texture(shape))
 
 
 class Tree:
-    def __init__(self, foliage: Foliage, x: float, start: float, height: float, width: float):
+    def __init__(self, foliage: Sprite, x: float, start: float, height: float, width: float):
         self.foliage, self.x, self.start, self.height, self.width = foliage, x, start, height, width
         self.reach, self.sight = 0.0, 160.0
 
@@ -416,23 +443,15 @@ class Tree:
     def shade(self, canvas: Canvas, z: float, seconds: float) -> None:
         (dx, dz), middle = canvas.air.slope, self.height * 0.64
         angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
-        radius = self.width * 0.4
-        shape = np.stack([np.cos(angle) * radius, np.sin(angle) * radius * 1.2], 1) + (
-            self.x + dx * middle,
-            z + dz * middle,
-        )
-        canvas.darken(shape, 0.45 * canvas.air.sun)
-        stem = [
-            [self.x - 0.15, z],
-            [self.x + 0.15, z],
-            [self.x + dx * middle + 0.1, z + dz * middle],
-            [self.x + dx * middle - 0.1, z + dz * middle],
-        ]
+        radius, x1, z1 = self.width * 0.4, self.x + dx * middle, z + dz * middle
+        crown = np.stack([x1 + radius * np.cos(angle), z1 + radius * 1.2 * np.sin(angle)], 1)
+        canvas.darken(crown, 0.45 * canvas.air.sun)
+        stem = [[self.x - 0.15, z], [self.x + 0.15, z], [x1 + 0.1, z1], [x1 - 0.1, z1]]
         canvas.darken(stem, 0.45 * canvas.air.sun)
 
     def draw(self, canvas: Canvas, z: float, seconds: float) -> None:
         size = (self.width, self.height)
-        canvas.sprite(self.foliage.colours, self.foliage.shape, (self.x, 0, z), size, TREE)
+        canvas.sprite(self.foliage, (self.x, 0, z), size, TREE)
 
 
 class Pole:
@@ -490,7 +509,7 @@ class Pole:
             canvas.fill(_disc(self.x, y, z, 0.16, 3), (236, 236, 236), POLE)
 
 
-def _disc(x: float, y: float, z: float, radius: float, corners: int) -> Floats:
+def _disc(x: float, y: float, z: float, radius: float, corners: int) -> list[list[float]]:
     turn = np.pi / 2 + (np.pi / 4 if corners == 4 else 0)
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False) + turn
-    return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle), np.full(corners, z)], 1)
+    return [[x + radius * math.cos(a), y + radius * math.sin(a), z] for a in angle.tolist()]

@@ -64,9 +64,9 @@ class Street:
         self._lane = (self._half - 2.2 * self._parking) / (2 if self._half < 7 else 2.6)
         self.speed = float(rng.uniform(6, 11))  # m/s
         bend = float(rng.choice([0, 0, 1]) * rng.uniform(-0.0022, 0.0022))
-        self._camera = Camera(height, width, focal=width * float(rng.uniform(0.75, 1.0)),
-                              horizon=height * float(rng.uniform(0.38, 0.5)), x=self._lane * float(rng.uniform(0.8, 1.1)),
-                              eye=float(rng.uniform(1.25, 2.1)), bend=bend)  # fmt: skip
+        focal, horizon = width * float(rng.uniform(0.75, 1.0)), height * float(rng.uniform(0.38, 0.5))
+        x, eye = self._lane * float(rng.uniform(0.8, 1.1)), float(rng.uniform(1.25, 2.1))
+        self._camera = Camera(height, width, focal, horizon, x, eye, bend)
         self._air = _air(rng, night, fog, self._camera.x)
         self._ground = Ground(rng, self._camera, self._half, self._walk, PERIOD)
         self._things = [*self._frontage(rng), *self._furniture(rng), *self._traffic(rng), *self._walkers(rng)]
@@ -267,10 +267,9 @@ class _Lens:
         """Light spills from what is brighter than the sensor can hold."""
         height, width = image.shape[:2]
         small = cv2.resize(image, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA)
-        spill = cv2.GaussianBlur(cv2.subtract(small, (150.0, 150.0, 150.0, 0.0)), (0, 0), width / 160)
-        return np.asarray(
-            cv2.add(image, cv2.resize(cv2.multiply(spill, (1.6, 1.6, 1.6, 0)), (width, height))), np.uint8
-        )
+        excess = np.clip((np.asarray(small, np.float32) - 150) * 1.6, 0, 255)
+        spill = cv2.resize(cv2.GaussianBlur(excess, (0, 0), width / 160), (width, height))
+        return np.asarray(cv2.add(image, spill, dtype=cv2.CV_8U), np.uint8)
 
 
 def _check(seed: int, height: int, width: int, night: float, fog: float) -> None:
@@ -346,6 +345,17 @@ def clip(
     return (street.frame(t) for t in range(frames))
 
 
+def check_clip(path: Path, frames: int, height: int, width: int, night: float, fog: float) -> None:
+    """OptionError for what `write_clip` cannot make."""
+    _check(0, height, width, night, fog)
+    if frames < 1:
+        raise OptionError(f"A clip of {frames} frames.", "Expected at least 1.")
+    if height % 2 or width % 2:
+        raise OptionError(f"A clip of {width}x{height} pixels.", "MP4 needs even sizes.")
+    if path.suffix.lower() != ".mp4":
+        raise OptionError(f"Clip {path} ends in {path.suffix!r}.", "Expected a name ending in .mp4.")
+
+
 def write_clip(
     path: Path,
     *,
@@ -360,10 +370,7 @@ def write_clip(
 ) -> None:
     """Write a street as an MP4 (mp4v) of `frames` frames; a temporary name is renamed at the end."""
     path = Path(path)
-    if frames < 1 or fps < 1:
-        raise OptionError(f"A clip of {frames} frames at {fps} fps.", "Both must be at least 1.")
-    if path.suffix.lower() != ".mp4":
-        raise OptionError(f"Clip {path} ends in {path.suffix!r}.", "Expected a name ending in .mp4.")
+    check_clip(path, frames, height, width, night, fog)
     images = clip(seed, frames, height, width, night, fog)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     try:

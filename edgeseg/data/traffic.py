@@ -46,26 +46,55 @@ class Body:
 
 BODIES = {
     "hatch": Body(
-        1.78, ((0, 0.25), (0.02, 0.62), (0.1, 0.95), (0.5, 1.45), (2.2, 1.5), (3.05, 1.0), (3.9, 0.8), (4.0, 0.28)),
-        (2, 4), (((0.45, 0.98), (0.68, 1.38), (1.5, 1.42), (1.5, 0.98)), ((1.58, 0.98), (1.58, 1.42), (2.15, 1.4), (2.85, 0.98))),
+        1.78,
+        ((0, 0.25), (0.02, 0.62), (0.1, 0.95), (0.5, 1.45), (2.2, 1.5), (3.05, 1.0), (3.9, 0.8), (4.0, 0.28)),
+        (2, 4),
+        (
+            ((0.45, 0.98), (0.68, 1.38), (1.5, 1.42), (1.5, 0.98)),
+            ((1.58, 0.98), (1.58, 1.42), (2.15, 1.4), (2.85, 0.98)),
+        ),
     ),
     "sedan": Body(
-        1.82, ((0, 0.26), (0.02, 0.66), (0.1, 0.96), (0.75, 1.02), (1.4, 1.42), (2.7, 1.45), (3.5, 1.0), (4.5, 0.8), (4.6, 0.28)),
-        (3, 5), (((1.05, 1.0), (1.5, 1.36), (2.05, 1.38), (2.05, 0.98)), ((2.13, 0.98), (2.13, 1.38), (2.66, 1.37), (3.3, 0.98))),
+        1.82,
+        (
+            (0, 0.26),
+            (0.02, 0.66),
+            (0.1, 0.96),
+            (0.75, 1.02),
+            (1.4, 1.42),
+            (2.7, 1.45),
+            (3.5, 1),
+            (4.5, 0.8),
+            (4.6, 0.28),
+        ),
+        (3, 5),
+        (
+            ((1.05, 1.0), (1.5, 1.36), (2.05, 1.38), (2.05, 0.98)),
+            ((2.13, 0.98), (2.13, 1.38), (2.66, 1.37), (3.3, 0.98)),
+        ),
     ),
     "van": Body(
-        1.98, ((0, 0.3), (0, 0.7), (0.02, 1.15), (0.12, 2.0), (3.9, 2.1), (4.5, 1.2), (5.1, 1.0), (5.2, 0.3)),
-        (2, 4), (((3.0, 1.2), (3.0, 1.85), (3.85, 1.88), (4.3, 1.2)),), 0.36,
+        1.98,
+        ((0, 0.3), (0, 0.7), (0.02, 1.15), (0.12, 2.0), (3.9, 2.1), (4.5, 1.2), (5.1, 1.0), (5.2, 0.3)),
+        (2, 4),
+        (((3.0, 1.2), (3.0, 1.85), (3.85, 1.88), (4.3, 1.2)),),
+        0.36,
     ),
     "bus": Body(
-        2.5, ((0, 0.3), (0, 1.2), (0.02, 2.5), (0.1, 3.0), (10.7, 3.0), (10.95, 2.4), (11.0, 1.1), (11.0, 0.3)),
-        (1, 5), tuple(((a, 1.3), (a, 2.45), (a + 1.55, 2.45), (a + 1.55, 1.3)) for a in (0.6, 2.3, 4.0, 5.7, 7.4, 9.1)), 0.48,
+        2.5,
+        ((0, 0.3), (0, 1.2), (0.02, 2.5), (0.1, 3.0), (10.7, 3.0), (10.95, 2.4), (11.0, 1.1), (11.0, 0.3)),
+        (1, 5),
+        tuple(((a, 1.3), (a, 2.45), (a + 1.55, 2.45), (a + 1.55, 1.3)) for a in (0.6, 2.3, 4.0, 5.7, 7.4, 9.1)),
+        0.48,
     ),
     "truck": Body(
-        2.4, ((0, 0.6), (0, 1.2), (0, 2.2), (0.02, 3.2), (5.6, 3.2), (5.7, 2.3), (6.9, 2.2), (7.2, 1.4), (7.3, 0.4)),
-        (6,), (((6.0, 1.4), (6.0, 2.05), (6.75, 2.05), (6.95, 1.4)),), 0.48,
+        2.4,
+        ((0, 0.6), (0, 1.2), (0, 2.2), (0.02, 3.2), (5.6, 3.2), (5.7, 2.3), (6.9, 2.2), (7.2, 1.4), (7.3, 0.4)),
+        (6,),
+        (((6.0, 1.4), (6.0, 2.05), (6.75, 2.05), (6.95, 1.4)),),
+        0.48,
     ),
-}  # fmt: skip
+}
 
 
 class Car:
@@ -85,14 +114,14 @@ class Car:
         """Half the width at a height: the cabin narrows above the doors."""
         top = self.body.height
         narrow = 0.16 if top < 2.3 else 0.03
-        return self.body.width / 2 * (1 - narrow * float(np.clip((y - 0.95) / (top - 0.95), 0, 1)))
+        return self.body.width / 2 * (1 - narrow * min(max((y - 0.95) / (top - 0.95), 0.0), 1.0))
 
     def shade(self, canvas: Canvas, z: float, seconds: float) -> None:
         x, half, end = self.x, self.body.width / 2, z + self.body.length
         dx, dz = (s * self.body.height * 0.8 for s in canvas.air.slope)
         corners = np.array([[x - half, z], [x + half, z], [x + half, end], [x - half, end]])
         if canvas.air.sun > 0:
-            hull = _hull(np.concatenate([corners, corners + (dx, dz)]))
+            hull = _hull(np.concatenate([corners, corners + np.array([dx, dz])]))
             canvas.darken(hull, 0.45 * canvas.air.sun)
         canvas.darken([[x - half, z - 0.1], [x + half, z - 0.1], [x + half, end], [x - half, end]], 0.62)
 
@@ -125,11 +154,16 @@ class Car:
             quad = [[self.x - a, y0, z0], [self.x + a, y0, z0], [self.x + b, y1, z1], [self.x - b, y1, z1]]
             canvas.fill(quad, colour, CAR)
             if i in body.glazed:
-                corners = np.array(quad)
-                pane = corners.mean(0) + (corners - corners.mean(0)) * (0.88, 0.84, 0.84)
-                canvas.fill(pane.tolist(), (88, 78, 68), CAR)
-                if detailed:
-                    canvas.fill(pane[[0, 3, 2]].tolist(), (112, 102, 92), CAR)
+                dy, dz, part = 0.08 * (y1 - y0), 0.08 * (z1 - z0), 0.88
+                pane = [
+                    [self.x - a * part, y0 + dy, z0 + dz],
+                    [self.x + a * part, y0 + dy, z0 + dz],
+                    [self.x + b * part, y1 - dy, z1 - dz],
+                    [self.x - b * part, y1 - dy, z1 - dz],
+                ]
+                canvas.fill(pane, (88, 78, 68), CAR)
+                if detailed:  # a reflection
+                    canvas.fill([pane[0], pane[3], pane[2]], (112, 102, 92), CAR)
         if detailed:
             self._lights(canvas, z)
 
@@ -228,8 +262,8 @@ class Pedestrian:
             self._limb(canvas, z, (foot[0], foot[1] + 0.1), (foot[0] + 0.04, foot[1]), 0.075, (30, 30, 32))
         wide = 0.15 if self.sideways else 0.22
         hem = 0.6 if self.long_coat else 0.86
-        torso = [(-wide * 0.9, hem), (wide * 0.9, hem), (wide * 0.85, 1.1), (wide, 1.42), (wide * 0.5, 1.5), (-wide * 0.5, 1.5),
-                 (-wide, 1.42), (-wide * 0.85, 1.1)]  # fmt: skip
+        left = [(-wide * 0.5, 1.5), (-wide, 1.42), (-wide * 0.85, 1.1), (-wide * 0.9, hem)]
+        torso = left + [(-x, y) for x, y in reversed(left)]
         self._shape(canvas, z, torso, self.coat)
         for arm in (-1, 1):
             hand = (arm * (wide + 0.05) - arm * swing * stride * 0.8, 0.88)
