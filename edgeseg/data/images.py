@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -34,7 +35,10 @@ def read_mask(path: Path) -> Image:
 
 def write_image(path: Path, image: Image) -> None:
     """Encode by the suffix of `path`; a temporary name is renamed at the end, so nothing is half-written."""
-    ok, data = cv2.imencode(path.suffix or ".png", image)
+    try:
+        ok, data = cv2.imencode(path.suffix or ".png", image)
+    except cv2.error:
+        ok = False
     if not ok:
         raise FileError(f"Cannot encode {path}.", f"Use one of: {', '.join(IMAGE_SUFFIXES)}.")
     write_bytes(path, data.tobytes())
@@ -48,7 +52,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise FileError(f"Cannot write {path}: {error.strerror or error}.", "Choose a folder you may write.") from error
 
 
@@ -77,4 +82,4 @@ def _decode(path: Path, flags: int, what: str) -> Image:
         raise FileError(f"{what} {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
         raise FileError(f"{what} {path} is {image.shape[1]}x{image.shape[0]}.", f"At most {MAX_PIXELS} pixels.")
-    return image
+    return image  # type: ignore[return-value]

@@ -47,8 +47,11 @@ class Thing(Protocol):
 
 
 def noise(rng: Rng, height: int, width: int, cell: float) -> Floats:
-    """Smooth noise [height, width], mean 0, about -1..1, with blobs of `cell` pixels."""
-    rough = rng.standard_normal((max(2, int(height / cell)), max(2, int(width / cell))), np.float32)
+    """Smooth noise [height, width], mean 0, about -1..1, with blobs of `cell` pixels.
+
+    Drawn from a child of `rng`, so that a scene is laid out alike at every image size.
+    """
+    rough = rng.spawn(1)[0].standard_normal((max(2, int(height / cell)), max(2, int(width / cell))), np.float32)
     return np.asarray(cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
@@ -367,7 +370,9 @@ class Building:
             wall = np.array([[x, h, z], [back, h, z], [back, 0, z], [x, 0, z]], float)
             if d.pitched:
                 gable = [[x, h, z], [side * (self.front + 3.5), h + 2.6, z], [side * (self.front + 7), h, z]]
-                canvas.fill(gable, d.plaster * canvas.air.face(0, -1) / np.array(canvas.air.ambient), BUILDING)
+                canvas.fill(
+                    gable, np.asarray(d.plaster) * canvas.air.face(0, -1) / np.array(canvas.air.ambient), BUILDING
+                )
             canvas.texture(d.flank, wall, BUILDING, canvas.air.face(0, -1))
         wall = np.array([[x, h, z], [x, h, end], [x, 0, end], [x, 0, z]], float)
         canvas.texture(d.front, wall, BUILDING, canvas.air.face(-side, 0))

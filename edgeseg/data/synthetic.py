@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -387,4 +388,5 @@ def write_clip(
     except OSError as error:
         raise FileError(f"Cannot write {path}: {error.strerror}.", "Choose a folder you may write.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
