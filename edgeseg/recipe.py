@@ -244,7 +244,8 @@ def _check(recipe: Recipe, path: Path) -> None:
         raise _wrong(path, "name", recipe.name, "letters, digits, - _ . (it becomes a file name)")
     if bool(data.root) == (data.synthetic is not None):
         raise OptionError(
-            f"{path}: [data] has {'both' if data.root else 'neither'} root and synthetic.", "Give exactly one of them."
+            f"{path}: [data] has {'both root and' if data.root else 'neither root nor'} synthetic.",
+            "Give exactly one of them.",
         )
     if data.size == (0, 0):
         raise OptionError(f"{path}: data.size is missing.", "Give the network's input: size = [height, width].")

@@ -59,10 +59,18 @@ def to_onnx(model: nn.Module, spec: Spec) -> bytes:
             dynamo=False,
         )
     graph = onnx.load_from_string(buffer.getvalue())
+    # Fixed by the input, but the exporter loses track of it where a net computes sizes while it runs.
+    for dimension, size in zip(graph.graph.output[0].type.tensor_type.shape.dim, _output(model, spec)):
+        dimension.dim_value = size
     entry = graph.metadata_props.add()
     entry.key, entry.value = SPEC_KEY, json.dumps(spec.to_dict())
     onnx.checker.check_model(graph)
     return bytes(graph.SerializeToString())
+
+
+def _output(model: nn.Module, spec: Spec) -> tuple[int, ...]:
+    with torch.inference_mode():
+        return tuple(model(torch.zeros(1, 3, spec.height, spec.width)).shape)
 
 
 def parity(model: nn.Module, data: bytes, spec: Spec) -> float:

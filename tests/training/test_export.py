@@ -1,0 +1,78 @@
+"""The exported ONNX says what torch says, carries its Spec and ends in one clean resize."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_helpers import HEIGHT, SPEC, WIDTH
+
+from edgeseg.errors import EdgesegError, FileError
+from edgeseg.recipe import NetConfig
+from edgeseg.spec import Spec
+from edgeseg.training import checkpoint, export, nets, pruning
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+NETS = [NetConfig("lite", width=0.25), NetConfig("deeplabv3plus", "tu-tf_efficientnet_lite0")]
+
+
+@pytest.fixture(params=NETS, ids=lambda n: n.arch)
+def ckpt(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = nets.build(request.param, 3)
+    with torch.no_grad():
+        model(torch.randn(4, 3, HEIGHT, WIDTH))  # batch norms with statistics
+    return checkpoint.save(tmp_path / "m.pt", model, request.param, SPEC)
+
+
+def test_onnx_and_torch_agree(ckpt: Path, tmp_path: Path) -> None:
+    path = export.export_onnx(ckpt, tmp_path / "out" / "m.onnx")
+    model, *_ = checkpoint.load(ckpt)
+    image = torch.randn(1, 3, HEIGHT, WIDTH)
+    with torch.inference_mode():
+        expected = model(image).numpy()
+    got = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["logits"], {"image": image.numpy()})[0]
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_names_shapes_spec_and_last_resize(ckpt: Path, tmp_path: Path) -> None:
+    model = onnx.load(export.export_onnx(ckpt, tmp_path / "m.onnx"))
+    graph = model.graph
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)}
+    assert shapes == {"image": [1, 3, HEIGHT, WIDTH], "logits": [1, 3, HEIGHT, WIDTH]}
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
+    (stored,) = (p.value for p in model.metadata_props if p.key == "edgeseg.spec")
+    assert Spec.from_dict(json.loads(stored)) == SPEC
+    last = graph.node[-1]
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in last.attribute}
+    assert last.op_type == "Resize" and attributes["mode"] == b"linear"
+    assert attributes["coordinate_transformation_mode"] == b"half_pixel"
+    assert "BatchNormalization" not in {n.op_type for n in graph.node}
+
+
+def test_a_pruned_net_exports(tmp_path: Path) -> None:
+    pruned = pruning.prune(nets.build(NETS[0], 3), (HEIGHT, WIDTH), 0.7, round_to=2)
+    path = checkpoint.save(tmp_path / "m.pt", pruned, NETS[0], SPEC)
+    assert export.export_onnx(path, tmp_path / "m.onnx").stat().st_size > 1000
+
+
+def test_a_difference_stops_the_export(ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "parity", lambda *args: 0.39)
+    with pytest.raises(EdgesegError, match=r"differs from torch by 0\.39"):
+        export.export_onnx(ckpt, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="does not exist"):
+        export.export_onnx(tmp_path / "no.pt", tmp_path / "m.onnx")
+
+
+def test_macs_and_parameters_by_hand() -> None:
+    conv = torch.nn.Conv2d(3, 8, 3, padding=1, bias=True)
+    assert export.macs_params(conv, (4, 6)) == (3 * 8 * 9 * 24, 3 * 8 * 9 + 8)

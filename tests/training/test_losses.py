@@ -1,0 +1,89 @@
+"""Every loss against a value worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from edgeseg.training import losses
+from edgeseg.training.losses import IGNORE
+
+LOG = torch.log
+
+
+def pixels(*shares: tuple[float, ...]) -> torch.Tensor:
+    """Logits [1, C, 1, pixels] whose softmax is `shares`."""
+    return LOG(torch.tensor(shares)).T[None, :, None]
+
+
+def labels(*ids: int) -> torch.Tensor:
+    return torch.tensor(ids)[None, None]
+
+
+def test_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
+    logits = pixels((0.5, 0.5), (0.25, 0.75), (0.9, 0.1))
+    got = losses.cross_entropy(logits, labels(0, 1, IGNORE))
+    assert got.item() == pytest.approx(-(math.log(0.5) + math.log(0.75)) / 2, rel=1e-5)
+
+
+def test_dice_by_hand() -> None:
+    logits = pixels((0.8, 0.2), (0.4, 0.6), (0.5, 0.5))
+    got = losses.dice(logits, labels(0, 1, IGNORE))
+    first = 1 - 2 * 0.8 / ((0.8 + 0.4) + 1)
+    second = 1 - 2 * 0.6 / ((0.2 + 0.6) + 1)
+    assert got.item() == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_dice_leaves_out_classes_nobody_labelled() -> None:
+    assert losses.dice(pixels((1 - 2e-9, 1e-9, 1e-9)), labels(0)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_soft_targets_by_hand() -> None:
+    student, teacher = pixels((0.5, 0.5), (0.3, 0.7)), pixels((0.9, 0.1), (0.2, 0.8))
+    got = losses.soft_targets(student, teacher, labels(0, IGNORE), temperature=1.0)
+    assert got.item() == pytest.approx(0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5), rel=1e-5)
+
+
+def test_temperature_softens_both_sides_and_scales_back() -> None:
+    student, teacher = pixels((0.5, 0.5)), pixels((0.9, 0.1))
+    got = losses.soft_targets(student, teacher, labels(0), temperature=2.0)
+    soft = 3 / 4  # softmax of log(0.9)/2, log(0.1)/2: sqrt(0.9) : sqrt(0.1) = 3 : 1
+    assert got.item() == pytest.approx(4 * (soft * math.log(soft / 0.5) + 0.25 * math.log(0.25 / 0.5)), rel=1e-5)
+
+
+def test_channel_wise_by_hand() -> None:
+    student = torch.zeros(1, 2, 1, 2)
+    teacher = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])[None, :, None]
+    got = losses.channel_wise(student, teacher, temperature=1.0)
+    second = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert got.item() == pytest.approx(second / 2, rel=1e-5)
+
+
+def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    nothing = torch.full((1, 2, 2), IGNORE)
+    total = losses.cross_entropy(logits, nothing) + losses.dice(logits, nothing)
+    total = total + losses.soft_targets(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
+    total.backward()
+    assert total.item() == 0 and logits.grad is not None and not logits.grad.any()
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.dice])
+def test_ignored_pixels_have_no_gradient(loss: object) -> None:
+    logits = torch.randn(1, 3, 1, 4, requires_grad=True)
+    loss(logits, labels(0, IGNORE, 2, IGNORE)).backward()  # type: ignore[operator]
+    assert logits.grad is not None
+    assert not logits.grad[..., [1, 3]].any() and logits.grad[..., [0, 2]].any()
+
+
+def test_mean_iou_counts_classes_seen_and_skips_ignored_pixels() -> None:
+    logits = pixels((0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8))
+    counts = losses.confusion(logits, labels(0, 1, 1, IGNORE))
+    assert counts.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert losses.mean_iou(counts) == pytest.approx(0.5)
+
+
+def test_mean_iou_of_nothing_is_zero() -> None:
+    assert losses.mean_iou(torch.zeros(3, 3, dtype=torch.int64)) == 0

@@ -1,0 +1,96 @@
+"""The stages one after another on a tiny dataset, and what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training_helpers import SPEC, recipe
+
+from edgeseg.data.images import write_bytes
+from edgeseg.errors import FileError, OptionError
+from edgeseg.recipe import NetConfig, Recipe
+from edgeseg.training import checkpoint, nets, stages
+from edgeseg.training.export import macs_params
+
+
+def test_from_teacher_to_onnx(root: Path, tmp_path: Path, tiny_recipe: Recipe) -> None:
+    teacher = stages.train_teacher(tiny_recipe, root, tmp_path)
+    student = stages.train_student(tiny_recipe, root, tmp_path)
+    distilled = stages.distil_student(tiny_recipe, teacher, root, tmp_path)
+    pruned = stages.prune_student(tiny_recipe, distilled, teacher, root, tmp_path)
+    onnx = stages.export_onnx(pruned, tmp_path / "tiny.onnx")
+    assert onnx.is_file()
+    reports = {}
+    for path in (teacher, student, distilled, pruned):
+        model, _, spec, extra = checkpoint.load(path)
+        report = reports[path.stem] = json.loads(path.with_suffix(".json").read_text())
+        assert spec == SPEC and Recipe.from_dict(extra["recipe"], Path("r.toml")) == tiny_recipe
+        assert (report["macs"], report["params"]) == macs_params(model, (64, 96))
+        assert 0 <= report["val_miou"] <= 1 and len(report["history"]) == (1 if path == pruned else 2)
+    assert reports["pruned"]["macs"] <= 0.7 * reports["distilled"]["macs"]
+    assert reports["student"]["macs"] == reports["distilled"]["macs"]
+
+
+def test_student_and_distilled_start_from_the_same_weights(root: Path, tmp_path: Path) -> None:
+    """With no weight on the teacher the two runs are the same run."""
+    same = recipe(distil={"weight": 0.0})
+    teacher = stages.train_teacher(same, root, tmp_path)
+    alone, *_ = checkpoint.load(stages.train_student(same, root, tmp_path))
+    taught, *_ = checkpoint.load(stages.distil_student(same, teacher, root, tmp_path))
+    assert all(torch.equal(a, b) for a, b in zip(alone.state_dict().values(), taught.state_dict().values()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ("ground", "box", "ball")}, r"knows the classes ground, box, ball\.\nThe dataset has ground, box"),
+        ({"mean": (0.0, 0.0, 0.0)}, "another normalisation"),
+        ({"color": "BGR"}, "another normalisation"),
+    ],
+)
+def test_a_teacher_of_something_else_is_refused(
+    root: Path, tmp_path: Path, tiny_recipe: Recipe, change: dict[str, object], message: str
+) -> None:
+    net = NetConfig(width=0.25)
+    spec = dataclasses.replace(SPEC, **change)  # type: ignore[arg-type]
+    path = checkpoint.save(tmp_path / "t.pt", nets.build(net, 3), net, spec)
+    with pytest.raises(OptionError, match=message):
+        stages.distil_student(tiny_recipe, path, root, tmp_path)
+
+
+def test_a_student_of_other_classes_is_not_pruned(root: Path, tmp_path: Path, tiny_recipe: Recipe) -> None:
+    net = NetConfig(width=0.25)
+    teacher = checkpoint.save(tmp_path / "t.pt", nets.build(net, 3), net, SPEC)
+    other = dataclasses.replace(SPEC, classes=("a", "b", "c"))
+    student = checkpoint.save(tmp_path / "s.pt", nets.build(net, 3), net, other)
+    with pytest.raises(OptionError, match=r"Student .* knows the classes a, b, c"):
+        stages.prune_student(tiny_recipe, student, teacher, root, tmp_path)
+
+
+def test_a_misspelt_student_is_found_before_the_teacher_is_trained(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="Unknown architecture 'lyte'"):
+        stages.train_teacher(recipe(student={"arch": "lyte"}), root, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_teacher_or_dataset(root: Path, tmp_path: Path, tiny_recipe: Recipe) -> None:
+    with pytest.raises(FileError, match=r"no\.pt does not exist"):
+        stages.distil_student(tiny_recipe, tmp_path / "no.pt", root, tmp_path)
+    with pytest.raises(FileError, match=r"Dataset .* does not exist"):
+        stages.train_student(tiny_recipe, tmp_path / "nowhere", tmp_path)
+
+
+def test_encoder_weights_are_relative_to_the_recipe(root: Path, tmp_path: Path) -> None:
+    table = recipe(teacher={"arch": "unet", "encoder": "resnet18", "weights": "w.safetensors"}).to_dict()
+    with pytest.raises(FileError, match=r"recipes/w\.safetensors does not exist"):
+        stages.train_teacher(Recipe.from_dict(table, tmp_path / "recipes" / "r.toml"), root, tmp_path)
+
+
+def test_an_unlabelled_split_is_named(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    write_bytes(tmp_path / "val" / "images" / "a.png", b"x")
+    with pytest.raises(FileError, match=r"has no split 'train'.\nIt has: val"):
+        stages.train_student(tiny_recipe, tmp_path, tmp_path)
