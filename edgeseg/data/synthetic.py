@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -79,11 +80,15 @@ class Street:
         seconds = t / FPS
         at = self.speed * seconds
         placed = [((thing.where(seconds) - at + BEHIND) % PERIOD - BEHIND, thing) for thing in self._things]
-        near = [(z, thing) for z, thing in placed if z < thing.sight and z + max(thing.reach, 12) > 0]
+        small = self._camera.focal / 3  # metres at which 3 m are 9 pixels: what is farther is not worth its time
+        near = [
+            (z, thing)
+            for z, thing in placed
+            if z < (thing.sight if thing.reach else min(thing.sight, small)) and z + max(thing.reach, 12) > 0
+        ]
         near.sort(key=lambda pair: -(pair[0] + pair[1].reach))
         lamps = [(p.x + p.arm * 1.5, z) for z, p in near if isinstance(p, Pole) and p.kind == "lamp" and z < 90]
-        self._air.lamps = lamps
-        canvas = Canvas(self._camera, self._air, self._sky[0])
+        canvas = Canvas(self._camera, replace(self._air, lamps=lamps), self._sky[0])
         np.copyto(canvas.mask, self._sky[1])
         self._ground.paint_on(canvas, at)
         for z, thing in near:
