@@ -300,42 +300,53 @@ def design(rng: Rng, pixels: float, air: Air) -> Design:
     )
 
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
 def _windows(
     rng: Rng, wall: Floats, floors: int, bays: int, pixels: float, glass: bool, shop: bool
-) -> list[tuple[tuple[int, int, int, int], Colour]]:
-    """Paint the windows into the wall; returns the boxes and colours of those that are lit by night."""
-    height, width = wall.shape[:2]
+) -> list[tuple[Box, Colour]]:
+    """Paint windows and a door into the wall; returns the boxes and colours of those that are lit by night."""
     frame, pane = rng.uniform(0.6, 1.5), np.array((96, 82, 70)) * rng.uniform(0.4, 1.5)
-    wide, tall = (0.94, 0.9) if glass else (rng.uniform(0.36, 0.62), rng.uniform(0.45, 0.68))
-    lit: list[tuple[tuple[int, int, int, int], Colour]] = []
+    usual = (0.94, 0.9, 0.2) if glass else (rng.uniform(0.36, 0.62), rng.uniform(0.45, 0.68), 0.8)
+    lit: list[tuple[Box, Colour]] = []
     door = int(rng.integers(bays))
-    for floor in range(floors):
+    edge = max(1, int(0.08 * pixels))
+    for storey in range(floors - 1, -1, -1):
         for bay in range(bays):
-            ground = floor == floors - 1
-            w, h = (0.86, 0.78) if ground and shop else (wide, tall)
-            x0, x1 = int((bay + 0.5 - w / 2) * width / bays), int((bay + 0.5 + w / 2) * width / bays)
-            low = height - (floors - 1 - floor) * 3.1 * pixels
-            y1, y0 = int(low - (0.25 if ground and shop else 0.8 if not glass else 0.2) * pixels), 0
-            y0 = int(y1 - h * 3.1 * pixels)
-            if ground and bay == door:
-                x0, x1 = int((bay + 0.5) * width / bays - 0.6 * pixels), int((bay + 0.5) * width / bays + 0.6 * pixels)
-                y0, y1 = int(height - 2.3 * pixels), height
-            x0, y0 = max(x0, 0), max(y0, 0)
-            edge = max(1, int(0.08 * pixels))
+            display, entrance = storey == 0 and shop, storey == 0 and bay == door
+            shape = (0.86, 0.78, 0.25) if display else usual
+            place = (bay / bays, bays, pixels)
+            box = _door(wall, *place) if entrance else _window(wall, storey, *place, shape)
+            x0, y0, x1, y1 = box
             wall[max(y0 - edge, 0) : y1 + edge, max(x0 - edge, 0) : x1 + edge] *= frame
-            colour = pane * rng.uniform(0.55, 1.3)
-            shine = np.linspace(1.35, 0.75, max(y1 - y0, 0))[:, None, None]
-            wall[y0:y1, x0:x1] = colour * (0.5 if ground and bay == door else 1) * shine
+            colour = pane * rng.uniform(0.55, 1.3) * (0.5 if entrance else 1)
+            wall[y0:y1, x0:x1] = colour * np.linspace(1.35, 0.75, max(y1 - y0, 0))[:, None, None]
             middle = (x0 + x1) // 2
             wall[y0:y1, middle : middle + edge] *= 1.5 if frame > 1 else 0.7
-            if rng.random() < (0.75 if ground and shop else 0.32):
-                warm = np.array((120, 205, 250)) * rng.uniform(0.55, 1.0)
-                lit.append(((x0, y0, x1, y1), warm))
+            if rng.random() < (0.75 if display else 0.32):
+                lit.append((box, np.array((120, 205, 250)) * rng.uniform(0.55, 1.0)))
     if shop:
-        sign = np.array(((60, 60, 190), (60, 130, 60), (170, 90, 40), (210, 210, 210), (40, 40, 40))[rng.integers(5)])
-        top = int(height - 3.2 * pixels)
-        wall[max(top, 0) : max(top, 0) + int(0.6 * pixels)] = sign
+        sign = ((60, 60, 190), (60, 130, 60), (170, 90, 40), (210, 210, 210), (40, 40, 40))[rng.integers(5)]
+        top = max(int(wall.shape[0] - 3.2 * pixels), 0)
+        wall[top : top + int(0.6 * pixels)] = sign
     return lit
+
+
+def _window(
+    wall: Floats, storey: int, start: float, bays: int, pixels: float, shape: tuple[float, float, float]
+) -> Box:
+    """`start`: share of the wall left of the bay; `shape`: the shares of bay and storey it fills, its sill in m."""
+    (height, width), (wide, tall, sill) = wall.shape[:2], shape
+    x0, x1 = (int((start + (0.5 + half * wide / 2) / bays) * width) for half in (-1, 1))
+    bottom = int(height - (storey * 3.1 + sill) * pixels)
+    return max(x0, 0), max(int(bottom - tall * 3.1 * pixels), 0), x1, bottom
+
+
+def _door(wall: Floats, start: float, bays: int, pixels: float) -> Box:
+    height, width = wall.shape[:2]
+    middle = (start + 0.5 / bays) * width
+    return max(int(middle - 0.6 * pixels), 0), max(int(height - 2.3 * pixels), 0), int(middle + 0.6 * pixels), height
 
 
 def _bytes(image: Floats) -> Image:
