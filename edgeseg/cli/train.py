@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -20,19 +21,22 @@ Data = Annotated[Path | None, typer.Option("--data", help="Dataset to use instea
 Checkpoint = Annotated[Path, typer.Option(help="Checkpoint to start from.", show_default=False)]
 
 
-class RoleName(str, Enum):
+class Name(str, Enum):
     teacher = "teacher"
     student = "student"
 
 
+Role = Annotated[Name, typer.Option("--role", help="Which net of the recipe.", show_default=False)]
+
+
 @app.command()
-def train(recipe: RecipeFile, role: RoleName, out: Out, data: Data = None) -> None:
+def train(recipe: RecipeFile, role: Role, out: Out, data: Data = None) -> None:
     """Train the teacher or the student of a recipe on labels alone. Run again after Ctrl-C, it resumes."""
     loaded = Recipe.load(recipe)
     root = _dataset(loaded, recipe, data)
     from edgeseg.training import stages
 
-    stage = stages.train_teacher if role is RoleName.teacher else stages.train_student
+    stage = stages.train_teacher if role is Name.teacher else stages.train_student
     _done(stage(loaded, root, out))
 
 
@@ -77,9 +81,7 @@ def _dataset(recipe: Recipe, file: Path, data: Path | None) -> Path:
 
 
 def _done(path: Path) -> None:
-    from edgeseg.training import checkpoint
-
-    metrics = checkpoint.read(path)["extra"]["metrics"]
+    metrics = json.loads(path.with_suffix(".json").read_text())
     console.print(
         f"Wrote {path}: val mIoU {100 * metrics['val_miou']:.1f} %, {metrics['macs'] / 1e9:.2f} GMACs, "
         f"{metrics['params'] / 1e6:.2f} M parameters, {metrics['seconds']:.0f} s.",

@@ -125,10 +125,10 @@ def _train(
         "val_miou": history[-1]["val_miou"],
         "macs": macs,
         "params": params,
-        "seconds": sum(row["seconds"] for row in history),
         **(extra or {}),
     }
     path = checkpoint.save(folder / f"{name}.pt", model, net, spec, {"metrics": metrics, "recipe": recipe.to_dict()})
-    report = json.dumps({**metrics, "history": history, "recipe": recipe.to_dict()}, indent=2)
+    seconds = sum(row["seconds"] for row in history)  # not in the checkpoint: the same run gives the same bytes
+    report = json.dumps({**metrics, "seconds": seconds, "history": history, "recipe": recipe.to_dict()}, indent=2)
     write_bytes(folder / f"{name}.json", report.encode())
     return path
