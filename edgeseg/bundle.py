@@ -1,8 +1,8 @@
 """Bundle: the directory that is deployed. Immutable and self-checking.
 
-    bundle.json     Spec, target, digests of every file, parent, versions, metrics
-    model.*         what the backend loads
-    golden/N.png    frames as they came, golden/N.mask.png the class maps this bundle gave for them when it was made
+bundle.json     Spec, target, digests of every file, parent, versions, metrics
+model.*         what the backend loads
+golden/N.png    frames as they came, golden/N.mask.png the class maps this bundle gave for them when it was made
 """
 
 from __future__ import annotations
@@ -60,23 +60,29 @@ class Bundle:
         if not (path / MANIFEST).is_file():
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.", "Make one: edgeseg compile MODEL.onnx")
         if (path / MANIFEST).stat().st_size > MAX_MANIFEST:
-            raise BundleError(f"{path / MANIFEST} is over {MAX_MANIFEST >> 20} MiB.", "This is not a bundle's manifest.")
+            raise BundleError(
+                f"{path / MANIFEST} is over {MAX_MANIFEST >> 20} MiB.", "This is not a bundle's manifest."
+            )
         try:
             manifest = json.loads((path / MANIFEST).read_text())
             if manifest["format"] != FORMAT:
                 raise BundleError(
-                    f"Bundle {path} has format {manifest['format']}.", f"This edgeseg reads format {FORMAT}; compile again."
+                    f"Bundle {path} has format {manifest['format']}.",
+                    f"This edgeseg reads format {FORMAT}; compile again.",
                 )
             spec = Spec.from_dict(manifest["spec"])
-            values = [str(manifest[key]) for key in ("target", "backend", "precision", "upsample")]
+            target, backend, precision, upsample = (
+                str(manifest[key]) for key in ("target", "backend", "precision", "upsample")
+            )
             files = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
         except EdgesegError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(
-                f"{path / MANIFEST} cannot be read: {type(error).__name__} {error}.", "Copy or compile the bundle again."
+                f"{path / MANIFEST} cannot be read: {type(error).__name__} {error}.",
+                "Copy or compile the bundle again.",
             ) from error
-        bundle = cls(path, spec, *values, manifest)
+        bundle = cls(path, spec, target, backend, precision, upsample, manifest)
         for name, digest in files.items():
             bundle._check(name, digest if check else None)
         return bundle

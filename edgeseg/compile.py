@@ -49,7 +49,9 @@ def compile_model(
     """
     target.require(precision)
     if precision == "int8" and calibration is None:
-        raise OptionError("INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's).")
+        raise OptionError(
+            "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
+        )
     backend = backends.get(target.backend)
     if reason := backend.probe():
         raise EdgesegError(f"Cannot compile for {target.name}: {reason}.", "edgeseg targets lists what runs here.")
@@ -156,5 +158,5 @@ def _graph() -> Any:
     try:
         from edgeseg import graph
     except ImportError as error:
-        raise MissingPackage("onnx and onnxslim", "Compiling a model", "compress") from error
+        raise MissingPackage("onnx", "Compiling a model", "compress") from error
     return graph

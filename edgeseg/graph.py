@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import onnxslim
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import FileError, OptionError, require_file
+from edgeseg.fold import drop_unused, fold, static_shapes
 from edgeseg.spec import Spec
 
 MAX_BYTES = 2 << 30
 # Operators behind the last Resize, or behind the logits where there is none, that do not change which class wins.
 ORDER_KEEPING = {"Softmax", "LogSoftmax", "Identity", "Cast", "Squeeze"}
+OUR_NAMES = ("background", "both", "pre_float", "pre_nchw", "pre_order", "pre_rgb", "pre_Sub", "pre_Mul", "pre_cast")
 MODES = {
     "half_pixel": "half_pixel",
     "pytorch_half_pixel": "half_pixel",
@@ -63,7 +65,8 @@ def image_input(model: ModelProto) -> tuple[str, str, int | None, int | None]:
     shapes = {i.name: [d.dim_value or None for d in i.type.tensor_type.shape.dim] for i in inputs}
     if len(inputs) != 1 or len(shapes[inputs[0].name]) != 4:
         raise OptionError(
-            f"The model's inputs are {shapes}.", "Expected one image input of 4 dimensions, [N, 3, H, W] or [N, H, W, 3]."
+            f"The model's inputs are {shapes}.",
+            "Expected one image input of 4 dimensions, [N, 3, H, W] or [N, H, W, 3].",
         )
     name = inputs[0].name
     _, a, b, c = shapes[name]
@@ -77,27 +80,40 @@ def image_input(model: ModelProto) -> tuple[str, str, int | None, int | None]:
 def simplify(model: ModelProto, height: int, width: int, output: str = "") -> ModelProto:
     """A copy with a static input of [1, 3, height, width], one output, constants and Conv-BN folded."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    name, layout, *_ = image_input(model)
+    name, layout, *fixed = image_input(model)
+    if any(own not in (None, asked) for own, asked in zip(fixed, (height, width))):
+        raise OptionError(
+            f"The model's input is fixed at {fixed[1]}x{fixed[0]}, not {width}x{height}.",
+            f"Use --size {fixed[1]}x{fixed[0]}, or export it with a dynamic size.",
+        )
     names = [o.name for o in model.graph.output]
     if output and output not in names:
         raise OptionError(f"The model has no output {output!r}.", f"Its outputs: {', '.join(names)}.")
     keep = output or names[0]
     for value in [o for o in model.graph.output if o.name != keep]:
         model.graph.output.remove(value)
-    shape = [1, height, width, 3] if layout == "NHWC" else [1, 3, height, width]
+    entry = next(i for i in model.graph.input if i.name == name).type.tensor_type.shape
+    for dim, value in zip(entry.dim, [1, height, width, 3] if layout == "NHWC" else [1, 3, height, width]):
+        dim.dim_value = value
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
     try:
-        return onnxslim.slim(model, input_shapes=[f"{name}:{','.join(map(str, shape))}"])
-    except Exception as error:
+        fold(model)
+    except onnx.shape_inference.InferenceError as error:
         raise OptionError(
             f"The model cannot be made static at {width}x{height}: {str(error)[:200]}.",
             "Give the size it was made for: --size WIDTHxHEIGHT.",
         ) from error
+    return model
 
 
 def deploy(model: ModelProto, spec: Spec, output: str = "") -> Deploy:
     """Any float segmentation network -> its deploy graph. OptionError where it is not one."""
     before = count(model)["BatchNormalization"]
     slim = simplify(model, spec.height, spec.width, output)
+    for taken in ("frame", "logits", *OUR_NAMES):
+        rename(slim, taken, f"inner_{taken}")
     notes: list[str] = []
     upsample = cut_tail(slim, spec, notes)
     prepend_preprocessing(slim, spec, notes)
@@ -112,7 +128,7 @@ def cut_tail(model: ModelProto, spec: Spec, notes: list[str]) -> str:
     """Cut what follows the last logits in place, name them `logits`, and return the convention of the cut Resize."""
     graph = model.graph
     made_by = {name: node for node in graph.node for name in node.output}
-    shapes = value_shapes(model)
+    shapes = static_shapes(model)
     tensor, cut, upsample = graph.output[0].name, [], ""
     removable = ORDER_KEEPING | ({"Sigmoid"} if spec.head == "threshold" else {"ArgMax"})
     while not upsample and (node := made_by.get(tensor)) is not None:
@@ -157,11 +173,13 @@ def finish(
     del graph.output[:]
     classes = len(spec.classes)
     graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, classes, *shape[2:]]))
-    prune_unused(model)
+    drop_unused(model)
     if shape[2:] == [spec.height, spec.width]:
         return "none"
     if not upsample:
-        notes.append(f"logits are {shape[3]}x{shape[2]}: upsampled bilinearly (half-pixel) to {spec.width}x{spec.height}")
+        notes.append(
+            f"logits are {shape[3]}x{shape[2]}: upsampled bilinearly (half-pixel) to {spec.width}x{spec.height}"
+        )
     return upsample or "half_pixel"
 
 
@@ -195,7 +213,9 @@ def prepend_preprocessing(model: ModelProto, spec: Spec, notes: list[str]) -> No
     if swap:
         graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "pre_order"))
         nodes.append(
-            helper.make_node("Gather", [nodes[-1].output[0], "pre_order"], ["pre_rgb"], axis=axis.index(3), name="pre_rgb")
+            helper.make_node(
+                "Gather", [nodes[-1].output[0], "pre_order"], ["pre_rgb"], axis=axis.index(3), name="pre_rgb"
+            )
         )
     for op, value in (("Sub", mean), ("Mul", 1 / std)):
         constant = np.ascontiguousarray(value, np.float32).reshape(axis)
@@ -239,31 +259,20 @@ def half_weights(model: ModelProto) -> ModelProto:
     return model
 
 
-def prune_unused(model: ModelProto) -> None:
-    """Drop the nodes and weights that no output needs."""
+def rename(model: ModelProto, old: str, new: str) -> None:
+    """Rename a tensor wherever it is named."""
     graph = model.graph
-    needed = {o.name for o in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            kept.append(node)
-            needed |= set(node.input)
-    weights = [i for i in graph.initializer if i.name in needed]
-    for field, values in ((graph.node, reversed(kept)), (graph.initializer, weights)):
-        copies = [type(v).FromString(v.SerializeToString()) for v in values]
-        del field[:]
-        field.extend(copies)
-    del graph.value_info[:]
+    for node in graph.node:
+        for field in (node.input, node.output):
+            for i, name in enumerate(field):
+                if name == old:
+                    field[i] = new
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        if value.name == old:
+            value.name = new
 
 
-def value_shapes(model: ModelProto) -> dict[str, list[int]]:
-    """The static shape of every tensor that shape inference can tell; an unknown size is 0."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = [*graph.value_info, *graph.output, *graph.input]
-    return {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-
-
-def attribute(node: NodeProto, name: str, default: object) -> object:
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
@@ -275,11 +284,13 @@ def count(model: ModelProto) -> Counter[str]:
 def output_channels(model: ModelProto, height: int, width: int) -> tuple[int, str]:
     """How many classes the first output has, and how that was seen: its channels, or those its ArgMax chose from."""
     slim = simplify(model, height, width)
-    shapes = value_shapes(slim)
+    shapes = static_shapes(slim)
     tensor = slim.graph.output[0].name
     made_by = {name: node for node in slim.graph.node for name in node.output}
     how = "the output's channels"
-    while (node := made_by.get(tensor)) is not None and (len(shapes.get(tensor, [])) != 4 or node.op_type in ("ArgMax", "Cast")):
+    while (node := made_by.get(tensor)) is not None and (
+        len(shapes.get(tensor, [])) != 4 or node.op_type in ("ArgMax", "Cast")
+    ):
         how = "the channels behind ArgMax" if node.op_type == "ArgMax" else how
         tensor = node.input[0]
     shape = shapes.get(tensor, [])

@@ -31,7 +31,7 @@ def class_map(logits: Logits, height: int, width: int, upsample: str) -> ClassMa
     if _mask is None or upsample == "none":
         return sparse(logits, height, width, upsample)
     classes, h, w = logits.shape
-    out = np.empty((height, width), np.uint8)
+    out: ClassMap = np.empty((height, width), np.uint8)
     logits = np.ascontiguousarray(logits, np.float32)
     _mask.class_map(logits, classes, h, w, *_axis(height, h, upsample), *_axis(width, w, upsample), out)
     return out
@@ -56,25 +56,25 @@ def dense(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
     """The plain way: upsample every logit, then argmax. The reference that class_map is tested against."""
     _, h, w = logits.shape
     if (h, w) == (height, width):
-        return logits.argmax(0).astype(np.uint8)
+        return np.asarray(logits.argmax(0), np.uint8)
     y, wy = _axis(height, h, upsample)
     x, wx = _axis(width, w, upsample)
     rows = logits[:, y] * (1 - wy)[:, None] + logits[:, np.minimum(y + 1, h - 1)] * wy[:, None]
     full = rows[:, :, x] * (1 - wx) + rows[:, :, np.minimum(x + 1, w - 1)] * wx
-    return full.argmax(0).astype(np.uint8)
+    return np.asarray(full.argmax(0), np.uint8)
 
 
 def sparse(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
     """class_map in numpy: fill the cells that agree, interpolate only the pixels of the others."""
     _, h, w = logits.shape
-    win = logits.argmax(0).astype(np.uint8)
+    win = np.asarray(logits.argmax(0), np.uint8)
     if upsample == "none" or (h, w) == (height, width):
         return win
     y, wy = _axis(height, h, upsample)
     x, wx = _axis(width, w, upsample)
     below, right = np.minimum(y + 1, h - 1), np.minimum(x + 1, w - 1)
     corners = [win[np.ix_(a, b)] for a in (y, below) for b in (x, right)]
-    out = corners[0].copy()
+    out: ClassMap = corners[0].copy()
     mixed = (corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3])
     at_y, at_x = np.nonzero(mixed)
     top, low, lft, rgt = y[at_y], below[at_y], x[at_x], right[at_x]

@@ -1,11 +1,11 @@
 """pipeline: the stages of a recipe, one after another, each skipped while its inputs have not changed.
 
-    OUT/data/                 rendered frames, where the recipe asks for them
-    OUT/{teacher,student,distilled,pruned}.pt
-    OUT/models/ROLE.onnx and OUT/models/ROLE-fp32/: each of them compiled for the first target and measured
-    OUT/NAME.onnx             the float parent of what is deployed
-    OUT/bundles/              one bundle per target and precision
-    OUT/ledger.json           what each stage was made from; OUT/report.{json,html,md}
+OUT/data/                 rendered frames, where the recipe asks for them
+OUT/{teacher,student,distilled,pruned}.pt
+OUT/models/ROLE.onnx and OUT/models/ROLE-fp32/: each of them compiled for the first target and measured
+OUT/NAME.onnx             the float parent of what is deployed
+OUT/bundles/              one bundle per target and precision
+OUT/ledger.json           what each stage was made from; OUT/report.{json,html,md}
 """
 
 from __future__ import annotations
@@ -139,14 +139,23 @@ def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str
     student, teacher = recipe.student, recipe.teacher
     role("teacher", [teacher], [], lambda folder: stages().train_teacher(recipe, root, folder))
     role("student", [student], [], lambda folder: stages().train_student(recipe, root, folder))
-    role("distilled", [student, recipe.distil], ["teacher"],
-         lambda folder: stages().distil_student(recipe, out / "teacher.pt", root, folder))  # fmt: skip
-    role("pruned", [student, recipe.distil, recipe.prune], ["teacher", "distilled"],
-         lambda folder: stages().prune_student(recipe, out / "distilled.pt", out / "teacher.pt", root, folder))  # fmt: skip
+    role(
+        "distilled",
+        [student, recipe.distil],
+        ["teacher"],
+        lambda folder: stages().distil_student(recipe, out / "teacher.pt", root, folder),
+    )
+    role(
+        "pruned",
+        [student, recipe.distil, recipe.prune],
+        ["teacher", "distilled"],
+        lambda folder: stages().prune_student(recipe, out / "distilled.pt", out / "teacher.pt", root, folder),
+    )
 
 
-def _measure_role(role: str, out: Path, ledger: Ledger, made: dict[str, Any], test: Dataset, profile: target.Target,
-                  log: Log) -> dict[str, Any]:  # fmt: skip
+def _measure_role(
+    role: str, out: Path, ledger: Ledger, made: dict[str, Any], test: Dataset, profile: target.Target, log: Log
+) -> dict[str, Any]:
     """Export one checkpoint, compile it in float32 for the first target, and measure it on the path that ships."""
     onnx, bundle = out / "models" / f"{role}.onnx", out / "models" / f"{role}-fp32"
 
@@ -165,8 +174,17 @@ def _measure_role(role: str, out: Path, ledger: Ledger, made: dict[str, Any], te
     return {"stage": role, **{key: trained[key] for key in ("macs", "params", "val_miou", "seconds")}, **result}
 
 
-def _bundle(recipe: Recipe, profile: target.Target, precision: str, parent: Path, out: Path, ledger: Ledger,
-            test: Dataset, calibration: Calibration, log: Log) -> dict[str, Any]:  # fmt: skip
+def _bundle(
+    recipe: Recipe,
+    profile: target.Target,
+    precision: str,
+    parent: Path,
+    out: Path,
+    ledger: Ledger,
+    test: Dataset,
+    calibration: Calibration,
+    log: Log,
+) -> dict[str, Any]:
     path = out / "bundles" / bundle_name(recipe, profile, precision)
     chosen = calibration if precision == "int8" else None
 
@@ -175,8 +193,18 @@ def _bundle(recipe: Recipe, profile: target.Target, precision: str, parent: Path
 
         spec, _ = spec_of(parent, {})
         frames = [read_image(frame) for frame in calibration.frames[:12]]
-        compile_model(parent, path, profile, precision, spec=spec, frames=frames, calibration=chosen, dataset=test,
-                      extra={"recipe": recipe.to_dict()}, log=log)  # fmt: skip
+        compile_model(
+            parent,
+            path,
+            profile,
+            precision,
+            spec=spec,
+            frames=frames,
+            calibration=chosen,
+            dataset=test,
+            extra={"recipe": recipe.to_dict()},
+            log=log,
+        )
         return measured(path, test)
 
     inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", test.digest()]

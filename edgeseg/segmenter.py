@@ -66,7 +66,7 @@ class Segmenter:
 
     @classmethod
     def open(cls, bundle: Path | str, mode: str = "latency", **options: Any) -> Segmenter:
-        """Open a bundle. `mode`: `latency` (one frame at a time, fastest answer) or `throughput` (several in flight)."""
+        """Open a bundle. `mode`: `latency` (one frame at a time, fastest answer) or `throughput` (several at once)."""
         from edgeseg import backends
         from edgeseg.bundle import Bundle
 

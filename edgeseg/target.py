@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FOLDER = Path(__file__).parent / "targets"
 
@@ -32,7 +27,7 @@ class Target:
         """OptionError for a name that has no table."""
         if name not in names():
             raise unknown("target", name, names())
-        table = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+        table = toml.read(FOLDER / f"{name}.toml", "Target")
         return cls(name=name, **{**table, "precisions": tuple(table["precisions"])})
 
     def require(self, precision: str) -> str:

@@ -46,7 +46,8 @@ Block = Heading | Text | Table | Picture | Scatter
 STYLE = """
 :root{--ink:#1c2430;--soft:#667;--line:#dde2ea;--accent:#0b6bcb;--bg:#fff}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#9aa4b2;--line:#333c48;--accent:#6ab0ff;--bg:#14181e}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--bg);max-width:62rem;margin:0 auto;padding:1rem}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--bg);max-width:62rem;
+margin:0 auto;padding:1rem}
 h1{font-size:1.7rem;margin:.5rem 0}h2{margin:2rem 0 .5rem;font-size:1.25rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;min-width:60%}
 th,td{padding:.35rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}

@@ -19,8 +19,13 @@ from edgeseg.segmenter import Engine, Frame, Segmenter
 ROUNDS = 5  # latency, throughput and pure inference take turns, so that a slow minute hits all of them
 
 
-def bench(bundle: Path, frames: list[Image], seconds: float = 10.0, progress: Callable[[int, int], None] | None = None,
-          **options: Any) -> dict[str, Any]:  # fmt: skip
+def bench(
+    bundle: Path,
+    frames: list[Image],
+    seconds: float = 10.0,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Bench a bundle for about `seconds`.
 
     `latency_ms`: one frame at a time, resize + infer + mask. `fps`: several in flight, the same work. `pure_fps` and
@@ -32,7 +37,10 @@ def bench(bundle: Path, frames: list[Image], seconds: float = 10.0, progress: Ca
     stages: dict[str, list[float]] = {}
     fps: list[float] = []
     pure_fps: list[float] = []
-    with Segmenter.open(bundle, "latency", **options) as single, Segmenter.open(bundle, "throughput", **options) as many:
+    with (
+        Segmenter.open(bundle, "latency", **options) as single,
+        Segmenter.open(bundle, "throughput", **options) as many,
+    ):
         for image in islice(cycle(frames), 10):
             single(image)
         list(many.stream(_loop(frames, 0.3)))
@@ -90,7 +98,8 @@ def _loop(frames: list[Image], seconds: float) -> Iterator[Frame]:
 
 
 def _pure_latency(engine: Engine, seconds: float) -> list[float]:
-    taken, end = [], time.perf_counter() + seconds
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
     while not taken or time.perf_counter() < end:
         begin = time.perf_counter()
         engine.start(0)

@@ -34,31 +34,65 @@ def write(documents: list[tuple[Path, Document]], out: Path) -> None:
 
 def pipeline(d: Document) -> list[Block]:
     last = d["bundles"][-1]
-    drops = [f"{row['name']} {row['drop']:+.2f} points ({'within' if row['ok'] else 'OVER'} {row['allowed']})"
-             for row in d["int8"]]  # fmt: skip
+    drops = [
+        f"{row['name']} {row['drop']:+.2f} points ({'within' if row['ok'] else 'OVER'} {row['allowed']})"
+        for row in d["int8"]
+    ]
     first = d["bundles"][0]["target"]
-    points = [(row.get("stage", row["name"]), row["latency_ms"]["p50"], 100 * row["miou"])
-              for row in [*d["stages"], *d["bundles"]] if row["target"] == first]  # fmt: skip
+    points = [
+        (row.get("stage", row["name"]), row["latency_ms"]["p50"], 100 * row["miou"])
+        for row in [*d["stages"], *d["bundles"]]
+        if row["target"] == first
+    ]
     return [
         Heading(f"Pipeline {d['name']}"),
-        Text(f"{last['name']} reaches {100 * last['miou']:.2f} mIoU on {d['data']['test_frames']} test frames at "
-             f"{last['fps']:.0f} FPS with {last['bytes'] / 1e6:.2f} MB."),  # fmt: skip
+        Text(
+            f"{last['name']} reaches {100 * last['miou']:.2f} mIoU on {d['data']['test_frames']} test frames at "
+            f"{last['fps']:.0f} FPS with {last['bytes'] / 1e6:.2f} MB."
+        ),
         Text(f"INT8 against FP32: {'; '.join(drops) or 'not measured'}."),
         Text(_machine(d)),
         Heading("From teacher to student", 3),
-        Table(["stage", "mIoU", "GMACs", "params", "MB", "FPS", "p50 ms", "trained s"],
-              [[s["stage"], _pc(s["miou"]), f"{s['macs'] / 1e9:.3f}", f"{s['params'] / 1e6:.2f} M",
-                f"{s['bytes'] / 1e6:.2f}", f"{s['fps']:.0f}", f"{s['latency_ms']['p50']:.2f}", f"{s['seconds']:.0f}"]
-               for s in d["stages"]]),  # fmt: skip
+        Table(
+            ["stage", "mIoU", "GMACs", "params", "MB", "FPS", "p50 ms", "trained s"],
+            [
+                [
+                    s["stage"],
+                    _pc(s["miou"]),
+                    f"{s['macs'] / 1e9:.3f}",
+                    f"{s['params'] / 1e6:.2f} M",
+                    f"{s['bytes'] / 1e6:.2f}",
+                    f"{s['fps']:.0f}",
+                    f"{s['latency_ms']['p50']:.2f}",
+                    f"{s['seconds']:.0f}",
+                ]
+                for s in d["stages"]
+            ],
+        ),
         Heading("Bundles", 3),
-        Table(["bundle", "mIoU", "boundary F1", "parity", "MB", "FPS", "network alone", "p50 ms", "p99 ms"],
-              [[b["name"], _pc(b["miou"]), _pc(b["boundary_f1"]), _pc(b["parity"]["agreement"]),
-                f"{b['bytes'] / 1e6:.2f}", f"{b['fps']:.0f}", f"{b['pure_fps']:.0f}",
-                f"{b['latency_ms']['p50']:.2f}", f"{b['latency_ms']['p99']:.2f}"] for b in d["bundles"]]),  # fmt: skip
+        Table(
+            ["bundle", "mIoU", "boundary F1", "parity", "MB", "FPS", "network alone", "p50 ms", "p99 ms"],
+            [
+                [
+                    b["name"],
+                    _pc(b["miou"]),
+                    _pc(b["boundary_f1"]),
+                    _pc(b["parity"]["agreement"]),
+                    f"{b['bytes'] / 1e6:.2f}",
+                    f"{b['fps']:.0f}",
+                    f"{b['pure_fps']:.0f}",
+                    f"{b['latency_ms']['p50']:.2f}",
+                    f"{b['latency_ms']['p99']:.2f}",
+                ]
+                for b in d["bundles"]
+            ],
+        ),
         Scatter(f"accuracy over latency on {first}: up and left is better", "latency p50, ms", "mIoU, %", points),
         Heading("IoU per class", 3),
-        Table(["class", *(b["name"] for b in d["bundles"])],
-              [[name, *(_pc(b["per_class"][name]["iou"]) for b in d["bundles"])] for name in last["per_class"]]),  # fmt: skip
+        Table(
+            ["class", *(b["name"] for b in d["bundles"])],
+            [[name, *(_pc(b["per_class"][name]["iou"]) for b in d["bundles"])] for name in last["per_class"]],
+        ),
     ]
 
 
@@ -68,8 +102,10 @@ def evaluation(d: Document) -> list[Block]:
     return [
         Heading(f"Accuracy: {d['bundle']['name']} on {d['data']['root']} {d['data']['split']}"),
         Text(f"mIoU {_pc(d['miou'])}, pixel accuracy {_pc(d['pixel_accuracy'])} over {d['frames']} frames."),
-        Table(["class", "IoU", "accuracy", "Dice", "boundary F1"],
-              [*rows, ["mean", *(_pc(d[k]) for k in ("miou", "mean_accuracy", "dice", "boundary_f1"))]]),  # fmt: skip
+        Table(
+            ["class", "IoU", "accuracy", "Dice", "boundary F1"],
+            [*rows, ["mean", *(_pc(d[k]) for k in ("miou", "mean_accuracy", "dice", "boundary_f1"))]],
+        ),
     ]
 
 
@@ -77,10 +113,14 @@ def speed(d: Document) -> list[Block]:
     rows = {"latency": d["latency_ms"], **d["stages_ms"], "network alone": d["pure_latency_ms"]}
     return [
         Heading(f"Speed: {d['bundle']['name']} ({d['bundle']['target']} {d['bundle']['precision']})"),
-        Text(f"{d['fps']:.1f} FPS with full class maps, {d['pure_fps']:.1f} for the network alone: "
-             f"{d['fps'] / d['pure_fps']:.2f} of it."),  # fmt: skip
+        Text(
+            f"{d['fps']:.1f} FPS with full class maps, {d['pure_fps']:.1f} for the network alone: "
+            f"{d['fps'] / d['pure_fps']:.2f} of it."
+        ),
         Text(_machine(d)),
-        Table(["ms", "p50", "p90", "p99"], [[n, *(f"{r[k]:.2f}" for k in ("p50", "p90", "p99"))] for n, r in rows.items()]),
+        Table(
+            ["ms", "p50", "p90", "p99"], [[n, *(f"{r[k]:.2f}" for k in ("p50", "p90", "p99"))] for n, r in rows.items()]
+        ),
     ]
 
 
@@ -88,7 +128,9 @@ def stream(d: Document) -> list[Block]:
     rows = [[n, *(f"{r[k]:.2f}" for k in ("p50", "p90", "p99"))] for n, r in d["stages"].items() if r]
     return [
         Heading("Stream"),
-        Text(f"{d['frames']} frames at {d['fps']:.1f} FPS. It ended: {d.get('result', d.get('ended', 'end of stream'))}."),
+        Text(
+            f"{d['frames']} frames at {d['fps']:.1f} FPS. It ended: {d.get('result', d.get('ended', 'end of stream'))}."
+        ),
         Table(["ms", "p50", "p90", "p99"], rows),
     ]
 
@@ -113,4 +155,4 @@ def _machine(d: Document) -> str:
 
 
 def _pc(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
+    return "-" if value is None else f"{100 * value:.2f}"

@@ -39,6 +39,13 @@ def main() -> None:
         if error.hint:
             console.print(error.hint, markup=False, highlight=False, style="dim")
         sys.exit(error.exit_code)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        console.print("[bold red]Internal error:[/] ", end="")
+        console.print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
+        console.print("This is a bug in edgeseg. Run `edgeseg --debug ...` again and report it.", style="dim")
+        sys.exit(70)
     except KeyboardInterrupt:
         console.print("Interrupted.")
         sys.exit(130)

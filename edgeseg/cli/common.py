@@ -59,4 +59,4 @@ def table(title: str, *columns: str) -> Table:
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
+    return "-" if value is None else f"{100 * value:.2f}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeseg.cli.common import JSON_OPTION, console, emit, percent, size, table
-from edgeseg.errors import BundleError, FileError, OptionError
+from edgeseg.errors import BundleError, OptionError
 from edgeseg.spec import Spec
 
 app = typer.Typer()
@@ -44,8 +44,7 @@ def compile(
     color: ColorOpt = None,
     mean: MeanOpt = None,
     std: StdOpt = None,
-    head: DataOpt = Annotated[Path | None, typer.Option(help="A labelled dataset: measure the bundle on it, store the figures.")]
-HeadOpt = None,
+    head: HeadOpt = None,
     output: Annotated[str, typer.Option(help="Which output of the model, if it has several.")] = "",
     data: DataOpt = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "test",
@@ -173,15 +172,9 @@ def _parity_frames(chosen: Any, spec: Spec) -> list[Any]:
 
 
 def _spec_file(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    from edgeseg.errors import require_file
-    from edgeseg.target import tomllib
+    from edgeseg import toml
 
-    try:
-        return tomllib.loads(require_file(path, "Spec").read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileError(f"Spec {path} is not TOML: {error}.", "Expected lines like: mean = [0.5, 0.5, 0.5]") from error
+    return toml.read(path, "Spec") if path else {}
 
 
 def _spec_flags(flags: dict[str, str | None]) -> dict[str, Any]:
@@ -206,4 +199,3 @@ def _classes(text: str) -> dict[str, Any]:
         found = read_classes(Path(text))
         return {"classes": found.names, "palette": found.palette, "ignore_index": found.ignore_index}
     return {"classes": tuple(name.strip() for name in text.split(","))}
-

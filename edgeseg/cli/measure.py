@@ -36,7 +36,8 @@ def eval(
         result = evaluate(segmenter, dataset, update)
         if pictures:
             result["pictures"] = _worst(segmenter, dataset, result["worst"], pictures)
-    shown = table(f"{loaded.name} on {data} {split} ({result['frames']} frames)", "class", "IoU", "accuracy", "Dice", "BF1")
+    title = f"{loaded.name} on {data} {split} ({result['frames']} frames)"
+    shown = table(title, "class", "IoU", "accuracy", "Dice", "BF1")
     for name, row in result["per_class"].items():
         shown.add_row(name, *(percent(row[k]) for k in ("iou", "accuracy", "dice", "boundary_f1")))
     means = ("miou", "mean_accuracy", "dice", "boundary_f1")
@@ -44,7 +45,7 @@ def eval(
     shown.add_row("mean", *(percent(result[k]) for k in means), style="bold")
     console.print(shown)
     ms = result["latency_ms"]
-    console.print(f"pixel accuracy {percent(result['pixel_accuracy'])} %  latency p50 {ms['p50']} ms  p99 {ms['p99']} ms")
+    console.print(f"pixel accuracy {percent(result['pixel_accuracy'])} %, latency p50 {ms['p50']}, p99 {ms['p99']} ms")
     emit({"kind": "eval", "bundle": identity(loaded), "data": {"root": data.name, "split": split}, **result}, json_to)
 
 
@@ -68,7 +69,8 @@ def bench(
     with progress(f"benching {loaded.name}") as update:
         result = run_bench(bundle, frames, seconds, update)
     shown = table(f"{loaded.name}: {loaded.target} {loaded.precision}, {frame_size} frames", "ms", "p50", "p90", "p99")
-    for name, row in {"latency": result["latency_ms"], **result["stages_ms"], "pure inference": result["pure_latency_ms"]}.items():
+    rows = {"latency": result["latency_ms"], **result["stages_ms"], "network alone": result["pure_latency_ms"]}
+    for name, row in rows.items():
         shown.add_row(name, *(f"{row[k]:.2f}" for k in ("p50", "p90", "p99")))
     console.print(shown)
     console.print(

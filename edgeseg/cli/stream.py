@@ -1,12 +1,14 @@
-"""edgeseg run: a bundle on a camera, a video or a folder."""
+"""run: a bundle on cameras, videos or folders."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -14,46 +16,73 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from edgeseg.cli.common import JSON_OPTION, console, emit, table
-from edgeseg.errors import unknown
-from edgeseg.segmenter import Segmenter
-from edgeseg.stream import loop, sinks, sources
+from edgeseg.errors import OptionError
+from edgeseg.stream import assemble, config
+from edgeseg.stream.loop import OnProgress
+from edgeseg.stream.metrics import Metrics
 from edgeseg.stream.summary import Summary
+from edgeseg.stream.supervise import Transition
 
-MODES = ("latency", "throughput")
+SOURCE_HELP = (
+    "Video file, folder, 'glob*.png', /dev/video0, rtsp://, http://, udp://, csi://0, synthetic://street; repeatable."
+)
+SINK_HELP = "FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, webhook+http://, window://, null://; repeatable."
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer()
 
 
 @app.command()
 def run(
-    bundle: Annotated[Path, typer.Argument(help="The bundle to run.")],
-    source: Annotated[str, typer.Option(help="Video file, image folder, 'glob*.png', /dev/video0, synthetic://street")],
-    sink: Annotated[
-        list[str] | None,
-        typer.Option(help="FILE.mp4, FOLDER/, null://, window://; may be repeated. [default: null://]"),
-    ] = None,
-    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="The bundle to run; may stand in --config.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help=SOURCE_HELP)] = None,
+    sink: Annotated[list[str] | None, typer.Option(help=f"{SINK_HELP} [default: null://]")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="Settings as TOML; options here win.")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.")] = None,
     mode: Annotated[str | None, typer.Option(help="latency or throughput; by default as the source needs.")] = None,
     no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write the frames as they came.")] = False,
+    queue: Annotated[
+        int | None, typer.Option(help="Let this many frames wait. [camera: 1, the newest; file: 4]")
+    ] = None,
+    no_heal: Annotated[
+        bool, typer.Option("--no-heal", help="End at the first failure of a camera or its sinks.")
+    ] = False,
+    metrics: Annotated[str | None, typer.Option(help="Serve /metrics, /healthz, /readyz at HOST:PORT.")] = None,
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
-    """Segment every frame of SOURCE and write the results to every SINK. Ctrl-C ends it cleanly."""
+    """Segment every frame of the sources and write the results to the sinks. Ctrl-C ends it cleanly.
+
+    Cameras are reconnected until they are back; files end the run. See docs/streaming.md.
+    """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's own lines; what matters comes as our errors
-    if mode and mode not in MODES:
-        raise unknown("mode", mode, MODES)
-    with ExitStack() as stack:
-        frames = stack.enter_context(sources.open(source))
-        segmenter = stack.enter_context(Segmenter.open(bundle, mode or ("latency" if frames.live else "throughput")))
-        info = sinks.Info(segmenter.spec, frames.fps, frames.live)
-        outputs = [stack.enter_context(sinks.open(uri, info)) for uri in sink or ["null://"]]
-        with stopping() as stop, progress_line() as progress:
-            summary = loop.run(
-                segmenter, frames, outputs, progress, max_frames=max_frames, overlay=not no_overlay, stop=stop
-            )
+    given: dict[str, object] = {
+        "bundle": bundle,
+        "streams": config.from_options(source or (), sink or ()),
+        "mode": mode,
+        "overlay": False if no_overlay else None,
+        "max_frames": max_frames,
+        "queue": queue,
+        "heal": False if no_heal else None,
+        "metrics": metrics,
+    }
+    settings = _settings(config_file, given, bool(sink))
+    with stopping() as stop, assemble.opened(settings, stop, tell) as running:
+        served = Metrics(settings.metrics, running) if settings.metrics else nullcontext()
+        with served, progress_line() as progress:
+            summary = running.go(progress)
     show(summary)
     emit(summary.to_dict(), json_to)
     if summary.error:
         raise summary.error
+
+
+def _settings(path: Path | None, given: dict[str, object], sinks_given: bool) -> config.Settings:
+    if path:
+        if sinks_given and not given["streams"]:
+            raise OptionError("--sink without --source.", f"The sinks of the streams in {path} stand there.")
+        return config.load(path, **given)
+    if given["bundle"] is None:
+        raise OptionError("No bundle is named.", "edgeseg run BUNDLE --source URI, or edgeseg run --config FILE")
+    return config.Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -74,8 +103,8 @@ def stopping() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def progress_line() -> Iterator[loop.OnProgress]:
-    """Frames and FPS on one line; nothing where the error stream is no terminal."""
+def progress_line() -> Iterator[OnProgress]:
+    """Frames and FPS on one line (nothing where the error stream is no terminal); tells systemd that we live."""
     columns = (
         SpinnerColumn(),
         BarColumn(),
@@ -85,7 +114,30 @@ def progress_line() -> Iterator[loop.OnProgress]:
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as line:
         task = line.add_task("", total=None)
-        yield lambda s: line.update(task, completed=s.frames, total=s.count, description=f"{s.fps:.1f} FPS")
+        told = 0.0
+
+        def update(summary: Summary) -> None:
+            nonlocal told
+            line.update(task, completed=summary.frames, total=summary.count, description=f"{summary.fps:.1f} FPS")
+            if time.monotonic() - told > 1:
+                notify("WATCHDOG=1" if told else "READY=1")
+                told = time.monotonic()
+
+        yield update
+
+
+def notify(text: str) -> None:
+    """Tell systemd, where it started us as Type=notify (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def tell(name: str, change: Transition) -> None:
+    """One line for every change of a camera's state."""
+    why = f" ({change.why})" if change.why else ""
+    console.print(f"{time.strftime('%H:%M:%S')} {name}: {change.state}{why}", markup=False, highlight=False)
 
 
 def show(summary: Summary) -> None:

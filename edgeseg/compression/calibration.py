@@ -57,7 +57,9 @@ class Calibration:
             data = json.loads(require_file(path, "Calibration manifest").read_text())
             entries = [(path.parent / entry["file"], str(entry["sha256"])) for entry in data["frames"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise FileError(f"Calibration manifest {path} cannot be read: {error}.", "Make it again: edgeseg calibrate") from error
+            raise FileError(
+                f"Calibration manifest {path} cannot be read: {error}.", "Make it again: edgeseg calibrate"
+            ) from error
         for frame, digest in entries:
             if hashlib.sha256(require_file(frame, "Calibration frame").read_bytes()).hexdigest() != digest:
                 raise FileError(f"Calibration frame {frame} has changed since {path} was made.", "Make it again.")

@@ -28,7 +28,8 @@ def evaluate(segmenter: Segmenter, dataset: Dataset, progress: Progress | None =
     """
     if dataset.classes.names != segmenter.spec.classes:
         raise OptionError(
-            f"The model has classes {', '.join(segmenter.spec.classes)}; the dataset {', '.join(dataset.classes.names)}.",
+            f"The model's classes are {', '.join(segmenter.spec.classes)}; "
+            f"the dataset's {', '.join(dataset.classes.names)}.",
             "Evaluate on data with the same class list in the same order.",
         )
     counts = Counts(len(dataset.classes.names), dataset.classes.ignore_index)

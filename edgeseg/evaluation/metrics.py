@@ -37,18 +37,16 @@ class Counts:
         radius = max(1, round(BOUNDARY_TOLERANCE * float(np.hypot(*truth.shape))))
         near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         ring = np.ones((3, 3), np.uint8)
-        inner = cv2.erode(valid, ring)  # the rim of an ignored region is nobody's boundary
-        for c in np.flatnonzero(np.bincount(truth[valid > 0], minlength=256)[: self.classes]
-                                + np.bincount(prediction[valid > 0], minlength=256)[: self.classes]):
-            edges = [
-                cv2.morphologyEx((m == c).astype(np.uint8), cv2.MORPH_GRADIENT, ring) & inner
-                for m in (prediction, truth)
-            ]
-            wide = [cv2.dilate(e, near) for e in edges]
+        inner: Image = np.asarray(cv2.erode(valid, ring), np.uint8)  # the rim of an ignored region is nobody's boundary
+        for c in np.union1d(truth[valid > 0], prediction[valid > 0]):
+            edges: list[Image] = [_rim(m == c, ring) & inner for m in (prediction, truth)]
+            wide: list[Image] = [np.asarray(cv2.dilate(e, near), np.uint8) for e in edges]
             self.boundary[c] += [
-                np.count_nonzero(edges[0] & wide[1]), np.count_nonzero(edges[0]),
-                np.count_nonzero(edges[1] & wide[0]), np.count_nonzero(edges[1]),
-            ]  # fmt: skip
+                np.count_nonzero(edges[0] & wide[1]),
+                np.count_nonzero(edges[0]),
+                np.count_nonzero(edges[1] & wide[0]),
+                np.count_nonzero(edges[1]),
+            ]
 
     def metrics(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Shares of 1. Classes that neither occur nor are predicted are left out of the means (None per class)."""
@@ -75,13 +73,17 @@ class Counts:
         }
 
 
+def _rim(region: NDArray[np.bool_], ring: Image) -> Image:
+    return np.asarray(cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_GRADIENT, ring), np.uint8)
+
+
 def agreement(a: Image, b: Image) -> float:
     """The share of pixels on which two class maps agree."""
     return float((a == b).mean())
 
 
 def _ratio(top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
+    return np.asarray(np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0))
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -35,7 +35,9 @@ def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") ->
     maps = []
     for frame in frames:
         pixels = frame[..., ::-1] if spec.color == "RGB" else frame
-        batch = ((pixels.astype(np.float32) / 255 - np.float32(spec.mean)) / np.float32(spec.std))[None]
+        batch = ((pixels.astype(np.float32) / 255 - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32))[
+            None
+        ]
         out = run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if layout == "NCHW" else batch))
         maps.append(_class_map(out, spec))
     return maps, name
@@ -70,7 +72,11 @@ def _with_onnxruntime(model: Path, output: str) -> tuple[Run, str, str]:
     outputs = [output or session.get_outputs()[0].name]
     kind = np.float16 if "float16" in entry.type else np.float32
     layout = _layout(entry.shape)
-    return lambda x: session.run(outputs, {entry.name: x.astype(kind)})[0], layout, f"onnxruntime {onnxruntime.__version__}"
+    return (
+        lambda x: session.run(outputs, {entry.name: x.astype(kind)})[0],
+        layout,
+        f"onnxruntime {onnxruntime.__version__}",
+    )
 
 
 def _with_openvino(model: Path, output: str) -> tuple[Run, str, str]:

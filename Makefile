@@ -1,0 +1,61 @@
+# make help lists what there is. Everything lives in .venv/; nothing is installed outside it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: help demo test check pipeline camvid docs bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# A stamp per set of packages: reinstall only when pyproject.toml, setup.py or the C kernel changed.
+$(VENV)/demo.stamp: pyproject.toml setup.py edgeseg/_mask.c
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --no-compile -e '.[openvino,compress]'
+	@# NNCF declares scikit-learn but never imports it: 60 MB that no demo needs.
+	$(BIN)/pip uninstall -q -y scikit-learn joblib threadpoolctl narwhals
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml setup.py edgeseg/_mask.c
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -e '.[openvino,onnxruntime,compress,train,camera,dev]'
+	touch $@ $(VENV)/demo.stamp
+
+demo: $(VENV)/demo.stamp ## the shipped street student: calibrate, INT8, compile, check, stream, report (no torch)
+	rm -rf $(DEMO)
+	$(BIN)/edgeseg synth $(DEMO)/data --train 64 --val 8 --test 60 --seed 77 --clip $(DEMO)/street.mp4 --frames 150
+	$(BIN)/edgeseg calibrate $(DEMO)/data --frames 64 --out $(DEMO)/calibration.json
+	$(BIN)/edgeseg compile models/street/street.onnx --precision fp32 --out $(DEMO)/street-fp32
+	$(BIN)/edgeseg compile models/street/street.onnx --precision int8 --calibration $(DEMO)/calibration.json --out $(DEMO)/street-int8
+	$(BIN)/edgeseg verify $(DEMO)/street-int8
+	$(BIN)/edgeseg eval $(DEMO)/street-fp32 --data $(DEMO)/data --json $(DEMO)/eval-fp32.json
+	$(BIN)/edgeseg eval $(DEMO)/street-int8 --data $(DEMO)/data --json $(DEMO)/eval-int8.json --pictures $(DEMO)/worst
+	$(BIN)/edgeseg bench $(DEMO)/street-int8 --json $(DEMO)/bench-int8.json
+	$(BIN)/edgeseg run $(DEMO)/street-int8 --source $(DEMO)/street.mp4 --sink $(DEMO)/segmented.mp4 --json $(DEMO)/run.json
+	$(BIN)/edgeseg report $(DEMO)/eval-fp32.json $(DEMO)/eval-int8.json $(DEMO)/bench-int8.json $(DEMO)/run.json --out $(DEMO)/report.html
+	@echo "Look at $(DEMO)/segmented.mp4 and $(DEMO)/report.html"
+
+test: $(VENV)/dev.stamp ## every test (installs what it needs; about 10 minutes on 2 cores)
+	$(BIN)/pytest
+
+check: $(VENV)/dev.stamp ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+pipeline: $(VENV)/dev.stamp ## train and publish models/street from its recipe (about 20 minutes on 2 cores)
+	$(BIN)/edgeseg pipeline models/street/recipe.toml --publish
+
+camvid: $(VENV)/dev.stamp ## the CamVid recipe (needs ../shared/data/camvid)
+	$(BIN)/edgeseg pipeline models/camvid/recipe.toml
+
+docs: $(VENV)/dev.stamp ## write docs/cli.md again
+	$(BIN)/python docs/cli.py > docs/cli.md
+
+bench: $(VENV)/dev.stamp ## the stream against the network alone, and class maps against dense ones
+	$(BIN)/python benchmarks/stream.py
+
+clean: ## remove what the targets made, not .venv
+	rm -rf $(DEMO) build *.egg-info .mypy_cache .ruff_cache .hypothesis
