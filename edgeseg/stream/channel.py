@@ -26,6 +26,9 @@ class Channel(Generic[T]):
         self._end: BaseException | None = None
         self._abandoned = False
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def put(self, item: T) -> bool:
         """False when the taker has gone."""
         with self._changed:

@@ -14,31 +14,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from edgeseg.data.images import Image
 from edgeseg.errors import StreamError
 from edgeseg.segmenter import Frame, Result, Segmenter
-from edgeseg.stream.channel import Channel, Closed
+from edgeseg.stream.channel import Closed
+from edgeseg.stream.lane import TICK, Lane, Stream
 from edgeseg.stream.overlay import Overlay
 from edgeseg.stream.sinks import Sink
-from edgeseg.stream.sources import EndOfStream, Source
+from edgeseg.stream.sources import Source
 from edgeseg.stream.summary import STAGES, Summary, Timings
-from edgeseg.stream.writer import Drawn, Writer
+from edgeseg.stream.writer import Drawn
 
-READ_AHEAD = 4
-TICK = 0.1
 GRACE = 10.0
+ALIVE = 5.0
 OnProgress = Callable[[Summary], None]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A source and the sinks of its results. `name` tells several streams apart."""
-
-    source: Source
-    sinks: Sequence[Sink]
-    name: str = ""
 
 
 def run(
@@ -56,69 +46,6 @@ def run(
     Never raises for what a source, the engine or a sink does: the Summary's `error` says what ended the run.
     """
     return Run(segmenter, [Stream(source, sinks)], max_frames=max_frames, overlay=overlay, stop=stop).go(on_progress)
-
-
-class Lane:
-    """One stream's way in and out: its reader thread, the frames that wait, and its writers."""
-
-    def __init__(self, stream: Stream, bell: threading.Event, timings: Timings, depth: int | None):
-        source = stream.source
-        self.stream = stream
-        self.error: BaseException | None = None
-        self.rate = Rate()
-        self.inbox: Channel[Frame] = Channel(depth or (1 if source.live else READ_AHEAD), source.live, bell)
-        self.writers = [Writer(sink, source.live, timings) for sink in stream.sinks]
-        self._timings = timings
-        self._halt = threading.Event()
-        self._reader = threading.Thread(target=self._read, name="edgeseg-reader", daemon=True)
-
-    def start(self) -> None:
-        for writer in self.writers:
-            writer.start()
-        self._reader.start()
-
-    def halt(self) -> None:
-        """No more frames; the writers finish what they have."""
-        self._halt.set()
-        self.inbox.abandon()
-        for writer in self.writers:
-            writer.finish()
-
-    def join(self, deadline: float) -> list[str]:
-        """Wait for the threads; the names of the parts that did not end by `deadline` (time.monotonic)."""
-        stuck = [
-            f"sink {type(w.sink).__name__}" for w in self.writers if not w.join(max(0.0, deadline - time.monotonic()))
-        ]
-        self._reader.join(max(0.0, min(deadline - time.monotonic(), 2.0)))
-        return stuck
-
-    def _read(self) -> None:
-        # The thread that reads a source also closes it: a capture must not be closed under a running read.
-        try:
-            with self.stream.source as source:
-                while not self._halt.is_set():
-                    begin = time.perf_counter()
-                    frame = source.read(TICK)
-                    if frame is not None:
-                        self._timings.add("read", time.perf_counter() - begin)
-                        self.inbox.put(frame)
-            self.inbox.finish()
-        except EndOfStream:
-            self.inbox.finish()
-        except BaseException as error:
-            self.inbox.finish(error)
-
-
-class Rate:
-    """Frames per second over the latest 30."""
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=30)
-
-    def tick(self) -> float:
-        self._times.append(time.monotonic())
-        span = self._times[-1] - self._times[0]
-        return (len(self._times) - 1) / span if span > 0 else 0.0
 
 
 class Run:
@@ -147,8 +74,8 @@ class Run:
         self._flight: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()
         self._halt = threading.Event()
         self._done = threading.Event()
-        self._busy_since: float | None = None
-        self._frames = 0
+        self._in_engine: dict[str, float] = {}  # who entered the engine, and when
+        self._ticked = time.monotonic()
         self._error: BaseException | None = None
         self._result = "end of stream"
         self._warnings: list[str] = []
@@ -175,28 +102,32 @@ class Run:
                 now.stages[stage] = values
         now.latency_ms = self._timings.percentiles("latency")
         for lane in self._lanes:
-            now.warnings += [*lane.stream.source.warnings, *(w for s in lane.stream.sinks for w in s.warnings)]
-            _count(now.drops, f"{lane.stream.name} source".strip(), lane.inbox.dropped)
-            for writer in lane.writers:
-                _count(now.drops, f"{lane.stream.name} sink {type(writer.sink).__name__}".strip(), writer.dropped)
+            now.warnings += lane.warnings()
+            now.drops.update(lane.drops())
+            now.streams.append(lane.state())
         now.warnings += self._warnings
         return now
 
+    def alive(self) -> bool:
+        """Whether the thread that watches over the others still does."""
+        return self._done.is_set() or time.monotonic() - self._ticked < ALIVE
+
     def _progress(self) -> Summary:
+        frames = sum(lane.frames for lane in self._lanes)
         counts = [lane.stream.source.count for lane in self._lanes]
         total = sum(c for c in counts if c) if all(counts) else None
         if self._max_frames:
             total = min(total or self._max_frames, self._max_frames)
         result = ("failed" if self._error else self._result) if self._done.is_set() else "running"
-        return Summary(self._frames, time.monotonic() - self._started, total, result=result, error=self._error)
+        return Summary(frames, time.monotonic() - self._started, total, result=result, error=self._error)
 
     def _watch(self, on_progress: OnProgress | None) -> None:
         stop_at: float | None = None
         while not self._done.wait(TICK):
+            self._ticked = time.monotonic()
             if on_progress:
                 on_progress(self._progress())
-            since = self._busy_since
-            if since and time.monotonic() - since > self._watchdog:
+            if any(time.monotonic() - since > self._watchdog for since in list(self._in_engine.values())):
                 self._fail(StreamError(f"Inference gave no answer for {self._watchdog:g} s.", "Restart the program."))
                 return
             if self._asked_to_stop.is_set() and stop_at is None:
@@ -233,7 +164,9 @@ class Run:
                 if found is None:
                     break
                 lane, frame = found
+                self._in_engine["feeder"] = time.monotonic()
                 self._segmenter.submit(frame)
+                del self._in_engine["feeder"]
                 self._flight.put(lane)
                 fed += 1
             if fed == self._max_frames:
@@ -264,9 +197,9 @@ class Run:
     def _collect(self) -> None:
         try:
             while (lane := self._flight.get()) is not None:
-                self._busy_since = time.monotonic()
+                self._in_engine["collector"] = time.monotonic()
                 result = self._segmenter.collect()
-                self._busy_since = None
+                del self._in_engine["collector"]
                 self._free.release()
                 self._deliver(lane, result)
         except BaseException as error:
@@ -281,9 +214,7 @@ class Run:
         self._timings.add("latency", latency)
         fps = lane.rate.tick()
         drawn = Drawn(result, lambda r: self._draw(r, fps, latency))
-        for writer in lane.writers:
-            writer.put(drawn)
-        self._frames += 1
+        lane.deliver(drawn)
 
     def _draw(self, result: Result, fps: float, latency: float) -> Image:
         if self._overlay is None:
@@ -293,8 +224,3 @@ class Run:
         picture = self._overlay.draw(result.frame.image, result.classmap, caption)
         self._timings.add("overlay", time.perf_counter() - begin)
         return picture
-
-
-def _count(drops: dict[str, int], place: str, number: int) -> None:
-    if number:
-        drops[place] = drops.get(place, 0) + number

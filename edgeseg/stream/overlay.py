@@ -35,7 +35,7 @@ class Overlay:
         if self._plain is not None:
             plain = cv2.resize((classmap == self._plain).view(np.uint8), (width, height), None, 0, 0, cv2.INTER_NEAREST)
             cv2.copyTo(image, plain, out)
-        counts = cv2.calcHist([classmap], [0], None, [256], [0, 256])[: len(self.names)]
+        counts = cv2.calcHist([classmap], [0], None, [256], [0, 256]).reshape(-1)[: len(self.names)]
         present = np.flatnonzero(counts > SHARE * classmap.size)
         entries = tuple((self.names[i], self.palette[i]) for i in present if i != self._plain)
         scale = max(0.35, min(height, width) / 1000)

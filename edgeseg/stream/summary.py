@@ -37,7 +37,8 @@ class Summary:
     """A run, or how it stands. `stages` and `latency_ms` in milliseconds.
 
     `latency_ms` is the model's path (resize + infer + mask); `stages["age"]` is capture to the end of the sink.
-    `drops` counts frames per place that lost them; `result` says how the run ended, `error` what broke it.
+    `drops` counts frames per place that lost them; `streams` tells each stream's state (see Lane.state); `result`
+    says how the run ended, `error` what broke it.
     """
 
     frames: int = 0
@@ -46,6 +47,7 @@ class Summary:
     latency_ms: dict[str, float] | None = None
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
     drops: dict[str, int] = field(default_factory=dict)
+    streams: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     result: str = "running"
     error: BaseException | None = None
@@ -63,6 +65,7 @@ class Summary:
             "latency_ms": self.latency_ms,
             "stages": self.stages,
             "drops": self.drops,
+            "streams": self.streams,
             "warnings": self.warnings,
             "result": self.result,
             "error": what,

@@ -43,8 +43,13 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="edgeseg-writer", daemon=True)
 
     @property
+    def name(self) -> str:
+        return self.sink.name or type(self.sink).__name__
+
+    @property
     def dropped(self) -> int:
-        return self._inbox.dropped
+        """Results that this sink did not get or could not keep."""
+        return self._inbox.dropped + self.sink.lost
 
     def start(self) -> None:
         self._thread.start()

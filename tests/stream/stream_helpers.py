@@ -82,3 +82,22 @@ def read_back(path: Path) -> list:
     while (got := capture.read())[0]:
         frames.append(got[1])
     return frames
+
+
+def bundle(path: Path) -> Path:
+    """A real OpenVINO bundle of the same model: one 4x4-stride convolution, nearest colour wins."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    from edgeseg.bundle import seal
+
+    frame = op.parameter([1, SPEC.height, SPEC.width, 3], np.uint8, name="frame")
+    x = op.transpose(op.convert(frame, "f32"), np.array([0, 3, 1, 2]))
+    kernel = (2 * COLOURS.astype(np.float32))[:, :, None, None].repeat(4, 2).repeat(4, 3) / 16  # 2 c.x - c.c
+    x = op.convolution(x, kernel, strides=[4, 4], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1])
+    x = op.add(x, -(COLOURS.astype(np.float32) ** 2).sum(1)[None, :, None, None])
+    path.mkdir()
+    ov.save_model(ov.Model([x], [frame], "colours"), path / "model.xml", compress_to_fp16=False)
+    what = {"target": "openvino-cpu", "backend": "openvino", "precision": "fp32", "upsample": "half_pixel"}
+    seal(path, {"spec": SPEC.to_dict(), **what})
+    return path

@@ -169,7 +169,7 @@ def test_stop_with_a_sink_that_takes_nothing(tmp_path, monkeypatch):
     summary = loop.run(segmenter(), source, [Keep(gate=gate)], stop=stop)
     gate.set()
     assert time.monotonic() - begin < 3
-    assert any("sink Keep did not finish" in w for w in summary.warnings)
+    assert any("Sink Keep did not finish" in w for w in summary.warnings)
 
 
 def test_streams_take_turns_and_one_that_breaks_stops_no_other():

@@ -13,6 +13,7 @@ from stream_helpers import clip, picture
 from edgeseg.errors import EdgesegError, FileError, OptionError, StreamError
 from edgeseg.stream import sources
 from edgeseg.stream.sources import EndOfStream
+from edgeseg.stream.uri import redact
 
 
 def everything(source) -> list:
@@ -133,7 +134,10 @@ def test_a_frame_size_over_the_limit(tmp_path):
         ("synthetic://street?size=big", r"Option size='big' .* not usable\.\nExpected WIDTHxHEIGHT"),
         ("synthetic://street?night=2", r"Expected a number from 0 to 1"),
         ("synthetic://street?frames=1.5", r"Expected a whole number from 1"),
-        ("/dev/video97", r"Camera /dev/video97 does not exist\.\nPlug it in"),
+        ("rtsp://u:pw@cam/live#transprt=udp", r"rtsp://\*\*\*@cam/live.* 'transprt'\.\nDid you mean 'transport'"),
+        ("http://cam/live#transport=udp", r"Option transport .* is for rtsp:// only"),
+        ("csi://left", r"csi://left names no sensor"),
+        ("csi://0", r"csi:// needs GStreamer"),
         ("/dev/null", r"/dev/null is no camera"),
         ("nowhere/", r"Image folder nowhere does not exist"),
         ("nowhere/*.png", r"No images match nowhere/\*\.png"),
@@ -144,6 +148,27 @@ def test_a_frame_size_over_the_limit(tmp_path):
 def test_bad_uris(uri, message):
     with pytest.raises(EdgesegError, match=message):
         sources.open(uri)
+
+
+def test_a_camera_is_looked_for_when_it_is_read_so_that_it_may_be_absent_at_the_start():
+    source = sources.open("/dev/video97")
+    with pytest.raises(FileError, match=r"Camera /dev/video97 does not exist\.\nPlug it in"):
+        source.read(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://admin:p@ss/w0rd@cam:554/live", "rtsp://***@cam:554/live"),
+        ("rtsp://cam/live?user=admin&password=x&channel=1", "rtsp://cam/live?user=***&password=***&channel=1"),
+        ("http://cam/a?api_key=abc#timeout=5", "http://cam/a?api_key=***#timeout=5"),
+        ("cannot open rtsp://a:b@cam/x: refused", "cannot open rtsp://***@cam/x: refused"),
+        ("synthetic://street?seed=7", "synthetic://street?seed=7"),
+        ("clips/day@night.mp4", "clips/day@night.mp4"),
+    ],
+)
+def test_credentials_are_never_shown(text, shown):
+    assert redact(text) == shown
 
 
 def test_an_image_that_breaks_off_later_ends_the_source_with_its_name(tmp_path):

@@ -4,6 +4,7 @@ A sink module has
     FORMS: str                      how its URIs look, for messages and help
     claims(uri) -> bool             whether this URI is its own
     open(uri, info) -> Sink         raises OptionError or FileError before anything runs: it proves it can write
+    SHARED = True                   only where several streams may open the same URI
 """
 
 from __future__ import annotations
@@ -27,18 +28,27 @@ SPARE_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Info:
-    """What a sink may know about the stream it belongs to. `fps` is None where nobody knows."""
+    """What a sink may know about the stream it belongs to.
+
+    `fps` is None where nobody knows; `part` counts how often the sink was opened again after it failed.
+    """
 
     spec: Spec
     fps: float | None = None
     live: bool = False
     name: str = ""
+    part: int = 0
 
 
 class Sink(ABC):
-    """A context manager that takes results in order. `wants_picture`: the frame with its overlay comes along."""
+    """A context manager that takes results in order.
+
+    `wants_picture`: the frame with its overlay comes along. `lost` counts results it could not keep.
+    """
 
     wants_picture = False
+    name = ""
+    lost = 0
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -62,13 +72,19 @@ def modules() -> list[ModuleType]:
 
 
 def open(text: str, info: Info) -> Sink:
-    """The sink for a URI; OptionError if none claims it."""
+    module, uri = find(text)
+    sink: Sink = module.open(uri, info)
+    sink.name = str(uri)
+    return sink
+
+
+def find(text: str) -> tuple[ModuleType, Uri]:
+    """The module that claims `text`; OptionError if none does."""
     uri = Uri.parse(text)
     found = modules()
     for module in found:
         if module.claims(uri):
-            sink: Sink = module.open(uri, info)
-            return sink
+            return module, uri
     forms = [form for m in found for form in m.FORMS.split(", ")]
     if not uri.scheme:
         raise OptionError(f"Cannot tell what to write to {uri}.", f"Known forms: {', '.join(sorted(forms))}.")

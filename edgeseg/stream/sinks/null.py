@@ -8,6 +8,7 @@ from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Uri, flag
 
 FORMS = "null://"
+SHARED = True
 
 
 def claims(uri: Uri) -> bool:

@@ -29,7 +29,10 @@ def claims(uri: Uri) -> bool:
 
 def open(uri: Uri, info: Info) -> Sink:
     path, options = uri.split({"fps": number(0.1, 1000)})
-    return VideoFile(Path(path), options.get("fps") or info.fps or 25.0, info.live)
+    target = Path(path)
+    if info.part:  # the parts before it are finished files
+        target = target.with_stem(f"{target.stem}-{info.part + 1}")
+    return VideoFile(target, options.get("fps") or info.fps or 25.0, info.live)
 
 
 class VideoFile(Sink):

@@ -4,6 +4,8 @@ A source module has
     FORMS: str                      how its URIs look, for messages and help
     claims(uri) -> bool             whether this URI is its own
     open(uri) -> Source             raises OptionError or FileError before any frame is read
+    CAMERA = True                   only for cameras: they come and go, so open() checks the options and the first
+                                    read() connects; supervise.Supervised reconnects them
 """
 
 from __future__ import annotations
@@ -25,18 +27,27 @@ class EndOfStream(Exception):
 
 
 class Source(ABC):
-    """Frames, one after another. `count` and `fps` are None where nobody knows; `warnings` go into the summary."""
+    """Frames, one after another. `count` and `fps` are None where nobody knows; `warnings` go into the summary.
 
+    `dropped` counts frames that were replaced by newer ones inside the source, `damaged` those that did not decode.
+    """
+
+    name = ""
     live = False
     count: int | None = None
     fps: float | None = None
+    dropped = 0
+    damaged = 0
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
     @abstractmethod
     def read(self, timeout: float) -> Frame | None:
-        """The next frame; None if none comes within `timeout` seconds. Raises EndOfStream, or StreamError if broken."""
+        """The next frame; None if none comes within `timeout` seconds. Raises EndOfStream, or StreamError if broken.
+
+        A source whose driver can only block may take as long as its own time-out; Supervised copes with that.
+        """
 
     def close(self) -> None:  # noqa: B027 -- most sources hold nothing
         """Give back what the source holds. Safe to call twice."""
@@ -46,6 +57,10 @@ class Source(ABC):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class Refused(StreamError):
+    """The camera answers and says no (wrong credentials): trying again soon would not help."""
 
 
 def modules() -> list[ModuleType]:
@@ -63,9 +78,14 @@ def find(text: str) -> tuple[ModuleType, Uri]:
     raise OptionError(f"Unknown kind of source {uri.scheme + '://'!r}.", did_you_mean(uri.scheme, schemes))
 
 
+def is_camera(text: str) -> bool:
+    return getattr(find(text)[0], "CAMERA", False)
+
+
 def open(text: str) -> Source:
     module, uri = find(text)
     source: Source = module.open(uri)
+    source.name = str(uri)
     return source
 
 

@@ -1,0 +1,76 @@
+"""From Settings to a Run: open everything that can fail before the first frame, and wrap what has to heal."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from edgeseg.segmenter import Segmenter
+from edgeseg.stream import sinks, sources
+from edgeseg.stream.config import Settings, StreamSettings
+from edgeseg.stream.healing import Healing
+from edgeseg.stream.lane import Stream
+from edgeseg.stream.loop import Run
+from edgeseg.stream.sinks import Sink
+from edgeseg.stream.sources import Source
+from edgeseg.stream.supervise import Supervised, Transition
+
+CLOSE_SECONDS = 5.0
+OnChange = Callable[[str, Transition], None]
+
+
+@contextmanager
+def opened(settings: Settings, stop: threading.Event | None = None, on_change: OnChange | None = None) -> Iterator[Run]:
+    """A Run that is ready to go(). `on_change(stream name, transition)` hears of every change of a camera's state."""
+    with ExitStack() as opening:
+        found = [opening.enter_context(_source(s, settings, on_change)) for s in settings.streams]
+        mode = settings.mode or ("latency" if any(source.live for source in found) else "throughput")
+        segmenter = Segmenter.open(settings.bundle, mode)
+        opening.callback(_close_within, segmenter, CLOSE_SECONDS)
+        streams = [
+            Stream(
+                source, [opening.enter_context(_sink(uri, s, source, segmenter, settings)) for uri in s.sinks], s.name
+            )
+            for s, source in zip(settings.streams, found)
+        ]
+        run = Run(
+            segmenter,
+            streams,
+            max_frames=settings.max_frames,
+            overlay=settings.overlay,
+            queue_depth=settings.queue,
+            stop=stop,
+            watchdog=settings.watchdog,
+        )
+        opening.pop_all()  # from here the run closes its sources and sinks, each in the thread that uses it
+    try:
+        yield run
+    finally:
+        _close_within(segmenter, CLOSE_SECONDS)
+
+
+def _source(stream: StreamSettings, settings: Settings, on_change: OnChange | None) -> Source:
+    source = sources.open(stream.source)
+    if not (settings.heal and sources.is_camera(stream.source)):
+        return source
+    told = (lambda change: on_change(stream.name or source.name, change)) if on_change else None
+    supervised = Supervised(lambda: sources.open(stream.source), source.name, settings.policy, told)
+    source.close()
+    return supervised
+
+
+def _sink(uri: str, stream: StreamSettings, source: Source, segmenter: Segmenter, settings: Settings) -> Sink:
+    info = sinks.Info(segmenter.spec, source.fps, source.live, stream.name)
+    sink = sinks.open(uri, info)
+    if not (settings.heal and sources.is_camera(stream.source)):
+        return sink
+    return Healing(sink, lambda part: sinks.open(uri, dataclasses.replace(info, part=part)))
+
+
+def _close_within(segmenter: Segmenter, seconds: float) -> None:
+    """Close, but do not wait for ever for an accelerator that hangs."""
+    thread = threading.Thread(target=segmenter.close, name="edgeseg-close", daemon=True)
+    thread.start()
+    thread.join(seconds)

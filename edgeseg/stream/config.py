@@ -1,0 +1,145 @@
+"""Settings of a run: what the command line's options and `--config stream.toml` say, checked before anything opens.
+
+bundle = "models/street"            # relative to the file
+mode = "latency"                    # or "throughput"; by default as the sources need
+metrics = "127.0.0.1:9108"
+stall = 5                           # see supervise.Policy for this and the other seconds
+
+[[stream]]
+name = "front"
+source = "rtsp://user:password@camera/live"
+sinks = ["front.jsonl", "mjpeg://127.0.0.1:8090"]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeseg.errors import FileError, OptionError, require_file, unknown
+from edgeseg.stream import sinks
+from edgeseg.stream.supervise import Policy
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MODES = ("latency", "throughput")
+POLICY_KEYS = tuple(f.name for f in dataclasses.fields(Policy))
+STREAM_KEYS = ("name", "source", "sinks")
+TYPES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list of texts"}
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    source: str
+    sinks: tuple[str, ...] = ("null://",)
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`queue` None: the newest frame of a camera. `heal`: reconnect cameras, reopen their sinks. Times in seconds."""
+
+    bundle: Path
+    streams: tuple[StreamSettings, ...]
+    mode: str | None = None
+    overlay: bool = True
+    max_frames: int | None = None
+    queue: int | None = None
+    heal: bool = True
+    watchdog: float = 30.0
+    metrics: str | None = None
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in MODES:
+            raise unknown("mode", self.mode, MODES)
+        for key, least in (("queue", 1), ("max_frames", 1), ("watchdog", 0.1)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise OptionError(f"{key} is {value}.", f"Expected at least {least}.")
+        if not self.streams:
+            raise OptionError("No source is named.", "Give --source URI, or a [[stream]] table in --config FILE.")
+        _check_names(self.streams)
+
+
+def from_options(sources: Sequence[str], outputs: Sequence[str]) -> tuple[StreamSettings, ...]:
+    """Streams of repeated --source [NAME=]URI and --sink URI; `{name}` in a sink stands for the stream's name."""
+    streams = []
+    for i, text in enumerate(sources, start=1):
+        named = re.fullmatch(r"([A-Za-z][\w-]*)=(.+)", text) if not Path(text).exists() else None
+        name = named[1] if named else f"stream{i}" if len(sources) > 1 else ""
+        expanded = tuple(uri.replace("{name}", name) for uri in outputs or ("null://",))
+        streams.append(StreamSettings(named[2] if named else text, expanded, name))
+    return tuple(streams)
+
+
+def load(path: Path, **given: Any) -> Settings:
+    """Settings of a TOML file; what is `given` (and not None) replaces what the file says."""
+    try:
+        data = tomllib.loads(require_file(path, "Config").read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"Config {path} is not valid TOML: {error}.", "Texts need quotes, for example.") from error
+    names = {f.name for f in dataclasses.fields(Settings)} - {"streams", "policy"}
+    known = {*names, *POLICY_KEYS, "stream"}
+    for key in data:
+        if key not in known:
+            raise unknown(f"key of {path}", key, known)
+    types: dict[str, type] = {"bundle": str, "mode": str, "metrics": str, "overlay": bool, "heal": bool}
+    types |= {"max_frames": int, "queue": int, "watchdog": float, **dict.fromkeys(POLICY_KEYS, float)}
+    values = {key: _typed(path, key, value, types[key]) for key, value in data.items() if key != "stream"}
+    if "bundle" in values:
+        values["bundle"] = path.parent / values["bundle"]
+    values["policy"] = Policy(**{key: values.pop(key) for key in POLICY_KEYS if key in values})
+    values["streams"] = _streams(path, data.get("stream", []))
+    values.update({key: value for key, value in given.items() if value not in (None, ())})
+    if "bundle" not in values:
+        raise OptionError(f"Config {path} names no bundle.", 'Add bundle = "FOLDER", or give it on the command line.')
+    return Settings(**values)
+
+
+def _streams(path: Path, tables: Any) -> tuple[StreamSettings, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise OptionError(f"{path}: stream is no list of tables.", "Start each stream with [[stream]].")
+    streams = []
+    for table in tables:
+        for key in table:
+            if key not in STREAM_KEYS:
+                raise unknown(f"key of [[stream]] in {path}", key, STREAM_KEYS)
+        source = _typed(path, "source", table.get("source"), str)
+        outputs = _typed(path, "sinks", table.get("sinks", ["null://"]), list)
+        name = _typed(path, "name", table.get("name", ""), str)
+        streams.append(StreamSettings(source, tuple(_typed(path, "sinks", uri, str) for uri in outputs), name))
+    if len(streams) > 1:
+        streams = [dataclasses.replace(s, name=s.name or f"stream{i}") for i, s in enumerate(streams, start=1)]
+    return tuple(streams)
+
+
+def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise OptionError(f"{path}: {key} is {value!r}.", f"Expected {TYPES[kind]}.")
+    if isinstance(value, float) and not value >= 0:  # nor NaN
+        raise OptionError(f"{path}: {key} is {value!r}.", "Expected a number from 0 up.")
+    return value
+
+
+def _check_names(streams: tuple[StreamSettings, ...]) -> None:
+    names = [stream.name for stream in streams]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise OptionError(f"Two streams are called {twice!r}.", "Give each a name of its own.")
+    seen: set[str] = set()
+    for uri in (uri for stream in streams for uri in stream.sinks):
+        module, parsed = sinks.find(uri)
+        if uri in seen and not getattr(module, "SHARED", False):
+            raise OptionError(f"Several streams would write to {parsed}.", "Put {name} into it: out-{name}.mp4")
+        seen.add(uri)

@@ -1,0 +1,149 @@
+"""`mjpeg://127.0.0.1:8090` shows the overlay in any browser: `/` a page, `/stream` the film, `/frame.jpg` one frame.
+
+Frames are encoded only while somebody looks; a slow viewer misses frames and holds up nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import cv2
+
+from edgeseg.data.images import Image
+from edgeseg.errors import OptionError
+from edgeseg.segmenter import Result
+from edgeseg.stream.sinks import Info, Sink
+from edgeseg.stream.uri import Uri, whole
+
+FORMS = "mjpeg://127.0.0.1:8090"
+MAX_VIEWERS = 8
+VIEWER_TIMEOUT = 5.0
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+PAGE = b"""<!doctype html><meta charset=utf-8><title>edgeseg</title>
+<style>body{margin:0;background:#111;display:grid;place-items:center;height:100vh}img{max-width:100%;max-height:100vh}</style>
+<img src=/stream alt="live segmentation">"""
+
+
+def claims(uri: Uri) -> bool:
+    return uri.scheme == "mjpeg"
+
+
+def open(uri: Uri, info: Info) -> Sink:
+    address, options = uri.split({"quality": whole(1, 100)})
+    host, _, port = address.rstrip("/").rpartition(":")
+    if not port.isdigit() or not int(port) < 65536:
+        raise OptionError(f"{uri} names no port.", "Expected mjpeg://127.0.0.1:8090")
+    return Mjpeg(host or "127.0.0.1", int(port), **options)
+
+
+class Mjpeg(Sink):
+    wants_picture = True
+
+    def __init__(self, host: str, port: int, quality: int = 80):
+        super().__init__()
+        self._quality = quality
+        self._picture: Image | None = None
+        self._number = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._encoding = threading.Lock()
+        self._jpeg: tuple[int, bytes] = (0, b"")
+        self.viewers = threading.Semaphore(MAX_VIEWERS)
+        try:
+            self._server = Server((host.strip("[]"), port), Viewer)
+        except (OSError, OverflowError) as error:
+            raise OptionError(
+                f"Cannot serve on {host}:{port}: {getattr(error, 'strerror', None) or error}.",
+                "Another program may use that port; choose another one.",
+            ) from error
+        if host not in LOOPBACK:
+            self.warnings.append(f"mjpeg://{host}:{port} can be seen by everyone who reaches this machine.")
+        self._server.sink = self
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="edgeseg-mjpeg", daemon=True).start()
+
+    def write(self, result: Result, picture: Image | None) -> None:
+        with self._changed:
+            self._picture, self._number = picture, self._number + 1
+            self._changed.notify_all()
+
+    def newest(self, after: int, timeout: float) -> tuple[int, bytes] | None:
+        """(number, JPEG) of a frame newer than `after`; None if the sink is closed or none comes in `timeout` s."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number > after or self._closed, timeout)
+            number, picture = self._number, self._picture
+            if self._closed or picture is None or number <= after:
+                return None
+        with self._encoding:  # viewers share one encoding of each frame
+            if self._jpeg[0] < number:
+                _, data = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, self._quality))
+                self._jpeg = (number, data.tobytes())
+            return self._jpeg
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    sink: Mjpeg
+
+    def handle_error(self, *_: Any) -> None:
+        """A viewer that goes away is no error."""
+
+
+class Viewer(BaseHTTPRequestHandler):
+    timeout = VIEWER_TIMEOUT
+    server: Server
+
+    def do_GET(self) -> None:
+        if self.path == "/":
+            self._send(200, "text/html", PAGE)
+        elif self.path == "/frame.jpg":
+            found = self.server.sink.newest(0, VIEWER_TIMEOUT)
+            self._send(200, "image/jpeg", found[1]) if found else self._send(503, "text/plain", b"no frame yet\n")
+        elif self.path != "/stream":
+            self._send(404, "text/plain", b"here are: / /stream /frame.jpg\n")
+        elif not self.server.sink.viewers.acquire(blocking=False):
+            self._send(503, "text/plain", b"too many viewers\n")
+        else:
+            try:
+                self._film()
+            finally:
+                self.server.sink.viewers.release()
+
+    def _film(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        seen = 0
+        while not self.server.sink.closed:
+            found = self.server.sink.newest(seen, 1.0)
+            if found:
+                seen, jpeg = found
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Not into the operator's terminal."""

@@ -1,0 +1,110 @@
+"""`webhook+http://host/path#every=30`: POST every n-th result as JSON (see jsonl.record). `#timeout=2` seconds each.
+
+A server that is slow or gone is counted and warned about; it never delays the run.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from typing import Any
+
+from edgeseg.data.images import Image
+from edgeseg.errors import OptionError
+from edgeseg.segmenter import Result
+from edgeseg.stream.channel import Channel, Closed
+from edgeseg.stream.sinks import Info, Sink
+from edgeseg.stream.sinks.jsonl import record
+from edgeseg.stream.uri import Uri, number, redact, whole
+
+FORMS = "webhook+http://HOST/PATH, webhook+https://HOST/PATH"
+SHARED = True
+SCHEMES = ("webhook+http", "webhook+https")
+DEPTH = 16
+
+
+def claims(uri: Uri) -> bool:
+    return uri.scheme in SCHEMES
+
+
+def open(uri: Uri, info: Info) -> Sink:
+    address, options = uri.split({"every": whole(1, 10**9), "timeout": number(0.1, 60)}, mark="#")
+    try:
+        parts = urllib.parse.urlsplit(f"{uri.scheme.removeprefix('webhook+')}://{address}")
+        _ = parts.port
+    except ValueError as error:
+        raise OptionError(f"{uri} is no address: {error}.", "Expected webhook+http://host:port/path") from error
+    if not parts.hostname:
+        raise OptionError(f"{uri} names no host.", "Expected webhook+http://host:port/path")
+    return Webhook(parts, info, **options)
+
+
+class Webhook(Sink):
+    def __init__(self, address: urllib.parse.SplitResult, info: Info, every: int = 30, timeout: float = 2.0):
+        super().__init__()
+        self.posted = 0
+        self.failed: Counter[str] = Counter()
+        self._info = info
+        self._every = every
+        self._timeout = timeout
+        self._seen = 0
+        self._name = redact(address.geturl())
+        self._url = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
+        self._headers = {"Content-Type": "application/json"}
+        if address.username is not None:
+            user, password = (urllib.parse.unquote(part or "") for part in (address.username, address.password))
+            self._headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        # Straight to the host: the environment's proxies are not for devices' own networks.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
+        self._posts: Channel[dict[str, Any]] = Channel(DEPTH, drop=True)
+        self._thread = threading.Thread(target=self._work, name="edgeseg-webhook", daemon=True)
+        self._thread.start()
+
+    def write(self, result: Result, picture: Image | None) -> None:
+        if self._seen % self._every == 0:
+            self._posts.put(record(result, self._info))
+        self._seen += 1
+
+    def _work(self) -> None:
+        while True:
+            try:
+                post = self._posts.get(None)
+            except Closed:
+                return
+            self._post(json.dumps(post).encode())
+
+    def _post(self, body: bytes) -> None:
+        request = urllib.request.Request(self._url, body, self._headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=self._timeout):
+                self.posted += 1
+        except urllib.error.HTTPError as error:
+            self.failed[f"HTTP {error.code}"] += 1
+        except Exception as error:  # a broken server can make http.client raise nearly anything
+            reason = getattr(error, "reason", error)
+            self.failed[getattr(reason, "strerror", None) or type(reason).__name__] += 1
+
+    def close(self) -> None:
+        self._posts.finish()
+        self._thread.join(2 * self._timeout)
+        failed = sum(self.failed.values())
+        lost = self._posts.dropped + (len(self._posts) if self._thread.is_alive() else 0)
+        if failed or lost:
+            why = ", ".join(f"{n}x {reason}" for reason, n in self.failed.most_common(3))
+            self.warnings.append(
+                f"{self._name}: {failed} of {failed + self.posted} posts failed ({why}), {lost} not sent."
+            )
+        self.failed.clear()
+        self._posts.abandon()
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is a failed post: the credentials are for the host that was named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
