@@ -70,6 +70,7 @@ class Settings:
     """How a net is trained: AdamW, a warm-up over `warmup` of all steps, then a cosine down to 0.
 
     `clip`: largest gradient norm, 0 = off. `ema`: decay of the weight average, 0 = off. `dice`: its weight in the loss.
+    `stride`: the loss of a step looks at every such pixel of every such row, from a random start.
     `scale`: smallest and largest random zoom. `jitter`: largest relative change of brightness, contrast, saturation.
     """
 
@@ -81,6 +82,7 @@ class Settings:
     clip: float = number(5.0, 0, 1e6)
     ema: float = number(0.0, 0, 0.99999)
     dice: float = number(0.0, 0, 10)
+    stride: int = number(2, 1, 8)
     scale: tuple[float, float] = number((0.75, 1.5), 0.1, 10)
     jitter: float = number(0.2, 0, 0.9)
     flip: bool = True

@@ -18,13 +18,15 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
     """1 - soft Dice coefficient (Milletari et al. 2016, without squares), mean over the classes in the batch."""
     valid = labels != IGNORE
-    truth = F.one_hot(labels.masked_fill(~valid, 0), logits.shape[1]).movedim(-1, 1) * valid[:, None]
-    share = logits.softmax(1) * valid[:, None]
-    overlap = (share * truth).sum((0, 2, 3))
-    size = share.sum((0, 2, 3)) + truth.sum((0, 2, 3))
-    present = truth.sum((0, 2, 3)) > 0
+    ids = labels.masked_fill(~valid, 0)
+    share = logits.softmax(1)
+    own = share.gather(1, ids[:, None])[:, 0] * valid
+    # Summed per class by index: a one-hot tensor would cost several times the whole net.
+    overlap = own.new_zeros(logits.shape[1]).index_add(0, ids.flatten(), own.flatten())
+    truth = torch.bincount(labels[valid], minlength=logits.shape[1])
+    size = (share * valid[:, None]).sum((0, 2, 3)) + truth
     scores = 1 - 2 * overlap / size.clamp(min=1e-6)
-    return (scores * present).sum() / present.sum().clamp(min=1)
+    return scores[truth > 0].sum() / (truth > 0).sum().clamp(min=1)
 
 
 def soft_targets(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -15,7 +15,7 @@ from edgeseg.recipe import Distil, NetConfig, Settings
 from edgeseg.training import checkpoint, loop, nets
 from edgeseg.training.loader import Frames, batches
 
-SETTINGS = Settings(epochs=4, batch=4, lr=2e-3, warmup=0.2)
+SETTINGS = Settings(epochs=4, batch=4, lr=2e-3, warmup=0.2, stride=1)
 
 
 def model(seed: int = 0) -> nn.Module:
