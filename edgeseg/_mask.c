@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define MAX_CLASSES 256
+#define MAX_SIDE (1 << 20) /* of the logits; no size below can overflow */
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FAST __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -158,7 +159,8 @@ static PyObject *class_map(PyObject *self, PyObject *args) {
         return NULL;
     job.height = (int)(y0.len / 4);
     job.width = (int)(x0.len / 4);
-    int sane = job.classes > 0 && job.classes <= MAX_CLASSES && job.h > 0 && job.w > 0 && wy.len == y0.len &&
+    int sane = job.classes > 0 && job.classes <= MAX_CLASSES && job.h > 0 && job.h <= MAX_SIDE && job.w > 0 &&
+               job.w <= MAX_SIDE && wy.len == y0.len &&
                wx.len == x0.len && out.len == (Py_ssize_t)job.height * job.width &&
                logits.len == (Py_ssize_t)4 * job.classes * job.h * job.w;
     job.logits = logits.buf;

@@ -19,6 +19,7 @@ from typing import Any
 
 from edgeseg.data.images import Image, read_image, read_mask
 from edgeseg.errors import BundleError, EdgesegError, FileError
+from edgeseg.mask import UPSAMPLES
 from edgeseg.spec import Spec
 
 FORMAT = 1
@@ -54,7 +55,10 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path, check: bool = True) -> Bundle:
-        """Read a bundle; BundleError when it is not one or (`check`) a file's digest differs from the manifest."""
+        """Read a bundle; BundleError when it is not one or (`check`) a file's digest differs from the manifest.
+
+        Raises OptionError where its Spec is not usable.
+        """
         if not path.is_dir():
             raise BundleError(f"Bundle {path} is not a folder.", "Give the folder that holds bundle.json.")
         if not (path / MANIFEST).is_file():
@@ -74,10 +78,14 @@ class Bundle:
             target, backend, precision, upsample = (
                 str(manifest[key]) for key in ("target", "backend", "precision", "upsample")
             )
-            files = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
+            if upsample not in UPSAMPLES:
+                raise ValueError(f"upsample {upsample!r}")
+            files = {name: str(entry["sha256"]) for name, entry in manifest["files"].items()}
+            if not all(type(entry["bytes"]) is int for entry in manifest["files"].values()):
+                raise ValueError("bytes of a file that are no number")
         except EdgesegError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BundleError(
                 f"{path / MANIFEST} cannot be read: {type(error).__name__} {error}.",
                 "Copy or compile the bundle again.",
@@ -89,20 +97,32 @@ class Bundle:
 
     def _check(self, name: str, digest: str | None) -> None:
         inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts or (self.path / name).is_symlink():
+        try:
+            there = (self.path / name).is_file()
+            escapes = (self.path / name).resolve() != self.path.resolve() / name  # through a link, to a folder too
+        except (OSError, ValueError, RuntimeError):
+            there, escapes = False, False  # a name that no file can have
+        if inside.is_absolute() or ".." in inside.parts or escapes:
             raise BundleError(f"Bundle {self.path} names a file outside itself: {name}.", "Do not use this bundle.")
-        if not (self.path / name).is_file():
-            raise BundleError(f"Bundle {self.path} lacks {name}.", "Copy or compile the bundle again.")
+        if not there:
+            raise BundleError(f"Bundle {self.path} lacks {name[:200]}.", "Copy or compile the bundle again.")
         if digest is not None and sha256(self.path / name) != digest:
             raise BundleError(
                 f"Bundle {self.path}: {name} differs from its digest.",
                 "The file was altered or damaged. Copy or compile the bundle again.",
             )
 
+    def file(self, name: str) -> Path:
+        """One of the bundle's own files; BundleError for a file whose digest the manifest does not hold."""
+        if name not in self.manifest["files"]:
+            raise BundleError(f"Bundle {self.path} has no digest of {name}.", "Copy or compile the bundle again.")
+        return self.path / name
+
     def golden(self) -> Iterator[tuple[Image, Image]]:
         """(frame, expected class map) pairs."""
-        for path in sorted((self.path / GOLDEN).glob("*.mask.png")):
-            yield read_image(path.with_name(path.name.replace(".mask", ""))), read_mask(path)
+        for name in sorted(self.manifest["files"]):
+            if name.startswith(f"{GOLDEN}/") and name.endswith(".mask.png"):
+                yield read_image(self.file(name.replace(".mask.png", ".png"))), read_mask(self.file(name))
 
 
 def sha256(path: Path) -> str:
@@ -127,10 +147,12 @@ def replacing(path: Path, marker: str) -> Iterator[Path]:
 
     An existing `path` is replaced only if it holds `marker` (we made it) or is empty.
     """
-    if path.exists() and not (path.is_dir() and ((path / marker).exists() or not any(path.iterdir()))):
-        raise FileError(f"{path} exists and holds something else.", "Choose another output folder, or remove it.")
+    path = path.resolve()  # "." has no name to put beside
     work = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if path.exists() and not (path.is_dir() and ((path / marker).exists() or not any(path.iterdir()))):
+            raise FileError(f"{path} exists and holds something else.", "Choose another output folder, or remove it.")
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed; in containers ids repeat
         work.mkdir(parents=True)
     except OSError as error:
         raise FileError(f"Cannot write {path}: {error.strerror}.", "Choose a folder you may write.") from error

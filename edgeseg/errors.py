@@ -55,8 +55,9 @@ class StreamError(EdgesegError):
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A hint that names the closest choice first, then all of them."""
     known = sorted(choices)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    start = f"Did you mean {close[0]!r}? " if close else ""
+    lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
+    start = f"Did you mean {lower[close[0]]!r}? " if close else ""
     return f"{start}Known: {', '.join(known)}."
 
 
@@ -66,7 +67,11 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> OptionError:
 
 def require_file(path: Path, what: str) -> Path:
     """`path` if it is a non-empty file; FileError otherwise."""
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise FileError(f"{what} {str(path)[:200]} cannot be read: {error.strerror}.", "Check the path.") from None
+    if not found:
         where = "is a folder" if path.is_dir() else "does not exist"
         raise FileError(f"{what} {path} {where}.", "Check the path.")
     if path.stat().st_size == 0:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeseg import mask
 from edgeseg.data.images import Image, resize
+from edgeseg.errors import BundleError
 from edgeseg.spec import Spec
 
 
@@ -72,6 +73,11 @@ class Segmenter:
 
         loaded = Bundle.load(Path(bundle))
         engine = backends.get(loaded.backend).open(loaded, mode, **options)
+        if engine.frame(0).shape != (loaded.spec.height, loaded.spec.width, 3):
+            raise BundleError(
+                f"Bundle {bundle} holds a model for frames of {engine.frame(0).shape}.",
+                f"Its Spec says {loaded.spec.width}x{loaded.spec.height}; compile it again.",
+            )
         return cls(loaded.spec, engine, loaded.upsample)
 
     def __enter__(self) -> Segmenter:
@@ -81,9 +87,11 @@ class Segmenter:
         self.close()
 
     def close(self) -> None:
-        while self._busy:
-            self.engine.wait(self._busy.popleft()[0])
-        self.engine.close()
+        try:
+            while self._busy:
+                self.engine.wait(self._busy.popleft()[0])
+        finally:
+            self.engine.close()
 
     @property
     def in_flight(self) -> int:

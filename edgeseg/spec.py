@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +37,14 @@ class Spec:
 
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
-            if not isinstance(value, int) or not 8 <= value <= 16384:
+            if type(value) is not int or not 8 <= value <= 16384:
                 raise OptionError(f"Spec: {name} is {value!r}.", "Expected whole pixels from 8 to 16384.")
         if not 2 <= len(self.classes) <= 255:
             raise OptionError(f"Spec: {len(self.classes)} classes.", "Expected 2 to 255 class names.")
+        if not all(isinstance(c, str) and c for c in self.classes) or len(set(self.classes)) != len(self.classes):
+            raise OptionError(f"Spec: classes {self.classes}.", "Expected class names that differ, none empty.")
+        if self.ignore_index is not None and (type(self.ignore_index) is not int or not 0 <= self.ignore_index <= 255):
+            raise OptionError(f"Spec: ignore_index is {self.ignore_index!r}.", "Expected an id from 0 to 255, or none.")
         if self.color not in COLORS:
             raise unknown("colour order", self.color, COLORS)
         if self.head not in HEADS:
@@ -48,7 +53,7 @@ class Spec:
             raise OptionError(
                 f"Spec: head 'threshold' with {len(self.classes)} classes.", "It has 2: background, object."
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+        if not (_three_numbers(self.mean) and _three_numbers(self.std) and all(s > 0 for s in self.std)):
             raise OptionError(
                 f"Spec: mean {self.mean}, std {self.std}.", "Expected three numbers each, std above 0, on a 0..1 scale."
             )
@@ -58,6 +63,8 @@ class Spec:
             raise OptionError(
                 f"Spec: {len(self.palette)} colours for {len(self.classes)} classes.", "Expected one each."
             )
+        if not all(0 <= v <= 255 for colour in self.palette for v in colour):
+            raise OptionError("Spec: a colour of the palette is out of range.", "Expected r, g, b from 0 to 255.")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -66,6 +73,10 @@ class Spec:
     def from_dict(cls, data: dict[str, Any]) -> Spec:
         """Raises OptionError for an unknown or missing key or a value of the wrong type."""
         names = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(data, dict):
+            raise OptionError(f"Spec is {data!r:.60}.", f"Expected a table with the keys: {', '.join(sorted(names))}.")
+        if isinstance(data.get("classes"), str):
+            raise OptionError(f"Spec: classes is {data['classes']!r}.", "Expected a list of class names.")
         for key in data:
             if key not in names:
                 raise unknown("Spec key", key, names)
@@ -77,8 +88,13 @@ class Spec:
             if "palette" in values:
                 values["palette"] = tuple((int(r), int(g), int(b)) for r, g, b in values["palette"])
             return cls(**values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise OptionError(f"Spec is not usable: {error}.", f"Its keys are: {', '.join(sorted(names))}.") from error
+
+
+def _three_numbers(values: tuple[Any, ...]) -> bool:
+    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
+    return len(values) == len(numbers) == 3
 
 
 def default_palette(count: int) -> tuple[Rgb, ...]:

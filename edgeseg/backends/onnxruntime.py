@@ -42,7 +42,7 @@ def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]
 
 def open(bundle: Bundle, mode: str, threads: int = 0) -> OnnxRuntimeEngine:
     """Load a bundle. `threads` 0 = all."""
-    return OnnxRuntimeEngine(bundle.path / "model.onnx", mode, threads)
+    return OnnxRuntimeEngine(bundle.file("model.onnx"), mode, threads)
 
 
 class OnnxRuntimeEngine:

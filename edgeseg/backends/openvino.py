@@ -38,7 +38,10 @@ def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]
 
 def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None) -> OpenVinoEngine:
     """Load a bundle. `threads` 0 = all; `cache`: a folder that makes the next start faster."""
-    return OpenVinoEngine(bundle.path / "model.xml", COMPUTE[bundle.precision], mode, threads, cache)
+    bundle.file("model.bin")
+    if bundle.precision not in COMPUTE:
+        raise BundleError(f"Bundle {bundle.path} has precision {bundle.precision!r}.", f"Known: {', '.join(COMPUTE)}.")
+    return OpenVinoEngine(bundle.file("model.xml"), COMPUTE[bundle.precision], mode, threads, cache)
 
 
 class OpenVinoEngine:

@@ -1,0 +1,103 @@
+"""What every test may ask for: a tiny network, a tiny dataset, bundles made of them once, and the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tiny
+from hypothesis import HealthCheck, settings
+
+from edgeseg.bundle import Bundle
+
+# The same examples every time; no deadlines on a machine that others share.
+settings.register_profile(
+    "edgeseg",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("edgeseg")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file of eight classes with its Spec inside."""
+    return tiny.network(tmp_path_factory.mktemp("network") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of the same classes: 12 + 2 + 4 frames of 96x64."""
+    from edgeseg.data.synthetic import write_dataset
+
+    root = tmp_path_factory.mktemp("data") / "street"
+    write_dataset(root, train=12, val=2, test=4, height=tiny.HEIGHT, width=tiny.WIDTH)
+    return root
+
+
+@pytest.fixture(scope="session")
+def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """bundle_of(target, precision): the tiny network's bundle, compiled on first use. Copy it before changing it."""
+    from edgeseg.compile import compile_model
+    from edgeseg.compression.calibration import Calibration
+    from edgeseg.target import Target
+
+    folder = tmp_path_factory.mktemp("bundles")
+    made: dict[tuple[str, str], Bundle] = {}
+
+    def get(target: str, precision: str) -> Path:
+        if (target, precision) not in made:
+            made[target, precision] = compile_model(
+                network,
+                folder / f"{target}-{precision}",
+                Target.load(target),
+                precision,
+                spec=tiny.SPEC,
+                frames=tiny.frames(4, seed=1),
+                calibration=Calibration.choose(street, 10) if precision == "int8" else None,
+            )
+        return made[target, precision].path
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_of: Callable[[str, str], Path]) -> Path:
+    """The OpenVINO bundle in fp32."""
+    return bundle_of("openvino-cpu", "fp32")
+
+
+@pytest.fixture
+def edgeseg(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """edgeseg("verb", "--option", ...): run the command line in this process, as `edgeseg.cli.main` does."""
+    from edgeseg.cli import main
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: object) -> Ran:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["edgeseg", *map(str, words)])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+        said = capsys.readouterr()
+        assert isinstance(code, int)
+        return Ran(code, said.out, said.err)
+
+    return run

@@ -1,0 +1,79 @@
+"""The Segmenter by itself: order, fullness, stage times, frames of any size, failures inside the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from edgeseg.data.images import resize
+from edgeseg.segmenter import Frame, Segmenter
+
+
+class Broken:
+    """An engine whose device is gone."""
+
+    slots = 2
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def frame(self, slot: int) -> np.ndarray:
+        return np.zeros((tiny.HEIGHT, tiny.WIDTH, 3), np.uint8)
+
+    def start(self, slot: int) -> None:
+        pass
+
+    def wait(self, slot: int) -> np.ndarray:
+        raise RuntimeError("the device is gone")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_result_carries_its_frame_and_the_seconds_of_each_stage(bundle: Path) -> None:
+    with Segmenter.open(bundle) as segmenter:
+        frame = Frame(tiny.frames(1)[0], 7, 12.5, "door")
+        segmenter.submit(frame)
+        assert (segmenter.in_flight, segmenter.full) == (1, True)
+        result = segmenter.collect()
+    assert result.frame is frame
+    assert set(result.times) == {"resize", "infer", "mask"}
+    assert all(0 < seconds < 60 for seconds in result.times.values())
+    assert (result.classmap.shape, result.classmap.dtype) == ((tiny.HEIGHT, tiny.WIDTH), np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (65, 97), (480, 640), (1, 1)])
+def test_frames_of_another_size_are_stretched_first(bundle: Path, height: int, width: int) -> None:
+    image = tiny.frames(1, 3, height, width)[0]
+    with Segmenter.open(bundle) as segmenter:
+        np.testing.assert_array_equal(
+            segmenter(image).classmap, segmenter(resize(image, tiny.HEIGHT, tiny.WIDTH)).classmap
+        )
+
+
+def test_a_view_of_a_larger_frame(bundle: Path) -> None:
+    image = tiny.frames(1, 3, 128, 192)[0]
+    with Segmenter.open(bundle) as segmenter:
+        part = image[10:100, 20:150]
+        np.testing.assert_array_equal(segmenter(part).classmap, segmenter(part.copy()).classmap)
+
+
+def test_a_failure_in_flight_frees_the_slot_and_still_closes_the_engine() -> None:
+    engine = Broken()
+    segmenter = Segmenter(tiny.SPEC, engine, "half_pixel")
+    image = tiny.frames(1)[0]
+    for _ in range(4):  # more often than there are slots
+        with pytest.raises(RuntimeError, match="the device is gone"):
+            segmenter(image)
+    assert segmenter.in_flight == 0
+    with pytest.raises(RuntimeError, match="the device is gone"), segmenter:
+        segmenter.submit(Frame(image))
+    assert engine.closed
+
+
+def test_an_option_the_engine_does_not_have(bundle: Path) -> None:
+    with pytest.raises(TypeError, match="thread"):
+        Segmenter.open(bundle, thread=2)
