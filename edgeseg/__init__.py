@@ -1,1 +1,56 @@
-"""edgeseg: image segmentation from labelled frames to a camera on an edge device."""
+"""edgeseg: image segmentation from labelled frames to a camera on an edge device, with a proof at every step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
+    from edgeseg.compile import compile_model
+    from edgeseg.data.dataset import Dataset
+    from edgeseg.data.synthetic import Street
+    from edgeseg.errors import EdgesegError
+    from edgeseg.evaluation.evaluate import evaluate
+    from edgeseg.recipe import Recipe
+    from edgeseg.segmenter import Frame, Result, Segmenter
+    from edgeseg.spec import Spec
+    from edgeseg.target import Target
+
+# Where each public name lives; imported on first use, so that `import edgeseg` costs nothing on a device.
+_HOMES = {
+    "Bundle": "bundle",
+    "Dataset": "data.dataset",
+    "EdgesegError": "errors",
+    "Frame": "segmenter",
+    "Recipe": "recipe",
+    "Result": "segmenter",
+    "Segmenter": "segmenter",
+    "Spec": "spec",
+    "Street": "data.synthetic",
+    "Target": "target",
+    "compile_model": "compile",
+    "evaluate": "evaluation.evaluate",
+}
+
+__all__ = [
+    "Bundle",
+    "Dataset",
+    "EdgesegError",
+    "Frame",
+    "Recipe",
+    "Result",
+    "Segmenter",
+    "Spec",
+    "Street",
+    "Target",
+    "compile_model",
+    "evaluate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgeseg' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"edgeseg.{_HOMES[name]}"), name)

@@ -1,0 +1,125 @@
+"""The stream against the network alone: python benchmarks/stream.py [--json FILE|-] [--rounds N]
+
+For each network, in one run, taking turns: our stream (720p frames in, class maps at 720p out), pure inference of the
+exported INT8 network, the naive way, and OpenVINO Model API. Ratios are medians over rounds of pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import peers
+
+from edgeseg import mask
+from edgeseg.bench.measure import fingerprint
+from edgeseg.compile import compile_model, spec_of
+from edgeseg.compression.calibration import Calibration
+from edgeseg.data.images import Image, write_image
+from edgeseg.data.synthetic import Street
+from edgeseg.evaluation.evaluate import fit
+from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.target import Target
+
+FRAMES = 60
+NETWORKS: dict[str, Callable[[], Path]] = {"street": networks.street, "mobilenetv3-fpn": networks.mobilenetv3_fpn}
+
+
+def measure(model: Path, frames: list[Image], rounds: int, work: Path) -> dict[str, Any]:
+    """Ratios and frames per second for one network."""
+    spec, _ = spec_of(model, {})
+    for i, frame in enumerate(frames[:32]):
+        write_image(work / "calibration" / f"{i:02}.png", frame)
+    calibration = Calibration.choose(work / "calibration", 32)
+    bundle = work / "bundle"
+    compile_model(model, bundle, Target.load("openvino-cpu"), "int8", spec=spec, frames=frames[:8], calibration=calibration)
+    exported = peers.exported_int8(model, spec, frames[:32], work / "exported.xml")
+    alone = peers.pure(exported)
+    with Segmenter.open(bundle, "throughput") as segmenter:
+        runs: dict[str, Callable[[], int]] = {
+            "pure": lambda: alone(len(frames)),
+            "stream": lambda: _count(_stream(segmenter, frames)),
+        }
+        others = {"naive": peers.naive(exported, spec), **peers.model_api(exported, spec, work)}
+        runs |= {name: lambda peer=peer: _count(peer(frames)) for name, peer in others.items()}  # type: ignore[misc]
+        rates = _interleaved(runs, rounds)
+        equality = _equality(segmenter, frames)
+    ratio = {name: statistics.median(s / o for s, o in zip(rates["stream"], row)) for name, row in rates.items()}
+    best = [value for name, value in ratio.items() if name.startswith("model api")]
+    return {
+        "fps": {name: statistics.median(row) for name, row in rates.items()},
+        "stream_over_pure": ratio["pure"],
+        "stream_over_model_api": min(best, default=None),
+        "stream_over_naive": ratio["naive"],
+        "mask_equality": equality,
+        "stride": [spec.height, spec.width],
+    }
+
+
+def _stream(segmenter: Segmenter, frames: list[Image]) -> Iterable[Image]:
+    for result in segmenter.stream(Frame(image, i) for i, image in enumerate(frames)):
+        yield fit(result.classmap, *result.frame.image.shape[:2])
+
+
+def _interleaved(runs: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+    """Frames per second of every run, `rounds` times in turn after one warm-up."""
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            count = run()
+            if turn:
+                rates[name].append(count / (time.perf_counter() - begin))
+    return rates
+
+
+def _equality(segmenter: Segmenter, frames: list[Image]) -> float:
+    """The share of pixels where the stream's class map equals a dense float32 upsample + argmax of the same logits."""
+    spec, engine = segmenter.spec, segmenter.engine
+    shares = []
+    for frame in islice(frames, 12):
+        found = segmenter(frame).classmap
+        slot = segmenter._free[-1]  # the one just used: its logits are still there
+        logits = np.array(engine.wait(slot))
+        shares.append((mask.dense(logits, spec.height, spec.width, segmenter.upsample) == found).mean())
+    return float(np.mean(shares))
+
+
+def _count(items: Iterable[Any]) -> int:
+    return sum(1 for _ in items)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", help="FILE or - for standard output")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    options = parser.parse_args()
+    street = Street(3, height=720, width=1280)
+    frames = [street.frame(t)[0] for t in range(FRAMES)]
+    results = {}
+    for name in options.networks:
+        with tempfile.TemporaryDirectory() as work:
+            results[name] = measure(NETWORKS[name](), frames, options.rounds, Path(work))
+        print(f"{name}: {json.dumps(results[name], indent=1)}", file=sys.stderr)
+    document = {"kind": "stream benchmark", "machine": fingerprint(), "frames": "1280x720", "networks": results}
+    for key in ("stream_over_pure", "stream_over_model_api", "mask_equality"):
+        document[key] = {name: row[key] for name, row in results.items()}
+    if options.json == "-":
+        print(json.dumps(document, indent=1))
+    elif options.json:
+        Path(options.json).write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
