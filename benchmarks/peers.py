@@ -63,9 +63,13 @@ def naive(exported: Path, spec: Spec) -> Peer:
         for frame in frames:
             logits = compiled(normalised(frame, spec))[0]
             small = logits[0].argmax(0).astype(np.uint8)
-            yield cv2.resize(small, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)  # type: ignore[misc]
+            yield _nearest(small, frame.shape)
 
     return run
+
+
+def _nearest(classmap: Any, shape: Any) -> Image:
+    return np.asarray(cv2.resize(classmap, shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def model_api(exported: Path, spec: Spec, out: Path) -> dict[str, Peer]:
@@ -79,7 +83,9 @@ def model_api(exported: Path, spec: Spec, out: Path) -> dict[str, Peer]:
         return {}
     core = ov.Core()
     inside = core.read_model(exported)
-    winner = ops.topk(inside.get_results()[0].input_value(0), ops.constant(1), 1, "max", "none", index_element_type="i32")
+    winner = ops.topk(
+        inside.get_results()[0].input_value(0), ops.constant(1), 1, "max", "none", index_element_type="i32"
+    )
     graph = ov.Model([ops.convert(winner.output(1), "u8")], inside.get_parameters())
     ov.save_model(graph, out / "argmax.xml")
     options = {
@@ -97,7 +103,9 @@ def model_api(exported: Path, spec: Spec, out: Path) -> dict[str, Peer]:
             model = SegmentationModel.create_model(str(file), "Segmentation", dict(options), device="CPU", **more)
             if file != exported:  # 0.4.7 cannot postprocess a class map; give it the shortest way there is
                 model.postprocess = lambda outputs, meta: cv2.resize(
-                    outputs[model.output_blob_name].squeeze(), meta["original_shape"][1::-1], interpolation=cv2.INTER_NEAREST
+                    outputs[model.output_blob_name].squeeze(),
+                    meta["original_shape"][1::-1],
+                    interpolation=cv2.INTER_NEAREST,
                 )
             return model
 

@@ -42,7 +42,9 @@ def measure(model: Path, frames: list[Image], rounds: int, work: Path) -> dict[s
         write_image(work / "calibration" / f"{i:02}.png", frame)
     calibration = Calibration.choose(work / "calibration", 32)
     bundle = work / "bundle"
-    compile_model(model, bundle, Target.load("openvino-cpu"), "int8", spec=spec, frames=frames[:8], calibration=calibration)
+    compile_model(
+        model, bundle, Target.load("openvino-cpu"), "int8", spec=spec, frames=frames[:8], calibration=calibration
+    )
     exported = peers.exported_int8(model, spec, frames[:32], work / "exported.xml")
     alone = peers.pure(exported)
     with Segmenter.open(bundle, "throughput") as segmenter:

@@ -7,6 +7,7 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ typedef struct {
     const int32_t *y0, *x0;  /* lower source index of every output row, column: ascending */
     const float *wy, *wx;    /* weight of the upper source */
     uint8_t *out;            /* [height, width] */
+    float *margin;           /* [height, width] or NULL: the best logit less the second best */
     int height, width;
     int stride;              /* floats between the classes of a row buffer */
     float *row[2];           /* [classes, stride]: the upper and the lower logits row of the current cells */
@@ -73,6 +75,22 @@ static int survivors(int classes, const float q[4][MAX_CLASSES], const uint8_t c
     return n;
 }
 
+/* The classes that can be first or second somewhere in the cell: a class stays between its smallest and largest corner,
+ * so the second best is nowhere below the second largest of the smallest corners. Returns how many. */
+static int contenders(int classes, const float q[4][MAX_CLASSES], int *kept) {
+    float first = -INFINITY, second = -INFINITY, top[MAX_CLASSES];
+    for (int k = 0; k < classes; k++) {
+        float low = fminf(fminf(q[0][k], q[1][k]), fminf(q[2][k], q[3][k]));
+        top[k] = fmaxf(fmaxf(q[0][k], q[1][k]), fmaxf(q[2][k], q[3][k]));
+        second = fmaxf(second, fminf(first, low));
+        first = fmaxf(first, low);
+    }
+    int n = 0;
+    for (int k = 0; k < classes; k++)
+        if (top[k] >= second) kept[n++] = k;
+    return n;
+}
+
 /* Interpolate the surviving classes of one cell over its output pixels. */
 FAST static void fill_cell(const Job *job, int c, int ya, int yb, const float q[4][MAX_CLASSES], int n, const int *kept) {
     int xa = job->first[c], xb = job->first[c + 1];
@@ -87,16 +105,20 @@ FAST static void fill_cell(const Job *job, int c, int ya, int yb, const float q[
         uint8_t *out = job->out + (size_t)y * job->width;
         for (int x = xa; x < xb; x++) {
             float wr = job->wx[x], wl = 1 - wr;
-            float best = left[0] * wl + right[0] * wr;
+            float best = left[0] * wl + right[0] * wr, second = -INFINITY;
             int won = kept[0];
             for (int i = 1; i < n; i++) {
                 float v = left[i] * wl + right[i] * wr;
                 if (v > best) {
+                    second = best;
                     best = v;
                     won = kept[i];
+                } else if (v > second) {
+                    second = v;
                 }
             }
             out[x] = (uint8_t)won;
+            if (job->margin) job->margin[(size_t)y * job->width + x] = best - second;
         }
     }
 }
@@ -111,7 +133,7 @@ static void fill_row(const Job *job, int r, int ya, int yb) {
     int kept[MAX_CLASSES];
     for (int c = 0; c < cells; c++) {
         int d = c + 1 < job->w ? c + 1 : c;
-        if (top[c] == top[d] && top[c] == low[c] && top[c] == low[d]) {
+        if (!job->margin && top[c] == top[d] && top[c] == low[c] && top[c] == low[d]) {
             int end = c; /* extend over the cells that agree on the same class */
             while (end + 1 < cells && top[end + 2] == top[c] && low[end + 2] == top[c]) end++;
             int xa = job->first[c], xb = job->first[end + 1];
@@ -128,7 +150,8 @@ static void fill_row(const Job *job, int r, int ya, int yb) {
             q[3][k] = l[d];
         }
         uint8_t corner[4] = {top[c], top[d], low[c], low[d]};
-        fill_cell(job, c, ya, yb, q, survivors(job->classes, q, corner, kept), kept);
+        int n = job->margin ? contenders(job->classes, q, kept) : survivors(job->classes, q, corner, kept);
+        fill_cell(job, c, ya, yb, q, n, kept);
     }
 }
 
@@ -152,23 +175,26 @@ static void run(Job *job, float *best) {
 }
 
 static PyObject *class_map(PyObject *self, PyObject *args) {
-    Py_buffer logits, y0, wy, x0, wx, out;
+    Py_buffer logits, y0, wy, x0, wx, out, margin;
     Job job = {0};
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*iiiy*y*y*y*w*", &logits, &job.classes, &job.h, &job.w, &y0, &wy, &x0, &wx, &out))
+    if (!PyArg_ParseTuple(args, "y*iiiy*y*y*y*w*z*", &logits, &job.classes, &job.h, &job.w, &y0, &wy, &x0, &wx, &out,
+                          &margin))
         return NULL;
     job.height = (int)(y0.len / 4);
     job.width = (int)(x0.len / 4);
     int sane = job.classes > 0 && job.classes <= MAX_CLASSES && job.h > 0 && job.h <= MAX_SIDE && job.w > 0 &&
                job.w <= MAX_SIDE && wy.len == y0.len &&
                wx.len == x0.len && out.len == (Py_ssize_t)job.height * job.width &&
-               logits.len == (Py_ssize_t)4 * job.classes * job.h * job.w;
+               logits.len == (Py_ssize_t)4 * job.classes * job.h * job.w &&
+               (!margin.buf || (margin.len == 4 * out.len && !margin.readonly));
     job.logits = logits.buf;
     job.y0 = y0.buf;
     job.wy = wy.buf;
     job.x0 = x0.buf;
     job.wx = wx.buf;
     job.out = out.buf;
+    job.margin = margin.buf;
     for (int y = 0; sane && y < job.height; y++)
         sane = job.y0[y] >= (y ? job.y0[y - 1] : 0) && job.y0[y] < job.h;
     for (int x = 0; sane && x < job.width; x++)
@@ -188,8 +214,8 @@ static PyObject *class_map(PyObject *self, PyObject *args) {
         Py_END_ALLOW_THREADS
         free(memory);
     }
-    Py_buffer *all[] = {&logits, &y0, &wy, &x0, &wx, &out};
-    for (int i = 0; i < 6; i++) PyBuffer_Release(all[i]);
+    Py_buffer *all[] = {&logits, &y0, &wy, &x0, &wx, &out, &margin};
+    for (int i = 0; i < 7; i++) PyBuffer_Release(all[i]);
     if (!sane) {
         PyErr_SetString(PyExc_ValueError, "class_map: sizes of logits, indices, weights and output do not fit");
         return NULL;
@@ -199,7 +225,7 @@ static PyObject *class_map(PyObject *self, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-    {"class_map", class_map, METH_VARARGS, "class_map(logits, classes, h, w, y0, wy, x0, wx, out)"},
+    {"class_map", class_map, METH_VARARGS, "class_map(logits, classes, h, w, y0, wy, x0, wx, out, margin or None)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -33,8 +33,22 @@ def class_map(logits: Logits, height: int, width: int, upsample: str) -> ClassMa
     classes, h, w = logits.shape
     out: ClassMap = np.empty((height, width), np.uint8)
     logits = np.ascontiguousarray(logits, np.float32)
-    _mask.class_map(logits, classes, h, w, *_axis(height, h, upsample), *_axis(width, w, upsample), out)
+    _mask.class_map(logits, classes, h, w, *_axis(height, h, upsample), *_axis(width, w, upsample), out, None)
     return out
+
+
+def class_map_margin(logits: Logits, height: int, width: int, upsample: str) -> tuple[ClassMap, NDArray[np.float32]]:
+    """class_map, and by how much each pixel's best logit beats the second best: [height, width] float32, >= 0."""
+    if _mask is None or upsample == "none":
+        full = _upsampled(logits, height, width, upsample)
+        second, first = np.partition(full, -2, axis=0)[-2:]
+        return np.asarray(full.argmax(0), np.uint8), np.asarray(first - second, np.float32)
+    classes, h, w = logits.shape
+    out: ClassMap = np.empty((height, width), np.uint8)
+    margin = np.empty((height, width), np.float32)
+    logits = np.ascontiguousarray(logits, np.float32)
+    _mask.class_map(logits, classes, h, w, *_axis(height, h, upsample), *_axis(width, w, upsample), out, margin)
+    return out, margin
 
 
 @lru_cache(maxsize=64)
@@ -54,14 +68,17 @@ def _axis(size: int, small: int, upsample: str) -> tuple[NDArray[np.int32], NDAr
 
 def dense(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
     """The plain way: upsample every logit, then argmax. The reference that class_map is tested against."""
+    return np.asarray(_upsampled(logits, height, width, upsample).argmax(0), np.uint8)
+
+
+def _upsampled(logits: Logits, height: int, width: int, upsample: str) -> Logits:
     _, h, w = logits.shape
-    if (h, w) == (height, width):
-        return np.asarray(logits.argmax(0), np.uint8)
+    if upsample == "none" or (h, w) == (height, width):
+        return logits
     y, wy = _axis(height, h, upsample)
     x, wx = _axis(width, w, upsample)
     rows = logits[:, y] * (1 - wy)[:, None] + logits[:, np.minimum(y + 1, h - 1)] * wy[:, None]
-    full = rows[:, :, x] * (1 - wx) + rows[:, :, np.minimum(x + 1, w - 1)] * wx
-    return np.asarray(full.argmax(0), np.uint8)
+    return np.asarray(rows[:, :, x] * (1 - wx) + rows[:, :, np.minimum(x + 1, w - 1)] * wx, np.float32)
 
 
 def sparse(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:

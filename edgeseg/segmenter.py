@@ -47,26 +47,29 @@ class Frame:
 class Result:
     """A frame, its class map ([spec.height, spec.width] uint8) and the seconds each stage took.
 
-    `times`: resize, infer (from start to finish, waiting behind other requests included), mask.
+    `times`: resize, infer (from start to finish, waiting behind other requests included), mask. `margin` (if the
+    Segmenter was asked for it): by how much each pixel's best logit beats the second, like classmap but float32.
     """
 
     frame: Frame
     classmap: Image
     times: dict[str, float]
+    margin: NDArray[np.float32] | None = None
 
 
 class Segmenter:
     """A Spec and an Engine: frames in, class maps out, in order, timed stage by stage."""
 
-    def __init__(self, spec: Spec, engine: Engine, upsample: str):
+    def __init__(self, spec: Spec, engine: Engine, upsample: str, margin: bool = False):
         self.spec = spec
         self.engine = engine
         self.upsample = upsample
+        self.margin = margin
         self._free = deque(range(engine.slots))
         self._busy: deque[tuple[int, Frame, float, float]] = deque()
 
     @classmethod
-    def open(cls, bundle: Path | str, mode: str = "latency", **options: Any) -> Segmenter:
+    def open(cls, bundle: Path | str, mode: str = "latency", margin: bool = False, **options: Any) -> Segmenter:
         """Open a bundle. `mode`: `latency` (one frame at a time, fastest answer) or `throughput` (several at once)."""
         from edgeseg import backends
         from edgeseg.bundle import Bundle
@@ -78,7 +81,7 @@ class Segmenter:
                 f"Bundle {bundle} holds a model for frames of {engine.frame(0).shape}.",
                 f"Its Spec says {loaded.spec.width}x{loaded.spec.height}; compile it again.",
             )
-        return cls(loaded.spec, engine, loaded.upsample)
+        return cls(loaded.spec, engine, loaded.upsample, margin)
 
     def __enter__(self) -> Segmenter:
         return self
@@ -118,11 +121,16 @@ class Segmenter:
         try:
             logits = self.engine.wait(slot)
             inferred = time.perf_counter()
-            classmap = mask.class_map(logits, self.spec.height, self.spec.width, self.upsample)
+            shape = (self.spec.height, self.spec.width, self.upsample)
+            classmap, margin = (
+                mask.class_map_margin(logits, *shape) if self.margin else (mask.class_map(logits, *shape), None)
+            )
         finally:
             self._free.append(slot)
         done = time.perf_counter()
-        return Result(frame, classmap, {"resize": resized, "infer": inferred - started, "mask": done - inferred})
+        return Result(
+            frame, classmap, {"resize": resized, "infer": inferred - started, "mask": done - inferred}, margin
+        )
 
     def __call__(self, image: Image) -> Result:
         """One frame, start to finish."""
