@@ -1,4 +1,4 @@
-"""run: a bundle on cameras, videos or folders."""
+"""run: a bundle on cameras, videos or folders. soak: the same through scripted faults."""
 
 from __future__ import annotations
 
@@ -73,6 +73,35 @@ def run(
     emit(summary.to_dict(), json_to)
     if summary.error:
         raise summary.error
+
+
+@app.command()
+def soak(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to run.")],
+    minutes: Annotated[
+        float, typer.Option(min=0.2, help="How long; a round of all faults takes about one minute.")
+    ] = 5.0,
+    seed: Annotated[int, typer.Option(help="Of the faults' lengths.")] = 0,
+    sabotage: Annotated[str | None, typer.Option(help="leak or hang: prove that the soak finds it.")] = None,
+    json_to: Annotated[str | None, JSON_OPTION] = None,
+) -> None:
+    """Run two loopback cameras through scripted faults; exit 1 if uptime, recovery, age or memory miss their goal."""
+    from edgeseg.stream import slo
+    from edgeseg.stream.soak import soak as run_soak
+
+    with progress_line() as progress:
+        report = run_soak(bundle, minutes, seed=seed, sabotage=sabotage, on_progress=progress)
+    drawn = table(
+        f"{report['frames']} frames in {report['minutes']:g} minutes", "fault", "times", "recovered p50 s", "p95 s"
+    )
+    for kind, found in report["faults"].items():
+        drawn.add_row(kind, str(found["times"]), str(found["p50"]), str(found["p95"]))
+    console.print(drawn)
+    for key in ("uptime", "age_ms", "memory_mib", "threads", "drops"):
+        console.print(f"{key}: " + ", ".join(f"{k} {v}" for k, v in report[key].items()), highlight=False)
+    emit(report, json_to)
+    if report["breaches"]:
+        raise slo.Breach("Objectives missed: " + "; ".join(report["breaches"]))
 
 
 def _settings(path: Path | None, given: dict[str, object], sinks_given: bool) -> config.Settings:
