@@ -1,0 +1,132 @@
+"""The pipeline on a tiny recipe: every stage real, skipped when nothing changed, continued after an interruption."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeseg import pipeline
+from edgeseg.bench.report import write
+from edgeseg.bundle import Bundle
+from edgeseg.recipe import Recipe
+
+pytest.importorskip("torch")
+
+RECIPE = """
+name = "tiny"
+[data]
+synthetic = { train = 10, val = 2, test = 4, seed = 5 }
+size = [64, 96]
+[teacher]
+width = 0.5
+epochs = 1
+[student]
+width = 0.25
+epochs = 1
+[prune]
+epochs = 1
+[quantise]
+frames = 8
+max_drop = 100.0
+[targets]
+compile = ["openvino-cpu:fp32", "openvino-cpu:int8", "onnxruntime-cpu:int8"]
+"""
+STAGES = ["render", "teacher", "student", "distilled", "pruned"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Figures of a second are enough here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "BENCH_SECONDS", 0.4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recipe and a finished run."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "recipe.toml").write_text(RECIPE)
+    pipeline.run(Recipe.load(folder / "recipe.toml"), folder / "run", lambda text: None)
+    return folder
+
+
+def again(folder: Path, recipe: str, tmp_path: Path) -> list[str]:
+    """Run a copy of a finished run with another recipe; the stages that had work to do."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    (tmp_path / "recipe.toml").write_text(recipe)
+    said: list[str] = []
+    pipeline.run(Recipe.load(tmp_path / "recipe.toml"), tmp_path / "run", said.append)
+    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
+    return [name for name in ledger if name in said]
+
+
+def test_every_stage_is_measured_and_every_target_has_a_bundle(finished: Path) -> None:
+    report = json.loads((finished / "run" / "report.json").read_text())
+    assert [row["stage"] for row in report["stages"]] == list(pipeline.ROLES)
+    assert report["stages"][3]["macs"] < report["stages"][2]["macs"]
+    for row in [*report["stages"], *report["bundles"]]:
+        assert 0 <= row["miou"] <= 1 and row["fps"] > 0 and row["bytes"] > 0
+    names = [row["name"] for row in report["bundles"]]
+    assert names == ["tiny-fp32", "tiny-int8", "tiny-onnxruntime-cpu-int8"]
+    for name in names:
+        manifest = Bundle.load(finished / "run" / "bundles" / name).manifest
+        assert manifest["recipe"]["name"] == "tiny"
+        assert manifest["metrics"]["split"] == "test"
+    assert all((finished / "run" / row["file"]).is_file() for row in report["pictures"])
+
+
+def test_a_second_run_has_nothing_to_do(finished: Path, tmp_path: Path) -> None:
+    assert again(finished, RECIPE, tmp_path) == []
+
+
+def test_a_change_reruns_only_what_depends_on_it(finished: Path, tmp_path: Path) -> None:
+    worked = again(finished, RECIPE.replace("[prune]", "[prune]\nmacs = 0.6"), tmp_path)
+    assert not {"render", "teacher", "student", "distilled", "measure teacher"} & set(worked)
+    assert {"pruned", "measure pruned", "compile tiny-int8"} <= set(worked)
+
+
+def test_a_damaged_output_is_made_again(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    target = tmp_path / "copy" / "run" / "bundles" / "tiny-int8" / "bundle.json"
+    target.write_text(target.read_text().replace("tiny-int8", "other"))
+    assert again(tmp_path / "copy", RECIPE, tmp_path / "new") == ["compile tiny-int8"]
+
+
+def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def work(name: str) -> dict[str, str]:
+        done.append(name)
+        if name == "broken":
+            raise KeyboardInterrupt
+        (tmp_path / "out").write_text("made")
+        return {"made": name}
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.Ledger(tmp_path, lambda text: None).stage("first", [1], [tmp_path / "out"], lambda: work("broken"))
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "last.pt").write_text("half way")
+    ledger = pipeline.Ledger(tmp_path, lambda text: None)
+    assert ledger.stage("first", [1], [tmp_path / "out"], lambda: work("good")) == {"made": "good"}
+    assert (tmp_path / "first" / "last.pt").exists(), "what the interrupted stage left must be there to continue from"
+    assert ledger.stage("first", [1], [tmp_path / "out"], lambda: work("never")) == {"made": "good"}
+    assert ledger.stage("first", [2], [tmp_path / "out"], lambda: work("changed")) == {"made": "changed"}
+    assert not (tmp_path / "first").exists(), "other inputs must not continue from the old folder"
+    assert done == ["broken", "good", "changed"]
+
+
+def test_publish_and_report(finished: Path, tmp_path: Path) -> None:
+    report = json.loads((finished / "run" / "report.json").read_text())
+    pipeline.publish(report, finished / "run", tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"tiny.onnx", "tiny-fp32", "tiny-int8", "card.md"}
+    Bundle.load(tmp_path / "tiny-int8")
+    card = (tmp_path / "card.md").read_text()
+    assert "10 training, 2 validation and 4 test frames" in card and "| distilled |" in card
+    write([(finished / "run" / "report.json", report)], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") == len(report["pictures"]) and "src='http" not in page

@@ -1,0 +1,41 @@
+"""The README's examples, run as written (```bash and ```python; ```console is for people)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+@pytest.mark.parametrize(("language", "code"), BLOCKS, ids=[f"{lang}{i}" for i, (lang, _) in enumerate(BLOCKS)])
+def test_readme_block_runs(language: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert links and all((ROOT / link).exists() for link in links if not link.startswith("http"))
+
+
+def test_every_make_target_named_in_the_readme_exists() -> None:
+    named = set(re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert named and named <= targets
+
+
+def test_the_public_names_are_the_ones_that_import() -> None:
+    import edgeseg
+
+    assert set(edgeseg._HOMES) == set(edgeseg.__all__)
+    assert all(getattr(edgeseg, name).__name__ == name for name in edgeseg.__all__)
