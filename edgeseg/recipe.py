@@ -101,8 +101,8 @@ class Role(Settings, NetConfig):
 class Distil:
     """`epochs` and `lr`: 0 takes the student's, so that both runs are comparable.
 
-    `weight`: share of the teacher's soft targets in the loss, the rest is the labels'. `channel`: weight of
-    channel-wise distillation.
+    `weight`: share of the teacher's soft targets in the cross-entropy, the rest is the labels'; dice stays as it is.
+    `channel`: weight of channel-wise distillation, added.
     """
 
     epochs: int = number(0, 0, 10_000)

@@ -89,16 +89,16 @@ class _Lessons:
         pick = self.sample()
         logits, labels = model(images)[pick].contiguous(), labels[pick]
         loss = losses.cross_entropy(logits, labels)
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted = self.teacher(images)[pick].contiguous()
+            weight, temperature = self.distil.weight, self.distil.temperature
+            soft = losses.soft_targets(logits, wanted, labels, temperature)
+            loss = (1 - weight) * loss + weight * soft
+            if self.distil.channel:
+                loss = loss + self.distil.channel * losses.channel_wise(logits, wanted, temperature)
         if self.settings.dice:
             loss = loss + self.settings.dice * losses.dice(logits, labels)
-        if self.teacher is None:
-            return loss
-        with torch.no_grad():
-            wanted = self.teacher(images)[pick].contiguous()
-        soft = losses.soft_targets(logits, wanted, labels, self.distil.temperature)
-        loss = (1 - self.distil.weight) * loss + self.distil.weight * soft
-        if self.distil.channel:
-            loss = loss + self.distil.channel * losses.channel_wise(logits, wanted, self.distil.temperature)
         return loss
 
 

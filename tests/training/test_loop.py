@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,12 +143,25 @@ def test_distillation_mixes_labels_and_teacher(weight: float) -> None:
     teacher, student = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
     image, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
     distil = Distil(weight=weight, temperature=3.0, channel=0.5)
-    got = loop._Lessons(SETTINGS, teacher, distil)(student, image, labels)
+    got = loop._Lessons(replace(SETTINGS, dice=2.0), teacher, distil)(student, image, labels)
     logits, wanted = student(image), teacher(image)
     expected = (1 - weight) * loop.losses.cross_entropy(logits, labels)
     expected = expected + weight * loop.losses.soft_targets(logits, wanted, labels, 3.0)
     expected = expected + 0.5 * loop.losses.channel_wise(logits, wanted, 3.0)
+    expected = expected + 2.0 * loop.losses.dice(logits, labels)
     torch.testing.assert_close(got, expected)
+
+
+def test_every_pixel_is_sampled_and_images_and_labels_alike() -> None:
+    lessons = loop._Lessons(replace(SETTINGS, stride=3), None, None)
+    seen = torch.zeros(7, 8)
+    where = torch.arange(56.0).reshape(7, 8)
+    torch.manual_seed(0)
+    for _ in range(100):
+        pick = lessons.sample()
+        seen[pick] += 1
+        assert where[None, None][pick].flatten().tolist() == where[None][pick].flatten().tolist()
+    assert seen.min() > 0
 
 
 def test_the_teacher_learns_nothing(root: Path, tmp_path: Path) -> None:
