@@ -135,7 +135,7 @@ def spec_of(model: Path, given: dict[str, Any]) -> tuple[Spec, list[str]]:
     if stored is not None:
         try:
             return Spec.from_dict({**json.loads(stored), **given}), []
-        except ValueError as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
     _, _, height, width = graph.image_input(loaded)
     spec = {"height": height or 512, "width": width or 512, **given}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -69,6 +70,8 @@ def _evaluate(
     has_graph = any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
     if has_graph or node.op_type in KEEP or not all(name in made or name in known for name in names):
         return None
+    if any(math.prod(shapes.get(name, [])) > LARGEST for name in node.output):
+        return None
     values = {name: made[name] if name in made else numpy_helper.to_array(known[name]) for name in names}
     graph = helper.make_graph(
         [node],
@@ -86,10 +89,6 @@ def _evaluate(
     return None if any(np.size(value) > LARGEST for value in found) else found
 
 
-def _described(name: str, value: Array) -> Any:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-
-
 def fold_batchnorm(model: ModelProto) -> None:
     """Fold BatchNormalization into the Conv before it: w' = w * g / sqrt(var + eps), b' = (b - mean) * ... + beta."""
     graph = model.graph
@@ -101,6 +100,8 @@ def fold_batchnorm(model: ModelProto) -> None:
         conv = convs.get(node.input[0])
         if conv is None or uses[node.input[0]] != 1 or conv.input[1] not in weights:
             continue
+        if any(a.name == "training_mode" and a.i for a in node.attribute):
+            continue
         if not all(name in weights for name in [*node.input[1:], *conv.input[2:]]):
             continue
         scale, beta, mean, var = (numpy_helper.to_array(weights[name]).astype(np.float64) for name in node.input[1:5])
@@ -109,13 +110,22 @@ def fold_batchnorm(model: ModelProto) -> None:
         b = numpy_helper.to_array(weights[conv.input[2]]) if len(conv.input) > 2 else np.zeros(len(w))
         gain = scale / np.sqrt(var + epsilon)
         tensors = (w * gain.reshape(-1, *[1] * (w.ndim - 1)), (b - mean) * gain + beta)
-        names = (f"{node.output[0]}_weight", f"{node.output[0]}_bias")
+        names = [fresh_name(model, f"{node.output[0]}_{part}") for part in ("weight", "bias")]
         graph.initializer.extend(numpy_helper.from_array(t.astype(w.dtype), n) for t, n in zip(tensors, names))
         inputs = [conv.input[0], *names]
         del conv.input[:]
         conv.input.extend(inputs)
         conv.output[0] = node.output[0]
         graph.node.remove(node)
+
+
+def fresh_name(model: ModelProto, wanted: str) -> str:
+    """`wanted`, with underscores behind it until no tensor is called so."""
+    graph = model.graph
+    taken = {i.name for i in (*graph.initializer, *graph.input)} | {name for n in graph.node for name in n.output}
+    while wanted in taken:
+        wanted += "_"
+    return wanted
 
 
 def drop_unused(model: ModelProto) -> None:
@@ -139,6 +149,13 @@ def static_shapes(model: ModelProto) -> dict[str, list[int]]:
     values = [*graph.value_info, *graph.output, *graph.input]
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values if _ranked(v)}
     return shapes | {i.name: list(i.dims) for i in graph.initializer}
+
+
+def element_types(model: ModelProto) -> dict[str, int]:
+    """The element type (TensorProto.FLOAT, ...) of every tensor that inference can tell."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output, *graph.input)}
+    return types | {i.name: i.data_type for i in graph.initializer}
 
 
 def _ranked(value: Any) -> bool:

@@ -8,22 +8,28 @@ Squeeze behind it) is recognised and cut off, because mask.class_map does that w
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgeseg.errors import FileError, OptionError, require_file
-from edgeseg.fold import drop_unused, fold, static_shapes
+from edgeseg.errors import EdgesegError, FileError, OptionError, require_file
+from edgeseg.fold import drop_unused, element_types, fold, fresh_name, static_shapes
 from edgeseg.spec import Spec
 
 MAX_BYTES = 2 << 30
 # Operators behind the last Resize, or behind the logits where there is none, that do not change which class wins.
 ORDER_KEEPING = {"Softmax", "LogSoftmax", "Identity", "Cast", "Squeeze"}
-OUR_NAMES = ("background", "both", "pre_float", "pre_nchw", "pre_order", "pre_rgb", "pre_Sub", "pre_Mul", "pre_cast")
+OUR_NAMES = (
+    *("frame", "pre_float", "pre_nchw", "pre_order", "pre_rgb", "pre_Sub", "pre_Sub_value", "pre_Mul", "pre_Mul_value"),
+    *("background", "one_logit", "logits"),
+)
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 MODES = {
     "half_pixel": "half_pixel",
     "pytorch_half_pixel": "half_pixel",
@@ -89,6 +95,8 @@ def simplify(model: ModelProto, height: int, width: int, output: str = "") -> Mo
     names = [o.name for o in model.graph.output]
     if output and output not in names:
         raise OptionError(f"The model has no output {output!r}.", f"Its outputs: {', '.join(names)}.")
+    if not names:
+        raise OptionError("The model has no output.", "Export it again.")
     keep = output or names[0]
     for value in [o for o in model.graph.output if o.name != keep]:
         model.graph.output.remove(value)
@@ -98,29 +106,40 @@ def simplify(model: ModelProto, height: int, width: int, output: str = "") -> Mo
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
-    try:
+    with understood():
         fold(model)
-    except onnx.shape_inference.InferenceError as error:
-        raise OptionError(
-            f"The model cannot be made static at {width}x{height}: {str(error)[:200]}.",
-            "Give the size it was made for: --size WIDTHxHEIGHT.",
-        ) from error
     return model
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """A graph from outside can break any step of the surgery: then it is OptionError, with the first line of why."""
+    try:
+        yield
+    except EdgesegError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise OptionError(
+            f"The model's graph is not understood: {reason}.",
+            "If it was made for another size, give that: --size WIDTHxHEIGHT. Else export it again.",
+        ) from error
 
 
 def deploy(model: ModelProto, spec: Spec, output: str = "") -> Deploy:
     """Any float segmentation network -> its deploy graph. OptionError where it is not one."""
     before = count(model)["BatchNormalization"]
     slim = simplify(model, spec.height, spec.width, output)
-    for taken in ("frame", "logits", *OUR_NAMES):
-        rename(slim, taken, f"inner_{taken}")
     notes: list[str] = []
-    upsample = cut_tail(slim, spec, notes)
-    prepend_preprocessing(slim, spec, notes)
-    slim.graph.name = "edgeseg"
-    del slim.metadata_props[:]
-    ready = onnx.shape_inference.infer_shapes(slim)
-    onnx.checker.check_model(ready)
+    with understood():
+        for taken in OUR_NAMES:
+            rename(slim, taken, fresh_name(slim, f"inner_{taken}"))
+        upsample = cut_tail(slim, spec, notes)
+        prepend_preprocessing(slim, spec, notes)
+        slim.graph.name = "edgeseg"
+        del slim.metadata_props[:]
+        ready = onnx.shape_inference.infer_shapes(slim)
+        onnx.checker.check_model(ready)
     return Deploy(ready, upsample, tuple(notes), before, count(ready)["BatchNormalization"])
 
 
@@ -128,13 +147,15 @@ def cut_tail(model: ModelProto, spec: Spec, notes: list[str]) -> str:
     """Cut what follows the last logits in place, name them `logits`, and return the convention of the cut Resize."""
     graph = model.graph
     made_by = {name: node for node in graph.node for name in node.output}
-    shapes = static_shapes(model)
+    shapes, types = static_shapes(model), element_types(model)
     tensor, cut, upsample = graph.output[0].name, [], ""
     removable = ORDER_KEEPING | ({"Sigmoid"} if spec.head == "threshold" else {"ArgMax"})
     while not upsample and (node := made_by.get(tensor)) is not None:
-        upsample = bilinear(node, shapes, spec)
-        over_classes = node.op_type != "ArgMax" or attribute(node, "axis", 0) in (1, -3)
-        if not upsample and not (node.op_type in removable and over_classes):
+        upsample = bilinear(node, shapes, spec, _constant(model, node, 2))
+        to_whole = node.op_type == "Cast" and attribute(node, "to", 0) not in FLOATS
+        rounds = to_whole and types.get(node.input[0]) in FLOATS
+        harmless = node.op_type in removable and over_classes(model, node, shapes) and not rounds
+        if not upsample and not harmless:
             break
         cut.append(f"Resize ({upsample})" if upsample else node.op_type)
         tensor = node.input[0]
@@ -142,8 +163,33 @@ def cut_tail(model: ModelProto, spec: Spec, notes: list[str]) -> str:
         notes.append(f"cut from the end: {', '.join(reversed(cut))}")
     # Probabilities of one class that were upsampled after their Sigmoid are compared with one half, logits with 0.
     maker = made_by.get(tensor)
+    while maker is not None and maker.op_type == "Cast":
+        maker = made_by.get(maker.input[0])
     border = 0.5 if maker is not None and maker.op_type == "Sigmoid" else 0.0
+    kind = types.get(tensor, TensorProto.FLOAT)
+    if kind not in (*FLOATS, TensorProto.UNDEFINED):
+        raise OptionError(
+            f"The model's output {tensor} is {TensorProto.DataType.Name(kind).lower()}.",
+            "Expected logits or probabilities as floats; export the model with its logits as output.",
+        )
     return finish(model, tensor, spec, shapes, upsample, border, notes)
+
+
+def over_classes(model: ModelProto, node: NodeProto, shapes: dict[str, list[int]]) -> bool:
+    """Whether a node that works along an axis does so over the classes (the third from the end); others always do."""
+    if node.op_type not in ("ArgMax", "Softmax", "LogSoftmax"):
+        return True
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    default = 0 if node.op_type == "ArgMax" else -1 if opset >= 13 else 1
+    axis, rank = attribute(node, "axis", default), len(shapes.get(node.input[0], []))
+    return bool(rank and axis % rank == rank - 3)
+
+
+def _constant(model: ModelProto, node: NodeProto, index: int) -> list[float]:
+    """The values of a node's constant input, or nothing."""
+    name = node.input[index] if len(node.input) > index else ""
+    found = next((i for i in model.graph.initializer if name and i.name == name), None)
+    return [] if found is None else [float(v) for v in numpy_helper.to_array(found).ravel()]
 
 
 def finish(
@@ -167,9 +213,12 @@ def finish(
         )
     if spec.head == "threshold":  # class 0 is what the one logit is compared with
         graph.initializer.append(numpy_helper.from_array(np.full([1, 1, *shape[2:]], border, np.float32), "background"))
-        graph.node.append(helper.make_node("Concat", ["background", tensor], ["both"], axis=1, name="with_background"))
-        tensor = "both"
-    graph.node.append(helper.make_node("Cast", [tensor], ["logits"], to=TensorProto.FLOAT, name="logits"))
+        graph.node.append(helper.make_node("Cast", [tensor], ["one_logit"], to=TensorProto.FLOAT, name="logits"))
+        graph.node.append(
+            helper.make_node("Concat", ["background", "one_logit"], ["logits"], axis=1, name="with_background")
+        )
+    else:
+        graph.node.append(helper.make_node("Cast", [tensor], ["logits"], to=TensorProto.FLOAT, name="logits"))
     del graph.output[:]
     classes = len(spec.classes)
     graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, classes, *shape[2:]]))
@@ -183,7 +232,7 @@ def finish(
     return upsample or "half_pixel"
 
 
-def bilinear(node: NodeProto, shapes: dict[str, list[int]], spec: Spec) -> str:
+def bilinear(node: NodeProto, shapes: dict[str, list[int]], spec: Spec, scales: list[float]) -> str:
     """The convention of a bilinear Resize of H and W up to the Spec's size, as mask.UPSAMPLES has it, else ""."""
     if node.op_type != "Resize" or attribute(node, "mode", b"nearest") != b"linear" or attribute(node, "antialias", 0):
         return ""
@@ -192,6 +241,8 @@ def bilinear(node: NodeProto, shapes: dict[str, list[int]], spec: Spec) -> str:
         return ""
     if before[2] > after[2] or before[3] > after[3]:
         return ""
+    if any(abs(size * scale - new) > 1e-3 for size, scale, new in zip(before, scales, after)):
+        return ""  # it samples at 1 / scale, which is not the ratio of its sizes
     return MODES.get(attribute(node, "coordinate_transformation_mode", b"half_pixel").decode(), "")
 
 
@@ -201,6 +252,11 @@ def prepend_preprocessing(model: ModelProto, spec: Spec, notes: list[str]) -> No
     old = image_input(model)
     name, layout = old[0], old[1]
     kind = next(i for i in graph.input if i.name == name).type.tensor_type.elem_type
+    if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        raise OptionError(
+            f"Input {name} is {TensorProto.DataType.Name(kind).lower()}.",
+            "Expected float32 or float16: a network whose preprocessing is not inside it yet.",
+        )
     mean, std = np.array(spec.mean, np.float32) * 255, np.array(spec.std, np.float32) * 255
     swap = spec.color == "RGB"
     if swap and layout == "NCHW" and swap_first_conv(model, name):
@@ -252,8 +308,9 @@ def half_weights(model: ModelProto) -> ModelProto:
         values = numpy_helper.to_array(weight)
         if values.dtype == np.float32 and values.size >= 16:
             small = np.clip(values, -65504, 65504).astype(np.float16)
-            casts.append(helper.make_node("Cast", [f"{weight.name}_half"], [weight.name], to=TensorProto.FLOAT))
-            weight.CopyFrom(numpy_helper.from_array(small, f"{weight.name}_half"))
+            stored = fresh_name(model, f"{weight.name}_half")
+            casts.append(helper.make_node("Cast", [stored], [weight.name], to=TensorProto.FLOAT))
+            weight.CopyFrom(numpy_helper.from_array(small, stored))
     for node in casts:
         model.graph.node.insert(0, node)
     return model
@@ -262,7 +319,7 @@ def half_weights(model: ModelProto) -> ModelProto:
 def rename(model: ModelProto, old: str, new: str) -> None:
     """Rename a tensor wherever it is named."""
     graph = model.graph
-    for node in graph.node:
+    for node in _all_nodes(graph):
         for field in (node.input, node.output):
             for i, name in enumerate(field):
                 if name == old:
@@ -270,6 +327,14 @@ def rename(model: ModelProto, old: str, new: str) -> None:
     for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         if value.name == old:
             value.name = new
+
+
+def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a graph and of the graphs inside them (If, Loop)."""
+    for node in graph.node:
+        yield node
+        for inner in (g for a in node.attribute for g in (a.g, *a.graphs)):
+            yield from _all_nodes(inner)
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
@@ -284,7 +349,8 @@ def count(model: ModelProto) -> Counter[str]:
 def output_channels(model: ModelProto, height: int, width: int) -> tuple[int, str]:
     """How many classes the first output has, and how that was seen: its channels, or those its ArgMax chose from."""
     slim = simplify(model, height, width)
-    shapes = static_shapes(slim)
+    with understood():
+        shapes = static_shapes(slim)
     tensor = slim.graph.output[0].name
     made_by = {name: node for node in slim.graph.node for name in node.output}
     how = "the output's channels"

@@ -131,9 +131,10 @@ def parent_says(model: Any, frame: np.ndarray, spec: Spec, output: str = "", lay
     )
     batch = batch if layout == "NHWC" else batch.transpose(0, 3, 1, 2)
     found = session.run([output] if output else None, {entry.name: np.ascontiguousarray(batch)})[0]
-    if found.ndim < 4 or (found.shape[1] == 1 and spec.head == "argmax"):
-        return found.squeeze().astype(np.uint8)
-    planes = [cv2.resize(p.astype(np.float32), (spec.width, spec.height)) for p in found[0]]
+    found = found.reshape(-1, *found.shape[-2:])
+    if spec.head == "argmax" and len(found) == 1:
+        return found[0].astype(np.uint8)
+    planes = [cv2.resize(p.astype(np.float32), (spec.width, spec.height)) for p in found]
     if spec.head == "threshold":
         border = 0.5 if found.min() >= 0 and found.max() <= 1 else 0
         return (planes[0] > border).astype(np.uint8)

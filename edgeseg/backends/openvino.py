@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data.images import Image
-from edgeseg.errors import BundleError, MissingPackage
+from edgeseg.errors import BundleError, EdgesegError, MissingPackage
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -31,8 +31,15 @@ def probe() -> str:
 def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
     """Write model.xml and model.bin from the deploy graph (for int8 already quantised: .xml or .onnx)."""
     ov = _openvino("Compiling for OpenVINO")
-    model = ov.Core().read_model(graph)
-    ov.save_model(model, out / "model.xml", compress_to_fp16=precision == "fp16")
+    try:
+        model = ov.Core().read_model(graph)
+        ov.save_model(model, out / "model.xml", compress_to_fp16=precision == "fp16")
+    except (RuntimeError, ValueError) as error:
+        reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1][:200]
+        raise EdgesegError(
+            f"OpenVINO cannot compile the network: {reason}.",
+            "It was made for another size (--size), or it has an operator that OpenVINO does not know.",
+        ) from error
     return ["model.xml", "model.bin"]
 
 

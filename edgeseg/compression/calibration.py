@@ -52,14 +52,18 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Read a manifest; FileError when it is not one, or a frame is missing or has changed."""
+        """Read a manifest; FileError when it is not one, names too few frames, or one is missing or has changed."""
         try:
             data = json.loads(require_file(path, "Calibration manifest").read_text())
             entries = [(path.parent / entry["file"], str(entry["sha256"])) for entry in data["frames"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FileError(
                 f"Calibration manifest {path} cannot be read: {error}.", "Make it again: edgeseg calibrate"
             ) from error
+        if len(entries) < MINIMUM:
+            raise FileError(
+                f"Calibration manifest {path} names {len(entries)} frames.", f"Expected at least {MINIMUM}."
+            )
         for frame, digest in entries:
             if hashlib.sha256(require_file(frame, "Calibration frame").read_bytes()).hexdigest() != digest:
                 raise FileError(f"Calibration frame {frame} has changed since {path} was made.", "Make it again.")

@@ -63,7 +63,7 @@ def qdq(graph: Path, frames: list[Any], out: Path) -> Path:
         activation_type=ort.QuantType.QUInt8,
         weight_type=ort.QuantType.QInt8,
         # The preprocessing and the float logits at the end stay float.
-        nodes_to_exclude=["pre_float", "pre_nchw", "pre_rgb", "pre_Sub", "pre_Mul", "logits"],
+        nodes_to_exclude=["pre_float", "pre_nchw", "pre_rgb", "pre_Sub", "pre_Mul", "logits", "with_background"],
         extra_options={"CalibMovingAverage": False},
     )
     return out / "quantised.onnx"

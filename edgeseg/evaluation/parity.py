@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeseg import mask
 from edgeseg.data.images import Image
-from edgeseg.errors import MissingPackage
+from edgeseg.errors import EdgesegError, MissingPackage
 from edgeseg.evaluation.metrics import agreement
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
@@ -31,7 +31,20 @@ def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") ->
     The parent runs in float32 as it came: normalised here in numpy, its own upsampling, argmax in numpy. This shares
     no code with the deploy graph, so it also proves the preprocessing that was moved inside.
     """
-    run, layout, name = _runner(model, output)
+    try:
+        run, layout, name = _runner(model, output)
+        return _run_all(run, layout, spec, frames), name
+    except EdgesegError:
+        raise
+    except Exception as error:  # the runtimes' exceptions share no public base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise EdgesegError(
+            f"The model {model} itself does not run at {spec.width}x{spec.height}: {reason}.",
+            "If it was made for another size, give that: --size WIDTHxHEIGHT. Else export it again.",
+        ) from error
+
+
+def _run_all(run: Run, layout: str, spec: Spec, frames: list[Image]) -> list[Image]:
     maps = []
     for frame in frames:
         pixels = frame[..., ::-1] if spec.color == "RGB" else frame
@@ -40,13 +53,13 @@ def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") ->
         ]
         out = run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if layout == "NCHW" else batch))
         maps.append(_class_map(out, spec))
-    return maps, name
+    return maps
 
 
 def _class_map(out: NDArray[Any], spec: Spec) -> Image:
-    if not np.issubdtype(out.dtype, np.floating):
-        return np.asarray(out.squeeze(), np.uint8)
-    logits = np.asarray(out, np.float32)[0]
+    logits = np.asarray(out, np.float32).reshape(-1, *out.shape[-2:])
+    if not np.issubdtype(out.dtype, np.floating) or (len(logits) == 1 and spec.head == "argmax"):
+        return np.asarray(logits[0], np.uint8)  # class ids already
     if spec.head == "threshold":
         border = 0.5 if logits.min() >= 0 and logits.max() <= 1 else 0.0  # probabilities or logits
         logits = np.concatenate([np.full_like(logits, border), logits])

@@ -127,6 +127,37 @@ def floats(*values: float) -> bytes:
     return struct.pack(f"{len(values)}f", *values)
 
 
+@given(cases())
+def test_margins_are_the_best_logit_less_the_second(case: tuple[np.ndarray, int, int, str]) -> None:
+    logits, height, width, _ = case
+    found, margin = mask.class_map_margin(*case)
+    np.testing.assert_array_equal(found, mask.dense(*case))
+    assert (margin >= 0).all() and margin.shape == (height, width)
+    full = dense_in_doubles(*case)
+    second, first = np.partition(full, -2, axis=0)[-2:]
+    np.testing.assert_allclose(margin, first - second, atol=1e-4 * max(1.0, float(np.abs(logits).max())))
+
+
+def dense_in_doubles(logits: np.ndarray, height: int, width: int, mode: str) -> np.ndarray:
+    """Every logit upsampled, pixel by pixel as the ONNX text has it."""
+
+    def positions(size: int, small: int) -> np.ndarray:
+        i = np.arange(size)
+        if mode == "align_corners":
+            return i * (small - 1) / max(size - 1, 1)
+        return np.clip(i * small / size if mode == "asymmetric" else (i + 0.5) * small / size - 0.5, 0, small - 1)
+
+    _, h, w = logits.shape
+    ys, xs = positions(height, h), positions(width, w)
+    y, x = np.floor(ys).astype(int), np.floor(xs).astype(int)
+    b, r = np.minimum(y + 1, h - 1), np.minimum(x + 1, w - 1)
+    v, u = (ys - y)[:, None], xs - x
+    wide = logits.astype(np.float64)
+    top = wide[:, y][:, :, x] * (1 - u) + wide[:, y][:, :, r] * u
+    low = wide[:, b][:, :, x] * (1 - u) + wide[:, b][:, :, r] * u
+    return np.asarray(top * (1 - v) + low * v)
+
+
 def call(**changes: Any) -> bytearray:
     """The kernel on 2 classes of 2 x 2, to 2 x 3 pixels, with some arguments replaced."""
     given = {
@@ -139,6 +170,7 @@ def call(**changes: Any) -> bytearray:
         "x0": ints(0, 0, 0),
         "wx": floats(0, 0.5, 1),
         "out": bytearray(6),
+        "margin": None,
     }
     given.update(changes)
     _mask.class_map(*given.values())
@@ -175,6 +207,9 @@ HUGE = 2**31 - 1
         {"wx": floats(0, 1, 0, 1)},
         {"out": bytearray(5)},
         {"out": bytearray(7)},
+        {"margin": bytearray(23)},
+        {"margin": bytearray(28)},
+        {"margin": bytes(24)},
         {"h": HUGE, "w": HUGE},
         {"logits": b"", "classes": 256, "h": 1 << 30, "w": 1 << 24},  # 2**64 bytes: overflows to none
         {"logits": b"", "classes": 64, "h": 1 << 30, "w": 1 << 26},
@@ -202,7 +237,7 @@ def test_any_bytes_are_either_right_or_refused(
     logits: bytes, sizes: tuple[int, int, int], axes: tuple[bytes, bytes, bytes, bytes], out: int
 ) -> None:
     try:
-        _mask.class_map(logits, *sizes, *axes, bytearray(out))
+        _mask.class_map(logits, *sizes, *axes, bytearray(out), bytearray(4 * out) if sizes[0] % 2 else None)
     except ValueError:
         return
     assert len(logits) == 4 * sizes[0] * sizes[1] * sizes[2]
