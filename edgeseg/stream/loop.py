@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from edgeseg.data.images import Image
-from edgeseg.errors import StreamError
+from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.segmenter import Frame, Result, Segmenter
 from edgeseg.stream.channel import Closed
 from edgeseg.stream.lane import TICK, Lane, Stream
@@ -24,6 +24,7 @@ from edgeseg.stream.overlay import Overlay
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import Source
 from edgeseg.stream.summary import STAGES, Summary, Timings
+from edgeseg.stream.uri import redact
 from edgeseg.stream.writer import Drawn
 
 GRACE = 10.0
@@ -76,7 +77,7 @@ class Run:
         self._done = threading.Event()
         self._in_engine: dict[str, float] = {}  # who entered the engine, and when
         self._ticked = time.monotonic()
-        self._error: BaseException | None = None
+        self._error: EdgesegError | None = None
         self._result = "end of stream"
         self._warnings: list[str] = []
         self._started = time.monotonic()
@@ -145,11 +146,12 @@ class Run:
         deadline = time.monotonic() + GRACE
         for lane in self._lanes:
             self._warnings += [f"{part} did not finish within {GRACE:g} s." for part in lane.join(deadline)]
-            self._error = self._error or lane.error or next((w.error for w in lane.writers if w.error), None)
+            broken = lane.error or next((w.error for w in lane.writers if w.error), None)
+            self._error = self._error or (known(broken) if broken else None)
         self._done.set()
 
     def _fail(self, error: BaseException) -> None:
-        self._error = self._error or error
+        self._error = self._error or known(error)
         self._halt.set()
         self._bell.set()
 
@@ -224,3 +226,12 @@ class Run:
         picture = self._overlay.draw(result.frame.image, result.classmap, caption)
         self._timings.add("overlay", time.perf_counter() - begin)
         return picture
+
+
+def known(error: BaseException) -> EdgesegError:
+    """`error`, or one in our words that was caused by it."""
+    if isinstance(error, EdgesegError):
+        return error
+    told = StreamError(f"{type(error).__name__}: {redact(str(error))}", "With --debug the traceback shows where.")
+    told.__cause__ = error
+    return told

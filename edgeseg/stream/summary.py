@@ -50,14 +50,13 @@ class Summary:
     streams: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     result: str = "running"
-    error: BaseException | None = None
+    error: EdgesegError | None = None
 
     @property
     def fps(self) -> float:
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        what = self.error.what if isinstance(self.error, EdgesegError) else str(self.error) if self.error else None
         return {
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
@@ -68,5 +67,5 @@ class Summary:
             "streams": self.streams,
             "warnings": self.warnings,
             "result": self.result,
-            "error": what,
+            "error": self.error.what if self.error else None,
         }

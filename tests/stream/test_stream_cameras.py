@@ -147,6 +147,27 @@ def test_mpeg_ts_over_udp(film):
         silent.read(1)
 
 
+@needs_ffmpeg
+def test_another_codec_mid_stream(film):
+    """MPEG-2 turns into H.264 at another size on the same port: noticed, reconnected, goes on."""
+    port = free_port()
+    policy = Policy(stall=2, first_delay=0.1, longest_delay=0.3)
+    uri = f"udp://127.0.0.1:{port}#timeout=2"
+    camera = Supervised(lambda: sources.open(uri), uri, policy, seed=0)
+    start = ["ffmpeg", "-v", "quiet", "-re", "-stream_loop", "-1", "-i", str(film), "-g", "10"]
+    codecs = (["-c:v", "mpeg2video"], ["-c:v", "libx264", "-preset", "ultrafast", "-s", "160x120"])
+    with camera:
+        for codec, shape in zip(codecs, ((240, 320, 3), (120, 160, 3))):
+            sender = subprocess.Popen([*start, *codec, "-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316"])
+            try:
+                until = time.monotonic() + 20
+                while (frame := camera.read(0.1)) is None or frame.image.shape != shape:
+                    assert time.monotonic() < until, camera.visits
+            finally:
+                sender.kill()
+                sender.wait(10)
+
+
 class Mjpeg:
     """An MJPEG camera; `script` gives the bytes to send, part after part."""
 

@@ -68,8 +68,9 @@ class Network(Source):
         self._url = uri.text.split("#", maxsplit=1)[0]
         self._options = {"rtsp_transport": transport} if uri.scheme.startswith("rtsp") else {}
         self._container: av.container.InputContainer | None = None
-        self._frames: Iterator[Frame] | None = None
+        self._frames: Iterator[Frame | None] | None = None
         self._index = 0
+        self._bad_in_a_row = 0
 
     def read(self, timeout: float) -> Frame | None:
         import av
@@ -77,7 +78,10 @@ class Network(Source):
         try:
             if self._frames is None:
                 self._frames = self._decode(self._connect())
-            return next(self._frames)
+            until = time.monotonic() + timeout
+            while (frame := next(self._frames)) is None and time.monotonic() < until:
+                pass
+            return frame
         except StopIteration:
             raise EndOfStream from None
         except av.error.FFmpegError as error:
@@ -92,40 +96,51 @@ class Network(Source):
             raise StreamError(f"{self.uri} carries no video.", "Check the address: it may be an audio or data stream.")
         return self._container
 
-    def _decode(self, container: av.container.InputContainer) -> Iterator[Frame]:
-        import av
-
+    def _decode(self, container: av.container.InputContainer) -> Iterator[Frame | None]:
+        """Frames; None for a packet without one, so that the reader can look up: sound may outlive the picture."""
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else None
         stream.codec_context.thread_type = "SLICE"  # frame threads would add a frame of delay each
         stream.codec_context.options = {"max_pixels": str(int(self._limit * 1e6))}
         check_size(stream.width, stream.height, self.uri, self._limit)
-        bad_in_a_row = 0
-        for packet in container.demux(stream):
+        latest = time.monotonic()
+        for packet in container.demux():
             arrived = time.monotonic()
-            try:
-                pictures = packet.decode()
-                bad_in_a_row = 0
-            except av.error.ArgumentError:  # what FFmpeg says of max_pixels
-                raise StreamError(
-                    f"{self.uri} sends a picture over the limit of {self._limit:g} megapixels.",
-                    "If that size is meant, raise the limit with the option max_megapixels=N.",
-                ) from None
-            except av.error.InvalidDataError:
-                self.damaged += 1
-                bad_in_a_row += 1
-                if bad_in_a_row >= BAD_PACKETS:
-                    raise StreamError(f"{self.uri}: {BAD_PACKETS} packets in a row cannot be decoded.") from None
-                continue
-            for picture in pictures:
-                if picture.is_corrupt:
-                    self.damaged += 1
-                    continue
+            for picture in self._pictures(packet) if packet.stream_index == stream.index else ():
                 check_size(picture.width, picture.height, self.uri, self._limit)
                 image: Image = picture.to_ndarray(format="bgr24")  # type: ignore[assignment]
+                latest = arrived
                 self._index += 1
                 yield Frame(image, self._index - 1, arrived)
+            if arrived - latest > self._timeout:
+                raise StreamError(
+                    f"{self.uri} sends data, but for {self._timeout:g} s no picture in it.",
+                    "Its codec may have changed.",
+                )
+            yield None
+
+    def _pictures(self, packet: Any) -> list[av.VideoFrame]:
+        """What a packet decodes to; damaged ones are counted, and too many in a row are an error."""
+        import av
+
+        try:
+            pictures = [picture for picture in packet.decode() if isinstance(picture, av.VideoFrame)]
+        except av.error.ArgumentError:  # what FFmpeg says of max_pixels
+            raise StreamError(
+                f"{self.uri} sends a picture over the limit of {self._limit:g} megapixels.",
+                "If that size is meant, raise the limit with the option max_megapixels=N.",
+            ) from None
+        except av.error.InvalidDataError:
+            self.damaged += 1
+            self._bad_in_a_row += 1
+            if self._bad_in_a_row >= BAD_PACKETS:
+                raise StreamError(f"{self.uri}: {BAD_PACKETS} packets in a row cannot be decoded.") from None
+            return []
+        self._bad_in_a_row = 0
+        whole = [picture for picture in pictures if not picture.is_corrupt]
+        self.damaged += len(pictures) - len(whole)
+        return whole
 
     def _explain(self, error: Any) -> StreamError:
         import av

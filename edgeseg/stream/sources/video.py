@@ -43,7 +43,8 @@ class Video(Source):
         self._index = 0
         self._capture, first = self._start()
         self._next: Image | None = first
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0.1 <= fps <= 1000 else None  # a header may say anything
         declared = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.count = declared if declared > 0 and not loop else None
         self._pace = Pace(self.fps or 25.0) if live else None
