@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from edgeseg import mask
 from edgeseg.data.images import Image, resize
-from edgeseg.errors import BundleError
+from edgeseg.errors import BundleError, unknown
 from edgeseg.spec import Spec
+
+MODES = ("latency", "throughput")
 
 
 class Engine(Protocol):
@@ -74,6 +76,8 @@ class Segmenter:
         from edgeseg import backends
         from edgeseg.bundle import Bundle
 
+        if mode not in MODES:
+            raise unknown("mode", mode, MODES)
         loaded = Bundle.load(Path(bundle))
         engine = backends.get(loaded.backend).open(loaded, mode, **options)
         if engine.frame(0).shape != (loaded.spec.height, loaded.spec.width, 3):

@@ -72,7 +72,9 @@ def markdown(blocks: list[Block]) -> str:
 
 
 def _html(block: Block) -> str:
-    escape = html.escape
+    def escape(text: object) -> str:
+        return html.escape(str(text))
+
     if isinstance(block, Heading):
         return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
     if isinstance(block, Text):
@@ -92,7 +94,7 @@ def _html(block: Block) -> str:
 def _svg(plot: Scatter) -> str:
     """Points with labels in a 640 x 320 drawing."""
     xs, ys = [p[1] for p in plot.points], [p[2] for p in plot.points]
-    x0, x1 = 0.0, max(xs) * 1.25
+    x0, x1 = 0.0, max(xs) * 1.25 or 1.0
     pad = (max(ys) - min(ys)) * 0.15 or 1.0
     y0, y1 = min(ys) - pad, max(ys) + pad
 
@@ -107,7 +109,7 @@ def _svg(plot: Scatter) -> str:
     for label, px, py in plot.points:
         x, y = at(px, py)
         parts.append(f"<circle cx={x:.1f} cy={y:.1f} r=5 />")
-        parts.append(f"<text x={x + 9:.1f} y={y + 4:.1f}>{html.escape(label)}</text>")
+        parts.append(f"<text x={x + 9:.1f} y={y + 4:.1f}>{html.escape(str(label))}</text>")
     parts.append(f"<text x=340 y=312 text-anchor=middle>{html.escape(plot.x)}</text>")
     parts.append(f"<text x=60 y=14>{html.escape(plot.y)}</text>")
     return (
@@ -123,7 +125,8 @@ def _markdown(block: Block) -> str:
         return block.text
     if isinstance(block, Table):
         rule = ["---"] + ["--:"] * (len(block.header) - 1)
-        return "\n".join(f"| {' | '.join(row)} |" for row in [block.header, rule, *block.rows])
+        rows = [[str(cell).replace("|", "\\|") for cell in row] for row in [block.header, rule, *block.rows]]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
     if isinstance(block, Picture):
         return f"![{block.title}]({block.file})"
     return "\n".join(f"- {label}: {plot_value(x, y, block)}" for label, x, y in block.points)

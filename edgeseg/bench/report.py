@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.bench.blocks import Block, Heading, Picture, Scatter, Table, Text, markdown, page
-from edgeseg.data.images import write_bytes
+from edgeseg.data.images import read_image, write_bytes
 from edgeseg.errors import FileError, unknown
 
 Document = dict[str, Any]
@@ -19,15 +19,15 @@ def write(documents: list[tuple[Path, Document]], out: Path) -> None:
     blocks: list[Block] = [Heading("edgeseg report", 1)]
     for path, document in documents:
         kind = document.get("kind")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise FileError(f"{path} is no result of edgeseg (kind {kind!r}).", f"Expected one of: {', '.join(KINDS)}.")
         try:
             blocks += KINDS[kind](document)
-        except (KeyError, TypeError, ValueError) as error:
+            blocks += _pictures(path, document)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise FileError(
                 f"{path} is not a complete {kind} result: {type(error).__name__} {error}.", "Measure it again."
             ) from error
-        blocks += _pictures(path, document)
     text = page("edgeseg report", blocks) if out.suffix == ".html" else markdown(blocks)
     write_bytes(out, text.encode())
 
@@ -40,7 +40,7 @@ def pipeline(d: Document) -> list[Block]:
     ]
     first = d["bundles"][0]["target"]
     points = [
-        (row.get("stage", row["name"]), row["latency_ms"]["p50"], 100 * row["miou"])
+        (row.get("stage", row["name"]), float(row["latency_ms"]["p50"]), 100 * float(row["miou"]))
         for row in [*d["stages"], *d["bundles"]]
         if row["target"] == first
     ]
@@ -144,6 +144,7 @@ def _pictures(path: Path, document: Document) -> list[Block]:
         file = next((p for p in (path.parent / row["file"], Path(row["file"])) if p.is_file()), None)
         if file is None:
             raise FileError(f"{path} names the picture {row['file']}, which is gone.", "Measure it again.")
+        read_image(file)  # what is no picture does not go into the page
         blocks.append(Picture(row["title"], file))
     return [Heading("Pictures", 3), *blocks] if blocks else []
 

@@ -123,5 +123,5 @@ def read_json(path: Path) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise ValueError("not an object")
         return document
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"Result {path} is not JSON of edgeseg: {error}.", "Make it with --json FILE.") from error

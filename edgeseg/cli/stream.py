@@ -70,7 +70,7 @@ def run(
         with served, progress_line() as progress:
             summary = running.go(progress)
     show(summary)
-    emit(summary.to_dict(), json_to)
+    emit({"kind": "run", **summary.to_dict()}, json_to)
     if summary.error:
         raise summary.error
 

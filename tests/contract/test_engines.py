@@ -1,0 +1,214 @@
+"""One contract for every backend and precision: what segmenter.Engine promises, on real bundles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from edgeseg import backends
+from edgeseg.bundle import MANIFEST, Bundle, seal
+from edgeseg.errors import BundleError, OptionError
+from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.target import Target, names
+
+ALL = [(name, precision) for name in names() for precision in Target.load(name).precisions]
+MODES = ("latency", "throughput")
+
+
+@pytest.fixture(params=ALL, ids=":".join, scope="module")
+def path(request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path]) -> Path:
+    """The tiny network's bundle for each target and precision."""
+    return bundle_of(*request.param)
+
+
+@pytest.fixture(params=MODES)
+def engine(request: pytest.FixtureRequest, path: Path) -> Any:
+    """An open engine in each mode."""
+    loaded = Bundle.load(path)
+    opened = backends.get(loaded.backend).open(loaded, request.param)
+    yield opened
+    opened.close()
+
+
+def answer(engine: Any, slot: int, image: np.ndarray) -> np.ndarray:
+    engine.frame(slot)[:] = image
+    engine.start(slot)
+    return np.array(engine.wait(slot))
+
+
+def test_every_slot_has_its_own_writable_frame(engine: Any) -> None:
+    assert engine.slots >= 1
+    views = [engine.frame(slot) for slot in range(engine.slots)]
+    for slot, view in enumerate(views):
+        assert (view.shape, view.dtype) == ((tiny.HEIGHT, tiny.WIDTH, 3), np.uint8)
+        view[:] = slot + 1
+    assert [int(view.max()) for view in views] == [int(view.min()) for view in views] == [*range(1, engine.slots + 1)]
+    assert all(np.shares_memory(view, engine.frame(slot)) for slot, view in enumerate(views))
+
+
+def test_logits_are_float32_at_the_stride_of_the_head(engine: Any) -> None:
+    logits = answer(engine, 0, tiny.frames(1)[0])
+    assert (logits.shape, logits.dtype) == ((len(tiny.SPEC.classes), 16, 24), np.float32)
+    assert np.isfinite(logits).all()
+    assert logits.std() > 0.1
+
+
+def test_the_same_frame_gives_the_same_logits_in_every_slot(engine: Any) -> None:
+    image = tiny.frames(1)[0]
+    first = answer(engine, 0, image)
+    for slot in (*range(engine.slots), 0):
+        np.testing.assert_array_equal(answer(engine, slot, image), first)
+
+
+def test_another_frame_gives_other_logits(engine: Any) -> None:
+    a, b = (answer(engine, 0, image) for image in tiny.frames(2))
+    assert np.abs(a - b).max() > 0.1
+
+
+def test_slots_may_be_waited_for_in_any_order(engine: Any) -> None:
+    images = tiny.frames(engine.slots, seed=7)
+    alone = [answer(engine, 0, image) for image in images]
+    for slot, image in enumerate(images):
+        engine.frame(slot)[:] = image
+        engine.start(slot)
+    for slot in reversed(range(engine.slots)):
+        np.testing.assert_array_equal(engine.wait(slot), alone[slot])
+
+
+def test_closing_twice_is_harmless(path: Path) -> None:
+    loaded = Bundle.load(path)
+    for mode in MODES:
+        engine = backends.get(loaded.backend).open(loaded, mode)
+        answer(engine, 0, tiny.frames(1)[0])
+        engine.close()
+        engine.close()
+
+
+def test_latency_mode_has_one_slot(path: Path) -> None:
+    with Segmenter.open(path, "latency") as one, Segmenter.open(path, "throughput") as many:
+        assert one.engine.slots == 1
+        assert many.engine.slots >= 1
+
+
+def test_results_do_not_depend_on_their_neighbours(path: Path) -> None:
+    """48 different frames, several in flight, against the same frames one by one."""
+    images = tiny.frames(48, seed=11)
+    with Segmenter.open(path, "latency") as single:
+        expected = [single(image).classmap for image in images]
+    assert len({m.tobytes() for m in expected}) == 48
+    with Segmenter.open(path, "throughput") as many:
+        results = list(many.stream(Frame(image, i) for i, image in enumerate(images)))
+    assert [r.frame.index for r in results] == list(range(48))
+    for i, result in enumerate(results):
+        np.testing.assert_array_equal(result.classmap, expected[i], err_msg=f"frame {i}")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_submitting_when_full_raises_and_collecting_frees(path: Path, mode: str) -> None:
+    images = tiny.frames(3)
+    with Segmenter.open(path, mode) as segmenter:
+        for i in range(segmenter.engine.slots):
+            assert not segmenter.full
+            segmenter.submit(Frame(images[i % 3], i))
+        assert segmenter.full and segmenter.in_flight == segmenter.engine.slots
+        with pytest.raises(RuntimeError, match="collect"):
+            segmenter.submit(Frame(images[0], 99))
+        assert segmenter.collect().frame.index == 0
+        assert not segmenter.full
+        segmenter.submit(Frame(images[0], 100))
+        left = [segmenter.collect().frame.index for _ in range(segmenter.in_flight)]
+    assert left == [*range(1, len(left)), 100]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_closing_with_frames_in_flight(path: Path, mode: str) -> None:
+    segmenter = Segmenter.open(path, mode)
+    while not segmenter.full:
+        segmenter.submit(Frame(tiny.frames(1)[0]))
+    segmenter.close()
+    assert segmenter.in_flight == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stream_that_is_given_up_can_be_taken_up_again(path: Path, mode: str) -> None:
+    images = tiny.frames(6)
+    with Segmenter.open(path, mode) as segmenter:
+        stream = segmenter.stream(Frame(image, i) for i, image in enumerate(images))
+        assert next(stream).frame.index == 0
+        stream.close()
+        results = list(segmenter.stream(Frame(image, 10 + i) for i, image in enumerate(images)))
+    assert [r.frame.index for r in results][-6:] == list(range(10, 16))
+
+
+def test_threads_do_not_change_the_class_map(path: Path) -> None:
+    image = tiny.frames(1, seed=3)[0]
+    maps = []
+    for threads in (0, 1, 2):
+        with Segmenter.open(path, threads=threads) as segmenter:
+            maps.append(segmenter(image).classmap)
+    assert np.mean(maps[0] == maps[1]) > 0.999 < np.mean(maps[0] == maps[2])
+
+
+def resealed(path: Path, change: Callable[[Path], Any]) -> None:
+    """Change model files and write a manifest that is true of them."""
+    change(path)
+    manifest = json.loads((path / MANIFEST).read_text())
+    for key in ("files", "format"):
+        del manifest[key]
+    seal(path, manifest)
+
+
+def main_file(path: Path) -> Path:
+    return next(path / name for name in ("model.xml", "model.onnx") if (path / name).exists())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: main_file(p).write_bytes(b""),
+        lambda p: main_file(p).write_bytes(b"garbage" * 100),
+        lambda p: main_file(p).write_bytes(main_file(p).read_bytes()[:-200]),
+    ],
+    ids=["empty", "garbage", "cut short"],
+)
+def test_a_broken_engine_file_is_a_bundle_error(path: Path, tmp_path: Path, change: Callable[[Path], Any]) -> None:
+    copy = Path(shutil.copytree(path, tmp_path / "copy"))
+    resealed(copy, change)
+    with pytest.raises(BundleError, match="cannot load"):
+        Segmenter.open(copy)
+
+
+def test_a_missing_engine_file_is_a_bundle_error(path: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(path, tmp_path / "copy"))
+    resealed(copy, lambda p: main_file(p).unlink())
+    with pytest.raises(BundleError, match="no digest of model"):
+        Segmenter.open(copy)
+
+
+def test_an_unknown_mode_is_refused(bundle: Path) -> None:
+    with pytest.raises(OptionError, match="Did you mean 'throughput'"):
+        Segmenter.open(bundle, "troughput")
+
+
+def test_openvino_keeps_what_it_compiled(bundle: Path, tmp_path: Path) -> None:
+    image = tiny.frames(1)[0]
+    maps = []
+    for _ in range(2):
+        with Segmenter.open(bundle, cache=tmp_path / "cache") as segmenter:
+            maps.append(segmenter(image).classmap)
+    assert list((tmp_path / "cache").glob("*.blob"))
+    np.testing.assert_array_equal(*maps)
+
+
+def test_weights_of_the_wrong_length(bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    resealed(copy, lambda p: (p / "model.bin").write_bytes((p / "model.bin").read_bytes()[:50]))
+    with pytest.raises(BundleError, match="cannot load"):
+        Segmenter.open(copy)

@@ -1,0 +1,140 @@
+"""evaluate() through real bundles, and parity of a bundle with its parent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.images import write_bytes, write_image
+from edgeseg.errors import EdgesegError, OptionError
+from edgeseg.evaluation import parity
+from edgeseg.evaluation.evaluate import evaluate, fit
+from edgeseg.evaluation.metrics import Counts
+from edgeseg.evaluation.pictures import strips
+from edgeseg.segmenter import Segmenter
+
+
+def test_it_measures_what_the_segmenter_says(bundle: Path, street: Path) -> None:
+    dataset = Dataset.open(street, "test")
+    seen: list[tuple[int, int]] = []
+    with Segmenter.open(bundle, threads=1) as segmenter:
+        found = evaluate(segmenter, dataset, lambda done, total: seen.append((done, total)))
+        counts = Counts(len(dataset.classes.names))
+        right = []
+        for i in range(len(dataset)):
+            frame, label = dataset[i]
+            classmap = segmenter(frame).classmap
+            counts.add(label, classmap)
+            right.append(float((classmap == label).mean()))
+    assert found["confusion"] == counts.confusion.tolist()
+    assert found["miou"] == counts.metrics(dataset.classes.names)["miou"]
+    assert found["frames"] == 4
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [row["index"] for row in found["worst"]] == np.argsort(right).tolist()
+    assert found["worst"][0]["pixel_accuracy"] == pytest.approx(min(right))
+    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p90"] <= found["latency_ms"]["p99"]
+    assert found["fps"] > 0
+
+
+def test_both_modes_measure_the_same(bundle: Path, street: Path) -> None:
+    dataset = Dataset.open(street, "train")
+    found = []
+    for mode in ("latency", "throughput"):
+        with Segmenter.open(bundle, mode) as segmenter:
+            found.append(evaluate(segmenter, dataset))
+    assert found[0]["confusion"] == found[1]["confusion"]
+    assert found[0]["worst"] == found[1]["worst"]
+
+
+def labelled(root: Path, height: int, width: int, says: Segmenter, classes: str) -> Dataset:
+    """A dataset whose labels are what the segmenter says, with some pixels ignored (id 99)."""
+    for i, frame in enumerate(tiny.frames(3, 5, height, width)):
+        label = fit(says(frame).classmap, height, width).copy()
+        label[: height // 8] = 99
+        write_image(root / "test" / "images" / f"{i}.png", frame)
+        write_image(root / "test" / "masks" / f"{i}.png", label)
+    write_bytes(root / "classes.txt", classes.encode())
+    return Dataset.open(root, "test")
+
+
+def class_list(names: tuple[str, ...]) -> str:
+    return "# (id 99 = ignore)\n" + "".join(f"{i} {name} {i} 0 0\n" for i, name in enumerate(names))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (150, 200), (256, 384), (40, 30)])
+def test_labels_of_another_size_than_the_model(bundle: Path, tmp_path: Path, height: int, width: int) -> None:
+    """The class map goes to the label's size, nearest neighbour; the model is right by construction."""
+    with Segmenter.open(bundle) as segmenter:
+        dataset = labelled(tmp_path, height, width, segmenter, class_list(tiny.SPEC.classes))
+        found = evaluate(segmenter, dataset)
+    assert found["pixel_accuracy"] == found["miou"] == 1
+    assert sum(map(sum, found["confusion"])) == 3 * width * (height - height // 8)
+
+
+def test_nearest_neighbour_makes_no_new_class() -> None:
+    classmap = np.array([[0, 7], [7, 0]], np.uint8)
+    assert set(np.unique(fit(classmap, 31, 17))) == {0, 7}
+    assert fit(classmap, 2, 2) is classmap
+
+
+@pytest.mark.parametrize(
+    "names",
+    [tiny.SPEC.classes[::-1], tiny.SPEC.classes[:-1], (*tiny.SPEC.classes, "extra")],
+    ids=["another order", "one less", "one more"],
+)
+def test_another_class_list_is_refused(bundle: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
+    with Segmenter.open(bundle) as segmenter:
+        dataset = labelled(tmp_path, 64, 96, segmenter, class_list(tiny.SPEC.classes))
+        write_bytes(tmp_path / "classes.txt", class_list(names).encode())
+        dataset = Dataset.open(tmp_path, "test")
+        with pytest.raises(OptionError) as caught:
+            evaluate(segmenter, dataset)
+    assert f"The model's classes are {', '.join(tiny.SPEC.classes)}; the dataset's {', '.join(names)}." in str(
+        caught.value
+    )
+
+
+def test_pictures_show_frame_truth_prediction_and_differences(bundle: Path, street: Path) -> None:
+    dataset = Dataset.open(street, "test")
+    with Segmenter.open(bundle) as segmenter:
+        made = strips(segmenter, dataset, [2, 0])
+        frame, truth = dataset[2]
+        wrong = segmenter(frame).classmap != truth
+    assert [m.shape for m in made] == [(224, 4 * 336 + 3 * 4, 3)] * 2
+    red = np.all(made[0][:, -336:] == (60, 60, 255), axis=2)
+    assert red.mean() == pytest.approx(wrong.mean(), abs=0.1)
+    assert not np.array_equal(made[0], made[1])
+
+
+def test_parity_with_another_network_shows(bundle: Path, network: Path, tmp_path: Path) -> None:
+    frames = tiny.frames(3, seed=4)
+    other = tiny.network(tmp_path / "other.onnx", seed=9)
+    with Segmenter.open(bundle) as segmenter:
+        same = parity.compare(segmenter, parity.reference(network, tiny.SPEC, frames)[0], frames)
+        different = parity.compare(segmenter, parity.reference(other, tiny.SPEC, frames)[0], frames)
+    assert same["agreement"] >= 0.999 and same["frames"] == 3
+    assert different["agreement"] < 0.9
+    assert different["worst"] <= different["agreement"]
+
+
+@pytest.mark.parametrize("runtime", [parity._with_onnxruntime, parity._with_openvino])
+def test_either_runtime_is_a_reference(network: Path, runtime: Callable[..., parity.Run]) -> None:
+    import onnx
+
+    frame = tiny.frames(1, seed=4)[0]
+    run, layout, name = runtime(network, "")  # type: ignore[misc]
+    batch = ((frame[..., ::-1] / 255 - tiny.SPEC.mean) / tiny.SPEC.std).astype(np.float32).transpose(2, 0, 1)[None]
+    found = run(np.ascontiguousarray(batch))[0].argmax(0)
+    assert layout == "NCHW" and name.split()[0] in ("onnxruntime", "openvino")
+    assert np.mean(found == tiny.parent_says(onnx.load(str(network)), frame, tiny.SPEC)) >= 0.999
+
+
+def test_a_parent_that_does_not_run(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"not a network")
+    with pytest.raises(EdgesegError, match="itself does not run at 96x64"):
+        parity.reference(tmp_path / "broken.onnx", tiny.SPEC, tiny.frames(1))
