@@ -125,8 +125,11 @@ class Rate:
         return self.now()
 
     def now(self) -> float:
-        times = self._times.copy()
-        span = times[-1] - times[0] if times else 0.0
+        times, now = self._times.copy(), time.monotonic()
+        if not times:
+            return 0.0
+        until = now if now - times[-1] > 1 else times[-1]  # a stream that fell silent has no rate any more
+        span = until - times[0]
         return (len(times) - 1) / span if span > 0 else 0.0
 
     def silent(self) -> float | None:

@@ -118,7 +118,7 @@ class Supervised(Source):
         self._enter("STOPPED")
         if last:
             last.join(CLOSE_SECONDS)
-        stuck = [c for c in self._stuck if c.alive]
+        stuck = [c for c in self._stuck if c.alive and c is not last]
         if self.reconnects or self._reasons:
             self.warnings.append(f"{self.name}: reconnected {self.reconnects} times ({self._why()}).")
         if stuck:

@@ -2,7 +2,7 @@
 
     /usr/bin/python3 rtsp_server.py PORT CLIP [--user U --password P] [--codec h264|h265]
 
-Serves CLIP as rtsp://127.0.0.1:PORT/live, over and over, in real time, and prints `ready`.
+Serves CLIP once per connection as rtsp://127.0.0.1:PORT/live in real time, and prints `ready`.
 Commands on standard input: `freeze` (keep the connection, send nothing), `thaw`, `quit`.
 """
 
@@ -35,7 +35,7 @@ def main() -> None:
     server = GstRtspServer.RTSPServer(address="127.0.0.1", service=args.port)
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
-        f"( multifilesrc location={args.clip} loop=true ! decodebin ! videoconvert ! video/x-raw,format=I420 ! "
+        f"( filesrc location={args.clip} ! decodebin ! videoconvert ! video/x-raw,format=I420 ! "
         f"identity name=gate sync=true ! {ENCODERS[args.codec]} )"
     )
     factory.set_shared(True)

@@ -38,7 +38,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def film(tmp_path_factory):
-    return clip(tmp_path_factory.mktemp("film") / "film.avi", frames=60, size=(240, 320))
+    return clip(tmp_path_factory.mktemp("film") / "film.avi", frames=750, size=(240, 320))
 
 
 @contextlib.contextmanager
