@@ -106,10 +106,15 @@ def _svg(plot: Scatter) -> str:
         (x, _), (_, y) = at(x0 + i * (x1 - x0) / 4, y0), at(x0, y0 + i * (y1 - y0) / 4)
         parts.append(f"<text x={x:.0f} y=288 text-anchor=middle>{x0 + i * (x1 - x0) / 4:.1f}</text>")
         parts.append(f"<text x=54 y={y + 4:.0f} text-anchor=end>{y0 + i * (y1 - y0) / 4:.1f}</text>")
-    for label, px, py in plot.points:
+    taken: list[tuple[float, float]] = []
+    for label, px, py in sorted(plot.points, key=lambda point: point[2]):
         x, y = at(px, py)
         parts.append(f"<circle cx={x:.1f} cy={y:.1f} r=5 />")
-        parts.append(f"<text x={x + 9:.1f} y={y + 4:.1f}>{html.escape(str(label))}</text>")
+        text_y = y + 4
+        while any(abs(text_y - ty) < 14 and abs(x - tx) < 110 for tx, ty in taken):
+            text_y -= 14  # a label gives way upwards to the ones below it
+        taken.append((x, text_y))
+        parts.append(f"<text x={x + 9:.1f} y={text_y:.1f}>{html.escape(label)}</text>")
     parts.append(f"<text x=340 y=312 text-anchor=middle>{html.escape(plot.x)}</text>")
     parts.append(f"<text x=60 y=14>{html.escape(plot.y)}</text>")
     return (
