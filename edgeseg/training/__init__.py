@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import torch
+from edgeseg.errors import MissingPackage
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingPackage("torch", "Training and exporting a checkpoint", "train") from error
 
 
 def _declare_torchvision_ops() -> torch.library.Library | None:

@@ -1,0 +1,240 @@
+"""What may import what: proven by blocking packages in fresh processes, and by reading every import statement."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import edgeseg as package
+from edgeseg import backends
+
+ROOT = Path(package.__file__).parent
+HEAVY = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "torch_pruning", "nncf", "onnx", "onnxruntime",
+         "onnxslim", "scipy", "sklearn", "av", "gi")  # fmt: skip
+# A finder that comes first and refuses: as if the packages were not installed.
+BLOCK = """
+import sys
+class Refuse:
+    blocked = {blocked!r}
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.blocked:
+            raise ModuleNotFoundError(f"No module named {{name!r}} (blocked)", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def python(code: str, blocked: tuple[str, ...], *words: object) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter without some packages."""
+    return subprocess.run(
+        [sys.executable, "-c", BLOCK.format(blocked=blocked) + code, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def edgeseg(blocked: tuple[str, ...], *words: object) -> subprocess.CompletedProcess[str]:
+    """The command line without some packages."""
+    return python("from edgeseg.cli import main; main()", blocked, *words)
+
+
+def without(name: str) -> tuple[str, ...]:
+    """Every optional package but one runtime."""
+    return tuple(p for p in (*HEAVY, "openvino") if p != name)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_device_needs_its_own_runtime_only(
+    runtime: str, bundle_of: Callable[[str, str], Path], street: Path, tmp_path: Path
+) -> None:
+    bundle = bundle_of(f"{runtime}-cpu", "fp32")
+    blocked = without(runtime)
+    images = street / "test" / "images"
+    ran = edgeseg(blocked, "run", bundle, "--source", images, "--sink", tmp_path / "out", "--json", tmp_path / "r.json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads((tmp_path / "r.json").read_text())["frames"] == 4
+    assert len(list((tmp_path / "out").rglob("*.png"))) >= 4
+    ran = edgeseg(blocked, "verify", bundle, "--json", "-")
+    assert ran.returncode == 0, ran.stderr
+    assert min(json.loads(ran.stdout)["golden_agreement"]) == 1
+    ran = edgeseg(blocked, "eval", bundle, "--data", street, "--json", tmp_path / "eval.json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads((tmp_path / "eval.json").read_text())["frames"] == 4
+    ran = edgeseg(blocked, "bench", bundle, "--seconds", "1", "--size", "96x64", "--json", tmp_path / "bench.json")
+    assert ran.returncode == 0, ran.stderr
+    ran = edgeseg(blocked, "report", tmp_path / "eval.json", tmp_path / "bench.json", "--out", tmp_path / "r.html")
+    assert ran.returncode == 0, ran.stderr
+
+
+DEVICE = ("backends", "stream", "bench", "evaluation", "data", "cli")
+NOUNS = ("bundle", "errors", "mask", "recipe", "segmenter", "spec", "target", "toml")
+
+
+def modules() -> list[str]:
+    return [m.name for m in pkgutil.walk_packages([str(ROOT)], "edgeseg.") if "._mask" not in m.name]
+
+
+def test_every_module_for_devices_imports_without_any_optional_package() -> None:
+    wanted = [m for m in modules() if m.split(".")[1] in (*DEVICE, *NOUNS)]
+    assert len(wanted) > 30
+    code = f"""
+import importlib
+for name in {wanted!r}:
+    importlib.import_module(name)
+leaked = sorted({{m.split(".")[0] for m in sys.modules}} & set(Refuse.blocked))
+assert not leaked, leaked
+"""
+    ran = python(code, without(""))
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_kernel_may_be_missing() -> None:
+    code = """
+sys.modules["edgeseg._mask"] = None
+import numpy as np
+from edgeseg import mask
+assert mask._mask is None
+assert mask.class_map(np.eye(4, dtype=np.float32).reshape(4, 2, 2), 8, 8, "half_pixel").max() == 3
+"""
+    ran = python(code, HEAVY)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("blocked", "words", "message"),
+    [
+        (("openvino",), ("verify", "{openvino}"), "pip install 'edgeseg[openvino]'"),
+        (("onnxruntime",), ("verify", "{onnxruntime}"), "pip install 'edgeseg[onnxruntime]'"),
+        (("openvino",), ("compile", "{network}", "-o", "{out}"), "pip install 'edgeseg[openvino]'"),
+        (("onnx",), ("compile", "{network}", "-o", "{out}"), "pip install 'edgeseg[compress]'"),
+        (
+            ("nncf",),
+            ("compile", "{network}", "-p", "int8", "--calibration", "{street}", "-o", "{out}"),
+            "pip install 'edgeseg[compress,openvino]'",
+        ),
+        (
+            ("onnxruntime",),
+            ("compile", "{network}", "-t", "onnxruntime-cpu", "-o", "{out}"),
+            "pip install 'edgeseg[onnxruntime]'",
+        ),
+        (("torch",), ("compile", "{checkpoint}", "-o", "{out}"), "pip install 'edgeseg[train]'"),
+        (("torch",), ("export", "{checkpoint}", "--out", "{out}"), "pip install 'edgeseg[train]'"),
+        (("torch",), ("train", "{recipe}", "--role", "teacher", "--out", "{out}"), "pip install 'edgeseg[train]'"),
+    ],
+)
+def test_a_missing_package_names_what_to_install(
+    blocked: tuple[str, ...],
+    words: tuple[str, ...],
+    message: str,
+    bundle_of: Callable[[str, str], Path],
+    network: Path,
+    street: Path,
+    tmp_path: Path,
+) -> None:
+    places = {
+        "network": network,
+        "street": street,
+        "out": tmp_path / "out",
+        "checkpoint": tmp_path / "net.pt",
+        "recipe": tmp_path / "recipe.toml",
+    }
+    places["checkpoint"].write_bytes(b"PK")
+    places["recipe"].write_text(f'name = "x"\n[data]\nroot = "{street}"\nsize = [64, 96]\n')
+    for runtime in ("openvino", "onnxruntime"):
+        if f"{{{runtime}}}" in words:
+            places[runtime] = bundle_of(f"{runtime}-cpu", "fp32")
+    ran = edgeseg(blocked, *(word.format(**places) for word in words))
+    assert ran.returncode == 2, ran.stderr
+    assert message in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_targets_says_why_one_does_not_run_here() -> None:
+    ran = edgeseg(("openvino",), "targets", "--json", "-")
+    assert ran.returncode == 0, ran.stderr
+    rows = json.loads(ran.stdout)
+    assert "pip install 'edgeseg[openvino]'" in rows["openvino-cpu"]["missing"]
+    assert rows["onnxruntime-cpu"]["missing"] == ""
+
+
+def test_int8_for_onnxruntime_needs_no_torch(network: Path, street: Path, tmp_path: Path) -> None:
+    """Compiling works where nothing of training is installed, as on a laptop with [openvino,compress]."""
+    words = ("compile", network, "-t", "onnxruntime-cpu", "-p", "int8", "--calibration", street, "-o", tmp_path / "out")
+    ran = edgeseg(("torch", "torchvision", "timm", "onnxslim", "scipy", "sklearn"), *words)
+    assert ran.returncode == 0, ran.stderr
+
+
+# The law of the house, read from the source
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def at_load(tree: ast.Module) -> Iterator[str]:
+    """What is imported when the module is: not in functions, not for type checkers."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield from imports(node)
+
+
+SOURCES = {p.relative_to(ROOT).as_posix(): ast.parse(p.read_text()) for p in ROOT.rglob("*.py")}
+
+
+def inside(name: str, *places: str) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES))
+def test_the_law_of_the_house(path: str) -> None:
+    named = list(imports(SOURCES[path]))
+    first = list(at_load(SOURCES[path]))
+    if not path.startswith("cli/"):
+        assert not [n for n in named if inside(n, "edgeseg.cli")], "nothing but the command line knows it"
+    if not path.startswith(("training/", "cli/")) and path != "pipeline.py":
+        heavy = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "torch_pruning", "edgeseg.training")
+        assert not [n for n in named if inside(n, *heavy)], "torch lives in training/ only"
+    if not path.startswith("training/"):
+        assert not [n for n in first if inside(n, "edgeseg.training", "torch", "nncf", "openvino", "onnxruntime", "av")]
+    if path.startswith("backends/"):
+        others = [f"edgeseg.backends.{n}" for n in backends.names() if path != f"backends/{n}.py"]
+        assert not [n for n in named if inside(n, *others)], "backends do not know each other"
+    if path.startswith(("stream/", "evaluation/", "bench/", "data/")) or path in ("segmenter.py", "mask.py", "spec.py"):
+        assert not [n for n in named if inside(n, "onnx", "nncf", "edgeseg.graph", "edgeseg.compression")]
+
+
+@pytest.mark.parametrize("path", sorted(p for p in SOURCES if not p.startswith("cli/")))
+def test_nothing_but_the_command_line_prints_exits_or_reads_the_environment(path: str) -> None:
+    for node in ast.walk(SOURCES[path]):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("print", "sys.exit", "exit", "quit", "os.getenv"), f"{path}:{node.lineno} {called}"
+        if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) != "os.environ", f"{path}:{node.lineno}"
+
+
+def test_a_backend_is_named_in_its_own_file_and_tables_only() -> None:
+    """Adding one is one new file: nothing else branches on its name."""
+    for path, tree in SOURCES.items():
+        if path.startswith(("backends/", "compression/", "cli/")):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare):
+                constants = [c.value for c in (node.left, *node.comparators) if isinstance(c, ast.Constant)]
+                assert not set(constants) & set(backends.names()), f"{path}:{node.lineno}"
