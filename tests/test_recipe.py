@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,10 @@ def test_any_value_anywhere_loads_or_is_refused_with_its_name(section: str, key:
             assert "r.toml: " in error.what and error.hint
         else:
             assert Recipe.from_dict(recipe.to_dict(), Path("r.toml")) == recipe
+
+
+def test_neither_recipes_nor_their_commands_import_torch() -> None:
+    """A recipe is read on machines that never train."""
+    code = "import sys, edgeseg.recipe, edgeseg.cli.train; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
