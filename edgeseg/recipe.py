@@ -138,6 +138,15 @@ class Targets:
 
 
 @dataclass(frozen=True)
+class Card:
+    """What the model card says that no measurement can."""
+
+    use: str = "Not stated by the recipe's author."
+    licence: str = "Not stated by the recipe's author."
+    limits: str = "Frames unlike the training data were not tried."
+
+
+@dataclass(frozen=True)
 class Recipe:
     name: str
     data: Data
@@ -147,6 +156,7 @@ class Recipe:
     prune: Prune = Prune()
     quantise: Quantise = Quantise()
     targets: Targets = Targets()
+    card: Card = Card()
     seed: int = number(1, 0, 2**31)
     folder: Path = field(default=Path(), compare=False)
 

@@ -11,7 +11,7 @@ from edgeseg.bench.report import pipeline
 def card(report: dict[str, Any]) -> str:
     """Markdown: what the model is, what it was trained on, what was measured, what it is not for."""
     recipe = report["recipe"]
-    about = recipe.get("card", {})
+    about = recipe["card"]
     synthetic = recipe["data"].get("synthetic")
     data = (
         f"Rendered by edgeseg.data.synthetic: {synthetic['train']} training, {synthetic['val']} validation and "
@@ -23,14 +23,14 @@ def card(report: dict[str, Any]) -> str:
         Heading(f"Model card: {report['name']}", 1),
         Text("Drawn by `edgeseg pipeline --publish` from its own measurements."),
         Heading("Intended use"),
-        Text(about.get("use", "As the recipe's author decides.")),
+        Text(about["use"]),
         Heading("Data and licence"),
         Text(data),
-        Text(f"Licence of the weights: {about.get('licence', 'not stated in the recipe')}."),
+        Text(f"Licence of the weights: {about['licence']}."),
         Text(f"sha256 of the splits: {', '.join(f'{k} `{v[:16]}`' for k, v in report['data']['digests'].items())}."),
         Heading("Measured"),
         *pipeline(report)[1:],
         Heading("Limits"),
-        Text(about.get("limits", "Frames unlike the training data were not tried.")),
+        Text(about["limits"]),
     ]
     return markdown(blocks)
