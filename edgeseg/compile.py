@@ -124,8 +124,8 @@ def _measure(work: Path, dataset: Dataset) -> dict[str, Any]:
     return {"data": dataset.root.name, "split": dataset.split, **{key: found[key] for key in kept}}
 
 
-def spec_of(model: Path, given: dict[str, Any]) -> tuple[Spec, list[str]]:
-    """The Spec of an ONNX file: what it carries, else what its graph tells, with `given` keys on top.
+def spec_of(model: Path, given: dict[str, Any], output: str = "") -> tuple[Spec, list[str]]:
+    """The Spec of an ONNX file: what it carries, else what its graph tells at `output`, with `given` keys on top.
 
     Also returns what was assumed, one line each, so that the user can correct it.
     """
@@ -134,13 +134,17 @@ def spec_of(model: Path, given: dict[str, Any]) -> tuple[Spec, list[str]]:
     stored = next((p.value for p in loaded.metadata_props if p.key == ONNX_KEY), None)
     if stored is not None:
         try:
-            return Spec.from_dict({**json.loads(stored), **given}), []
+            carried = dict(json.loads(stored))
+            classes: Any = given.get("classes", carried.get("classes", ()))
+            if len(classes) != len(carried.get("palette", ())):
+                carried.pop("palette", None)  # the colours of other classes
+            return Spec.from_dict({**carried, **given}), []
         except (ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
     _, _, height, width = graph.image_input(loaded)
     spec = {"height": height or 512, "width": width or 512, **given}
     assumed = [] if height and width else [f"size {spec['width']}x{spec['height']} (the graph's is dynamic)"]
-    channels, kind = graph.output_channels(loaded, int(spec["height"]), int(spec["width"]))
+    channels, kind = graph.output_channels(loaded, int(spec["height"]), int(spec["width"]), output)
     if "classes" not in given:
         count = 2 if channels == 1 else channels
         spec["classes"] = tuple(f"class{i}" for i in range(count))

@@ -346,9 +346,9 @@ def count(model: ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def output_channels(model: ModelProto, height: int, width: int) -> tuple[int, str]:
-    """How many classes the first output has, and how that was seen: its channels, or those its ArgMax chose from."""
-    slim = simplify(model, height, width)
+def output_channels(model: ModelProto, height: int, width: int, output: str = "") -> tuple[int, str]:
+    """How many classes `output` (or the first) has, and how that was seen: its channels, or its ArgMax's."""
+    slim = simplify(model, height, width, output)
     with understood():
         shapes = static_shapes(slim)
     tensor = slim.graph.output[0].name
@@ -362,7 +362,7 @@ def output_channels(model: ModelProto, height: int, width: int) -> tuple[int, st
     shape = shapes.get(tensor, [])
     if len(shape) != 4 or shape[1] < 1:
         raise OptionError(
-            f"The model's first output has shape {shapes.get(slim.graph.output[0].name)}.",
+            f"The model's output has shape {shapes.get(slim.graph.output[0].name)}.",
             "Expected class scores [1, C, h, w]; choose another with --output, or give --classes.",
         )
     return shape[1], how

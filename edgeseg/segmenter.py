@@ -109,9 +109,15 @@ class Segmenter:
         return not self._free
 
     def submit(self, frame: Frame) -> None:
-        """Start a frame. Raises RuntimeError when every slot is in flight: collect() first."""
+        """Start a frame. Raises RuntimeError when every slot is in flight: collect() first.
+
+        Raises ValueError for an image that is not [H, W, 3] uint8.
+        """
         if not self._free:
             raise RuntimeError("every inference slot is in flight; collect() a result first")
+        if frame.image.ndim != 3 or frame.image.shape[2] != 3 or frame.image.dtype != np.uint8:
+            kind = f"{frame.image.shape} {frame.image.dtype}"
+            raise ValueError(f"a frame is {kind}; expected [H, W, 3] uint8 BGR")  # OpenCV would resize it elsewhere
         slot = self._free.popleft()
         begin = time.perf_counter()
         resize(frame.image, self.spec.height, self.spec.width, into=self.engine.frame(slot))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,10 +46,10 @@ def emit(document: dict[str, Any], target: str | None) -> None:
 
 def size(text: str) -> tuple[int, int]:
     """`384x224` (width x height) -> (height, width)."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise OptionError(f"Size {text!r} is not a size.", "Expected WIDTHxHEIGHT, for example 384x224.")
-    return int(height), int(width)
+    found = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
+    if not found:
+        raise OptionError(f"Size {text[:40]!r} is not a size.", "Expected WIDTHxHEIGHT, for example 384x224.")
+    return int(found[2]), int(found[1])
 
 
 def table(title: str, *columns: str) -> Table:

@@ -63,7 +63,7 @@ def compile(
     flags = {"size": input_size, "classes": classes, "color": color, "mean": mean, "std": std, "head": head}
     given = {**_spec_file(spec_file), **_spec_flags(flags)}
     source = _as_onnx(model)
-    spec, assumed = spec_of(source, given)
+    spec, assumed = spec_of(source, given, output)
     for line in assumed:
         console.print(f"[yellow]assumed[/] {line}", highlight=False)
     with console.status("compiling") as status:
@@ -193,7 +193,11 @@ def _spec_flags(flags: dict[str, str | None]) -> dict[str, Any]:
 
 
 def _classes(text: str) -> dict[str, Any]:
-    if Path(text).is_file():
+    try:
+        listed = "," not in text and Path(text).is_file()
+    except (OSError, ValueError):  # too long, or otherwise no name a file can have
+        listed = False
+    if listed:
         from edgeseg.data.dataset import read_classes
 
         found = read_classes(Path(text))

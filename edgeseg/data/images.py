@@ -46,7 +46,7 @@ def write_image(path: Path, image: Image) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write atomically; FileError where the folder cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)

@@ -74,6 +74,23 @@ def test_a_failure_in_flight_frees_the_slot_and_still_closes_the_engine() -> Non
     assert engine.closed
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((64, 96), np.uint8),
+        np.zeros((64, 96, 4), np.uint8),
+        np.zeros((64, 96, 1), np.uint8),
+        np.zeros((64, 96, 3), np.float32),
+    ],
+    ids=["grey", "with alpha", "one channel", "floats"],
+)
+def test_what_is_no_frame_is_refused_and_takes_no_slot(bundle: Path, image: np.ndarray) -> None:
+    with Segmenter.open(bundle) as segmenter:
+        with pytest.raises(ValueError, match=r"expected \[H, W, 3\] uint8 BGR"):
+            segmenter(image)
+        assert not segmenter.full and segmenter.in_flight == 0
+
+
 def test_an_option_the_engine_does_not_have(bundle: Path) -> None:
     with pytest.raises(TypeError, match="thread"):
         Segmenter.open(bundle, thread=2)

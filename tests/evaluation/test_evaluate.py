@@ -127,7 +127,7 @@ def test_either_runtime_is_a_reference(network: Path, runtime: Callable[..., par
     import onnx
 
     frame = tiny.frames(1, seed=4)[0]
-    run, layout, name = runtime(network, "")  # type: ignore[misc]
+    run, layout, name = runtime(network, "")
     batch = ((frame[..., ::-1] / 255 - tiny.SPEC.mean) / tiny.SPEC.std).astype(np.float32).transpose(2, 0, 1)[None]
     found = run(np.ascontiguousarray(batch))[0].argmax(0)
     assert layout == "NCHW" and name.split()[0] in ("onnxruntime", "openvino")
