@@ -16,7 +16,6 @@ import itertools
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from edgeseg.stream.loopback import LoopbackCamera, read_stamp
 from edgeseg.stream.metrics import resident_bytes
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.slo import RECOVER_SECONDS, Record, breaches, report_of
+from edgeseg.stream.summary import Latest
 from edgeseg.stream.supervise import Policy, Supervised
 
 FAULTS = ("kill", "freeze", "still", "corrupt", "resize", "slow", "full")
@@ -53,14 +53,14 @@ class Observer(Sink):
         self.frames = 0
         self.latest = 0.0
         self.stamped = 0.0
-        self.ages: deque[float] = deque(maxlen=20_000)
+        self.ages = Latest()
         self.hoard: list[Image] | None = None
 
     def write(self, result: Result, picture: Image | None) -> None:
         now = time.monotonic()
         stamped = read_stamp(result.frame.image) / 1e3
         if stamped != self.stamped:  # a camera that repeats an old picture is `still`; that is no delay of ours
-            self.ages.append(now - stamped)
+            self.ages.add(now - stamped)
         self.stamped = stamped
         self.frames += 1
         self.latest = now
@@ -112,7 +112,9 @@ def soak(
         summary = rig.run.go(on_progress)
         rig.stop.set()
         script.join(RECOVER_SECONDS)
-        report = report_of(summary.to_dict(), rig.record, [*rig.observers[0].ages, *rig.observers[1].ages])
+        report = report_of(
+            summary.to_dict(), rig.record, [age for observer in rig.observers for age in observer.ages.values()]
+        )
         report["breaches"] = [*([rig.broken] if rig.broken else []), *breaches(report)]
         report["ok"] = not report["breaches"]
         return report

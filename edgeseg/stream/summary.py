@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeseg.errors import EdgesegError
 
@@ -14,21 +14,39 @@ STAGES = ("read", "resize", "infer", "mask", "overlay", "sink", "age")
 KEPT = 10_000
 
 
+class Latest:
+    """The latest `size` numbers in an array of fixed size: a run of months takes no more memory than one of minutes."""
+
+    def __init__(self, size: int = KEPT):
+        self._values = np.zeros(size)
+        self._count = 0
+
+    def add(self, value: float) -> None:
+        self._values[self._count % len(self._values)] = value
+        self._count += 1
+
+    def values(self) -> NDArray[np.float64]:
+        return self._values[: self._count].copy()
+
+
 class Timings:
-    """The latest `KEPT` durations of every stage; a run of months takes no more memory than one of minutes."""
+    """The latest durations of every stage."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, deque[float]] = {}
+        self._kept: dict[str, Latest] = {}
 
     def add(self, stage: str, seconds: float) -> None:
-        self._kept.setdefault(stage, deque(maxlen=KEPT)).append(seconds)
+        kept = self._kept.get(stage)
+        if kept is None:
+            kept = self._kept.setdefault(stage, Latest())
+        kept.add(seconds)
 
     def percentiles(self, stage: str) -> dict[str, float] | None:
         """p50, p90, p99 in milliseconds; None where nothing was measured."""
-        kept = self._kept.get(stage)
-        if not kept:
+        values = self._kept[stage].values() if stage in self._kept else np.zeros(0)
+        if not values.size:
             return None
-        p50, p90, p99 = np.percentile(np.array(kept.copy()) * 1e3, (50, 90, 99))
+        p50, p90, p99 = np.percentile(values * 1e3, (50, 90, 99))
         return {"p50": round(float(p50), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3)}
 
 
