@@ -14,20 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeseg.errors import FileError, OptionError, require_file, unknown
+from edgeseg import toml
+from edgeseg.errors import OptionError, unknown
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-MAX_BYTES = 1 << 20
 T = TypeVar("T")
 
 
@@ -164,15 +158,7 @@ class Recipe:
     def load(cls, path: Path | str) -> Recipe:
         """Raises FileError for a file that cannot be read as TOML, OptionError naming the key for anything else."""
         path = Path(path)
-        if require_file(path, "Recipe").stat().st_size > MAX_BYTES:
-            raise FileError(f"Recipe {path} is larger than {MAX_BYTES} bytes.", "A recipe is a page of TOML.")
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise FileError(f"Recipe {path} is not valid TOML: {error}.", "Mend that line.") from None
-        except OSError as error:
-            raise FileError(f"Recipe {path} cannot be read: {error.strerror}.", "Check its permissions.") from None
-        return cls.from_dict(table, path)
+        return cls.from_dict(toml.read(path, "Recipe"), path)
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], path: Path) -> Recipe:

@@ -15,20 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeseg.errors import FileError, OptionError, require_file, unknown
+from edgeseg import toml
+from edgeseg.errors import OptionError, unknown
 from edgeseg.stream import sinks
 from edgeseg.stream.supervise import Policy
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MODES = ("latency", "throughput")
 POLICY_KEYS = tuple(f.name for f in dataclasses.fields(Policy))
@@ -83,10 +78,7 @@ def from_options(sources: Sequence[str], outputs: Sequence[str]) -> tuple[Stream
 
 def load(path: Path, **given: Any) -> Settings:
     """Settings of a TOML file; what is `given` (and not None) replaces what the file says."""
-    try:
-        data = tomllib.loads(require_file(path, "Config").read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileError(f"Config {path} is not valid TOML: {error}.", "Texts need quotes, for example.") from error
+    data = toml.read(path, "Config")
     names = {f.name for f in dataclasses.fields(Settings)} - {"streams", "policy"}
     known = {*names, *POLICY_KEYS, "stream"}
     for key in data:
