@@ -60,7 +60,10 @@ class Result:
 
 
 class Segmenter:
-    """A Spec and an Engine: frames in, class maps out, in order, timed stage by stage."""
+    """A Spec and an Engine: frames in, class maps out, in order, timed stage by stage.
+
+    One thread may submit() while another collect()s, as the streaming loop does; more than one of either may not.
+    """
 
     def __init__(self, spec: Spec, engine: Engine, upsample: str, margin: bool = False):
         self.spec = spec
@@ -99,6 +102,11 @@ class Segmenter:
                 self.engine.wait(self._busy.popleft()[0])
         finally:
             self.engine.close()
+
+    @property
+    def slots(self) -> int:
+        """How many frames may be in flight."""
+        return self.engine.slots
 
     @property
     def in_flight(self) -> int:

@@ -46,6 +46,10 @@ def run(
     no_heal: Annotated[
         bool, typer.Option("--no-heal", help="End at the first failure of a camera or its sinks.")
     ] = False,
+    deadline: Annotated[float | None, typer.Option(help="Keep a camera's results younger than this many ms.")] = None,
+    fallback: Annotated[
+        list[Path] | None, typer.Option(help="A cheaper bundle to fall back to when late; repeatable.")
+    ] = None,
     metrics: Annotated[str | None, typer.Option(help="Serve /metrics, /healthz, /readyz at HOST:PORT.")] = None,
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
@@ -62,6 +66,8 @@ def run(
         "max_frames": max_frames,
         "queue": queue,
         "heal": False if no_heal else None,
+        "deadline_ms": deadline,
+        "fallback": tuple(fallback or ()),
         "metrics": metrics,
     }
     settings = _settings(config_file, given, bool(sink))
@@ -178,5 +184,8 @@ def show(summary: Summary) -> None:
     console.print(drawn)
     for place, number in summary.drops.items():
         console.print(f"dropped at {place}: {number}", markup=False, highlight=False)
+    if ladder := summary.ladder:
+        shares = ", ".join(f"{name} {number}" for name, number in ladder["results"].items())
+        console.print(f"deadline {ladder['deadline_ms']:.0f} ms: {ladder['late']} results late; per step: {shares}")
     for warning in summary.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from edgeseg.errors import OptionError
 from edgeseg.segmenter import Segmenter
 from edgeseg.stream import sinks, sources
 from edgeseg.stream.config import Settings, StreamSettings
 from edgeseg.stream.healing import Healing
+from edgeseg.stream.ladder import Ladder
 from edgeseg.stream.lane import Stream
 from edgeseg.stream.loop import Run
 from edgeseg.stream.sinks import Sink
@@ -27,7 +30,7 @@ def opened(settings: Settings, stop: threading.Event | None = None, on_change: O
     with ExitStack() as opening:
         found = [opening.enter_context(_source(s, settings, on_change)) for s in settings.streams]
         mode = settings.mode or ("latency" if any(source.live for source in found) else "throughput")
-        segmenter = Segmenter.open(settings.bundle, mode)
+        segmenter = _segmenter(settings, mode, found, on_change)
         opening.callback(_close_within, segmenter, CLOSE_SECONDS)
         streams = [
             Stream(
@@ -51,6 +54,23 @@ def opened(settings: Settings, stop: threading.Event | None = None, on_change: O
         _close_within(segmenter, CLOSE_SECONDS)
 
 
+def _segmenter(settings: Settings, mode: str, found: list[Source], on_change: OnChange | None) -> Segmenter | Ladder:
+    """One Segmenter, or a ladder of them where a deadline is given."""
+    full = Segmenter.open(settings.bundle, mode)
+    if settings.deadline_ms is None:
+        return full
+    if not any(source.live for source in found):
+        raise OptionError("A deadline is for cameras: files have all the time.", "Leave --deadline out.")
+    rungs = [("full", full, 1), ("skip", full, 2)]
+    rungs += [(path.name, Segmenter.open(path, mode), 1) for path in settings.fallback]
+
+    def told(name: str, why: str) -> None:
+        if on_change:
+            on_change("ladder", Transition(name, time.monotonic(), why))
+
+    return Ladder(rungs, settings.deadline_ms / 1e3, told)
+
+
 def _source(stream: StreamSettings, settings: Settings, on_change: OnChange | None) -> Source:
     source = sources.open(stream.source)
     if not (settings.heal and sources.is_camera(stream.source)):
@@ -61,7 +81,7 @@ def _source(stream: StreamSettings, settings: Settings, on_change: OnChange | No
     return supervised
 
 
-def _sink(uri: str, stream: StreamSettings, source: Source, segmenter: Segmenter, settings: Settings) -> Sink:
+def _sink(uri: str, stream: StreamSettings, source: Source, segmenter: Segmenter | Ladder, settings: Settings) -> Sink:
     info = sinks.Info(segmenter.spec, source.fps, source.live, stream.name)
     sink = sinks.open(uri, info)
     if not (settings.heal and sources.is_camera(stream.source)):
@@ -69,7 +89,7 @@ def _sink(uri: str, stream: StreamSettings, source: Source, segmenter: Segmenter
     return Healing(sink, lambda part: sinks.open(uri, dataclasses.replace(info, part=part)))
 
 
-def _close_within(segmenter: Segmenter, seconds: float) -> None:
+def _close_within(segmenter: Segmenter | Ladder, seconds: float) -> None:
     """Close, but do not wait for ever for an accelerator that hangs."""
     thread = threading.Thread(target=segmenter.close, name="edgeseg-close", daemon=True)
     thread.start()

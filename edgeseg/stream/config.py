@@ -40,7 +40,10 @@ class StreamSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """`queue` None: the newest frame of a camera. `heal`: reconnect cameras, reopen their sinks. Times in seconds."""
+    """`queue` None: the newest frame of a camera. `heal`: reconnect cameras, reopen their sinks. Times in seconds.
+
+    `deadline_ms` switches the ladder on (ladder.py); `fallback`: its cheaper bundles, in the order they are tried.
+    """
 
     bundle: Path
     streams: tuple[StreamSettings, ...]
@@ -50,16 +53,20 @@ class Settings:
     queue: int | None = None
     heal: bool = True
     watchdog: float = 30.0
+    deadline_ms: float | None = None
+    fallback: tuple[Path, ...] = ()
     metrics: str | None = None
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
             raise unknown("mode", self.mode, MODES)
-        for key, least in (("queue", 1), ("max_frames", 1), ("watchdog", 0.1)):
+        for key, least in (("queue", 1), ("max_frames", 1), ("watchdog", 0.1), ("deadline_ms", 1)):
             value = getattr(self, key)
             if value is not None and value < least:
                 raise OptionError(f"{key} is {value}.", f"Expected at least {least}.")
+        if self.fallback and self.deadline_ms is None:
+            raise OptionError("Fallback bundles without a deadline.", "Add --deadline MS: when to fall back.")
         if not self.streams:
             raise OptionError("No source is named.", "Give --source URI, or a [[stream]] table in --config FILE.")
         _check_names(self.streams)
@@ -85,8 +92,17 @@ def load(path: Path, **given: Any) -> Settings:
         if key not in known:
             raise unknown(f"key of {path}", key, known)
     types: dict[str, type] = {"bundle": str, "mode": str, "metrics": str, "overlay": bool, "heal": bool}
-    types |= {"max_frames": int, "queue": int, "watchdog": float, **dict.fromkeys(POLICY_KEYS, float)}
+    types |= {
+        "max_frames": int,
+        "queue": int,
+        "watchdog": float,
+        "deadline_ms": float,
+        "fallback": list,
+        **dict.fromkeys(POLICY_KEYS, float),
+    }
     values = {key: _typed(path, key, value, types[key]) for key, value in data.items() if key != "stream"}
+    if "fallback" in values:
+        values["fallback"] = tuple(path.parent / _typed(path, "fallback", name, str) for name in values["fallback"])
     if "bundle" in values:
         values["bundle"] = path.parent / values["bundle"]
     values["policy"] = Policy(**{key: values.pop(key) for key in POLICY_KEYS if key in values})

@@ -38,6 +38,7 @@ class Lane:
         self.error: BaseException | None = None
         self.rate = Rate()
         self.frames = 0
+        self.skipped = 0  # by the ladder, on purpose
         self.inbox: Channel[Frame] = Channel(depth or (1 if source.live else READ_AHEAD), source.live, bell)
         self.writers = [Writer(sink, source.live, timings) for sink in stream.sinks]
         self._timings = timings
@@ -66,6 +67,7 @@ class Lane:
         """Frames lost on the way, per place."""
         name = f"{self.stream.name} " if self.stream.name else ""
         lost = {f"{name}source": self.inbox.dropped + self.stream.source.dropped}
+        lost[f"{name}ladder"] = self.skipped
         for writer in self.writers:
             place = f"{name}sink {writer.name}"
             lost[place] = lost.get(place, 0) + writer.dropped

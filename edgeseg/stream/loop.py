@@ -19,6 +19,7 @@ from edgeseg.data.images import Image
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.segmenter import Frame, Result, Segmenter
 from edgeseg.stream.channel import Closed
+from edgeseg.stream.ladder import Ladder
 from edgeseg.stream.lane import TICK, Lane, Stream
 from edgeseg.stream.overlay import Overlay
 from edgeseg.stream.sinks import Sink
@@ -54,7 +55,7 @@ class Run:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Segmenter | Ladder,
         streams: Sequence[Stream],
         *,
         max_frames: int | None = None,
@@ -64,6 +65,7 @@ class Run:
         watchdog: float = 30.0,
     ):
         self._segmenter = segmenter
+        self._ladder = segmenter if isinstance(segmenter, Ladder) else None
         self._max_frames = max_frames
         self._overlay = Overlay(segmenter.spec) if overlay else None
         self._asked_to_stop = stop or threading.Event()
@@ -71,7 +73,7 @@ class Run:
         self._timings = Timings()
         self._bell = threading.Event()
         self._lanes = [Lane(s, self._bell, self._timings, queue_depth) for s in streams]
-        self._free = threading.Semaphore(segmenter.engine.slots)
+        self._free = threading.Semaphore(segmenter.slots)
         self._flight: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()
         self._halt = threading.Event()
         self._done = threading.Event()
@@ -107,6 +109,7 @@ class Run:
             now.drops.update(lane.drops())
             now.streams.append(lane.state())
         now.warnings += self._warnings
+        now.ladder = self._ladder.state() if self._ladder else None
         return now
 
     def alive(self) -> bool:
@@ -166,6 +169,10 @@ class Run:
                 if found is None:
                     break
                 lane, frame = found
+                if self._ladder and not self._ladder.wants():
+                    lane.skipped += 1
+                    self._free.release()
+                    continue
                 self._in_engine["feeder"] = time.monotonic()
                 self._segmenter.submit(frame)
                 del self._in_engine["feeder"]
@@ -223,6 +230,8 @@ class Run:
             return result.frame.image
         begin = time.perf_counter()
         caption = f"{fps:.1f} FPS   {latency * 1e3:.1f} ms"
+        if self._ladder and self._ladder.level:
+            caption += f"   reduced: {self._ladder.name}"
         picture = self._overlay.draw(result.frame.image, result.classmap, caption)
         self._timings.add("overlay", time.perf_counter() - begin)
         return picture

@@ -27,6 +27,8 @@ HELP = {
     "edgeseg_silent_seconds": ("gauge", "Seconds since the latest result."),
     "edgeseg_state": ("gauge", "1 for the state the camera is in."),
     "edgeseg_stage_seconds": ("gauge", "Time per stage over the latest 10000 frames; age: capture to sink."),
+    "edgeseg_ladder_level": ("gauge", "0 at full quality, else how many steps down the deadline forced."),
+    "edgeseg_late_total": ("counter", "Results older than the deadline."),
     "edgeseg_uptime_seconds": ("gauge", "Seconds since the run started."),
     "edgeseg_resident_bytes": ("gauge", "Memory of the process."),
 }
@@ -116,6 +118,9 @@ def exposition(summary: Summary) -> str:
         samples += [
             ("edgeseg_stage_seconds", {"stage": stage, "quantile": QUANTILES[p]}, v / 1e3) for p, v in values.items()
         ]
+    if summary.ladder:
+        samples.append(("edgeseg_ladder_level", {}, summary.ladder["level"]))
+        samples.append(("edgeseg_late_total", {}, summary.ladder["late"]))
     samples.append(("edgeseg_resident_bytes", {}, resident_bytes()))
     lines: list[str] = []
     for metric, (kind, text) in HELP.items():

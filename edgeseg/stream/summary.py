@@ -56,7 +56,7 @@ class Summary:
 
     `latency_ms` is the model's path (resize + infer + mask); `stages["age"]` is capture to the end of the sink.
     `drops` counts frames per place that lost them; `streams` tells each stream's state (see Lane.state); `result`
-    says how the run ended, `error` what broke it.
+    says how the run ended, `error` what broke it; `ladder` is Ladder.state() where a deadline was given.
     """
 
     frames: int = 0
@@ -67,6 +67,7 @@ class Summary:
     drops: dict[str, int] = field(default_factory=dict)
     streams: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    ladder: dict[str, Any] | None = None
     result: str = "running"
     error: EdgesegError | None = None
 
@@ -84,6 +85,7 @@ class Summary:
             "drops": self.drops,
             "streams": self.streams,
             "warnings": self.warnings,
+            "ladder": self.ladder,
             "result": self.result,
             "error": self.error.what if self.error else None,
         }
