@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,15 @@ def nncf(graph: Path, frames: list[Any], out: Path) -> Path:
         import openvino as ov
     except ImportError as error:
         raise MissingPackage("nncf", "INT8 for OpenVINO", "compress,openvino") from error
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level would change shared handlers, too
     model = ov.Core().read_model(graph)
-    quantised = nncf.quantize(
-        model,
-        nncf.Dataset(frames),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(frames),
-    )
+    with redirect_stdout(sys.stderr):  # its progress bars; standard output belongs to --json -
+        quantised = nncf.quantize(
+            model,
+            nncf.Dataset(frames),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(frames),
+        )
     ov.save_model(quantised, out / "quantised.xml", compress_to_fp16=False)
     return out / "quantised.xml"
 

@@ -110,15 +110,19 @@ def test_compile_verify_eval_bench_in_a_row(network: Path, street: Path, tmp_pat
     assert "FPS" in ran.err and "network alone" in ran.err
 
 
-@pytest.mark.parametrize("verb", ["compile", "quantize", "verify", "targets", "eval", "bench", "run"])
+@pytest.mark.parametrize(
+    "verb",
+    ["compile", "quantize openvino-cpu", "quantize onnxruntime-cpu", "verify", "targets", "eval", "bench", "run"],
+)
 def test_json_on_standard_output_is_alone_there(
     verb: str, network: Path, bundle: Path, street: Path, tmp_path: Path
 ) -> None:
+    verb, _, target = verb.partition(" ")
     words = {
         "compile": [network, "--out", tmp_path / "out"],
         "quantize": [
             *(network, "--calibration", street, "--calibration-frames", "8"),
-            *("--target", "onnxruntime-cpu", "--out", tmp_path / "out"),
+            *("--target", target, "--out", tmp_path / "out"),
         ],
         "verify": [bundle],
         "targets": [],
