@@ -26,7 +26,10 @@ from edgeseg.stream.supervise import Transition
 SOURCE_HELP = (
     "Video file, folder, 'glob*.png', /dev/video0, rtsp://, http://, udp://, csi://0, synthetic://street; repeatable."
 )
-SINK_HELP = "FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, webhook+http://, window://, null://; repeatable."
+SINK_HELP = (
+    "FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, window://, null://; "
+    "repeatable."
+)
 
 app = typer.Typer()
 

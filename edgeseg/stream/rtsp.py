@@ -160,7 +160,7 @@ class Publisher:
             self._datagrams[control].send(packet)
 
     def _listen(self) -> None:
-        """Take what the server says meanwhile (receiver reports, answers to signs of life), so that it is not held up."""
+        """Take what the server says meanwhile (reports, answers to signs of life), so that it is not held up."""
         assert self._sock is not None
         self._sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -238,7 +238,8 @@ class Publisher:
         if status == 461:
             return StreamError(f"{self._uri} takes no stream over {self._transport}.", "Try another #transport.")
         return StreamError(
-            f"{self._uri} takes no stream: {status} {reason}.", "Does the server allow publishing (RECORD) at this path?"
+            f"{self._uri} takes no stream: {status} {reason}.",
+            "Does the server allow publishing (RECORD) at this path?",
         )
 
     @contextlib.contextmanager

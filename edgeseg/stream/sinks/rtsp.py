@@ -29,6 +29,7 @@ OPTIONS: dict[str, Convert] = {
 }
 CLOCK = 90_000  # ticks per second: RTP's clock for video
 DEFAULT_FPS = 25.0
+HIGHEST_FPS = 120.0  # some sources tell nonsense, such as their clock
 KEY_SECONDS = 2.0  # a viewer who joins waits no longer than this for a picture
 PACKET_BYTES = "1400"  # fits an Ethernet frame, over UDP too
 PROOF = (360, 640)
@@ -56,7 +57,7 @@ def open(uri: Uri, info: Info) -> Sink:
         import av  # noqa: F401
     except ImportError as error:
         raise MissingPackage("av", f"Publishing to {uri}", "camera") from error
-    sink = Rtsp(uri, info.fps or DEFAULT_FPS, **options)
+    sink = Rtsp(uri, min(max(info.fps or DEFAULT_FPS, 1.0), HIGHEST_FPS), **options)
     if not info.part:  # opened again mid-run: the next write() tells as well, and one announcement is enough
         sink.prove()
     return sink
@@ -123,7 +124,7 @@ class Encoder:
         self._key_at = 0
         self._packed = Packed()
         self._container = av.open(
-            self._packed,  # type: ignore[arg-type]  # anything with write() will do
+            self._packed,  # anything with write() will do
             "w",
             format="rtp",
             container_options={"packetsize": PACKET_BYTES},
@@ -191,7 +192,7 @@ class Packed:
 
 
 def describe(packets: Sequence[Any]) -> str:
-    """The SDP of a stream that starts with these packets. The parameter sets in it help servers that look no further."""
+    """The SDP of a stream that starts with these packets, with its parameter sets for servers that look no further."""
     sets = [unit for packet in packets for unit in units(bytes(packet)) if unit and unit[0] & 31 in (7, 8)]
     parameters = ""
     if sets:
