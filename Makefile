@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test check pipeline camvid docs bench clean
+.PHONY: help demo test test-slow test-tools check pipeline camvid docs bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,8 +37,18 @@ demo: $(VENV)/demo.stamp ## the shipped street student: calibrate, INT8, compile
 	$(BIN)/edgeseg report $(DEMO)/eval-fp32.json $(DEMO)/eval-int8.json $(DEMO)/bench-int8.json $(DEMO)/run.json --out $(DEMO)/report.html
 	@echo "Look at $(DEMO)/segmented.mp4 and $(DEMO)/report.html"
 
-test: $(VENV)/dev.stamp ## every test (installs what it needs; about 10 minutes on 2 cores)
+test: $(VENV)/dev.stamp test-tools ## every test (installs what it needs; about 10 minutes on 2 cores)
 	$(BIN)/pytest
+
+test-slow: $(VENV)/dev.stamp ## the tests that take minutes each
+	$(BIN)/pytest -m slow
+
+test-tools: ## Debian's RTSP server and ffmpeg for the camera tests, where this may install them (else those skip)
+	@command -v ffmpeg >/dev/null && /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
+	|| { test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	--no-install-recommends ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav >/dev/null; } \
+	|| echo "not installed here: tests of real RTSP cameras will skip"
 
 check: $(VENV)/dev.stamp ## lint, format and types
 	$(BIN)/ruff check .

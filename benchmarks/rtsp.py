@@ -1,0 +1,166 @@
+"""RTSP on loopback: glass-to-mask latency, and four cameras of which one is killed every ten seconds.
+
+    python benchmarks/rtsp.py BUNDLE [--seconds 60] [--json FILE|-]
+
+Each camera is edgeseg's stamped loopback camera (the time of capture is drawn into every picture) behind GStreamer's
+RTSP server: MJPEG -> H.264 (x264, zero latency) -> RTP over TCP. What is measured at the sink is therefore the age of the
+scene: camera, two encoders, network, decoder, inference and class map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeseg.bench.measure import fingerprint
+from edgeseg.segmenter import Segmenter
+from edgeseg.stream import sources
+from edgeseg.stream.lane import Stream
+from edgeseg.stream.loop import Run
+from edgeseg.stream.loopback import LoopbackCamera
+from edgeseg.stream.soak import Observer
+from edgeseg.stream.supervise import Policy, Supervised
+
+FPS = 12.5
+DOWN_SECONDS = 2.0
+SERVER = """
+import sys, gi
+gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+server = GstRtspServer.RTSPServer(address="127.0.0.1", service=sys.argv[1])
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch(f"( souphttpsrc location={sys.argv[2]} is-live=true ! multipartdemux ! jpegdec ! videoconvert ! "
+    "video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=12 ! "
+    "rtph264pay name=pay0 config-interval=1 )")
+factory.set_shared(True)
+server.get_mount_points().add_factory("/live", factory)
+assert server.attach(None)
+print("ready", flush=True)
+GLib.MainLoop().run()
+"""
+
+
+class RtspCamera:
+    """A stamped camera and the RTSP server in front of it; the server can be killed and started again."""
+
+    def __init__(self) -> None:
+        self._camera = LoopbackCamera(FPS)
+        self._server: subprocess.Popen[str] | None = None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+
+    def __enter__(self) -> RtspCamera:
+        self._camera.start()
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+        self._camera.kill()
+
+    def start(self) -> None:
+        words = ["/usr/bin/python3", "-c", SERVER, str(self.port), self._camera.uri]
+        self._server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert self._server.stdout and self._server.stdout.readline() == "ready\n"
+
+    def kill(self) -> None:
+        server, self._server = self._server, None
+        if server:
+            server.kill()
+            server.communicate()
+
+    def supervised(self, name: str) -> Supervised:
+        uri = f"rtsp://127.0.0.1:{self.port}/live#timeout=3"
+        policy = Policy(connect=5, stall=1.5, first_delay=0.25, longest_delay=2, steady=5)
+        return Supervised(lambda: sources.open(uri), name, policy)
+
+
+def measure(bundle: Path, cameras: int, seconds: float, kill_every: float | None) -> dict[str, Any]:
+    with ExitStack() as stack:
+        rigs = [stack.enter_context(RtspCamera()) for _ in range(cameras)]
+        segmenter = stack.enter_context(Segmenter.open(bundle, "latency"))
+        watchers = [Observer() for _ in rigs]
+        streams = [
+            Stream(rig.supervised(f"camera{i}"), [watcher], f"camera{i}")
+            for i, (rig, watcher) in enumerate(zip(rigs, watchers))
+        ]
+        stop = threading.Event()
+        recovered: list[float | None] = []
+        script = threading.Thread(target=_script, args=(rigs, watchers, seconds, kill_every, recovered, stop))
+        script.start()
+        summary = Run(segmenter, streams, stop=stop).go().to_dict()
+        script.join()
+    ages = np.concatenate([watcher.ages.values() for watcher in watchers])[cameras * 25 :] * 1e3
+    found: dict[str, Any] = {
+        "cameras": cameras,
+        "seconds": summary["seconds"],
+        "frames": summary["frames"],
+        "glass_to_mask_ms": {f"p{p}": round(float(np.percentile(ages, p)), 1) for p in (50, 90, 99)},
+        "drops": summary["drops"],
+        "result": summary["result"],
+    }
+    if kill_every:
+        times = [t for t in recovered if t is not None]
+        found["kills"] = len(recovered)
+        found["never_back"] = len(recovered) - len(times)
+        found["reconnect_s"] = {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 95, 100)}
+        found["frames_per_camera"] = [watcher.frames for watcher in watchers]
+    return found
+
+
+def _script(rigs: list[RtspCamera], watchers: list[Observer], seconds: float, kill_every: float | None,
+            recovered: list[float | None], stop: threading.Event) -> None:  # fmt: skip
+    """Kill one server after another; measure from its return until a picture comes that was taken after it."""
+    while not all(watcher.frames for watcher in watchers):
+        time.sleep(0.1)
+    end = time.monotonic() + seconds
+    turn = 0
+    while time.monotonic() < end:
+        if kill_every is None:
+            time.sleep(0.5)
+            continue
+        begin = time.monotonic()
+        rig, watcher = rigs[turn % len(rigs)], watchers[turn % len(rigs)]
+        rig.kill()
+        time.sleep(DOWN_SECONDS)
+        rig.start()
+        back = time.monotonic()
+        while watcher.stamped < back and time.monotonic() < back + 15:
+            time.sleep(0.02)
+        recovered.append(time.monotonic() - back if watcher.stamped >= back else None)
+        turn += 1
+        time.sleep(max(0.0, begin + kill_every - time.monotonic()))
+    stop.set()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--json", help="FILE or - for standard output")
+    options = parser.parse_args()
+    rows = [measure(options.bundle, 1, options.seconds / 2, None)]
+    print(rows[-1], file=sys.stderr)
+    rows.append(measure(options.bundle, 4, 2 * options.seconds, 10.0))
+    print(rows[-1], file=sys.stderr)
+    text = json.dumps({"kind": "rtsp benchmark", "machine": fingerprint(), "runs": rows}, indent=1)
+    if options.json == "-":
+        print(text)
+    elif options.json:
+        Path(options.json).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
