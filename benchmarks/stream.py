@@ -1,10 +1,10 @@
 """The stream against the network alone: python benchmarks/stream.py [--json FILE|-] [--rounds N]
 
-For each network, in one run, taking turns: our stream (720p frames in, class maps at the network's full resolution out;
-For each network, in one run, taking turns: our stream (720p frames in, class maps at the network size out; also
-stretched to 720p, as Model API gives them), pure inference of the exported INT8 network, the naive way, and OpenVINO
-`default precision` is what OpenVINO does unasked (bf16 where there is hardware for it, whose upsampled masks differ),
-and Model API runs in that.
+For each network, in one run, taking turns: our stream (720p frames in, class maps at the network's full resolution
+out; also stretched to 720p, as Model API gives them), pure inference of the exported INT8 network, the naive way, and
+OpenVINO Model API. Ratios are medians over rounds of pairs. The stream computes what is not INT8 in float32, so `pure`
+does too; `default precision` is what OpenVINO does unasked (bf16 where there is hardware for it, whose upsampled masks
+differ), and Model API runs in that.
 """
 
 from __future__ import annotations
