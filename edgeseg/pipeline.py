@@ -81,9 +81,12 @@ def run(recipe: Recipe, out: Path, log: Log) -> dict[str, Any]:
     shutil.copyfile(out / "models" / "pruned.onnx", parent)
     calibration = Calibration.choose(root, recipe.quantise.frames, recipe.seed)
     bundles = [_bundle(recipe, t, p, parent, out, ledger, test, calibration, log) for t, p in wanted]
+    fastest = min((b for b in bundles if b["target"] == wanted[0][0].name), key=lambda b: b["latency_ms"]["p50"])
     report = {
         "kind": "pipeline",
         "name": recipe.name,
+        "best": fastest["name"],
+        **{key: fastest[key] for key in ("miou", "pixel_accuracy", "latency_ms", "fps")},
         "recipe": recipe.to_dict(),
         "machine": fingerprint(),
         "data": {"test_frames": len(test), "digests": made["data"]},

@@ -68,6 +68,8 @@ def again(folder: Path, recipe: str, tmp_path: Path) -> list[str]:
 def test_every_stage_is_measured_and_every_target_has_a_bundle(finished: Path) -> None:
     report = json.loads((finished / "run" / "report.json").read_text())
     assert [row["stage"] for row in report["stages"]] == list(pipeline.ROLES)
+    assert {"miou", "pixel_accuracy", "latency_ms", "fps"} <= set(report)
+    assert report["best"] in ("tiny-fp32", "tiny-int8"), "the headline is the first target's"
     assert report["stages"][3]["macs"] < report["stages"][2]["macs"]
     for row in [*report["stages"], *report["bundles"]]:
         assert 0 <= row["miou"] <= 1 and row["fps"] > 0 and row["bytes"] > 0

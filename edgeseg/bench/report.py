@@ -34,7 +34,7 @@ def write(documents: list[tuple[Path, Document]], out: Path) -> None:
 
 def pipeline(d: Document) -> list[Block]:
     first = d["bundles"][0]["target"]
-    best = min((b for b in d["bundles"] if b["target"] == first), key=lambda b: b["latency_ms"]["p50"])
+    best = next(b for b in d["bundles"] if b["name"] == d["best"])
     drops = [
         f"{row['name']} {row['drop'] + 0.0:.2f} points lost ({'within' if row['ok'] else 'OVER'} {row['allowed']})"
         for row in d["int8"]

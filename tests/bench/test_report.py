@@ -92,6 +92,7 @@ def pipeline_of(evaluation: dict[str, Any], bench: dict[str, Any]) -> dict[str, 
     return {
         "kind": "pipeline",
         "name": "tiny",
+        "best": "tiny-int8",
         "recipe": recipe(card={"use": "Tests.", "licence": "Apache-2.0"}),
         "machine": bench["machine"],
         "data": {"test_frames": 4, "digests": {"train": "a" * 64, "val": "b" * 64, "test": "c" * 64}},
