@@ -34,7 +34,7 @@ def write(documents: list[tuple[Path, Document]], out: Path) -> None:
 
 def pipeline(d: Document) -> list[Block]:
     first = d["bundles"][0]["target"]
-    best = next(b for b in d["bundles"] if b["name"] == d["best"])
+    best = {b["name"]: b for b in d["bundles"]}[d["best"]]
     drops = [
         f"{row['name']} {row['drop'] + 0.0:.2f} points lost ({'within' if row['ok'] else 'OVER'} {row['allowed']})"
         for row in d["int8"]

@@ -181,7 +181,7 @@ def test_text_from_results_is_escaped(results: dict[str, Path], tmp_path: Path) 
             d["machine"].update(cpu=HOSTILE, versions={HOSTILE: HOSTILE})
         for row in d.get("pictures", []):
             row["title"] = HOSTILE
-        d.update(result=HOSTILE, name=HOSTILE)
+        d.update(result=HOSTILE, name=HOSTILE, best=HOSTILE)
         documents.append((results[kind], d))
     write(documents, tmp_path / "r.html")
     page = Page((tmp_path / "r.html").read_text())
