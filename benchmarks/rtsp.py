@@ -41,7 +41,8 @@ Gst.init(None)
 server = GstRtspServer.RTSPServer(address="127.0.0.1", service=sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_launch(f"( souphttpsrc location={sys.argv[2]} is-live=true do-timestamp=true ! multipartdemux ! "
-    "jpegdec ! videoconvert ! video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=12 ! "
+    "jpegdec ! videoconvert ! video/x-raw,format=I420 ! "
+    "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=12 ! "
     "rtph264pay name=pay0 config-interval=1 )")
 factory.set_shared(True)
 server.get_mount_points().add_factory("/live", factory)
