@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from edgeseg.errors import OptionError
+from edgeseg.stream.http import Handler, Server
 from edgeseg.stream.loop import Run
 from edgeseg.stream.summary import Summary
 from edgeseg.stream.supervise import STATES
@@ -41,57 +39,30 @@ class Metrics:
         host, _, port = address.rpartition(":")
         if not port.isdigit():
             raise OptionError(f"--metrics {address} names no port.", "Expected HOST:PORT, such as 127.0.0.1:9108.")
-        try:
-            self._server = _Server((host or "127.0.0.1", int(port)), _Handler)
-        except (OSError, OverflowError) as error:
-            raise OptionError(
-                f"Cannot serve metrics on {address}: {getattr(error, 'strerror', None) or error}.",
-                "Another program may use that port; choose another one.",
-            ) from error
-        self._server.run = run
-        self.port = int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="edgeseg-metrics", daemon=True).start()
+        self._server = Server(host or "127.0.0.1", int(port), _Handler, run, "metrics")
+        self.port = self._server.port
 
     def __enter__(self) -> Metrics:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    run: Run
-
-
-class _Handler(BaseHTTPRequestHandler):
-    timeout = 5.0
-    server: _Server
-
+class _Handler(Handler):
     def do_GET(self) -> None:
-        run = self.server.run
+        run: Run = self.server.owner
         if self.path == "/metrics":
-            self._send(200, "text/plain; version=0.0.4", exposition(run.summary()))
+            self.reply(200, "text/plain; version=0.0.4", exposition(run.summary()).encode())
         elif self.path == "/healthz":
-            self._send(200 if run.alive() else 503, "text/plain", "alive\n" if run.alive() else "hangs\n")
+            self.reply(*((200, "text/plain", b"alive\n") if run.alive() else (503, "text/plain", b"hangs\n")))
         elif self.path == "/readyz":
             waiting = not_ready(run.summary())
-            self._send(503 if waiting else 200, "application/json", json.dumps({"waiting_for": waiting}) + "\n")
+            self.reply(
+                503 if waiting else 200, "application/json", json.dumps({"waiting_for": waiting}).encode() + b"\n"
+            )
         else:
-            self._send(404, "text/plain", "here are: /metrics /healthz /readyz\n")
-
-    def _send(self, status: int, kind: str, text: str) -> None:
-        body = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Not into the operator's terminal."""
+            self.reply(404, "text/plain", b"here are: /metrics /healthz /readyz\n")
 
 
 def not_ready(summary: Summary) -> list[str]:

@@ -85,7 +85,7 @@ def test_a_viewer_that_does_not_read_delays_nobody():
 
 def test_a_port_in_use_is_refused_before_anything_runs():
     in_use = pytest.raises(
-        OptionError, match=r"Cannot serve on 127\.0\.0\.1:\d+: Address already in use.\n.*another one"
+        OptionError, match=r"Cannot serve pictures on 127\.0\.0\.1:\d+: Address already in use.\n.*another one"
     )
     with socket.create_server(("127.0.0.1", 0)) as taken, in_use:
         sinks.open(f"mjpeg://127.0.0.1:{taken.getsockname()[1]}", INFO)

@@ -6,14 +6,13 @@ Frames are encoded only while somebody looks; a slow viewer misses frames and ho
 from __future__ import annotations
 
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import cv2
 
 from edgeseg.data.images import Image
 from edgeseg.errors import OptionError
 from edgeseg.segmenter import Result
+from edgeseg.stream.http import Handler, Server
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Uri, whole
 
@@ -51,18 +50,10 @@ class Mjpeg(Sink):
         self._encoding = threading.Lock()
         self._jpeg: tuple[int, bytes] = (0, b"")
         self.viewers = threading.Semaphore(MAX_VIEWERS)
-        try:
-            self._server = Server((host.strip("[]"), port), Viewer)
-        except (OSError, OverflowError) as error:
-            raise OptionError(
-                f"Cannot serve on {host}:{port}: {getattr(error, 'strerror', None) or error}.",
-                "Another program may use that port; choose another one.",
-            ) from error
         if host not in LOOPBACK:
             self.warnings.append(f"mjpeg://{host}:{port} can be seen by everyone who reaches this machine.")
-        self._server.sink = self
-        self.port = int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="edgeseg-mjpeg", daemon=True).start()
+        self._server = Server(host.strip("[]"), port, Viewer, self, "pictures")
+        self.port = self._server.port
 
     def write(self, result: Result, picture: Image | None) -> None:
         with self._changed:
@@ -92,38 +83,27 @@ class Mjpeg(Sink):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    sink: Mjpeg
-
-    def handle_error(self, *_: Any) -> None:
-        """A viewer that goes away is no error."""
-
-
-class Viewer(BaseHTTPRequestHandler):
+class Viewer(Handler):
     timeout = VIEWER_TIMEOUT
-    server: Server
 
     def do_GET(self) -> None:
         if self.path == "/":
-            self._send(200, "text/html", PAGE)
+            self.reply(200, "text/html", PAGE)
         elif self.path == "/frame.jpg":
-            found = self.server.sink.newest(0, VIEWER_TIMEOUT)
-            self._send(200, "image/jpeg", found[1]) if found else self._send(503, "text/plain", b"no frame yet\n")
+            found = self.server.owner.newest(0, VIEWER_TIMEOUT)
+            self.reply(200, "image/jpeg", found[1]) if found else self.reply(503, "text/plain", b"no frame yet\n")
         elif self.path != "/stream":
-            self._send(404, "text/plain", b"here are: / /stream /frame.jpg\n")
-        elif not self.server.sink.viewers.acquire(blocking=False):
-            self._send(503, "text/plain", b"too many viewers\n")
+            self.reply(404, "text/plain", b"here are: / /stream /frame.jpg\n")
+        elif not self.server.owner.viewers.acquire(blocking=False):
+            self.reply(503, "text/plain", b"too many viewers\n")
         else:
             try:
                 self._film()
             finally:
-                self.server.sink.viewers.release()
+                self.server.owner.viewers.release()
 
     def _film(self) -> None:
         self.send_response(200)
@@ -131,19 +111,9 @@ class Viewer(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         seen = 0
-        while not self.server.sink.closed:
-            found = self.server.sink.newest(seen, 1.0)
+        while not self.server.owner.closed:
+            found = self.server.owner.newest(seen, 1.0)
             if found:
                 seen, jpeg = found
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n")
-
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Not into the operator's terminal."""
