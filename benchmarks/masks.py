@@ -7,12 +7,10 @@ differ from a dense float32 upsample + argmax in torch, and how many of those ar
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,6 +21,7 @@ from openvino import opset13 as ops
 
 from edgeseg import mask
 from edgeseg.bench.measure import fingerprint
+from edgeseg.cli.common import emit
 
 CASES = [(2, 128, 128, 512, 512), (8, 56, 96, 224, 384), (11, 90, 120, 360, 480), (19, 128, 128, 512, 512),
          (19, 90, 160, 720, 1280), (150, 64, 64, 512, 512)]  # fmt: skip
@@ -99,11 +98,7 @@ def main() -> None:
     for row in rows:
         print(row, file=sys.stderr)
     document = {"kind": "mask benchmark", "machine": fingerprint(), "cases": rows}
-    text = json.dumps(document, indent=1)
-    if options.json == "-":
-        print(text)
-    elif options.json:
-        Path(options.json).write_text(text + "\n")
+    emit(document, options.json)
 
 
 if __name__ == "__main__":

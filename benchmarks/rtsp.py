@@ -10,7 +10,6 @@ the scene: camera, two encoders, network, decoder, inference and class map.
 from __future__ import annotations
 
 import argparse
-import json
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgeseg.bench.measure import fingerprint
+from edgeseg.cli.common import emit
 from edgeseg.segmenter import Segmenter
 from edgeseg.stream import sources
 from edgeseg.stream.lane import Stream
@@ -156,11 +156,7 @@ def main() -> None:
     print(rows[-1], file=sys.stderr)
     rows.append(measure(options.bundle, 4, 2 * options.seconds, 10.0))
     print(rows[-1], file=sys.stderr)
-    text = json.dumps({"kind": "rtsp benchmark", "machine": fingerprint(), "runs": rows}, indent=1)
-    if options.json == "-":
-        print(text)
-    elif options.json:
-        Path(options.json).write_text(text + "\n")
+    emit({"kind": "rtsp benchmark", "machine": fingerprint(), "runs": rows}, options.json)
 
 
 if __name__ == "__main__":

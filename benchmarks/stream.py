@@ -26,6 +26,7 @@ import peers
 
 from edgeseg import mask
 from edgeseg.bench.measure import fingerprint
+from edgeseg.cli.common import emit
 from edgeseg.compile import compile_model, spec_of
 from edgeseg.compression.calibration import Calibration
 from edgeseg.data.images import Image, write_image
@@ -131,10 +132,7 @@ def main() -> None:
     document = {"kind": "stream benchmark", "machine": fingerprint(), "frames": "1280x720", "networks": results}
     for key in ("stream_over_pure", "stream_over_model_api", "mask_equality"):
         document[key] = {name: row[key] for name, row in results.items()}
-    if options.json == "-":
-        print(json.dumps(document, indent=1))
-    elif options.json:
-        Path(options.json).write_text(json.dumps(document, indent=1) + "\n")
+    emit(document, options.json)
 
 
 if __name__ == "__main__":

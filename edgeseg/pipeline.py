@@ -80,7 +80,7 @@ def run(recipe: Recipe, out: Path, log: Log) -> dict[str, Any]:
     parent = out / f"{recipe.name}.onnx"
     shutil.copyfile(out / "models" / "pruned.onnx", parent)
     calibration = Calibration.choose(root, recipe.quantise.frames, recipe.seed)
-    bundles = [_bundle(recipe, t, p, parent, out, ledger, test, calibration, log) for t, p in wanted]
+    bundles = [_bundle(recipe, t, p, parent, out, ledger, made, test, calibration, log) for t, p in wanted]
     fastest = min((b for b in bundles if b["target"] == wanted[0][0].name), key=lambda b: b["latency_ms"]["p50"])
     report = {
         "kind": "pipeline",
@@ -184,6 +184,7 @@ def _bundle(
     parent: Path,
     out: Path,
     ledger: Ledger,
+    made: dict[str, Any],
     test: Dataset,
     calibration: Calibration,
     log: Log,
@@ -210,7 +211,7 @@ def _bundle(
         )
         return measured(path, test)
 
-    inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", test.digest()]
+    inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", made["data"]["test"]]
     return dict(ledger.stage(f"compile {path.name}", inputs, [path / "bundle.json"], work))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -165,7 +166,9 @@ def _as_onnx(model: Path) -> Path:
 
 def _parity_frames(chosen: Any, spec: Spec) -> list[Any]:
     if chosen is not None:
-        return list(chosen.images(spec))[:12]
+        from edgeseg.compile import PARITY_FRAMES
+
+        return list(islice(chosen.images(spec), PARITY_FRAMES))
     from edgeseg.data.synthetic import Street
 
     return [Street(seed, height=spec.height, width=spec.width).frame(0)[0] for seed in range(900, 908)]

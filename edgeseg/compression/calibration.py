@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +72,9 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write a manifest with paths relative to it."""
-        rows = [
-            {"file": _relative(frame, path.parent), "sha256": digest} for frame, digest in zip(self.frames, self.hashes)
-        ]
+        home = path.parent.resolve()
+        names = [Path(os.path.relpath(frame.resolve(), home)).as_posix() for frame in self.frames]
+        rows = [{"file": name, "sha256": digest} for name, digest in zip(names, self.hashes)]
         write_bytes(path, (json.dumps({"digest": self.digest, "frames": rows}, indent=1) + "\n").encode())
 
     def images(self, spec: Spec) -> Iterator[Image]:
@@ -83,12 +84,3 @@ class Calibration:
 
     def summary(self) -> dict[str, Any]:
         return {"frames": len(self.frames), "digest": self.digest}
-
-
-def _relative(path: Path, folder: Path) -> str:
-    try:
-        return path.resolve().relative_to(folder.resolve(), walk_up=True).as_posix()  # type: ignore[call-arg,unused-ignore]
-    except TypeError:  # Python < 3.12 has no walk_up
-        import os
-
-        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()

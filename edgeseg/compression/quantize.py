@@ -12,8 +12,6 @@ from typing import Any
 from edgeseg.data.images import Image
 from edgeseg.errors import MissingPackage, unknown
 
-Progress = Callable[[str], None]
-
 
 def quantize(graph: Path, frames: Iterable[Image], rules: str, out: Path) -> Path:
     """Quantise a deploy graph with `frames` ([H, W, 3] uint8 BGR each); returns the file written into `out`."""

@@ -22,10 +22,10 @@ from typing import Any
 
 from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
+from edgeseg.segmenter import MODES
 from edgeseg.stream import sinks
 from edgeseg.stream.supervise import Policy
 
-MODES = ("latency", "throughput")
 POLICY_KEYS = tuple(f.name for f in dataclasses.fields(Policy))
 STREAM_KEYS = ("name", "source", "sinks")
 TYPES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list of texts"}

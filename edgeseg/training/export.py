@@ -15,11 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeseg.data.images import write_bytes
 from edgeseg.errors import EdgesegError
-from edgeseg.spec import Spec
+from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.training import checkpoint
 
 OPSET = 17
-SPEC_KEY = "edgeseg.spec"
 TOLERANCE = 1e-4
 
 
@@ -63,7 +62,7 @@ def to_onnx(model: nn.Module, spec: Spec) -> bytes:
     for dimension, size in zip(graph.graph.output[0].type.tensor_type.shape.dim, _output(model, spec)):
         dimension.dim_value = size
     entry = graph.metadata_props.add()
-    entry.key, entry.value = SPEC_KEY, json.dumps(spec.to_dict())
+    entry.key, entry.value = ONNX_KEY, json.dumps(spec.to_dict())
     onnx.checker.check_model(graph)
     return bytes(graph.SerializeToString())
 
