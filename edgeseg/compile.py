@@ -53,8 +53,7 @@ def compile_model(
             "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
         )
     backend = backends.get(target.backend)
-    if reason := backend.probe():
-        raise EdgesegError(f"Cannot compile for {target.name}: {reason}.", "edgeseg targets lists what runs here.")
+    prover = _prover(target)
     graph = _graph()
     with replacing(out, MANIFEST) as work:
         log("deploy graph")
@@ -87,7 +86,8 @@ def compile_model(
                 "notes": list(deploy.notes),
             },
             "calibration": calibration.summary() if calibration else None,
-            "versions": {p: metadata.version(p) for p in ("edgeseg", target.backend)},
+            "proved_by": prover,
+            "versions": {p: metadata.version(p) for p in ("edgeseg", prover)},
             **(extra or {}),
         }
         log("parity and golden frames")
@@ -95,7 +95,7 @@ def compile_model(
         manifest["parity"] = _prove(work, manifest, model, spec, small, output)
         if dataset is not None:
             log(f"accuracy on {len(dataset)} frames")
-            manifest["metrics"] = _measure(work, dataset)
+            manifest["metrics"] = _measure(work, dataset, prover)
         seal(work, manifest)
     return Bundle.load(out)
 
@@ -104,7 +104,7 @@ def _prove(work: Path, manifest: dict[str, Any], model: Path, spec: Spec, frames
     """Compare the bundle with its parent, store golden frames, and refuse a float32 bundle that differs."""
     seal(work, manifest)
     expected, runtime = parity.reference(model, spec, frames, output)
-    with Segmenter.open(work) as segmenter:
+    with Segmenter.open(work, backend=manifest["proved_by"]) as segmenter:
         found = parity.compare(segmenter, expected, frames)
         for i, frame in enumerate(frames[:GOLDEN_FRAMES]):
             write_image(work / GOLDEN / f"{i}.png", frame)
@@ -117,8 +117,18 @@ def _prove(work: Path, manifest: dict[str, Any], model: Path, spec: Spec, frames
     return {**found, "reference": runtime}
 
 
-def _measure(work: Path, dataset: Dataset) -> dict[str, Any]:
-    with Segmenter.open(work, "throughput") as segmenter:
+def _prover(target: Target) -> str:
+    """The backend that runs the new bundle here: the target's own, else its proxy."""
+    reason = backends.get(target.backend).probe()
+    if not reason:
+        return target.backend
+    if target.proxy and not backends.get(target.proxy).probe():
+        return target.proxy
+    raise EdgesegError(f"Cannot compile for {target.name}: {reason}.", "edgeseg targets lists what runs here.")
+
+
+def _measure(work: Path, dataset: Dataset, prover: str) -> dict[str, Any]:
+    with Segmenter.open(work, "throughput", backend=prover) as segmenter:
         found = evaluate(segmenter, dataset)
     kept = ("miou", "pixel_accuracy", "mean_accuracy", "dice", "boundary_f1", "frames", "per_class")
     return {"data": dataset.root.name, "split": dataset.split, **{key: found[key] for key in kept}}

@@ -66,6 +66,8 @@ class Settings:
     `clip`: largest gradient norm, 0 = off. `ema`: decay of the weight average, 0 = off. `dice`: its weight in the loss.
     `stride`: the loss of a step looks at every such pixel of every such row, from a random start.
     `scale`: smallest and largest random zoom. `jitter`: largest relative change of brightness, contrast, saturation.
+    `crop`: height and width of the training crop, [0, 0] = the whole input. `precision`: fp32, or bf16 for autocast.
+    `encoder_lr`: the encoder's learning rate as a share of `lr`; below 1 where its weights come pretrained.
     """
 
     epochs: int = number(30, 1, 10_000)
@@ -80,6 +82,9 @@ class Settings:
     scale: tuple[float, float] = number((0.75, 1.5), 0.1, 10)
     jitter: float = number(0.2, 0, 0.9)
     flip: bool = True
+    crop: tuple[int, int] = number((0, 0), 0, 4096)
+    precision: str = "fp32"
+    encoder_lr: float = number(1.0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -252,6 +257,10 @@ def _check(recipe: Recipe, path: Path) -> None:
     for name, role in (("teacher", recipe.teacher), ("student", recipe.student)):
         if role.scale[0] > role.scale[1]:
             raise _wrong(path, f"{name}.scale", list(role.scale), "[smallest, largest]")
+        if any(side % 32 for side in role.crop):
+            raise _wrong(path, f"{name}.crop", list(role.crop), "multiples of 32, or [0, 0] for the whole input")
+        if role.precision not in ("fp32", "bf16"):
+            raise _wrong(path, f"{name}.precision", role.precision, "fp32 or bf16")
     for entry in recipe.targets.compile:
         if not re.fullmatch(r"[a-z0-9-]+:[a-z0-9]+", entry):
             raise _wrong(path, "targets.compile", entry, "TARGET:PRECISION, like openvino-cpu:int8")

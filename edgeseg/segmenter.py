@@ -74,15 +74,20 @@ class Segmenter:
         self._busy: deque[tuple[int, Frame, float, float]] = deque()
 
     @classmethod
-    def open(cls, bundle: Path | str, mode: str = "latency", margin: bool = False, **options: Any) -> Segmenter:
-        """Open a bundle. `mode`: `latency` (one frame at a time, fastest answer) or `throughput` (several at once)."""
+    def open(
+        cls, bundle: Path | str, mode: str = "latency", margin: bool = False, backend: str = "", **options: Any
+    ) -> Segmenter:
+        """Open a bundle. `mode`: `latency` (one frame at a time, fastest answer) or `throughput` (several at once).
+
+        `backend`: another one than the bundle's own that can load its files, to prove it off the device.
+        """
         from edgeseg import backends
         from edgeseg.bundle import Bundle
 
         if mode not in MODES:
             raise unknown("mode", mode, MODES)
         loaded = Bundle.load(Path(bundle))
-        engine = backends.get(loaded.backend).open(loaded, mode, **options)
+        engine = backends.get(backend or loaded.backend).open(loaded, mode, **options)
         if engine.frame(0).shape != (loaded.spec.height, loaded.spec.width, 3):
             raise BundleError(
                 f"Bundle {bundle} holds a model for frames of {engine.frame(0).shape}.",

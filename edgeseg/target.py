@@ -13,7 +13,11 @@ FOLDER = Path(__file__).parent / "targets"
 
 @dataclass(frozen=True)
 class Target:
-    """`backend` is a module of edgeseg.backends, `quantizer` a function of edgeseg.compression.quantize."""
+    """`backend` is a module of edgeseg.backends, `quantizer` a function of edgeseg.compression.quantize.
+
+    `preset`: what that function may choose by device (NNCF: mixed or performance). `proxy`: the backend that proves a
+    bundle where the target's own cannot run, on the same files; "" where a bundle is only made on the device itself.
+    """
 
     name: str
     title: str
@@ -21,6 +25,8 @@ class Target:
     device: str
     precisions: tuple[str, ...]
     quantizer: str
+    preset: str = ""
+    proxy: str = ""
 
     @classmethod
     def load(cls, name: str) -> Target:

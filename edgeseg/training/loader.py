@@ -68,13 +68,15 @@ class Frames(TorchDataset[Sample]):
 def zoom(
     frame: Image, mask: Image, height: int, width: int, settings: Settings, random: np.random.Generator
 ) -> tuple[Image, Image]:
-    """Stretch to height x width as inference does, zoom, mirror and cut out height x width, in one warp.
+    """Stretch to height x width as inference does, zoom, mirror and cut out `settings.crop`, in one warp.
 
-    Where a zoom below 1 leaves room, the frame is padded with grey and the mask with IGNORE.
+    Where a small zoom leaves room, the frame is padded with grey and the mask with IGNORE.
     """
     low, high = settings.scale
     factor = float(np.exp(random.uniform(np.log(low), np.log(high))))
-    corner = [random.uniform(min(0, side * (factor - 1)), max(0, side * (factor - 1))) for side in (width, height)]
+    size = (settings.crop[1] or width, settings.crop[0] or height)
+    room = [side * factor - cut for side, cut in zip((width, height), size)]
+    corner = [random.uniform(min(0, free), max(0, free)) for free in room]
     mirror = settings.flip and random.random() < 0.5
     matrix = np.zeros((2, 3))
     for axis, (target, source) in enumerate(((width, frame.shape[1]), (height, frame.shape[0]))):
@@ -82,9 +84,8 @@ def zoom(
         matrix[axis, axis] = step
         matrix[axis, 2] = (corner[axis] + 0.5) * step - 0.5
     if mirror:
-        matrix[0, 2] += matrix[0, 0] * (width - 1)
+        matrix[0, 2] += matrix[0, 0] * (size[0] - 1)
         matrix[0, 0] *= -1
-    size = (width, height)
     inverse = cv2.WARP_INVERSE_MAP
     grey = (124, 116, 104)
     image = cv2.warpAffine(frame, matrix, size, flags=cv2.INTER_LINEAR | inverse, borderValue=grey)

@@ -85,13 +85,18 @@ class _Lessons:
         top, left = torch.randint(stride, (2,)).tolist()
         return ..., slice(top, None, stride), slice(left, None, stride)
 
+    def autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bf16")
+
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         pick = self.sample()
-        logits, labels = model(images)[pick].contiguous(), labels[pick]
+        with self.autocast():
+            logits = model(images)
+        logits, labels = logits[pick].float().contiguous(), labels[pick]
         loss = losses.cross_entropy(logits, labels)
         if self.teacher is not None:
-            with torch.no_grad():
-                wanted = self.teacher(images)[pick].contiguous()
+            with torch.no_grad(), self.autocast():
+                wanted = self.teacher(images)[pick].float().contiguous()
             weight, temperature = self.distil.weight, self.distil.temperature
             soft = losses.soft_targets(logits, wanted, labels, temperature)
             loss = (1 - weight) * loss + weight * soft
@@ -111,10 +116,13 @@ class _Run:
         self.average = copy.deepcopy(model) if settings.ema else model
         self.history: History = []
         # Weight decay on biases and batch norms only shrinks scales that the next layer restores (He et al. 2019).
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        vectors = [p for p in model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+        self.shares = [settings.encoder_lr if encoder else 1.0 for encoder, _ in groups]
+        decays = [settings.weight_decay if matrix else 0.0 for _, matrix in groups]
+        rows: list[dict[str, Any]] = [{"params": p, "weight_decay": d} for p, d in zip(groups.values(), decays)]
+        self.optimizer = torch.optim.AdamW(rows, lr=settings.lr)
         model.train()
 
     def lr(self) -> float:
@@ -127,8 +135,8 @@ class _Run:
 
     def step(self, loss: Tensor, last: Path) -> float:
         """One update. The gradient is checked as well, so that a broken update never reaches the weights."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr()
+        for group, share in zip(self.optimizer.param_groups, self.shares):
+            group["lr"] = share * self.lr()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)

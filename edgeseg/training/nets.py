@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,30 +18,33 @@ from edgeseg.errors import FileError, OptionError, require_file, unknown
 from edgeseg.recipe import NetConfig
 from edgeseg.training.lite import Lite
 
-FAMILIES: dict[str, Callable[[int, float], nn.Module]] = {"lite": Lite}
+FAMILIES: dict[str, Callable[[int, float, str], nn.Module]] = {"lite": Lite}
 
 
 def build(net: NetConfig, classes: int) -> nn.Module:
     """The net with random weights, or with its encoder's from `net.weights`. Seed torch before."""
     if net.arch not in FAMILIES:
         return _smp(net, classes)
-    for key, value in (("encoder", net.encoder), ("weights", net.weights)):
-        if value:
-            raise OptionError(f"Architecture {net.arch!r} with {key} {value!r}.", "It has none: remove the key.")
-    return FAMILIES[net.arch](classes, net.width)
+    check(net)
+    model = FAMILIES[net.arch](classes, net.width, net.encoder)
+    if net.weights and not net.encoder:
+        raise OptionError(f"Architecture {net.arch!r} with weights {net.weights!r}.", "They are an encoder's: name it.")
+    if net.weights:
+        load_encoder(cast(nn.Module, model.encoder), Path(net.weights))
+    return model
 
 
 def check(net: NetConfig) -> None:
     """Raises OptionError for an architecture or encoder that does not exist, without building it."""
-    if net.arch in FAMILIES:
+    if net.arch in FAMILIES and not net.encoder:
         return
     import segmentation_models_pytorch as smp
     import timm
 
     known = {str(name).lower() for name in smp.MODEL_ARCHITECTURES_MAPPING}
-    if net.arch.lower() not in known:
+    if net.arch.lower() not in known | set(FAMILIES):
         raise unknown("architecture", net.arch, known | set(FAMILIES))
-    encoders = set(smp.encoders.encoders)
+    encoders = set() if net.arch in FAMILIES else set(smp.encoders.encoders)
     if net.encoder.startswith("tu-"):
         encoders = {f"tu-{name}" for name in timm.list_models()}
         name = net.encoder.split(".")[0]
@@ -50,7 +53,7 @@ def check(net: NetConfig) -> None:
     if name not in encoders:
         error = unknown("encoder", net.encoder, encoders)
         raise OptionError(error.what, error.hint.split(" Known:")[0] + " See the encoders of smp and timm (tu-NAME).")
-    if net.width != 1:
+    if net.width != 1 and net.arch not in FAMILIES:
         raise OptionError(f"Architecture {net.arch!r} with width {net.width}.", "Only our own families have a width.")
 
 

@@ -1,0 +1,2 @@
+from edgeseg.cli import main
+main()
