@@ -89,6 +89,12 @@ def fingerprint() -> dict[str, Any]:
     }
 
 
+def timed_loop(segmenter: Segmenter, frames: list[Image], seconds: float) -> Iterator[float]:
+    """One frame at a time for `seconds`: the seconds each took, resize + infer + mask."""
+    for frame in _loop(frames, seconds):
+        yield sum(segmenter(frame.image).times.values())
+
+
 def _loop(frames: list[Image], seconds: float) -> Iterator[Frame]:
     end = time.perf_counter() + seconds
     for i, image in enumerate(cycle(frames)):

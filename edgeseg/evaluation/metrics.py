@@ -14,26 +14,37 @@ from edgeseg.data.images import Image
 BOUNDARY_TOLERANCE = 0.0075  # of the image diagonal
 
 
-class Counts:
-    """What a set of class maps got right: `confusion` [truth, prediction] pixels, and boundary pixels per class.
+# The columns of a count table: pixels right, predicted and labelled; boundary pixels predicted near a true one, all
+# predicted, true near a predicted one, all true.
+RIGHT, GUESS, TRUTH, MATCHED, EDGE, FOUND, TRUE_EDGE = range(7)
+Table = NDArray[np.int64]
 
-    `boundary` is [C, 4]: predicted boundary pixels near a true one, all predicted, true near a predicted, all true.
+
+class Counts:
+    """What a set of class maps got right: `confusion` [truth, prediction] pixels, and one count table a frame.
+
+    A table is [C, 7] (the columns above). Every metric is a ratio of sums of tables, so that resampling frames
+    (statistics.py) needs nothing else.
     """
 
     def __init__(self, classes: int, ignore_index: int | None = None):
         self.classes = classes
         self.ignore_index = ignore_index
         self.confusion = np.zeros((classes, classes), np.int64)
-        self.boundary = np.zeros((classes, 4), np.int64)
+        self.frames: list[Table] = []
 
     def add(self, truth: Image, prediction: Image) -> None:
         """Count one pair of [H, W] uint8 class maps; pixels whose truth is the ignore id do not count."""
         valid = truth < self.classes if self.ignore_index is None else truth != self.ignore_index
         pairs = truth[valid].astype(np.int64) * self.classes + prediction[valid]
-        self.confusion += np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
-        self._add_boundaries(truth, prediction, valid.astype(np.uint8))
+        confusion = np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
+        self.confusion += confusion
+        table = np.zeros((self.classes, 7), np.int64)
+        table[:, RIGHT], table[:, GUESS], table[:, TRUTH] = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+        self._add_boundaries(table, truth, prediction, valid.astype(np.uint8))
+        self.frames.append(table)
 
-    def _add_boundaries(self, truth: Image, prediction: Image, valid: Image) -> None:
+    def _add_boundaries(self, table: Table, truth: Image, prediction: Image, valid: Image) -> None:
         radius = max(1, round(BOUNDARY_TOLERANCE * float(np.hypot(*truth.shape))))
         near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         ring = np.ones((3, 3), np.uint8)
@@ -41,36 +52,46 @@ class Counts:
         for c in np.union1d(truth[valid > 0], prediction[valid > 0]):
             edges: list[Image] = [_rim(m == c, ring) & inner for m in (prediction, truth)]
             wide: list[Image] = [np.asarray(cv2.dilate(e, near), np.uint8) for e in edges]
-            self.boundary[c] += [
+            table[c, MATCHED:] = [
                 np.count_nonzero(edges[0] & wide[1]),
                 np.count_nonzero(edges[0]),
                 np.count_nonzero(edges[1] & wide[0]),
                 np.count_nonzero(edges[1]),
             ]
 
+    def tables(self) -> Table:
+        """[N, C, 7], one table a frame."""
+        return np.stack(self.frames) if self.frames else np.zeros((0, self.classes, 7), np.int64)
+
     def metrics(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Shares of 1. Classes that neither occur nor are predicted are left out of the means (None per class)."""
-        right = np.diag(self.confusion).astype(float)
-        truth, guess = self.confusion.sum(1), self.confusion.sum(0)
-        matched, edge, found, true_edge = self.boundary.T.astype(float)
-        iou = _ratio(right, truth + guess - right)
-        recall = _ratio(right, truth)
-        dice = _ratio(2 * right, truth + guess)
-        precision_b, recall_b = _ratio(matched, edge), _ratio(found, true_edge)
-        f1 = _ratio(2 * np.nan_to_num(precision_b * recall_b), np.nan_to_num(precision_b) + np.nan_to_num(recall_b))
-        f1[np.isnan(f1) & (edge + true_edge > 0)] = 0.0
-        table = {"iou": iou, "accuracy": recall, "dice": dice, "boundary_f1": f1}
+        total = self.tables().sum(0)
+        found = scores(total)
         return {
-            "miou": _mean(iou),
-            "pixel_accuracy": float(right.sum() / max(1, truth.sum())),
-            "mean_accuracy": _mean(recall),
-            "dice": _mean(dice),
-            "boundary_f1": _mean(f1),
+            "miou": _mean(found["iou"]),
+            "pixel_accuracy": float(total[:, RIGHT].sum() / max(1, total[:, TRUTH].sum())),
+            "mean_accuracy": _mean(found["accuracy"]),
+            "dice": _mean(found["dice"]),
+            "boundary_f1": _mean(found["boundary_f1"]),
             "per_class": {
-                name: {**{k: _number(v[c]) for k, v in table.items()}, "pixels": int(truth[c])}
+                name: {**{k: _number(v[c]) for k, v in found.items()}, "pixels": int(total[c, TRUTH])}
                 for c, name in enumerate(names)
             },
         }
+
+
+def scores(table: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Per class [..., C] from summed tables [..., C, 7]: iou, accuracy, dice, boundary_f1; NaN where undefined."""
+    right, guess, truth, matched, edge, found, true_edge = np.moveaxis(table.astype(float), -1, 0)
+    precision, recall = np.nan_to_num(_ratio(matched, edge)), np.nan_to_num(_ratio(found, true_edge))
+    f1 = _ratio(2 * precision * recall, precision + recall)
+    f1[np.isnan(f1) & (edge + true_edge > 0)] = 0.0
+    return {
+        "iou": _ratio(right, truth + guess - right),
+        "accuracy": _ratio(right, truth),
+        "dice": _ratio(2 * right, truth + guess),
+        "boundary_f1": f1,
+    }
 
 
 def _rim(region: NDArray[np.bool_], ring: Image) -> Image:
@@ -83,7 +104,7 @@ def agreement(a: Image, b: Image) -> float:
 
 
 def _ratio(top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0))
+    return np.asarray(np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0))
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

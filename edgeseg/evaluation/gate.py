@@ -1,0 +1,208 @@
+"""The gate: may this build ship? Checks with three answers, because noise may neither fail nor pass a build.
+
+A check is `fail` or `pass` only where a one-sided bootstrap bound (paired with the parent or the baseline over the
+same frames) lies on one side of the limit. Otherwise it is `undecided`, and says how many frames would decide it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeseg.bench.measure import fingerprint, percentiles
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.images import write_bytes
+from edgeseg.errors import FileError, OptionError, require_file, unknown
+from edgeseg.evaluation.evaluate import Progress, count
+from edgeseg.evaluation.metrics import TRUTH, Table
+from edgeseg.evaluation.statistics import Estimate, boundary_f1, difference, estimate, iou_of, miou
+from edgeseg.segmenter import Segmenter
+
+KIND = "baseline"
+ROUNDS = 5
+MAX_BASELINE = 256 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a build must keep. Points are hundredths of 1; None = not asked.
+
+    `max_drop`, `boundary_drop`: points of mIoU, of mean boundary F1, that may be lost. `max_gain`: points of mIoU that
+    may be gained unexplained (a better figure than expected is as suspicious as a worse one). `floors`: class ->
+    smallest IoU in points. `max_p99`: milliseconds a frame. `certainty`: of every answer but `undecided`.
+    """
+
+    max_drop: float | None = 0.5
+    boundary_drop: float | None = None
+    max_gain: float | None = 2.0
+    floors: tuple[tuple[str, float], ...] = ()
+    max_p99: float | None = None
+    certainty: float = 0.95
+
+
+@dataclass(frozen=True)
+class Check:
+    """One answer: `verdict` is pass, fail or undecided; `text` says it in words, figures in their own unit."""
+
+    name: str
+    verdict: str
+    text: str
+    value: float
+    limit: float
+    low: float
+    high: float
+    frames_needed: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model's count tables [N, C, 7] on a dataset, in its order, and whose they are."""
+
+    name: str
+    digest: str
+    data: dict[str, Any]
+    tables: Table
+    machine: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        rows = {**vars(self), "kind": KIND, "tables": self.tables.tolist()}
+        write_bytes(path, (json.dumps(rows, separators=(",", ":")) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Measured:
+        """FileError for anything but a baseline of ours."""
+        try:
+            if require_file(path, "Baseline").stat().st_size > MAX_BASELINE:
+                raise ValueError(f"it is over {MAX_BASELINE >> 20} MiB")
+            rows = json.loads(path.read_text())
+            if rows["kind"] != KIND:
+                raise ValueError(f"its kind is {rows['kind']!r}")
+            tables = np.array(rows["tables"], np.int64)
+            if tables.shape != (rows["data"]["frames"], len(rows["data"]["classes"]), 7) or (tables < 0).any():
+                raise ValueError(f"its tables are {tables.shape}")
+            return cls(str(rows["name"]), str(rows["digest"]), dict(rows["data"]), tables, dict(rows["machine"]))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise FileError(
+                f"{path} is no baseline: {reason}.", "Make one: edgeseg baseline BUNDLE --data D."
+            ) from None
+
+
+def measure(path: Path, dataset: Dataset, progress: Progress | None = None) -> Measured:
+    """Run a bundle over the whole dataset."""
+    from edgeseg.bundle import Bundle
+
+    bundle = Bundle.load(path)
+    with Segmenter.open(path, "throughput") as segmenter:
+        counts, _ = count(segmenter, dataset, progress)
+    data = {"root": dataset.root.name, "split": dataset.split, "digest": dataset.digest(), "frames": len(dataset)}
+    return Measured(
+        bundle.name, bundle.digest, {**data, "classes": list(dataset.classes.names)}, counts.tables(), fingerprint()
+    )
+
+
+def same_data(build: Measured, reference: Measured) -> None:
+    """OptionError unless both were measured on the same frames with the same classes."""
+    if build.data["classes"] != reference.data["classes"]:
+        raise OptionError(
+            f"The baseline {reference.name} has the classes {', '.join(map(str, reference.data['classes']))}; "
+            f"the data has {', '.join(build.data['classes'])}.",
+            "Compare on the same class list, or update the baseline on purpose: edgeseg baseline.",
+        )
+    if build.data["digest"] != reference.data["digest"]:
+        raise OptionError(
+            f"The baseline {reference.name} was measured on other data: {reference.data['root']} "
+            f"{reference.data['split']}, {reference.data['frames']} frames.",
+            "Give the same --data and --split, or update the baseline on purpose: edgeseg baseline.",
+        )
+
+
+def judge(build: Measured, reference: Measured | None, limits: Limits) -> list[Check]:
+    """Every accuracy check that `limits` asks for."""
+    checks = []
+    share = 2 * limits.certainty - 1  # a two-sided interval whose ends are one-sided bounds
+    frames = len(build.tables)
+    if reference is not None:
+        same_data(build, reference)
+        lost = difference(reference.tables, build.tables, miou, share)
+        if limits.max_drop is not None:
+            checks.append(_at_most("mIoU drop", lost, limits.max_drop, frames))
+        if limits.max_gain is not None:
+            gain = Estimate(-lost.value, -lost.high, -lost.low)
+            checks.append(_at_most("unexplained mIoU gain", gain, limits.max_gain, frames))
+        if limits.boundary_drop is not None:
+            lost = difference(reference.tables, build.tables, boundary_f1, share)
+            checks.append(_at_most("boundary F1 drop", lost, limits.boundary_drop, frames))
+    names = build.data["classes"]
+    for name, floor in limits.floors:
+        if name not in names:
+            raise unknown("class", name, names)
+        index = names.index(name)
+        if not build.tables[:, index, TRUTH].any():
+            raise OptionError(f"Class {name} never occurs in the data.", "Its floor cannot be checked: remove it.")
+        found = estimate(build.tables, iou_of(index), share)
+        checks.append(_at_least(f"IoU of {name}", found, floor, frames))
+    return checks
+
+
+def latency(path: Path, frames: list[Any], limit: float, seconds: float = 5.0) -> Check:
+    """p99 of one frame at a time over interleaved rounds; undecided where some rounds are within and some are not."""
+    from edgeseg.bench.measure import timed_loop
+
+    with Segmenter.open(path, "latency") as segmenter:
+        list(timed_loop(segmenter, frames, 0.5))
+        rounds = [percentiles(list(timed_loop(segmenter, frames, seconds / ROUNDS)))["p99"] for _ in range(ROUNDS)]
+    value, low, high = float(np.median(rounds)), min(rounds), max(rounds)
+    # One disturbed round in five is the machine's, not the build's.
+    within = sum(r <= limit for r in rounds)
+    verdict = "pass" if within >= ROUNDS - 1 else "fail" if within <= 1 else "undecided"
+    text = f"p99 {value:.2f} ms over {ROUNDS} rounds ({low:.2f} to {high:.2f}), limit {limit:g} ms"
+    return Check("latency p99", verdict, text, value, limit, low, high)
+
+
+def verdict(checks: list[Check]) -> str:
+    """The worst answer: fail, then undecided, then pass. OptionError where nothing was asked."""
+    if not checks:
+        raise OptionError("The gate has nothing to check.", "Give --parent or --baseline, --class-floor or --max-p99.")
+    found = {check.verdict for check in checks}
+    return next(word for word in ("fail", "undecided", "pass") if word in found)
+
+
+def _at_most(name: str, found: Estimate, limit: float, frames: int) -> Check:
+    return _check(name, found, limit, frames, lambda points: points > limit, "allowed")
+
+
+def _at_least(name: str, found: Estimate, limit: float, frames: int) -> Check:
+    return _check(name, found, limit, frames, lambda points: points < limit, "at least")
+
+
+def _check(name: str, found: Estimate, limit: float, frames: int, breaks: Callable[[float], bool], word: str) -> Check:
+    value, low, high = (100 * v for v in (found.value, found.low, found.high))
+    broken = breaks(low), breaks(high)
+    answer = "fail" if all(broken) else "undecided" if any(broken) else "pass"
+    if np.isnan([value, low, high]).any():
+        answer = "undecided"
+    needed = None
+    text = f"{value + 0.0:.2f} points ({low + 0.0:.2f} to {high + 0.0:.2f}), {word} {limit:g}"
+    if answer == "undecided":
+        needed = _frames_needed(value, low, high, limit, frames)
+        more = f"about {needed} frames like these would decide it" if needed else "no number of frames would decide it"
+        text += f"; {frames} frames are too few to tell: {more}"
+    return Check(name, answer, text, value, limit, low, high, needed)
+
+
+def _frames_needed(value: float, low: float, high: float, limit: float, frames: int) -> int | None:
+    """The interval shrinks with the square root of the frames; it must become shorter than the way to the limit."""
+    gap = abs(value - limit)
+    reach = max(high - value, value - low)
+    if not gap > 1e-9 or not np.isfinite(reach):
+        return None
+    return int(np.ceil(frames * max(reach / gap, 1) ** 2))
