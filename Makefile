@@ -43,12 +43,13 @@ test: $(VENV)/dev.stamp test-tools ## every test (installs what it needs; about 
 test-slow: $(VENV)/dev.stamp ## the tests that take minutes each
 	$(BIN)/pytest -m slow
 
-test-tools: ## Debian's RTSP server and ffmpeg for the camera tests, where this may install them (else those skip)
+test-tools: ## Debian's RTSP server, ffmpeg and sshd for the tests that need them, where this may install them (else those skip)
 	@command -v ffmpeg >/dev/null && /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
+	&& test -x /usr/sbin/sshd \
 	|| { test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-	--no-install-recommends ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+	--no-install-recommends openssh-server openssh-client ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav >/dev/null; } \
-	|| echo "not installed here: tests of real RTSP cameras will skip"
+	|| echo "not installed here: tests of real RTSP cameras and of remote benches will skip"
 
 check: $(VENV)/dev.stamp ## lint, format and types
 	$(BIN)/ruff check .

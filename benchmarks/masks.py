@@ -20,7 +20,7 @@ import torch
 from openvino import opset13 as ops
 
 from edgeseg import mask
-from edgeseg.bench.measure import fingerprint
+from edgeseg.bench.machine import fingerprint
 from edgeseg.cli.common import emit
 
 CASES = [(2, 128, 128, 512, 512), (8, 56, 96, 224, 384), (11, 90, 120, 360, 480), (19, 128, 128, 512, 512),

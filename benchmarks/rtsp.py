@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.bench.measure import fingerprint
+from edgeseg.bench.machine import fingerprint
 from edgeseg.cli.common import emit
 from edgeseg.segmenter import Segmenter
 from edgeseg.stream import sources

@@ -25,7 +25,7 @@ import numpy as np
 import peers
 
 from edgeseg import mask
-from edgeseg.bench.measure import fingerprint
+from edgeseg.bench.machine import fingerprint
 from edgeseg.cli.common import emit
 from edgeseg.compile import compile_model, spec_of
 from edgeseg.compression.calibration import Calibration

@@ -22,6 +22,11 @@ ClassMap = NDArray[np.uint8]
 UPSAMPLES = ("half_pixel", "align_corners", "asymmetric", "none")
 
 
+def compiled() -> bool:
+    """Whether the C kernel is there."""
+    return _mask is not None
+
+
 def class_map(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
     """[C, h, w] float32 -> [height, width] uint8, C up to 256; a tie goes to the lowest class.
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg import target
-from edgeseg.bench.measure import bench, fingerprint
+from edgeseg.bench.machine import fingerprint
+from edgeseg.bench.measure import bench
 from edgeseg.bundle import Bundle, sha256
 from edgeseg.compile import compile_model
 from edgeseg.compression.calibration import Calibration

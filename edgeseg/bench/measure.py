@@ -1,69 +1,159 @@
-"""Latency, throughput and where the time goes: the path that ships, beside pure inference of the same engine."""
+"""Latency, throughput and where the time goes: the path that ships, beside pure inference of the same engine.
+
+Modes after MLPerf Inference: single stream (one frame at a time, p90), multi stream (several cameras' frames at once,
+p99 until all are answered), offline (as many as possible, frames a second).
+"""
 
 from __future__ import annotations
 
-import os
-import platform
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from importlib import metadata
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeseg.bench.sensors import Sensors, Watch
 from edgeseg.data.images import Image
 from edgeseg.segmenter import Engine, Frame, Segmenter
 
-ROUNDS = 5  # latency, throughput and pure inference take turns, so that a slow minute hits all of them
+ROUNDS = 5  # the modes take turns, so that a slow minute hits all of them
+STREAMS = 4
+STABLE = 0.05  # rounds that differ by more than this share of their median are not a figure to compare
+MLPERF = (1024, 60.0)  # samples and seconds that MLPerf asks of a single-stream result
+Progress = Callable[[int, int], None]
 
 
 def bench(
     bundle: Path,
     frames: list[Image],
     seconds: float = 10.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    samples: int = 0,
+    seed: int = 0,
     **options: Any,
 ) -> dict[str, Any]:
-    """Bench a bundle for about `seconds`.
+    """Bench a bundle for about `seconds`, longer until single stream has `samples` frames.
 
-    `latency_ms`: one frame at a time, resize + infer + mask. `fps`: several in flight, the same work. `pure_fps` and
-    `pure_latency_ms`: the engine alone. Each is a median over interleaved rounds; latencies pool all rounds.
+    `latency_ms` (single stream) and `multi_stream_ms` (STREAMS frames at once): resize + infer + mask. `fps`
+    (offline): several in flight, the same work. `pure_fps` and `pure_latency_ms`: the engine alone. Latencies pool all
+    rounds, rates are medians over rounds. `spread`: how far the rounds of a figure differ, as a share of their median;
+    `unstable` names those over 5 %.
     """
-    share = seconds / (4 * ROUNDS)
-    whole: list[float] = []
-    pure: list[float] = []
-    stages: dict[str, list[float]] = {}
+    frames = random.Random(seed).sample(frames, len(frames))
+    share, least = seconds / (5 * ROUNDS), -(-samples // ROUNDS)
+    single: list[list[float]] = []
+    multi: list[list[float]] = []
+    pure: list[list[float]] = []
     fps: list[float] = []
     pure_fps: list[float] = []
+    stages: dict[str, list[float]] = {}
+    begin = time.monotonic()
     with (
-        Segmenter.open(bundle, "latency", **options) as single,
+        Watch(Sensors()) as watch,
+        Segmenter.open(bundle, "latency", **options) as one,
         Segmenter.open(bundle, "throughput", **options) as many,
     ):
         for image in islice(cycle(frames), 10):
-            single(image)
+            one(image)
         list(many.stream(_loop(frames, 0.3)))
         for turn in range(ROUNDS):
-            for frame in _loop(frames, share):
-                times = single(frame.image).times
-                whole.append(sum(times.values()))
-                for stage, value in times.items():
-                    stages.setdefault(stage, []).append(value)
-            pure += _pure_latency(single.engine, share)
+            single.append(list(timed_loop(one, frames, share, stages, least)))
+            multi.append(list(_groups(many, frames, share)))
+            pure.append(_pure_latency(one.engine, share))
             fps.append(_rate(many.stream(_loop(frames, share))))
             pure_fps.append(_rate(_pure_stream(many.engine, share)))
             if progress:
                 progress(turn + 1, ROUNDS)
+    spread = {
+        "latency_ms": _spread([_quantile(row, 90) for row in single]),
+        "multi_stream_ms": _spread([_quantile(row, 99) for row in multi]),
+        "fps": _spread(fps),
+        "pure_latency_ms": _spread([_quantile(row, 90) for row in pure]),
+        "pure_fps": _spread(pure_fps),
+    }
+    count = sum(map(len, single))
     return {
-        "latency_ms": percentiles(whole),
+        "latency_ms": percentiles(_flat(single)),
+        "multi_stream_ms": percentiles(_flat(multi)),
+        "streams": STREAMS,
         "fps": float(np.median(fps)),
-        "pure_latency_ms": percentiles(pure),
+        "pure_latency_ms": percentiles(_flat(pure)),
         "pure_fps": float(np.median(pure_fps)),
         "stages_ms": {name: percentiles(values) for name, values in stages.items()},
-        "samples": len(whole),
+        "histogram": _histogram(_flat(single)),
+        "samples": count,
+        "seconds": round(time.monotonic() - begin, 1),
+        "mlperf_length": count >= MLPERF[0] and seconds >= MLPERF[1],
         "rounds_fps": fps,
+        "spread": {name: round(value, 4) for name, value in spread.items()},
+        "unstable": [name for name, value in spread.items() if value > STABLE],
+        "device": watch.summary(watch_frames(count, multi, fps, pure, pure_fps, share)),
     }
+
+
+def watch_frames(
+    single: int,
+    multi: list[list[float]],
+    fps: list[float],
+    pure: list[list[float]],
+    pure_fps: list[float],
+    share: float,
+) -> int:
+    """How many inferences a bench made, for the energy of one."""
+    return single + STREAMS * sum(map(len, multi)) + sum(map(len, pure)) + round(share * (sum(fps) + sum(pure_fps)))
+
+
+def sustained(
+    bundle: Path,
+    frames: list[Image],
+    minutes: int,
+    progress: Progress | None = None,
+    minute: float = 60.0,
+    **options: Any,
+) -> dict[str, Any]:
+    """Offline throughput minute by minute: does the device keep its speed when it is hot?
+
+    `last_over_first`: frames a second of the last minute by those of the first; `device` tells heat and clocks.
+    """
+    fps: list[float] = []
+    with Watch(Sensors()) as watch, Segmenter.open(bundle, "throughput", **options) as segmenter:
+        list(segmenter.stream(_loop(frames, 0.3)))
+        for done in range(minutes):
+            fps.append(_rate(segmenter.stream(_loop(frames, minute))))
+            if progress:
+                progress(done + 1, minutes)
+    return {
+        "minutes_fps": [round(value, 2) for value in fps],
+        "last_over_first": round(fps[-1] / fps[0], 4),
+        "device": watch.summary(round(minute * sum(fps))),
+    }
+
+
+def advice(stages_ms: dict[str, dict[str, float]]) -> str:
+    """What to do where a frame spends more time around the network than in it; "" where it does not.
+
+    `stages_ms`: percentiles by stage, of bench or of `edgeseg run`.
+    """
+    medians = {name: row["p50"] for name, row in stages_ms.items() if row and name != "age"}
+    infer = medians.pop("infer", 0.0)
+    total = infer + sum(medians.values())
+    if not total or infer >= total / 2:
+        return ""
+    slowest = max(medians, key=lambda name: medians[name])
+    hints = {
+        "read": "decode fewer pixels (a smaller stream, ?size=) or on the platform's decoder",
+        "resize": "let the camera send the size the network takes",
+        "mask": "take class maps at the head's size, or build the C kernel (edgeseg doctor tells)",
+        "overlay": "draw at a smaller size, or only on the sinks that are looked at",
+        "sink": "write to fewer or cheaper sinks (jsonl instead of video)",
+    }
+    return (
+        f"The host takes {1 - infer / total:.0%} of a frame's time, most of it for {slowest} "
+        f"({medians[slowest]:.2f} ms); {hints.get(slowest, 'a smaller network would gain little')}."
+    )
 
 
 def percentiles(seconds: Iterable[float]) -> dict[str, float]:
@@ -72,34 +162,44 @@ def percentiles(seconds: Iterable[float]) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in zip(("p50", "p90", "p99"), values)}
 
 
-def fingerprint() -> dict[str, Any]:
-    """What a figure depends on besides the bundle: machine, system, versions."""
-    versions = {}
-    for package in ("edgeseg", "openvino", "onnxruntime", "nncf", "numpy", "opencv-python-headless"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": versions,
-    }
+def timed_loop(
+    segmenter: Segmenter,
+    frames: list[Image],
+    seconds: float,
+    stages: dict[str, list[float]] | None = None,
+    least: int = 0,
+) -> Iterator[float]:
+    """One frame at a time for `seconds` and `least` frames: the seconds each took, resize + infer + mask.
+
+    `stages` collects the seconds of each stage.
+    """
+    for frame in _loop(frames, seconds, least):
+        times = segmenter(frame.image).times
+        for stage, value in times.items() if stages is not None else ():
+            stages.setdefault(stage, []).append(value)  # type: ignore[union-attr]
+        yield sum(times.values())
 
 
-def timed_loop(segmenter: Segmenter, frames: list[Image], seconds: float) -> Iterator[float]:
-    """One frame at a time for `seconds`: the seconds each took, resize + infer + mask."""
-    for frame in _loop(frames, seconds):
-        yield sum(segmenter(frame.image).times.values())
+def _groups(segmenter: Segmenter, frames: list[Image], seconds: float) -> Iterator[float]:
+    """STREAMS frames at once: the seconds until the last of them is answered."""
+    images = cycle(frames)
+    end = time.perf_counter() + seconds
+    while True:
+        group = [Frame(image, i) for i, image in enumerate(islice(images, STREAMS))]
+        begin = time.perf_counter()
+        for _ in segmenter.stream(group):
+            pass
+        now = time.perf_counter()
+        yield now - begin
+        if now > end:
+            return
 
 
-def _loop(frames: list[Image], seconds: float) -> Iterator[Frame]:
+def _loop(frames: list[Image], seconds: float, least: int = 0) -> Iterator[Frame]:
     end = time.perf_counter() + seconds
     for i, image in enumerate(cycle(frames)):
         yield Frame(image, i)
-        if time.perf_counter() > end:
+        if time.perf_counter() > end and i + 1 >= least:
             return
 
 
@@ -135,11 +235,21 @@ def _rate(items: Iterable[Any]) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def _spread(values: list[float]) -> float:
+    return float((max(values) - min(values)) / np.median(values))
+
+
+def _quantile(values: list[float], percent: float) -> float:
+    return float(np.percentile(values, percent))
+
+
+def _flat(rounds: list[list[float]]) -> list[float]:
+    return [value for row in rounds for value in row]
+
+
+def _histogram(seconds: list[float], bins: int = 40) -> dict[str, Any]:
+    """Frames by latency in equal steps from the fastest to p99.5; the slower ones are in the last bin."""
+    values = np.array(seconds) * 1e3
+    edges = np.linspace(values.min(), max(np.percentile(values, 99.5), values.min() + 1e-3), bins + 1)
+    counts, _ = np.histogram(np.minimum(values, edges[-1]), edges)
+    return {"from_ms": round(float(edges[0]), 4), "to_ms": round(float(edges[-1]), 4), "counts": counts.tolist()}

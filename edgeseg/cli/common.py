@@ -59,5 +59,11 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
+def identity(bundle: Any) -> dict[str, Any]:
+    """What a result says about the bundle it was measured on."""
+    keys = ("name", "target", "precision", "parent", "parity")
+    return {**{k: bundle.manifest.get(k) for k in keys}, "digest": bundle.digest, "bytes": bundle.size}
+
+
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"

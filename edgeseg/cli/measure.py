@@ -1,4 +1,4 @@
-"""eval, bench, report."""
+"""eval, report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeseg.cli.common import JSON_OPTION, console, emit, percent, progress, table
+from edgeseg.cli.common import JSON_OPTION, console, emit, identity, percent, progress, table
 from edgeseg.errors import FileError
 
 app = typer.Typer()
@@ -50,39 +50,6 @@ def eval(
 
 
 @app.command()
-def bench(
-    bundle: BundleArg,
-    seconds: Annotated[float, typer.Option(help="About how long.", min=1)] = 10.0,
-    frame_size: Annotated[str, typer.Option("--size", help="Size of the frames that come in.")] = "1280x720",
-    json_to: JsonOpt = None,
-) -> None:
-    """Latency, throughput and where the time goes, beside pure inference of the same engine."""
-    from edgeseg.bench.measure import bench as run_bench
-    from edgeseg.bench.measure import fingerprint
-    from edgeseg.bundle import Bundle
-    from edgeseg.cli.common import size
-    from edgeseg.data.synthetic import Street
-
-    loaded = Bundle.load(bundle)
-    height, width = size(frame_size)
-    frames = [Street(3, height=height, width=width).frame(t)[0] for t in range(0, 40, 5)]
-    with progress(f"benching {loaded.name}") as update:
-        result = run_bench(bundle, frames, seconds, update)
-    shown = table(f"{loaded.name}: {loaded.target} {loaded.precision}, {frame_size} frames", "ms", "p50", "p90", "p99")
-    rows = {"latency": result["latency_ms"], **result["stages_ms"], "network alone": result["pure_latency_ms"]}
-    for name, row in rows.items():
-        shown.add_row(name, *(f"{row[k]:.2f}" for k in ("p50", "p90", "p99")))
-    console.print(shown)
-    console.print(
-        f"[bold]{result['fps']:.1f} FPS[/] with full class maps; the network alone {result['pure_fps']:.1f} FPS "
-        f"(ratio {result['fps'] / result['pure_fps']:.2f})"
-    )
-    stored = (loaded.manifest.get("metrics") or {}) if isinstance(loaded.manifest.get("metrics"), dict) else {}
-    known = {"miou": stored.get("miou"), "pixel_accuracy": stored.get("pixel_accuracy")}
-    emit({"kind": "bench", "bundle": identity(loaded), "machine": fingerprint(), **known, **result}, json_to)
-
-
-@app.command()
 def report(
     results: Annotated[list[Path], typer.Argument(help="JSON files of eval, bench, run or pipeline.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="FILE.html or FILE.md.")] = Path("report.html"),
@@ -107,12 +74,6 @@ def _worst(segmenter: Any, dataset: Any, worst: list[dict[str, Any]], folder: Pa
         title = f"{name}: frame, truth, prediction, differences ({percent(row['pixel_accuracy'])} % of pixels right)"
         rows.append({"title": title, "file": str(file.resolve())})
     return rows
-
-
-def identity(bundle: Any) -> dict[str, Any]:
-    """What a result says about the bundle it was measured on."""
-    keys = ("name", "target", "precision", "parent", "parity")
-    return {**{k: bundle.manifest.get(k) for k in keys}, "digest": bundle.digest, "bytes": bundle.size}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.bench.measure import fingerprint, percentiles
+from edgeseg.bench.machine import fingerprint
+from edgeseg.bench.measure import percentiles
 from edgeseg.data.dataset import Dataset
 from edgeseg.data.images import write_bytes
 from edgeseg.errors import FileError, OptionError, require_file, unknown

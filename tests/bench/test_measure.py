@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 import tiny
 
-from edgeseg.bench.measure import ROUNDS, bench, fingerprint, percentiles
+from edgeseg.bench.machine import fingerprint
+from edgeseg.bench.measure import ROUNDS, STREAMS, advice, bench, percentiles, sustained
+from edgeseg.bench.startup import cold_start
+from edgeseg.errors import EdgesegError
 
 POINTS = ("p50", "p90", "p99")
 
@@ -32,16 +36,25 @@ def figures(request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path
 
 
 def test_it_has_every_figure(figures: dict[str, Any]) -> None:
-    assert set(figures) == {
-        "latency_ms",
-        "fps",
-        "pure_latency_ms",
-        "pure_fps",
+    rates = {"latency_ms", "multi_stream_ms", "fps", "pure_latency_ms", "pure_fps"}
+    assert set(figures) == rates | {
+        "streams",
         "stages_ms",
+        "histogram",
         "samples",
+        "seconds",
+        "mlperf_length",
         "rounds_fps",
+        "spread",
+        "unstable",
+        "device",
     }
     assert set(figures["stages_ms"]) == {"resize", "infer", "mask"}
+    assert set(figures["spread"]) == rates
+    assert set(figures["unstable"]) == {name for name, value in figures["spread"].items() if value > 0.05}
+    assert sum(figures["histogram"]["counts"]) == figures["samples"]
+    assert figures["histogram"]["from_ms"] <= figures["latency_ms"]["p50"] <= figures["histogram"]["to_ms"]
+    assert not figures["mlperf_length"]
 
 
 def test_percentiles_are_in_order(figures: dict[str, Any]) -> None:
@@ -69,12 +82,21 @@ def test_percentiles_of_a_known_set() -> None:
     assert percentiles([0.004]) == {"p50": 4.0, "p90": 4.0, "p99": 4.0}
 
 
-def test_the_fingerprint_names_what_figures_depend_on() -> None:
+def test_the_fingerprint_names_what_figures_depend_on(tmp_path: Path) -> None:
     found = fingerprint()
-    assert set(found) == {"cpu", "cores", "system", "python", "versions"}
+    assert {"id", "cpu", "cores", "system", "python", "versions", "memory_gb"} <= set(found)
     assert found["cores"] >= 1 and found["cpu"] and found["system"]
     assert found["versions"]["numpy"] == np.__version__
     assert {"edgeseg", "openvino"} <= set(found["versions"])
+    assert found == fingerprint()
+    # Another power mode is another machine.
+    for mode in ("pmode:0000", "pmode:0002"):
+        path = tmp_path / mode / "var/lib/nvpmodel/status"
+        path.parent.mkdir(parents=True)
+        path.write_text(mode + "\n")
+    ids = {fingerprint(tmp_path / mode)["id"] for mode in ("pmode:0000", "pmode:0002")}
+    assert len(ids) == 2
+    assert fingerprint(tmp_path / "pmode:0002")["power_mode"] == "pmode:0002"
 
 
 def test_frames_are_taken_in_turn(bundle: Path) -> None:
@@ -82,3 +104,41 @@ def test_frames_are_taken_in_turn(bundle: Path) -> None:
     sizes = itertools.cycle([(64, 96), (120, 200)])
     frames = [tiny.frames(1, i, *next(sizes))[0] for i in range(2)]
     assert bench(bundle, frames, 0.2, threads=1)["samples"] >= ROUNDS
+
+
+def test_at_least_so_many_samples(bundle: Path) -> None:
+    assert bench(bundle, tiny.frames(2), 0.1, samples=103, threads=1)["samples"] >= 103
+
+
+def test_several_streams_wait_for_the_last_of_them(figures: dict[str, Any]) -> None:
+    assert figures["streams"] == STREAMS
+    assert figures["multi_stream_ms"]["p50"] > figures["pure_latency_ms"]["p50"]
+
+
+def test_full_load_minute_by_minute(bundle: Path) -> None:
+    turns: list[tuple[int, int]] = []
+    found = sustained(bundle, tiny.frames(2), 3, lambda *turn: turns.append(turn), minute=0.1, threads=1)
+    assert len(found["minutes_fps"]) == 3 and turns == [(1, 3), (2, 3), (3, 3)]
+    assert found["last_over_first"] == pytest.approx(found["minutes_fps"][2] / found["minutes_fps"][0], abs=1e-3)
+
+
+def test_cold_start_is_a_new_process(bundle: Path, tmp_path: Path) -> None:
+    found = cold_start(bundle, runs=2)
+    assert 0.05 < found["first_mask_s"] < 60 and len(found["runs_s"]) == 2
+    assert 20 < found["peak_memory_mb"] < 4000
+    with pytest.raises(EdgesegError, match=r"A new process cannot run .*not a folder"):
+        cold_start(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ({"resize": 1.0, "infer": 5.0, "mask": 1.0}, ""),
+        ({"read": 4.0, "infer": 2.0, "mask": 0.5, "age": 99.0}, r"takes 69% of a frame's time, most of it for read"),
+        ({"infer": 1.0, "sink": 2.0}, r"most of it for sink \(2.00 ms\); write to fewer"),
+        ({}, ""),
+    ],
+)
+def test_advice_where_the_host_is_slower_than_the_network(stages: dict[str, float], message: str) -> None:
+    found = advice({name: {"p50": value} for name, value in stages.items()})
+    assert re.search(message, found) and bool(found) == bool(message)

@@ -1,0 +1,204 @@
+"""doctor: what this machine can run, what is missing and how to get it, what is misconfigured, and a short self-test.
+
+Every check is a function here that returns Findings; `levels` are ok, note (works, but could be better) and problem.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+
+import numpy as np
+
+from edgeseg import backends, mask
+from edgeseg.bench.machine import fingerprint, read
+from edgeseg.bench.sensors import Sensors
+from edgeseg.errors import EdgesegError
+from edgeseg.target import Target, names
+
+ROOT = Path("/")
+SELF_TEST = (
+    "selftest.onnx"  # a deploy graph of 3 classes at 32x48, random weights, made by tests/bench/make_selftest.py
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`about` one thing, `level` ok | note | problem, what was `found`, what to `do` (empty where nothing)."""
+
+    about: str
+    level: str
+    found: str
+    do: str = ""
+
+
+def examine(root: Path = ROOT) -> list[Finding]:
+    """Everything that can be told without running a network; `root` is "/" but for tests."""
+    return [*_program(), *_backends(), *_processor(root), *_memory(root), *_power(root), *_cameras(root)]
+
+
+def _program() -> list[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    rows = [Finding("edgeseg", "ok", f"{_version()} on Python {version}, {platform.machine()}")]
+    if not mask.compiled():
+        do = "Install a C compiler (apt install gcc python3-dev), then: pip install --force-reinstall --no-deps edgeseg"
+        rows.append(Finding("class-map kernel", "problem", "not built: masks take 15 to 300 times longer", do))
+    else:
+        rows.append(Finding("class-map kernel", "ok", "built"))
+    return rows
+
+
+def _version() -> str:
+    try:
+        return metadata.version("edgeseg")
+    except metadata.PackageNotFoundError:  # sent here by `edgeseg bench --host`
+        return "not installed"
+
+
+def _backends() -> list[Finding]:
+    """One row a backend, naming the targets it serves."""
+    rows = []
+    usable = 0
+    for name in backends.names():
+        reason = backends.get(name).probe()
+        served = [t for t in names() if Target.load(t).backend == name]
+        usable += not reason
+        found = reason or f"runs {', '.join(served)}"
+        rows.append(Finding(f"backend {name}", "note" if reason else "ok", found))
+    if not usable:
+        do = "pip install 'edgeseg[openvino]' (or onnxruntime, tflite; TensorRT comes with JetPack)"
+        rows.append(Finding("backends", "problem", "no backend can run here, so no bundle can", do))
+    return rows
+
+
+def _processor(root: Path) -> list[Finding]:
+    known = fingerprint(root)
+    flags = set(re.findall(r"\S+", _line(root, "flags") or _line(root, "Features")))
+    rows = [Finding("processor", "ok", f"{known['cpu']}, {known['cores']} cores")]
+    if platform.machine() == "x86_64" and flags:
+        fast = [f for f in ("amx_int8", "avx512_vnni", "avx_vnni") if f in flags]
+        if fast:
+            rows.append(Finding("INT8 instructions", "ok", ", ".join(fast)))
+        else:
+            do = "Measure fp32 or bf16 as well (edgeseg bench); a virtual machine may hide what the host has."
+            rows.append(Finding("INT8 instructions", "note", "no VNNI or AMX: INT8 gains little here", do))
+    if platform.machine() == "aarch64" and flags and "asimddp" not in flags:
+        rows.append(Finding("INT8 instructions", "note", "no dot product: INT8 gains little on this CPU"))
+    governor = known.get("governor")
+    if governor and governor != "performance":
+        do = "For steady latency: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+        rows.append(Finding("governor", "note", f"{governor}: clocks rise only under load", do))
+    return rows
+
+
+def _memory(root: Path) -> list[Finding]:
+    rows = []
+    text = read(root / "proc/meminfo")
+    total, free, swap, swap_free = (
+        int(found[1]) // 1024 if (found := re.search(rf"^{key}:\s+(\d+)", text, re.M)) else 0
+        for key in ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")
+    )
+    if total:
+        low = free < 512
+        do = "Stop what else runs here; a stream needs about 200 MB and the network's activations." if low else ""
+        rows.append(Finding("memory", "problem" if low else "ok", f"{free} of {total} MB free", do))
+    if swap - swap_free > 64:
+        do = "Frames stall while pages come back: find what uses the memory (ps aux --sort -rss)."
+        rows.append(Finding("swap", "note", f"{swap - swap_free} MB in use", do))
+    space = shutil.disk_usage(tempfile.gettempdir()).free >> 20
+    if space < 512:
+        rows.append(Finding("disk", "problem", f"{space} MB free for temporary files", "Make room."))
+    return rows
+
+
+def _power(root: Path) -> list[Finding]:
+    rows = []
+    known = fingerprint(root)
+    if known.get("jetpack") or known.get("board", "").lower().find("jetson") >= 0:
+        mode = known.get("power_mode", "unknown")
+        rows.append(Finding("board", "ok", f"{known.get('board', 'Jetson')}, {known.get('jetpack', 'no L4T release')}"))
+        best = re.search(r"pmode:0+\b", mode)
+        do = "" if best else "The fastest mode: sudo nvpmodel -m 0 && sudo jetson_clocks (see jetson/)."
+        rows.append(Finding("power mode", "ok" if best else "note", mode, do))
+    heat = Sensors(root).sample().celsius
+    if heat is not None:
+        hot = heat >= 80
+        do = "Cool it: hot devices lower their clocks, and latency follows." if hot else ""
+        rows.append(Finding("temperature", "note" if hot else "ok", f"{heat:.0f} degrees Celsius", do))
+    return rows
+
+
+def _cameras(root: Path) -> list[Finding]:
+    rows = []
+    devices = sorted(p.name for p in root.glob("dev/video[0-9]*"))
+    if devices:
+        rows.append(Finding("cameras", "ok", ", ".join(f"/dev/{name}" for name in devices)))
+    try:
+        import av
+
+        rows.append(Finding("network cameras", "ok", f"PyAV {av.__version__}"))
+    except ImportError:
+        rows.append(Finding("network cameras", "note", "no PyAV: rtsp, udp and mjpeg sources are closed",
+                            "pip install 'edgeseg[camera]'"))  # fmt: skip
+    return rows
+
+
+def self_test() -> list[Finding]:
+    """Compile a tiny network with every backend that runs here, and compare their class maps pixel by pixel."""
+    rows = []
+    first: tuple[str, np.ndarray] | None = None
+    for name in backends.names():
+        if backends.get(name).probe():
+            continue
+        target = next((t for t in map(Target.load, names()) if t.backend == name and not t.proxy), None)
+        if target is None:
+            continue
+        begin = time.perf_counter()
+        try:
+            classmap = _segment(target)
+        except EdgesegError as error:
+            rows.append(Finding(f"self-test {name}", "problem", error.what, error.hint))
+            continue
+        taken = f"{1000 * (time.perf_counter() - begin):.0f} ms from graph to mask"
+        first = first or (name, classmap)
+        same = float((classmap == first[1]).mean())
+        if same < 0.999:
+            found = f"{same:.1%} of pixels agree with {first[0]}"
+            rows.append(
+                Finding(f"self-test {name}", "problem", found, "Reinstall both runtimes; one computes wrongly.")
+            )
+        else:
+            agrees = "" if name == first[0] else f", agrees with {first[0]}"
+            rows.append(Finding(f"self-test {name}", "ok", taken + agrees))
+    return rows
+
+
+def _segment(target: Target) -> np.ndarray:
+    from edgeseg.bundle import seal
+    from edgeseg.segmenter import Segmenter
+    from edgeseg.spec import Spec
+
+    spec = Spec(32, 48, ("a", "b", "c"))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        resources.as_file(resources.files("edgeseg.bench") / SELF_TEST) as graph,
+    ):
+        work = Path(folder)
+        backends.get(target.backend).compile(graph, work, target, "fp32")
+        about = {"spec": spec.to_dict(), "target": target.name, "backend": target.backend, "precision": "fp32"}
+        seal(work, {**about, "upsample": "half_pixel"})
+        frame = np.random.default_rng(0).integers(0, 256, (96, 144, 3)).astype(np.uint8)
+        with Segmenter.open(work) as segmenter:
+            return np.array(segmenter(frame).classmap)
+
+
+def _line(root: Path, key: str) -> str:
+    found = re.search(rf"^{key}\s*:\s*(.+)$", read(root / "proc/cpuinfo"), re.M)
+    return found[1] if found else ""

@@ -1,0 +1,60 @@
+"""The fingerprint: what a figure depends on besides the bundle. Figures of two fingerprints are not one ranking."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "edgeseg", "openvino", "onnxruntime", "tensorrt", "ai-edge-litert", "nncf", "numpy", "opencv-python-headless",
+)  # fmt: skip
+
+
+def fingerprint(root: Path = Path("/")) -> dict[str, Any]:
+    """Machine, system, power settings and versions; `id` is 12 digits of sha256 over all the rest."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    known = {
+        "cpu": _cpu_name(root),
+        "cores": os.cpu_count(),
+        "memory_gb": _memory_gb(root),
+        "system": f"{platform.system()} {platform.machine()}",
+        "board": read(root / "proc/device-tree/model"),
+        "jetpack": read(root / "etc/nv_tegra_release").split("\n")[0],
+        "power_mode": read(root / "var/lib/nvpmodel/status"),
+        "governor": read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return {"id": digest[:12], **{key: value for key, value in known.items() if value not in ("", None)}}
+
+
+def read(path: Path) -> str:
+    """A small system file as text; "" where there is none."""
+    try:
+        return path.read_text(errors="replace").strip("\x00\n ")
+    except OSError:
+        return ""
+
+
+def _cpu_name(root: Path) -> str:
+    for line in read(root / "proc/cpuinfo").splitlines():
+        if line.startswith(("model name", "Model")):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_gb(root: Path) -> float | None:
+    found = re.search(r"MemTotal:\s+(\d+) kB", read(root / "proc/meminfo"))
+    return round(int(found[1]) / (1 << 20), 1) if found else None

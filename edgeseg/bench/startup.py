@@ -1,0 +1,48 @@
+"""Cold start: a new process from its start to the first class map, and the memory it took."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edgeseg.errors import EdgesegError
+
+# The process tells when its first mask was ready; the clock is the system's, so the start of the process counts.
+SCRIPT = """
+import json, sys, time
+import numpy
+from edgeseg import Segmenter
+with Segmenter.open(sys.argv[1]) as segmenter:
+    frame = numpy.zeros((segmenter.spec.height, segmenter.spec.width, 3), numpy.uint8)
+    segmenter(frame)
+    first = time.clock_gettime(time.CLOCK_MONOTONIC)
+    for _ in range(20):
+        segmenter(frame)
+    import resource
+    print(json.dumps([first, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+def cold_start(bundle: Path, runs: int = 3) -> dict[str, Any]:
+    """{first_mask_s (median), runs_s, peak_memory_mb} over `runs` new processes."""
+    seconds, memory = [], []
+    for _ in range(runs):
+        begin = time.clock_gettime(time.CLOCK_MONOTONIC)
+        ran = subprocess.run([sys.executable, "-c", SCRIPT, str(bundle)], capture_output=True, text=True, timeout=600)
+        if ran.returncode:
+            raised = re.findall(r"^[\w.]+: (.+)", ran.stderr, re.M) or [f"exit status {ran.returncode}."]
+            raise EdgesegError(f"A new process cannot run {bundle}: {raised[-1][:200]}", "Try: edgeseg verify BUNDLE")
+        first, kilobytes = json.loads(ran.stdout.splitlines()[-1])
+        seconds.append(first - begin)
+        memory.append(kilobytes / 1024)
+    return {
+        "first_mask_s": round(statistics.median(seconds), 3),
+        "runs_s": [round(value, 3) for value in seconds],
+        "peak_memory_mb": round(max(memory), 1),
+    }

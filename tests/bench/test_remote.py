@@ -1,0 +1,186 @@
+"""bench --host against a real sshd on loopback; skipped where there is none."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeseg.bench.remote import Host, bench_on, pack
+from edgeseg.errors import EdgesegError, OptionError
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+needs_sshd = pytest.mark.skipif(
+    not (Path(SSHD).is_file() and shutil.which("ssh") and shutil.which("ssh-keygen")), reason="no OpenSSH here"
+)
+
+
+class Server:
+    """sshd for this user on a port of its own, with keys and a temporary folder of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.key, self.stranger = folder / "key", folder / "stranger"
+        for name in ("host", "key", "stranger"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        shutil.copy(folder / "key.pub", folder / "authorized")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        (folder / "config").write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\n"
+            f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile {folder}/pid\n"
+            f"SetEnv TMPDIR={self.temporary}\n"
+        )
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "config"], stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+
+    @property
+    def host(self) -> Host:
+        return Host("127.0.0.1", getpass.getuser(), self.port)
+
+    def ssh(self, key: Path | None = None) -> list[str]:
+        known = ["-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={self.folder}/known"]
+        return ["-F", "none", "-o", "IdentitiesOnly=yes", "-i", str(key or self.key), *known]
+
+    def left(self) -> list[str]:
+        return [path.name for path in self.temporary.iterdir()]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("sshd"))
+    yield made
+    made.process.terminate()
+    made.process.wait(10)
+
+
+def bench(server: Server, bundle: Path, **options: Any) -> Any:
+    """One short bench on the server."""
+    given = {"python": sys.executable, "ssh": server.ssh(), **options}
+    (answer,) = bench_on([server.host], bundle, ["--seconds", "1", "--size", "96x64"], **given)
+    return answer
+
+
+@needs_sshd
+def test_the_result_comes_back_and_nothing_stays(server: Server, bundle: Path) -> None:
+    found = bench(server, bundle)
+    assert not isinstance(found, EdgesegError), str(found)
+    assert found["kind"] == "bench" and found["host"] == "127.0.0.1" and found["fps"] > 0
+    assert found["machine"]["cores"] == os.cpu_count()
+    assert server.left() == []
+
+
+@needs_sshd
+def test_several_hosts_at_once_and_one_of_them_is_not_there(server: Server, bundle: Path) -> None:
+    hosts = [server.host, Host("127.0.0.1", "nobody", 1)]
+    good, bad = bench_on(hosts, bundle, ["--seconds", "1", "--size", "96x64"], sys.executable, server.ssh())
+    assert not isinstance(good, EdgesegError) and good["fps"] > 0
+    assert isinstance(bad, EdgesegError) and "cannot be reached" in bad.what
+
+
+@needs_sshd
+def test_a_wrong_key(server: Server, bundle: Path) -> None:
+    found = bench(server, bundle, ssh=server.ssh(server.stranger))
+    assert isinstance(found, EdgesegError)
+    assert "127.0.0.1 refused the key" in found.what and "ssh-copy-id" in found.hint
+
+
+@needs_sshd
+def test_a_full_disk(server: Server, bundle: Path, tmp_path: Path) -> None:
+    """A tiny file system as the other machine's temporary folder."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", server.temporary]).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        found = bench(server, bundle)
+        assert isinstance(found, EdgesegError)
+        assert "127.0.0.1 has no space left" in found.what and "TMPDIR" in found.hint
+        assert server.left() == []
+    finally:
+        subprocess.run(["umount", server.temporary], check=True)
+
+
+@needs_sshd
+def test_a_connection_lost_in_the_middle(server: Server, bundle: Path, tmp_path: Path) -> None:
+    """The session's process there is killed while the bench runs; its folder is removed all the same."""
+    killer = tmp_path / "python"
+    killer.write_text(f'#!/bin/sh\ncase "$*" in *bench*) kill -9 $(cat {tmp_path}/session); sleep 2;; esac\n')
+    killer.chmod(0o755)
+    authorized = server.folder / "authorized"
+    before = authorized.read_text()
+    # The forced command notes the id of the sshd process that serves this session, then goes on as asked.
+    authorized.write_text(f'command="echo $PPID > {tmp_path}/session; eval \\"$SSH_ORIGINAL_COMMAND\\"" {before}')
+    try:
+        found = bench(server, bundle, python=str(killer))
+    finally:
+        authorized.write_text(before)
+    assert isinstance(found, EdgesegError)
+    assert "was lost in the middle" in found.what, found.what
+    end = time.monotonic() + 20
+    while server.left() and time.monotonic() < end:  # the bench there ends first
+        time.sleep(0.1)
+    assert server.left() == []
+
+
+@needs_sshd
+def test_a_host_without_the_packages(server: Server, bundle: Path) -> None:
+    found = bench(server, bundle, python="/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python9")
+    assert isinstance(found, EdgesegError)
+    assert "lacks a package" in found.what or "has no such Python" in found.what, found.what
+    assert "has no such Python" in bench(server, bundle, python="python9").what
+    assert server.left() == []
+
+
+@pytest.mark.parametrize(
+    "uri", ["device", "http://device", "ssh://", "ssh://a b", "ssh://-oProxyCommand=x", "ssh://a:b"]
+)
+def test_what_is_no_host(uri: str, edgeseg: Callable[..., Any], bundle: Path) -> None:
+    with pytest.raises(OptionError, match=r"is no host\.\nExpected ssh://user@device"):
+        Host.parse(uri)
+    assert edgeseg("bench", bundle, "--host", uri).code == 2
+
+
+def test_hosts_are_read_as_ssh_reads_them() -> None:
+    assert Host.parse("ssh://me@box.local:2222") == Host("box.local", "me", 2222)
+    assert Host.parse("ssh://box").command()[-1] == "box"
+
+
+def test_an_option_cannot_become_a_command(bundle: Path) -> None:
+    (found,) = bench_on([Host("127.0.0.1", port=1)], bundle, ["--seconds", "1;rm"])
+    assert isinstance(found, OptionError)
+
+
+def test_one_device_twice(edgeseg: Callable[..., Any], bundle: Path) -> None:
+    ran = edgeseg("bench", bundle, "--host", "ssh://a", "--host", "ssh://a")
+    assert ran.code == 2 and "names one device twice" in ran.err
+
+
+def test_the_parcel_holds_the_bundle_and_no_compiled_code(bundle: Path) -> None:
+    import io
+    import tarfile
+
+    with tarfile.open(fileobj=io.BytesIO(pack(bundle))) as archive:
+        names = archive.getnames()
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    assert {f"bundle/{name}" for name in manifest["files"]} < set(names)
+    assert "src/edgeseg/segmenter.py" in names
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
