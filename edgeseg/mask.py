@@ -45,7 +45,7 @@ def class_map(logits: Logits, height: int, width: int, upsample: str) -> ClassMa
 def class_map_margin(logits: Logits, height: int, width: int, upsample: str) -> tuple[ClassMap, NDArray[np.float32]]:
     """class_map, and by how much each pixel's best logit beats the second best: [height, width] float32, >= 0."""
     if _mask is None or upsample == "none":
-        full = _upsampled(logits, height, width, upsample)
+        full = upsampled(logits, height, width, upsample)
         second, first = np.partition(full, -2, axis=0)[-2:]
         return np.asarray(full.argmax(0), np.uint8), np.asarray(first - second, np.float32)
     classes, h, w = logits.shape
@@ -73,10 +73,11 @@ def _axis(size: int, small: int, upsample: str) -> tuple[NDArray[np.int32], NDAr
 
 def dense(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
     """The plain way: upsample every logit, then argmax. The reference that class_map is tested against."""
-    return np.asarray(_upsampled(logits, height, width, upsample).argmax(0), np.uint8)
+    return np.asarray(upsampled(logits, height, width, upsample).argmax(0), np.uint8)
 
 
-def _upsampled(logits: Logits, height: int, width: int, upsample: str) -> Logits:
+def upsampled(logits: Logits, height: int, width: int, upsample: str) -> Logits:
+    """[C, h, w] -> [C, height, width], bilinear."""
     _, h, w = logits.shape
     if upsample == "none" or (h, w) == (height, width):
         return logits

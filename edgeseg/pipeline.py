@@ -238,7 +238,7 @@ def publish(report: dict[str, Any], out: Path, folder: Path) -> None:
         if source.name == f"{name}-{row['precision']}":
             shutil.rmtree(folder / source.name, ignore_errors=True)
             shutil.copytree(source, folder / source.name)
-    write_bytes(folder / "card.md", card(report).encode())
+    write_bytes(folder / "card.md", card(report["recipe"], [report]).encode())
 
 
 def _drops(bundles: list[dict[str, Any]], allowed: float) -> list[dict[str, Any]]:

@@ -1,15 +1,17 @@
-"""eval, report."""
+"""eval, report, card."""
 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgeseg.bench.machine import fingerprint
 from edgeseg.cli.common import JSON_OPTION, console, emit, identity, percent, progress, table
-from edgeseg.errors import FileError
+from edgeseg.errors import FileError, OptionError
 
 app = typer.Typer()
 BundleArg = Annotated[Path, typer.Argument(help="The bundle's folder.")]
@@ -22,31 +24,44 @@ def eval(
     data: Annotated[Path, typer.Option(help="Dataset: {train,val,test}/{images,masks} and classes.txt.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     pictures: Annotated[Path | None, typer.Option(help="Draw the worst frames into this folder.")] = None,
+    beside: Annotated[Path | None, typer.Option(help="Another bundle, drawn beside this one in the pictures.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write an error page (.html): confusion, edges, small objects, worst frames.")
+    ] = None,
+    scales: Annotated[str, typer.Option(help="Average over these enlargements, like 1,1.5 (not for a device).")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored frame (not for a device).")] = False,
     json_to: JsonOpt = None,
 ) -> None:
     """Measure a bundle's accuracy on labelled frames, through the path that ships."""
+    from edgeseg.bench.report import write
     from edgeseg.bundle import Bundle
     from edgeseg.data.dataset import Dataset
+    from edgeseg.evaluation.augmented import Augmented
     from edgeseg.evaluation.evaluate import evaluate
     from edgeseg.segmenter import Segmenter
 
+    if beside and not (pictures or page):
+        raise OptionError("--beside is for pictures.", "Say where they go: --pictures DIR or --page FILE.html")
+    averaged = scales != "1" or flip
     dataset = Dataset.open(data, split)
     loaded = Bundle.load(bundle)
-    with Segmenter.open(bundle) as segmenter, progress(f"evaluating {loaded.name}") as update:
-        result = evaluate(segmenter, dataset, update)
-        if pictures:
-            result["pictures"] = _worst(segmenter, dataset, result["worst"], pictures)
-    title = f"{loaded.name} on {data} {split} ({result['frames']} frames)"
-    shown = table(title, "class", "IoU", "accuracy", "Dice", "BF1")
-    for name, row in result["per_class"].items():
-        shown.add_row(name, *(percent(row[k]) for k in ("iou", "accuracy", "dice", "boundary_f1")))
-    means = ("miou", "mean_accuracy", "dice", "boundary_f1")
-    shown.add_section()
-    shown.add_row("mean", *(percent(result[k]) for k in means), style="bold")
-    console.print(shown)
-    ms = result["latency_ms"]
-    console.print(f"pixel accuracy {percent(result['pixel_accuracy'])} %, latency p50 {ms['p50']}, p99 {ms['p99']} ms")
-    emit({"kind": "eval", "bundle": identity(loaded), "data": {"root": data.name, "split": split}, **result}, json_to)
+    with ExitStack() as opened, progress(f"evaluating {loaded.name}") as update:
+        segmenter = opened.enter_context(Segmenter.open(bundle))
+        others = [opened.enter_context(Segmenter.open(beside))] if beside else []
+        judged = Augmented(segmenter, _scales(scales), flip) if averaged else segmenter
+        result = evaluate(judged, dataset, update, study=page is not None)
+        if pictures or page:
+            folder = pictures or (page or Path()).with_suffix("")
+            result["pictures"] = _worst(segmenter, dataset, result["worst"], folder, others)
+    if averaged:
+        result["averaged"] = {"scales": list(_scales(scales)), "flip": flip}
+    _show(f"{loaded.name} on {data} {split} ({result['frames']} frames)", result)
+    about = {"data": {"root": data.name, "split": split}, "machine": fingerprint()}
+    document = {"kind": "eval", "bundle": identity(loaded), **about, **result}
+    emit(document, json_to)
+    if page:
+        write([(page, document)], page)
+        console.print(f"wrote {page}")
 
 
 @app.command()
@@ -61,17 +76,69 @@ def report(
     console.print(f"wrote {out}")
 
 
-def _worst(segmenter: Any, dataset: Any, worst: list[dict[str, Any]], folder: Path) -> list[dict[str, str]]:
+@app.command()
+def card(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)],
+    results: Annotated[list[Path], typer.Argument(help="JSON of pipeline; or of eval, bench and training.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The card to write (.md).")] = Path("card.md"),
+) -> None:
+    """Write a model card from a recipe and measurements: use, data, licence, figures, limits, lineage."""
+    from edgeseg.bench.card import card as draw
+    from edgeseg.data.images import write_bytes
+    from edgeseg.recipe import Recipe
+
+    documents = [read_json(path) for path in results]
+    try:
+        text = draw(Recipe.load(recipe).to_dict(), documents)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        names = ", ".join(map(str, results))
+        raise FileError(
+            f"No card can be drawn from {names}: {type(error).__name__} {error}.", "Measure again."
+        ) from None
+    write_bytes(out, text.encode())
+    console.print(f"wrote {out}")
+
+
+def _show(title: str, result: dict[str, Any]) -> None:
+    shown = table(title, "class", "IoU", "95 %", "accuracy", "Dice", "BF1")
+    spans = result["interval"]
+    for name, row in result["per_class"].items():
+        rest = (percent(row[k]) for k in ("accuracy", "dice", "boundary_f1"))
+        shown.add_row(name, percent(row["iou"]), _span(spans["iou"][name]), *rest)
+    shown.add_section()
+    means = (percent(result[k]) for k in ("mean_accuracy", "dice", "boundary_f1"))
+    shown.add_row("mean", percent(result["miou"]), _span(spans["miou"]), *means, style="bold")
+    console.print(shown)
+    ms = result["latency_ms"]
+    console.print(f"pixel accuracy {percent(result['pixel_accuracy'])} %, latency p50 {ms['p50']}, p99 {ms['p99']} ms")
+
+
+def _span(ends: list[float] | None) -> str:
+    return "-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(f"--scales {text!r} are no numbers.", "Example: --scales 1,1.25,1.5") from None
+
+
+def _worst(
+    segmenter: Any, dataset: Any, worst: list[dict[str, Any]], folder: Path, others: list[Any]
+) -> list[dict[str, str]]:
     """One picture per worst frame; rows for the result."""
     from edgeseg.data.images import write_image
     from edgeseg.evaluation.pictures import strips
 
     rows = []
-    for row, picture in zip(worst, strips(segmenter, dataset, [row["index"] for row in worst])):
+    for row, picture in zip(worst, strips(segmenter, dataset, [row["index"] for row in worst], *others)):
         name = dataset.images[row["index"]].stem
         file = folder / f"{name}.jpg"
         write_image(file, picture)
-        title = f"{name}: frame, truth, prediction, differences ({percent(row['pixel_accuracy'])} % of pixels right)"
+        also = ", the other's prediction and differences" if others else ""
+        share = percent(row["pixel_accuracy"])
+        title = f"{name}: frame, truth, prediction, differences{also} ({share} % of pixels right)"
         rows.append({"title": title, "file": str(file.resolve())})
     return rows
 

@@ -13,6 +13,8 @@ from edgeseg.data.dataset import Dataset
 from edgeseg.data.images import Image
 from edgeseg.errors import OptionError
 from edgeseg.evaluation import statistics
+from edgeseg.evaluation.augmented import Augmented
+from edgeseg.evaluation.errors import Errors
 from edgeseg.evaluation.metrics import RIGHT, TRUTH, Counts
 from edgeseg.segmenter import Frame, Segmenter
 
@@ -20,15 +22,19 @@ WORST = 4  # frames named in the result
 Progress = Callable[[int, int], None]
 
 
-def evaluate(segmenter: Segmenter, dataset: Dataset, progress: Progress | None = None) -> dict[str, Any]:
+def evaluate(
+    segmenter: Segmenter | Augmented, dataset: Dataset, progress: Progress | None = None, study: bool = False
+) -> dict[str, Any]:
     """Metrics over the whole split, JSON friendly. The class map is compared at the label's size (nearest neighbour).
 
     `interval`: 95 % bootstrap intervals over frames of miou, boundary_f1 and every class's IoU. `latency_ms` and `fps`
     are of resize + infer + mask; they mean one frame at a time where the segmenter was opened in latency mode.
+    `study` adds `errors` (errors.py): by distance to edges, by size of objects, by brightness.
     Raises OptionError when the dataset's class list is not the model's.
     """
-    counts, seconds = count(segmenter, dataset, progress)
     names = dataset.classes.names
+    errors = Errors(len(names), dataset.classes.ignore_index) if study else None
+    counts, seconds = count(segmenter, dataset, progress, errors)
     tables = counts.tables()
     per_frame = tables[..., RIGHT].sum(1) / np.maximum(1, tables[..., TRUTH].sum(1))
     return {
@@ -39,11 +45,14 @@ def evaluate(segmenter: Segmenter, dataset: Dataset, progress: Progress | None =
         "fps": len(seconds) / sum(seconds),
         "worst": [{"index": int(i), "pixel_accuracy": float(per_frame[i])} for i in np.argsort(per_frame)[:WORST]],
         "confusion": counts.confusion.tolist(),
+        **({"errors": errors.summary(tables, names)} if errors else {}),
     }
 
 
-def count(segmenter: Segmenter, dataset: Dataset, progress: Progress | None = None) -> tuple[Counts, list[float]]:
-    """The counts of every frame, in the dataset's order, and the seconds each frame took."""
+def count(
+    segmenter: Segmenter | Augmented, dataset: Dataset, progress: Progress | None = None, errors: Errors | None = None
+) -> tuple[Counts, list[float]]:
+    """The counts of every frame, in the dataset's order, and the seconds each frame took. `errors` sees them too."""
     if dataset.classes.names != segmenter.spec.classes:
         raise OptionError(
             f"The model's classes are {', '.join(segmenter.spec.classes)}; "
@@ -62,7 +71,10 @@ def count(segmenter: Segmenter, dataset: Dataset, progress: Progress | None = No
 
     for done, result in enumerate(segmenter.stream(frames()), 1):
         label = labels.pop(result.frame.index)
-        counts.add(label, fit(result.classmap, *label.shape))
+        classmap = fit(result.classmap, *label.shape)
+        counts.add(label, classmap)
+        if errors:
+            errors.add(result.frame.image, label, classmap)
         seconds.append(sum(result.times.values()))
         if progress:
             progress(done, len(dataset))

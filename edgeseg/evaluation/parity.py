@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,26 @@ def compare(segmenter: Segmenter, expected: list[Image], frames: list[Image]) ->
 
 
 def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") -> tuple[list[Image], str]:
-    """The parent's own class maps for frames of the Spec's size, and the name of the runtime that made them.
+    """The parent's own class maps for frames of the Spec's size, and the name of the runtime that made them."""
+    found, name = outputs(model, spec, frames, output)
+    return [class_map(out, spec) for out in found], name
 
-    The parent runs in float32 as it came: normalised here in numpy, its own upsampling, argmax in numpy. This shares
-    no code with the deploy graph, so it also proves the preprocessing that was moved inside.
+
+def outputs(model: Path, spec: Spec, frames: list[Image], output: str = "") -> tuple[Iterator[NDArray[Any]], str]:
+    """What the parent itself gives for frames of the Spec's size, one by one, and the runtime's name.
+
+    The parent runs in float32 as it came: normalised here in numpy, its own upsampling. This shares no code with the
+    deploy graph, so it also proves the preprocessing that was moved inside.
     """
-    try:
+    with _explained(model, spec):
         run, layout, name = _runner(model, output)
-        return _run_all(run, layout, spec, frames), name
+    return _run_all(run, layout, model, spec, frames), name
+
+
+@contextmanager
+def _explained(model: Path, spec: Spec) -> Iterator[None]:
+    try:
+        yield
     except EdgesegError:
         raise
     except Exception as error:  # the runtimes' exceptions share no public base class
@@ -44,19 +57,27 @@ def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") ->
         ) from error
 
 
-def _run_all(run: Run, layout: str, spec: Spec, frames: list[Image]) -> list[Image]:
-    maps = []
+def _run_all(run: Run, layout: str, model: Path, spec: Spec, frames: list[Image]) -> Iterator[NDArray[Any]]:
     for frame in frames:
-        pixels = frame[..., ::-1] if spec.color == "RGB" else frame
-        batch = ((pixels.astype(np.float32) / 255 - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32))[
-            None
-        ]
-        out = run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if layout == "NCHW" else batch))
-        maps.append(_class_map(out, spec))
-    return maps
+        batch = normalised(frame, spec)
+        with _explained(model, spec):
+            yield run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if layout == "NCHW" else batch))
 
 
-def _class_map(out: NDArray[Any], spec: Spec) -> Image:
+def normalised(frame: Image, spec: Spec) -> NDArray[np.float32]:
+    """A frame as the parent gets it: [1, H, W, 3] float32 in the Spec's colour order."""
+    pixels = (frame[..., ::-1] if spec.color == "RGB" else frame).astype(np.float32)
+    return ((pixels / 255 - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32))[None]
+
+
+def has_logits(out: NDArray[Any], spec: Spec) -> bool:
+    """Whether an output holds logits of every class, not class ids, probabilities or one logit."""
+    scores = np.issubdtype(out.dtype, np.floating) and out.ndim == 4 and out.shape[1] == len(spec.classes)
+    return bool(scores and not (out.min() >= 0 and out.max() <= 1))
+
+
+def class_map(out: NDArray[Any], spec: Spec) -> Image:
+    """The class map that an output means."""
     logits = np.asarray(out, np.float32).reshape(-1, *out.shape[-2:])
     if not np.issubdtype(out.dtype, np.floating) or (len(logits) == 1 and spec.head == "argmax"):
         return np.asarray(logits[0], np.uint8)  # class ids already

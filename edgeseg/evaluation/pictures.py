@@ -21,23 +21,25 @@ def colours(classmap: Image, palette: tuple[Rgb, ...]) -> Image:
     return table[classmap]
 
 
-def strip(frame: Image, truth: Image, prediction: Image, palette: tuple[Rgb, ...]) -> Image:
-    """frame | truth | prediction | differences in red over the dimmed frame; all [H, W(, 3)] of one size."""
-    wrong = (truth != prediction) & (truth < len(palette))
-    differences = frame // 3
-    differences[wrong] = (60, 60, 255)
-    row = [frame, colours(truth, palette), colours(prediction, palette), differences]
+def strip(frame: Image, truth: Image, prediction: Image, palette: tuple[Rgb, ...], *others: Image) -> Image:
+    """frame | truth | prediction, and that of each of `others` | its differences in red over the dimmed frame; all [H, W(, 3)] of one size."""
+    row = [frame, colours(truth, palette)]
+    for answer in (prediction, *others):
+        wrong = (truth != answer) & (truth < len(palette))
+        differences = frame // 3
+        differences[wrong] = (60, 60, 255)
+        row += [colours(answer, palette), differences]
     width = round(frame.shape[1] * HEIGHT / frame.shape[0])
     small = [cv2.resize(p, (width, HEIGHT), interpolation=cv2.INTER_AREA) for p in row]
     gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
     return np.hstack([part for p in small for part in (gap, p)][1:]).astype(np.uint8)
 
 
-def strips(segmenter: Segmenter, dataset: Dataset, indices: list[int]) -> list[Image]:
-    """One strip per frame of the dataset named by `indices`."""
+def strips(segmenter: Segmenter, dataset: Dataset, indices: list[int], *others: Segmenter) -> list[Image]:
+    """One strip per frame of the dataset named by `indices`, with the answers of `others` beside it."""
     made = []
     for i in indices:
         frame, truth = dataset[i]
-        prediction = fit(segmenter(frame).classmap, *truth.shape)
-        made.append(strip(frame, truth, prediction, segmenter.spec.palette))
+        first, *rest = (fit(one(frame).classmap, *truth.shape) for one in (segmenter, *others))
+        made.append(strip(frame, truth, first, dataset.classes.palette, *rest))
     return made

@@ -41,8 +41,8 @@ class Server:
         self.temporary.mkdir()
         (folder / "config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\n"
-            f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile {folder}/pid\n"
-            f"SetEnv TMPDIR={self.temporary}\n"
+            f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\n"
+            f"PasswordAuthentication no\nPidFile {folder}/pid\nSetEnv TMPDIR={self.temporary}\n"
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)

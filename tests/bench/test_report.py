@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import html
 import html.parser
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 import tiny
 
 from edgeseg.bench.card import card
+from edgeseg.bench.charts import Scatter
 from edgeseg.bench.report import KINDS, write
 from edgeseg.data.images import write_image
 from edgeseg.errors import FileError, OptionError
@@ -27,7 +31,7 @@ Edgeseg = Callable[..., Ran]
 class Page(html.parser.HTMLParser):
     """What a browser would load, and the text it would show."""
 
-    VOID = ("meta", "img", "line", "circle")
+    VOID = ("meta", "img", "line", "circle", "rect", "polyline")
 
     def __init__(self, text: str):
         super().__init__()
@@ -72,6 +76,12 @@ def results(bundle: Path, street: Path, tmp_path_factory: pytest.TempPathFactory
     ):
         done = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
         assert done.exit_code == 0, done.output
+    gate = ["gate", bundle, "--data", street, "--max-p99", "10s", "--json", folder / "gate.json"]
+    assert CliRunner().invoke(app, [str(w) for w in gate]).exit_code == 0
+    made["gate"] = folder / "gate.json"
+    made["benches"] = folder / "benches.json"
+    one = json.loads(made["bench"].read_text())
+    made["benches"].write_text(json.dumps({"kind": "benches", "hosts": [{**one, "host": h} for h in ("near", "far")]}))
     made["pipeline"] = folder / "pipeline.json"
     made["pipeline"].write_text(json.dumps(pipeline_of(*(json.loads(made[k].read_text()) for k in ("eval", "bench")))))
     return made
@@ -117,6 +127,8 @@ def test_every_result_names_its_kind(results: dict[str, Path], kind: str) -> Non
         ("eval", ("Accuracy: openvino-cpu-fp32 on street test", "pedestrian", "Pictures", "over 4 frames")),
         ("bench", ("Speed: openvino-cpu-fp32 (openvino-cpu fp32)", "network alone", "resize", "Python 3")),
         ("run", ("Stream", "4 frames at", "infer")),
+        ("gate", ("Gate: openvino-cpu-fp32", "PASS on 4 frames", "latency p99")),
+        ("benches", ("At a glance", "on near", "on far")),
         (
             "pipeline",
             ("Pipeline tiny", "From teacher to student", "(OVER 1.0)", "tiny-int8", "mIoU, %", "IoU per class"),
@@ -139,9 +151,9 @@ def test_a_page_of_every_kind(
         assert word in markdown or word == "mIoU, %"
     assert "None" not in page.text and "nan" not in page.text
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert len(rows) >= 4
+    assert len(rows) >= 3
     assert ("img" in page.tags) == (kind == "eval")
-    assert ("svg" in page.tags) == (kind == "pipeline")
+    assert ("svg" in page.tags) == (kind in ("pipeline", "bench", "benches"))
 
 
 def test_one_page_of_all(results: dict[str, Path], tmp_path: Path, edgeseg: Edgeseg) -> None:
@@ -155,10 +167,11 @@ def test_tables_of_markdown_keep_their_columns(results: dict[str, Path], tmp_pat
     """A class called a|b stays in its cell."""
     d = document(results, "eval")
     d["per_class"] = {"a|b": d["per_class"]["road"], "sky": d["per_class"]["sky"]}
+    d["interval"]["iou"]["a|b"] = None
     d.pop("pictures")
     write([(tmp_path / "x.json", d)], tmp_path / "r.md")
     rows = [line for line in (tmp_path / "r.md").read_text().splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
 
 
 HOSTILE = "<script>alert(1)</script>'\"&"
@@ -168,13 +181,17 @@ def test_text_from_results_is_escaped(results: dict[str, Path], tmp_path: Path) 
     documents = []
     for kind in KINDS:
         d = document(results, kind)
-        if "bundle" in d:
+        if kind == "gate":
+            d.update(bundle=HOSTILE, against=HOSTILE)
+            d["checks"][0].update(name=HOSTILE, text=HOSTILE)
+        elif "bundle" in d:
             d["bundle"].update(name=HOSTILE, target=HOSTILE, precision=HOSTILE)
         for row in [*d.get("stages", []), *d.get("bundles", [])] if kind == "pipeline" else []:
             row.update(name=HOSTILE, target=HOSTILE)
             row.update(stage=HOSTILE) if "stage" in row else None
         if "per_class" in d:
             d["per_class"] = {HOSTILE: next(iter(d["per_class"].values()))}
+            d["interval"]["iou"][HOSTILE] = [0.1, 0.2]
         for row in d.get("bundles", []):
             row["per_class"] = {HOSTILE: next(iter(row["per_class"].values()))}
         if "machine" in d:
@@ -209,7 +226,7 @@ def test_whatever_is_missing_it_is_said(results: dict[str, Path], tmp_path: Path
             except FileError as error:
                 broken += 1
                 assert str(results[kind]) in error.what
-    assert broken > 4
+    assert broken >= 4
 
 
 @pytest.mark.parametrize(
@@ -286,13 +303,13 @@ def test_figures_of_nothing_are_a_dash(results: dict[str, Path], tmp_path: Path)
 
 def test_a_card_says_what_was_measured_and_what_was_not_stated(results: dict[str, Path]) -> None:
     d = document(results, "pipeline")
-    text = card(d)
+    text = card(d["recipe"], [d])
     assert text.startswith("# Model card: tiny\n")
     assert "Licence of the weights: Apache-2.0." in text
     assert "sha256 of the splits: train `aaaaaaaaaaaaaaaa`" in text
     assert "| tiny-int8 |" in text
     d["recipe"] = recipe()
-    assert "Licence of the weights: Not stated by the recipe's author." in card(d)
+    assert "Licence of the weights: Not stated by the recipe's author." in card(d["recipe"], [d])
 
 
 def test_drawing_from_zero_latency_does_not_divide_by_it(results: dict[str, Path], tmp_path: Path) -> None:
@@ -302,3 +319,92 @@ def test_drawing_from_zero_latency_does_not_divide_by_it(results: dict[str, Path
         row["miou"] = float(np.float64(0.5))
     write([(results["pipeline"], d)], tmp_path / "r.html")
     assert "nan" not in Page((tmp_path / "r.html").read_text()).text
+
+
+def test_figures_of_different_machines_are_not_put_in_one_ranking_without_a_word(
+    results: dict[str, Path], tmp_path: Path
+) -> None:
+    here = document(results, "bench")
+    there = {**here, "machine": {**here["machine"], "id": "other", "cpu": "Cortex-A78AE"}}
+    write([(results["bench"], here), (results["bench"], there)], tmp_path / "r.html")
+    text = Page((tmp_path / "r.html").read_text()).text
+    assert "The speeds come from 2 different set-ups and are not one ranking" in text
+    assert "openvino-cpu-fp32 @ Cortex-A78AE" in text
+    write([(results["bench"], here), (results["bench"], here)], tmp_path / "same.html")
+    assert "not one ranking" not in (tmp_path / "same.html").read_text()
+    first = document(results, "eval")
+    second = {**first, "data": {"root": "elsewhere", "split": "test"}}
+    write([(results["eval"], first), (results["eval"], second)], tmp_path / "data.md")
+    assert "The accuracies come from different data" in (tmp_path / "data.md").read_text()
+
+
+def test_the_front_is_what_no_other_point_beats_in_both() -> None:
+    points = [("slow", 9.0, 80.0), ("fast", 1.0, 70.0), ("bad", 5.0, 69.0), ("middle", 4.0, 75.0), ("tie", 4.0, 74.0)]
+    assert [name for name, _, _ in Scatter("", "", "", points).front()] == ["fast", "middle", "slow"]
+
+
+def test_a_card_of_single_results_through_the_command_line(
+    results: dict[str, Path], tmp_path: Path, edgeseg: Edgeseg
+) -> None:
+    toml = tmp_path / "recipe.toml"
+    toml.write_text('name = "tiny"\n[data]\nroot = "x"\nsize = [64, 96]\n[card]\nlimits = "Toys only."\n')
+    trained = {
+        "stage": "teacher",
+        "macs": 10**9,
+        "params": 10**6,
+        "val_miou": 0.5,
+        "seconds": 90.0,
+        "history": [{}, {}],
+    }
+    (tmp_path / "teacher.json").write_text(json.dumps({**trained, "recipe": recipe()}))
+    words = [results["eval"], results["bench"], tmp_path / "teacher.json"]
+    ran = edgeseg("card", toml, *words, "--out", tmp_path / "card.md")
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "card.md").read_text()
+    digest = document(results, "eval")["bundle"]["digest"][:16]
+    for word in ("Toys only.", "| teacher | lite |", "| openvino-cpu-fp32 |", f"`{digest}`", "Speeds on "):
+        assert word in text, word
+    (tmp_path / "half.json").write_text('{"kind": "eval"}')
+    ran = edgeseg("card", toml, tmp_path / "half.json", "--out", tmp_path / "no.md")
+    assert ran.code == 2 and "No card can be drawn from" in ran.err and not (tmp_path / "no.md").exists()
+
+
+CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+# What a person would see: errors, pictures that did not load, text too small, a page wider than the screen.
+PROBE = """<script>window.errors=[];addEventListener('error',e=>errors.push(String(e.message)),true);
+addEventListener('load',()=>{const small=[...document.querySelectorAll('p,td,th,b,figcaption,text')].filter(e=>
+e.textContent.trim()&&e.getBoundingClientRect().width&&parseFloat(getComputedStyle(e).fontSize)<11).length;
+document.title=JSON.stringify({errors,wide:document.documentElement.scrollWidth-innerWidth,small,
+pictures:[...document.images].filter(i=>i.naturalWidth>50).length,all:document.images.length,
+charts:document.querySelectorAll('svg,.bars,.stack,.heat').length,width:innerWidth})})</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_real_browser_shows_it(
+    results: dict[str, Path], tmp_path: Path, edgeseg: Edgeseg, bundle: Path, street: Path, width: int
+) -> None:
+    """500 CSS pixels is the narrowest window headless Chromium opens."""
+    one = tmp_path / "errors.json"
+    made = edgeseg("eval", bundle, "--data", street, "--page", tmp_path / "errors.html", "--json", one)
+    assert made.code == 0, made.err
+    page = tmp_path / "all.html"
+    ran = edgeseg("report", one, results["bench"], results["run"], results["pipeline"], "--out", page)
+    assert ran.code == 0, ran.err
+    page.write_text(page.read_text().replace("<head>", f"<head>{PROBE}"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    shown = subprocess.run(
+        [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path}/profile", f"--window-size={width},900", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    title = re.search(r"<title>(\{.*?\})</title>", shown.stdout)
+    assert title, shown.stderr[-500:]
+    seen = json.loads(html.unescape(title[1]))
+    assert seen["errors"] == [] and seen["small"] == 0
+    assert seen["wide"] <= 0, "the page itself scrolls sideways"
+    assert seen["pictures"] == seen["all"] == 4
+    assert seen["charts"] >= 6
+    assert abs(seen["width"] - width) < 20

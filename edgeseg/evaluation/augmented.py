@@ -1,0 +1,91 @@
+"""Evaluation-time averaging: mirrored, enlarged and in sliding windows. For judging a teacher, not for a device.
+
+The network's window stays as it is: at scale s the frame is enlarged to s times the window and covered by windows that
+overlap by half; softmax outputs are averaged where they overlap, over mirrors and over scales.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.data.images import Image, resize
+from edgeseg.errors import OptionError
+from edgeseg.mask import upsampled
+from edgeseg.segmenter import Frame, Result, Segmenter
+from edgeseg.spec import Spec
+
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A Segmenter that asks its network several times a frame. `scales` >= 1; 1 alone with no flip changes nothing."""
+
+    inner: Segmenter
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.scales) < 1 or max(self.scales) > 4:
+            raise OptionError(
+                f"Scales {', '.join(f'{s:g}' for s in self.scales) or 'none'} cannot be evaluated.",
+                "Expected numbers from 1 to 4: the network's window is fixed, so frames can be enlarged only.",
+            )
+
+    @property
+    def spec(self) -> Spec:
+        return self.inner.spec
+
+    def stream(self, frames: Iterable[Frame]) -> Iterator[Result]:
+        for frame in frames:
+            begin = time.perf_counter()
+            total = np.sum([self._at(frame.image, scale) for scale in self.scales], axis=0)
+            yield Result(frame, np.asarray(total.argmax(0), np.uint8), {"infer": time.perf_counter() - begin})
+
+    def _at(self, image: Image, scale: float) -> Scores:
+        """[C, H, W] mean softmax at the network's size."""
+        height, width = self.spec.height, self.spec.width
+        large = resize(image, round(height * scale), round(width * scale))
+        total: Scores | None = None
+        weight = np.zeros(large.shape[:2], np.float32)
+        for top in _starts(large.shape[0], height):
+            for left in _starts(large.shape[1], width):
+                window = np.ascontiguousarray(large[top : top + height, left : left + width])
+                scores = self._scores(window)
+                if total is None:
+                    total = np.zeros((len(scores), *large.shape[:2]), np.float32)
+                total[:, top : top + height, left : left + width] += scores
+                weight[top : top + height, left : left + width] += 1
+        assert total is not None
+        total /= weight
+        if scale == 1:
+            return total
+        return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in total])
+
+    def _scores(self, window: Image) -> Scores:
+        scores = self._softmax(window)
+        if self.flip:
+            mirrored = self._softmax(np.ascontiguousarray(window[:, ::-1]))
+            scores = (scores + mirrored[:, :, ::-1]) / 2
+        return scores
+
+    def _softmax(self, window: Image) -> Scores:
+        engine, spec = self.inner.engine, self.spec
+        engine.frame(0)[:] = window
+        engine.start(0)
+        logits = upsampled(np.array(engine.wait(0)), spec.height, spec.width, self.inner.upsample)
+        powers = np.exp(logits - logits.max(0))
+        return np.asarray(powers / powers.sum(0), np.float32)
+
+
+def _starts(size: int, window: int) -> list[int]:
+    """Evenly spread starts of windows that overlap by half at least and end at the border."""
+    count = 1 + math.ceil((size - window) / (window / 2))
+    return [round(i * (size - window) / max(1, count - 1)) for i in range(count)]

@@ -1,0 +1,104 @@
+"""Parity matrix: one network on every backend and precision, against what the network itself says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg import backends, mask
+from edgeseg.data.images import Image
+from edgeseg.errors import EdgesegError
+from edgeseg.evaluation import parity
+from edgeseg.evaluation.metrics import Counts, agreement
+from edgeseg.segmenter import Segmenter
+from edgeseg.spec import Spec
+from edgeseg.target import Target
+
+# The smallest mean agreement that needs no explanation.
+EXPECTED = {"int8": 0.98, "dynamic": 0.98}
+EXPECTED_FLOAT = 0.995
+Pair = tuple[Target, str]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the network itself says about some frames: class maps, logits at full size where it gives any, by whom."""
+
+    classmaps: list[Image]
+    logits: list[NDArray[np.float32]] | None
+    runtime: str
+
+    @classmethod
+    def of_outputs(cls, outputs: Iterable[NDArray[Any]], runtime: str, spec: Spec) -> Reference:
+        """From raw outputs [1, C, h, w] (logits) or class ids."""
+        maps, logits = [], []
+        for out in outputs:
+            maps.append(parity.class_map(out, spec))
+            if parity.has_logits(out, spec):
+                whole = np.asarray(out, np.float32)[0]
+                logits.append(mask.upsampled(whole, spec.height, spec.width, "half_pixel"))
+        return cls(maps, logits if len(logits) == len(maps) else None, runtime)
+
+
+def matrix(
+    build: Callable[[Target, str], Path], pairs: list[Pair], reference: Reference, frames: list[Image]
+) -> list[dict[str, Any]]:
+    """A row for each (target, precision) that can run here; the others say why they cannot.
+
+    `build` makes a bundle. `frames` are [H, W, 3] uint8 BGR of the Spec's size, those of the reference.
+    """
+    rows = []
+    for target, precision in pairs:
+        row: dict[str, Any] = {"target": target.name, "precision": precision}
+        if reason := backends.missing(target):
+            rows.append({**row, "missing": reason})
+            continue
+        try:
+            bundle = build(target, precision)
+        except EdgesegError as error:
+            rows.append({**row, "missing": error.what})
+            continue
+        found = compare(bundle, reference, frames)
+        expected = EXPECTED.get(precision, EXPECTED_FLOAT)
+        rows.append({**row, **found, "expected": expected, "ok": found["agreement"] >= expected})
+    return rows
+
+
+def compare(bundle: Path, reference: Reference, frames: list[Image]) -> dict[str, Any]:
+    """Agreement of class maps and difference of logits (at full size) of a bundle and the reference.
+
+    `miou` is that of the bundle's class maps with the reference's as truth; `infer_ms` the median of one frame.
+    """
+    shares, highest, means, seconds = [], [], [], []
+    with Segmenter.open(bundle) as segmenter:
+        spec, engine = segmenter.spec, segmenter.engine
+        counts = Counts(len(spec.classes))
+        for i, frame in enumerate(frames):
+            engine.frame(0)[:] = frame
+            begin = time.perf_counter()
+            engine.start(0)
+            logits = engine.wait(0)
+            seconds.append(time.perf_counter() - begin)
+            classmap = mask.class_map(logits, spec.height, spec.width, segmenter.upsample)
+            shares.append(agreement(classmap, reference.classmaps[i]))
+            counts.add(reference.classmaps[i], classmap)
+            if reference.logits is not None:
+                away = np.abs(
+                    mask.upsampled(logits, spec.height, spec.width, segmenter.upsample) - reference.logits[i]
+                )
+                highest.append(float(away.max()))
+                means.append(float(away.mean()))
+    return {
+        "agreement": float(np.mean(shares)),
+        "worst": float(np.min(shares)),
+        "miou": counts.metrics(spec.classes)["miou"],
+        "logits_max": max(highest) if highest else None,
+        "logits_mean": float(np.mean(means)) if means else None,
+        "infer_ms": 1e3 * float(np.median(seconds)),
+    }
