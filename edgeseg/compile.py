@@ -54,6 +54,7 @@ def compile_model(
         )
     backend = backends.get(target.backend)
     prover = _prover(target)
+    runtime = prover.partition(":")[0]
     graph = _graph()
     with replacing(out, MANIFEST) as work:
         log("deploy graph")
@@ -66,7 +67,7 @@ def compile_model(
 
             log(f"INT8 from {len(calibration.frames)} frames")
             kept = set(work.iterdir())
-            quantised = quantize(source, calibration.images(spec), target.quantizer, work)
+            quantised = quantize(source, calibration.images(spec), target.quantizer, work, target.preset)
             scratch += set(work.iterdir()) - kept
             source = quantised
         backend.compile(source, work, target, precision)
@@ -87,7 +88,7 @@ def compile_model(
             },
             "calibration": calibration.summary() if calibration else None,
             "proved_by": prover,
-            "versions": {p: metadata.version(p) for p in ("edgeseg", prover)},
+            "versions": {"edgeseg": metadata.version("edgeseg"), runtime: backends.version(runtime)},
             **(extra or {}),
         }
         log("parity and golden frames")
@@ -118,11 +119,12 @@ def _prove(work: Path, manifest: dict[str, Any], model: Path, spec: Spec, frames
 
 
 def _prover(target: Target) -> str:
-    """The backend that runs the new bundle here: the target's own, else its proxy."""
-    reason = backends.get(target.backend).probe()
+    """The backend (BACKEND or BACKEND:DEVICE) that runs the new bundle here: the target's own, else its proxy."""
+    # A bundle whose engine is built on its board is proven before there is one, on the board, too.
+    reason = "its engine is built on the device" if target.way else backends.missing(target)
     if not reason:
         return target.backend
-    if target.proxy and not backends.get(target.proxy).probe():
+    if target.proxy and not backends.get(target.proxy.partition(":")[0]).probe():
         return target.proxy
     raise EdgesegError(f"Cannot compile for {target.name}: {reason}.", "edgeseg targets lists what runs here.")
 

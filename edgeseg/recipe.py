@@ -30,6 +30,11 @@ def number(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"range": (low, high)})
 
 
+def choice(*words: str) -> Any:
+    """A field that is one of `words`, the first unless given."""
+    return field(default=words[0], metadata={"choice": words})
+
+
 @dataclass(frozen=True)
 class Synthetic:
     """Frames to render per split."""
@@ -51,7 +56,13 @@ class Data:
 
 @dataclass(frozen=True)
 class NetConfig:
-    """What `edgeseg.training.nets.build` needs. `weights`: a safetensors file for the encoder, or ""."""
+    """What `edgeseg.training.nets.build` needs.
+
+    `arch`: a family of docs/families.md. `encoder`: an encoder of smp by its name or of timm as `tu-NAME`, or "" for
+    the family's own. `weights`: the encoder's, as a safetensors file, or by name where there is a network: "imagenet"
+    or one of the tags that timm and smp list for this encoder; "" starts from random ones. `width`: scales the channels
+    of our own families.
+    """
 
     arch: str = "lite"
     encoder: str = ""
@@ -61,29 +72,52 @@ class NetConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a net is trained: AdamW, a warm-up over `warmup` of all steps, then a cosine down to 0.
+    """How a net is trained. The loss is ce x cross-entropy + dice x Dice + iou x Lovasz-softmax + boundary x boundary.
 
-    `clip`: largest gradient norm, 0 = off. `ema`: decay of the weight average, 0 = off. `dice`: its weight in the loss.
+    `batch`: frames per update, over all devices. `accumulate`: parts a batch is worked through in, to need less memory.
+    `warmup`: share of all steps during which the rate rises to `lr`; then `schedule` brings it down: cosine to 0, poly
+    (power 0.9) to 0, or step (a tenth after two thirds, a hundredth after eight ninths). `optimizer`: adamw, or sgd
+    with momentum 0.9. `clip`: largest gradient norm, 0 = off. `ema`: decay of the weight average, 0 = off. `patience`:
+    stop after so many epochs without a better val mIoU and keep the best epoch; 0 = run to the end and keep the last.
+    `class_weights`: one per class, in the cross-entropy. `smoothing`: of its labels. `ohem`: the share of pixels, those
+    with the highest cross-entropy, that count in it; 0 = all.
     `stride`: the loss of a step looks at every such pixel of every such row, from a random start.
-    `scale`: smallest and largest random zoom. `jitter`: largest relative change of brightness, contrast, saturation.
-    `crop`: height and width of the training crop, [0, 0] = the whole input. `precision`: fp32, or bf16 for autocast.
+    `scale`: smallest and largest random zoom. `flip`: mirror left and right. `rotate`: largest angle in degrees.
+    `elastic`: largest local shift in pixels. `jitter`: largest relative change of brightness, contrast, saturation.
+    `blur`: largest Gaussian sigma in pixels. `noise`: largest standard deviation, in steps of 0..255.
+    `crop`: height and width of the training crop, [0, 0] = the whole input.
+    `precision`: fp32, or autocast to bf16, or to fp16 (GPUs only).
     `encoder_lr`: the encoder's learning rate as a share of `lr`; below 1 where its weights come pretrained.
     """
 
     epochs: int = number(30, 1, 10_000)
     batch: int = number(8, 1, 1024)
+    accumulate: int = number(1, 1, 1024)
     lr: float = number(2e-3, 1e-7, 10)
+    optimizer: str = choice("adamw", "sgd")
     weight_decay: float = number(1e-2, 0, 1)
+    schedule: str = choice("cosine", "poly", "step")
     warmup: float = number(0.05, 0, 0.9)
     clip: float = number(5.0, 0, 1e6)
     ema: float = number(0.0, 0, 0.99999)
+    patience: int = number(0, 0, 10_000)
+    ce: float = number(1.0, 0, 10)
     dice: float = number(0.0, 0, 10)
+    iou: float = number(0.0, 0, 10)
+    boundary: float = number(0.0, 0, 10)
+    class_weights: tuple[float, ...] = number((), 0, 1000)
+    smoothing: float = number(0.0, 0, 0.5)
+    ohem: float = number(0.0, 0, 1)
     stride: int = number(2, 1, 8)
     scale: tuple[float, float] = number((0.75, 1.5), 0.1, 10)
-    jitter: float = number(0.2, 0, 0.9)
     flip: bool = True
+    rotate: float = number(0.0, 0, 180)
+    elastic: float = number(0.0, 0, 100)
+    jitter: float = number(0.2, 0, 0.9)
+    blur: float = number(0.0, 0, 10)
+    noise: float = number(0.0, 0, 100)
     crop: tuple[int, int] = number((0, 0), 0, 4096)
-    precision: str = "fp32"
+    precision: str = choice("fp32", "bf16", "fp16")
     encoder_lr: float = number(1.0, 0, 1)
 
 
@@ -146,6 +180,23 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """Where and how the training runs here; the net it makes is the same but for rounding.
+
+    `device`: of torch; auto takes a GPU where there is one. `workers`: processes that decode and augment frames, 0 =
+    the training's own. `cache`: GB of decoded frames kept in memory per split; others are decoded again every epoch.
+    `pictures`: val frames drawn after every epoch. `track`: also write the numbers of every epoch for tensorboard or
+    mlflow, both optional packages.
+    """
+
+    device: str = choice("auto", "cpu", "cuda", "mps")
+    workers: int = number(0, 0, 256)
+    cache: float = number(4.0, 0, 4096)
+    pictures: int = number(3, 0, 64)
+    track: str = choice("", "tensorboard", "mlflow")
+
+
+@dataclass(frozen=True)
 class Recipe:
     name: str
     data: Data
@@ -156,6 +207,7 @@ class Recipe:
     quantise: Quantise = Quantise()
     targets: Targets = Targets()
     card: Card = Card()
+    machine: Machine = Machine()
     seed: int = number(1, 0, 2**31)
     folder: Path = field(default=Path(), compare=False)
 
@@ -204,6 +256,9 @@ def _table(cls: type[T], table: Any, where: str, path: Path) -> T:
             error = unknown("section" if isinstance(value, dict) else "key", dotted, _dotted(fields, where))
             raise OptionError(f"{path}: {error.what}", error.hint)
         values[key] = _value(types[key], value, dotted, path, fields[key].metadata.get("range"))
+        words = fields[key].metadata.get("choice")
+        if words and value not in words:
+            raise _wrong(path, dotted, value, " or ".join(repr(word) for word in words))
     for key, f in fields.items():
         if f.default is dataclasses.MISSING and key not in values:
             raise OptionError(f"{path}: {key} is missing.", "A recipe needs at least: name, [data] with size.")
@@ -259,8 +314,10 @@ def _check(recipe: Recipe, path: Path) -> None:
             raise _wrong(path, f"{name}.scale", list(role.scale), "[smallest, largest]")
         if any(side % 32 for side in role.crop):
             raise _wrong(path, f"{name}.crop", list(role.crop), "multiples of 32, or [0, 0] for the whole input")
-        if role.precision not in ("fp32", "bf16"):
-            raise _wrong(path, f"{name}.precision", role.precision, "fp32 or bf16")
+        if role.accumulate > role.batch:
+            raise _wrong(path, f"{name}.accumulate", role.accumulate, f"at most the batch, {role.batch}")
+        if not role.ce + role.dice + role.iou + role.boundary:
+            raise _wrong(path, f"{name}.ce", role.ce, "a loss: at least one of ce, dice, iou and boundary above 0")
     for entry in recipe.targets.compile:
         if not re.fullmatch(r"[a-z0-9-]+:[a-z0-9]+", entry):
             raise _wrong(path, "targets.compile", entry, "TARGET:PRECISION, like openvino-cpu:int8")

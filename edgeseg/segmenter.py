@@ -79,7 +79,8 @@ class Segmenter:
     ) -> Segmenter:
         """Open a bundle. `mode`: `latency` (one frame at a time, fastest answer) or `throughput` (several at once).
 
-        `backend`: another one than the bundle's own that can load its files, to prove it off the device.
+        `backend`: another one than the bundle's own that can load its files (BACKEND, or BACKEND:DEVICE), to prove it
+        off the device.
         """
         from edgeseg import backends
         from edgeseg.bundle import Bundle
@@ -87,7 +88,10 @@ class Segmenter:
         if mode not in MODES:
             raise unknown("mode", mode, MODES)
         loaded = Bundle.load(Path(bundle))
-        engine = backends.get(backend or loaded.backend).open(loaded, mode, **options)
+        name, _, device = (backend or loaded.backend).partition(":")
+        if device:
+            options["device"] = device
+        engine = backends.get(name).open(loaded, mode, **options)
         if engine.frame(0).shape != (loaded.spec.height, loaded.spec.width, 3):
             raise BundleError(
                 f"Bundle {bundle} holds a model for frames of {engine.frame(0).shape}.",

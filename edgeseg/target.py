@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
 
 FOLDER = Path(__file__).parent / "targets"
+Version = tuple[int, ...]
+# How a bundle is served on its device: as it is; its engine is built there by edgeseg; or by trtexec and the runner.
+WAYS = {
+    "": "runs as it is",
+    "native": "builds its engine on the device",
+    "runner": "builds its engine on the device, by the runner",
+}
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,11 @@ class Target:
 
     `preset`: what that function may choose by device (NNCF: mixed or performance). `proxy`: the backend that proves a
     bundle where the target's own cannot run, on the same files; "" where a bundle is only made on the device itself.
+
+    Of boards whose engine is built on them: `way` (a key of WAYS), `tensorrt` and `jetpack` (oldest and newest
+    release), `compute_capability`, `memory_mb` (of the smallest module of that name; 0 = not known) and whether CPU
+    and GPU share it, `workspace_mb` for the builder, `dla_cores`, `opset` and `frame` (the newest ONNX opset and the
+    input type that the oldest TensorRT reads) and the board's `power_modes`. `dla`: the core to use, -1 = the GPU.
     """
 
     name: str
@@ -27,6 +39,18 @@ class Target:
     quantizer: str
     preset: str = ""
     proxy: str = ""
+    way: str = ""
+    tensorrt: tuple[str, ...] = ()
+    jetpack: tuple[str, ...] = ()
+    compute_capability: str = ""
+    memory_mb: int = 0
+    unified_memory: bool = False
+    workspace_mb: int = 0
+    dla_cores: int = 0
+    opset: int = 0
+    frame: str = "uint8"
+    power_modes: tuple[str, ...] = ()
+    dla: int = -1
 
     @classmethod
     def load(cls, name: str) -> Target:
@@ -34,7 +58,8 @@ class Target:
         if name not in names():
             raise unknown("target", name, names())
         table = toml.read(FOLDER / f"{name}.toml", "Target")
-        return cls(name=name, **{**table, "precisions": tuple(table["precisions"])})
+        lists = [f.name for f in fields(cls) if str(f.type).startswith("tuple") and f.name in table]
+        return cls(name=name, **{**table, **{key: tuple(table[key]) for key in lists}})
 
     def require(self, precision: str) -> str:
         """`precision` if this target has it; OptionError otherwise. Precision is never changed silently."""
@@ -43,6 +68,26 @@ class Target:
                 f"Target {self.name} has no precision {precision!r}.", f"It has: {', '.join(self.precisions)}."
             )
         return precision
+
+    def on_dla(self, core: int) -> Target:
+        """This target with its network on a deep-learning accelerator, what that cannot do on the GPU."""
+        if not 0 <= core < self.dla_cores:
+            has = f"{self.dla_cores} DLA cores, 0 to {self.dla_cores - 1}" if self.dla_cores else "no DLA"
+            raise OptionError(f"Target {self.name} has no DLA core {core}.", f"It has {has}.")
+        return replace(self, dla=core)
+
+    def calibrated_on_device(self) -> Target:
+        """This target with INT8 ranges chosen by TensorRT's entropy calibrator instead of Q/DQ pairs."""
+        if self.quantizer != "symmetric" or version(self.tensorrt[0]) >= (11,):
+            raise OptionError(
+                f"Target {self.name} has no entropy calibrator.",
+                "It is part of TensorRT up to 10; INT8 from Q/DQ pairs is the default and needs no choice.",
+            )
+        return replace(self, quantizer="entropy")
+
+    @property
+    def oldest_tensorrt(self) -> Version:
+        return version(self.tensorrt[0])
 
 
 def names() -> list[str]:
@@ -54,3 +99,8 @@ def split(text: str) -> tuple[Target, str]:
     name, _, precision = text.partition(":")
     target = Target.load(name)
     return target, target.require(precision or "fp32")
+
+
+def version(text: str) -> Version:
+    """`8.6` -> (8, 6), of the ranges in the tables."""
+    return tuple(int(part) for part in text.split("."))

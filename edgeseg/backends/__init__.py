@@ -4,16 +4,22 @@ A backend module has
     probe() -> str                                       "" when it can run here, else the reason
     compile(graph, out, target, precision) -> list[str]  write the model files of a bundle, return their names
     open(bundle, mode) -> Engine                         load them (see segmenter.Engine)
-and imports nothing of another backend.
+and, where it has several devices, lacks(device) -> str  "" when that one is here, else the reason
+and imports nothing of another backend. PACKAGE: the distribution it needs, where that has another name.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from importlib import metadata
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgeseg.errors import unknown
+
+if TYPE_CHECKING:
+    from edgeseg.target import Target
 
 
 def names() -> list[str]:
@@ -25,3 +31,15 @@ def get(name: str) -> ModuleType:
     if name not in names():
         raise unknown("backend", name, names())
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def missing(target: Target) -> str:
+    """Why `target` cannot run on this machine, or ""."""
+    module = get(target.backend)
+    reason = str(module.probe())
+    return reason or (str(module.lacks(target.device)) if hasattr(module, "lacks") else "")
+
+
+def version(name: str) -> str:
+    """The installed version of the package behind a backend."""
+    return metadata.version(getattr(get(name), "PACKAGE", name))

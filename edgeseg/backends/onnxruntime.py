@@ -65,8 +65,10 @@ class OnnxRuntimeEngine:
             raise BundleError(
                 f"ONNX Runtime cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
             ) from error
-        shape = self._session.get_inputs()[0].shape
-        self._frames = [np.zeros(shape, np.uint8) for _ in range(self.slots)]
+        entry = self._session.get_inputs()[0]
+        # Graphs for boards whose runtime has no uint8 inputs take the frame as float32.
+        self._kind = np.dtype(np.uint8 if "uint8" in entry.type else np.float32)
+        self._frames = [np.zeros(entry.shape, np.uint8) for _ in range(self.slots)]
         self._running: dict[int, Future[Any]] = {}
         self._pool = ThreadPoolExecutor(self.slots)
 
@@ -74,7 +76,8 @@ class OnnxRuntimeEngine:
         return self._frames[slot][0]  # type: ignore[no-any-return]
 
     def start(self, slot: int) -> None:
-        self._running[slot] = self._pool.submit(self._session.run, ["logits"], {"frame": self._frames[slot]})
+        frame = self._frames[slot].astype(self._kind, copy=False)
+        self._running[slot] = self._pool.submit(self._session.run, ["logits"], {"frame": frame})
 
     def wait(self, slot: int) -> NDArray[np.float32]:
         return self._running.pop(slot).result()[0][0]  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""OpenVINO: CPU, GPU and NPU of Intel, AMD and Arm."""
+"""OpenVINO: CPUs of Intel, AMD and Arm, Intel's GPUs and NPUs, and AUTO, which chooses among them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from numpy.typing import NDArray
 
 from edgeseg.data.images import Image
 from edgeseg.errors import BundleError, EdgesegError, MissingPackage
+from edgeseg.target import Target
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
-    from edgeseg.target import Target
 
-# What the layers that are not INT8 compute in. OpenVINO's own default on many CPUs is bf16; here nothing is silent.
-# fp16 is a way to store weights: CPUs without FP16 units would fall back to another precision, so it computes in f32.
-COMPUTE = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
+# What the layers that are not INT8 compute in, by device. OpenVINO's own default on many CPUs is bf16, and what it makes
+# of an f16 hint there, too; here nothing is silent. So fp16 on a CPU is a way to store weights, computed in f32, and
+# AUTO, which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.
+COMPUTE = {
+    "CPU": {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"},
+    "GPU": {"fp32": "f32", "fp16": "f16", "int8": "f16"},
+    "NPU": {"fp16": "f16", "int8": "f16"},
+    "AUTO": {"fp32": "f32", "fp16": "f32", "int8": "f32"},
+}
+SLOW_TO_COMPILE = ("GPU", "NPU")  # seconds to minutes: what was compiled is always kept
 
 
 def probe() -> str:
@@ -26,6 +33,14 @@ def probe() -> str:
     except ImportError:
         return "the package openvino is not installed (pip install 'edgeseg[openvino]')"
     return "" if "CPU" in openvino.Core().available_devices else "OpenVINO finds no CPU device"
+
+
+def lacks(device: str) -> str:
+    """Why `device` cannot be used here, or "". AUTO is a choice among the others."""
+    found = sorted(_openvino("This bundle").Core().available_devices)
+    if device == "AUTO" or any(name.split(".")[0] == device for name in found):
+        return ""
+    return f"OpenVINO finds no {device} here, only: {', '.join(found) or 'none'}"
 
 
 def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
@@ -43,29 +58,49 @@ def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]
     return ["model.xml", "model.bin"]
 
 
-def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None) -> OpenVinoEngine:
-    """Load a bundle. `threads` 0 = all; `cache`: a folder that makes the next start faster."""
+def open(
+    bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None, device: str = ""
+) -> OpenVinoEngine:
+    """Load a bundle on its target's device. `threads` (of a CPU) 0 = all; `cache`: a folder that makes the next start
+    faster. `device`: another one, to prove a bundle where its own is absent.
+    """
+    device = device or Target.load(bundle.target).device
+    if reason := lacks(device):
+        raise EdgesegError(
+            f"Bundle {bundle.path} is for another device: {reason}.",
+            "Install that device's driver (its group of users, too), or compile for one that is here: edgeseg targets.",
+        )
     bundle.file("model.bin")
-    if bundle.precision not in COMPUTE:
-        raise BundleError(f"Bundle {bundle.path} has precision {bundle.precision!r}.", f"Known: {', '.join(COMPUTE)}.")
-    return OpenVinoEngine(bundle.file("model.xml"), COMPUTE[bundle.precision], mode, threads, cache)
+    if bundle.precision not in COMPUTE[device]:
+        known = ", ".join(COMPUTE[device])
+        raise BundleError(f"Bundle {bundle.path} has precision {bundle.precision!r}.", f"Known: {known}.")
+    return OpenVinoEngine(bundle.file("model.xml"), device, COMPUTE[device][bundle.precision], mode, threads, cache)
+
+
+def properties(device: str, compute: str, mode: str, threads: int = 0, cache: Path | None = None) -> dict[str, Any]:
+    """What OpenVINO is told: streams follow from the performance hint, precision from `compute`."""
+    told: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY" if mode == "latency" else "THROUGHPUT",
+        "INFERENCE_PRECISION_HINT": compute,
+    }
+    if threads and device == "CPU":
+        told["INFERENCE_NUM_THREADS"] = threads
+    if device in SLOW_TO_COMPILE:
+        cache = cache or Path.home() / ".cache" / "edgeseg" / "openvino"
+    if cache:
+        told["CACHE_DIR"] = str(cache)
+    return told
 
 
 class OpenVinoEngine:
     """See segmenter.Engine. One slot in latency mode, one more than OpenVINO's own choice in throughput mode."""
 
-    def __init__(self, model: Path, compute: str, mode: str, threads: int = 0, cache: Path | None = None):
+    def __init__(
+        self, model: Path, device: str, compute: str, mode: str, threads: int = 0, cache: Path | None = None
+    ):
         ov = _openvino("This bundle")
-        config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY" if mode == "latency" else "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": compute,
-        }
-        if threads:
-            config["INFERENCE_NUM_THREADS"] = threads
-        if cache:
-            config["CACHE_DIR"] = str(cache)
         try:
-            compiled = ov.Core().compile_model(model, "CPU", config)
+            compiled = ov.Core().compile_model(model, device, properties(device, compute, mode, threads, cache))
         except RuntimeError as error:
             raise BundleError(
                 f"OpenVINO cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."

@@ -1,4 +1,4 @@
-"""compile, quantize, verify, targets."""
+"""compile, quantize, build, targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeseg.cli.common import JSON_OPTION, console, emit, percent, size, table
-from edgeseg.errors import BundleError, OptionError
+from edgeseg.errors import OptionError
 from edgeseg.spec import Spec
 
 app = typer.Typer()
@@ -35,7 +35,7 @@ HeadOpt = Annotated[str | None, typer.Option(help="argmax, or threshold for one 
 def compile(
     model: ModelArg,
     target: TargetOpt = "openvino-cpu",
-    precision: Annotated[str, typer.Option("--precision", "-p", help="fp32, fp16, bf16 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", "-p", help="fp32, fp16, bf16, dynamic or int8, as the target has.")] = "fp32",
     out: OutOpt = None,
     calibration: CalibrationOpt = None,
     calibration_frames: FramesOpt = 64,
@@ -49,6 +49,8 @@ def compile(
     output: Annotated[str, typer.Option(help="Which output of the model, if it has several.")] = "",
     data: DataOpt = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "test",
+    dla: Annotated[int | None, typer.Option(help="Jetson: run on this DLA core, on the GPU what it cannot.")] = None,
+    entropy: Annotated[bool, typer.Option(help="Jetson: INT8 by TensorRT's own calibrator, on the device.")] = False,
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """Compile a model into a bundle for one target and precision."""
@@ -60,6 +62,8 @@ def compile(
 
     profile = Target.load(target)
     profile.require(precision)
+    profile = profile if dla is None else profile.on_dla(dla)
+    profile = profile.calibrated_on_device() if entropy else profile
     chosen = Calibration.choose(calibration, calibration_frames) if calibration else None
     flags = {"size": input_size, "classes": classes, "color": color, "mean": mean, "std": std, "head": head}
     given = {**_spec_file(spec_file), **_spec_flags(flags)}
@@ -99,48 +103,50 @@ def quantize(
 
 
 @app.command()
-def verify(
+def build(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
-    minimum: Annotated[float, typer.Option(help="Smallest agreement with a golden class map, as a share.")] = 0.99,
+    cache: Annotated[Path | None, typer.Option(help="Where engines are kept [default: ~/.cache/edgeseg].")] = None,
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
-    """Check a bundle's digests, then run its golden frames and compare."""
+    """Build a bundle's engine on its device, ahead of the first frame, and check it with the golden frames."""
+    from edgeseg import backends
     from edgeseg.bundle import Bundle
-    from edgeseg.evaluation.metrics import agreement
-    from edgeseg.segmenter import Segmenter
 
     loaded = Bundle.load(bundle)
-    with Segmenter.open(bundle) as segmenter:
-        shares = [agreement(segmenter(frame).classmap, truth) for frame, truth in loaded.golden()]
-    emit({"bundle": str(bundle), "files": len(loaded.manifest["files"]), "golden_agreement": shares}, json_to)
-    if not shares or min(shares) < minimum:
-        raise BundleError(
-            f"Bundle {bundle}: a golden frame agrees on {min(shares, default=0):.2%} of pixels only.",
-            f"Expected {minimum:.0%}. This machine or runtime computes something else; compile on it again.",
-        )
-    console.print(
-        f"[green]ok[/] {len(loaded.manifest['files'])} digests, {len(shares)} golden frames, "
-        f"worst agreement {min(shares):.4f}"
-    )
+    backend = backends.get(loaded.backend)
+    if not hasattr(backend, "build"):
+        raise OptionError(f"Bundle {bundle} ({loaded.target}) has no engine to build.", "It runs as it is.")
+    with console.status("building") as status:
+        made = backend.build(loaded, cache, status.update)
+    emit({"bundle": str(bundle), **made}, json_to)
+    console.print(f"[green]ok[/] {made['engine']}, golden frames agree", highlight=False)
+    layers = ", ".join(f"{count} {kind}" for kind, count in sorted(made["layers"].items(), key=lambda kv: -kv[1]))
+    console.print(f"layers by output: {layers or 'not told by this TensorRT'}", highlight=False)
 
 
 @app.command()
 def targets(json_to: Annotated[str | None, JSON_OPTION] = None) -> None:
     """List the device profiles and what can run on this machine."""
     from edgeseg import backends
-    from edgeseg.target import Target, names
+    from edgeseg.target import WAYS, Target, names
 
     rows = [Target.load(name) for name in names()]
-    reasons = {t.name: backends.get(t.backend).probe() for t in rows}
-    shown = table("Targets", "target", "device", "precisions", "here")
+    reasons = {t.name: backends.missing(t) for t in rows}
+    shown = table("Targets", "target", "device", "precisions", "bundle", "here")
     for row in rows:
-        shown.add_row(row.name, row.title, " ".join(row.precisions), reasons[row.name] or "[green]runs[/]")
+        here = reasons[row.name] or "[green]runs[/]"
+        shown.add_row(row.name, row.title, " ".join(row.precisions), WAYS[row.way], here)
     console.print(shown)
-    emit({t.name: {"title": t.title, "precisions": t.precisions, "missing": reasons[t.name]} for t in rows}, json_to)
+    told = {
+        t.name: {"title": t.title, "precisions": t.precisions, "way": t.way, "missing": reasons[t.name]} for t in rows
+    }
+    emit(told, json_to)
 
 
 def describe(bundle: Any) -> None:
     """One paragraph about a bundle that was just made."""
+    from edgeseg.target import WAYS, Target
+
     m = bundle.manifest
     shown = table(f"{bundle.path}", "", "")
     shown.add_row("target", f"{bundle.target} {bundle.precision}, {bundle.size / 1e6:.2f} MB")
@@ -148,6 +154,8 @@ def describe(bundle: Any) -> None:
     shown.add_row("BatchNorm nodes", f"{m['graph']['batchnorm_before']} -> {m['graph']['batchnorm_after']}")
     for note in m["graph"]["notes"]:
         shown.add_row("graph", note)
+    if way := Target.load(bundle.target).way:
+        shown.add_row("engine", WAYS[way])
     p = m["parity"]
     shown.add_row("agreement with parent", f"{percent(p['agreement'])} % (worst frame {percent(p['worst'])} %)")
     if metrics := m.get("metrics"):

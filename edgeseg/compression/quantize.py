@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeseg.data.images import Image
 from edgeseg.errors import MissingPackage, unknown
 
 
-def quantize(graph: Path, frames: Iterable[Image], rules: str, out: Path) -> Path:
-    """Quantise a deploy graph with `frames` ([H, W, 3] uint8 BGR each); returns the file written into `out`."""
+def quantize(graph: Path, frames: Iterable[Image], rules: str, out: Path, preset: str = "") -> Path:
+    """Quantise a deploy graph with `frames` ([H, W, 3] uint8 BGR each); returns the file written into `out`.
+
+    `preset`: what those rules choose by device, a target's; "" where they have no choice.
+    """
     if rules not in RULES:
         raise unknown("quantiser", rules, RULES)
-    return RULES[rules](graph, [frame[None] for frame in frames], out)
+    given = {"preset": preset} if preset else {}
+    return RULES[rules](graph, [frame[None] for frame in frames], out, **given)
 
 
-def nncf(graph: Path, frames: list[Any], out: Path) -> Path:
-    """OpenVINO's own rules: per-channel INT8 weights, asymmetric UINT8 activations, bias correction."""
+def nncf(graph: Path, frames: list[Any], out: Path, preset: str = "mixed") -> Path:
+    """OpenVINO's own rules: per-channel INT8 weights, UINT8 activations, bias correction.
+
+    `preset`: mixed (activations asymmetric where that fits them better) or performance (symmetric).
+    """
     try:
         import nncf
         import openvino as ov
@@ -33,7 +43,7 @@ def nncf(graph: Path, frames: list[Any], out: Path) -> Path:
         quantised = nncf.quantize(
             model,
             nncf.Dataset(frames),
-            preset=nncf.QuantizationPreset.MIXED,
+            preset=nncf.QuantizationPreset(preset),
             subset_size=len(frames),
         )
     ov.save_model(quantised, out / "quantised.xml", compress_to_fp16=False)
@@ -70,4 +80,69 @@ def qdq(graph: Path, frames: list[Any], out: Path) -> Path:
     return out / "quantised.onnx"
 
 
-RULES: dict[str, Callable[[Path, list[Any], Path], Path]] = {"nncf": nncf, "qdq": qdq}
+def symmetric(graph: Path, frames: list[Any], out: Path) -> Path:
+    """ONNX Q/DQ pairs for TensorRT: INT8 on both sides, every zero point 0, weights per channel, biases left float.
+
+    Each reader of a tensor gets a pair of its own in front, so that both sides of a residual Add are quantised; there
+    is none behind a Conv or Add, so that TensorRT can fuse the activation that follows.
+    """
+    try:
+        from onnxruntime import quantization as ort
+    except ImportError as error:
+        raise MissingPackage("onnxruntime", "INT8 for TensorRT", "compress,onnxruntime") from error
+
+    left = iter(frames)
+
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc,unused-ignore]
+        def get_next(self) -> dict[str, Any] | None:
+            frame = next(left, None)
+            return None if frame is None else {"frame": frame}
+
+    kinds = ["Conv", "Add"]
+    ort.quantize_static(
+        str(graph),
+        str(out / "quantised.onnx"),
+        Reader(),
+        quant_format=ort.QuantFormat.QDQ,
+        per_channel=True,
+        op_types_to_quantize=kinds,
+        activation_type=ort.QuantType.QInt8,
+        weight_type=ort.QuantType.QInt8,
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "AddQDQPairToWeight": True,
+            "DedicatedQDQPair": True,
+            "OpTypesToExcludeOutputQuantization": kinds,
+            "CalibMovingAverage": False,
+        },
+    )
+    return out / "quantised.onnx"
+
+
+def entropy(graph: Path, frames: list[Any], out: Path) -> Path:
+    """The float graph, and beside it the frames [N, H, W, 3] from which TensorRT's calibrator finds ranges itself."""
+    np.save(out / "quantised.npy", np.concatenate(frames))
+    shutil.copyfile(graph, out / "quantised.onnx")
+    return out / "quantised.onnx"
+
+
+def litert(graph: Path, frames: list[Any], out: Path) -> Path:
+    """TFLite's own rules: per-channel INT8 weights, INT8 activations, float logits."""
+    import onnx
+
+    from edgeseg.tflite.convert import convert
+    from edgeseg.tflite.quantize import full
+
+    (out / "quantised.tflite").write_bytes(full(convert(onnx.load(str(graph))), frames))
+    return out / "quantised.tflite"
+
+
+RULES: dict[str, Callable[..., Path]] = {
+    "nncf": nncf,
+    "qdq": qdq,
+    "symmetric": symmetric,
+    "entropy": entropy,
+    "litert": litert,
+}

@@ -1,4 +1,4 @@
-"""One training loop: supervised, distillation and fine-tuning after pruning differ only in what is passed in."""
+"""The training loop: supervised training, distillation and fine-tuning differ only in what is passed in."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ import json
 import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from edgeseg.errors import EdgesegError
-from edgeseg.recipe import Distil, Settings
-from edgeseg.training import checkpoint, losses, nets
-from edgeseg.training.loader import Frames, batches, steps
+from edgeseg.data.images import Image, write_image
+from edgeseg.errors import EdgesegError, FileError, OptionError
+from edgeseg.evaluation.pictures import strip
+from edgeseg.recipe import Distil, Machine, NetConfig, Settings
+from edgeseg.training import checkpoint, devices, faults, losses, nets, optim
+from edgeseg.training.lessons import Lessons
+from edgeseg.training.loader import Sample, SegmentationDataset, batches, steps
+from edgeseg.training.tracking import Tracker, tracker
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 log = logging.getLogger(__name__)
 History = list[dict[str, Any]]
@@ -28,123 +37,129 @@ History = list[dict[str, Any]]
 
 def fit(
     model: nn.Module,
-    train: Frames,
-    val: Frames,
+    train: SegmentationDataset,
+    val: SegmentationDataset,
     settings: Settings,
     folder: Path,
     *,
+    net: NetConfig = NetConfig(),  # noqa: B008  # frozen
     seed: int = 0,
     teacher: nn.Module | None = None,
     distil: Distil | None = None,
+    machine: Machine = Machine(),  # noqa: B008
     title: str = "training",
 ) -> History:
-    """Train `model` in place; one row {epoch, loss, val_miou, lr, seconds} an epoch.
+    """Train `model` in place; one row {epoch, loss, val_miou, val_accuracy, lr, seconds} an epoch.
 
     FOLDER/last.pt is written after every epoch. The same call on the same data continues from it, and on the CPU ends
-    bit for bit where an uninterrupted run ends; anything else starts anew. The last epoch is the result: the learning
-    rate has come down to 0 by then, so nothing is selected on `val`. Raises EdgesegError when the loss is not finite.
+    bit for bit where an uninterrupted run ends; anything else starts anew. FOLDER/best.pt is the checkpoint (of `net`)
+    with the highest val mIoU. The last epoch is the result: the learning rate has come down to 0 by then, so nothing is
+    selected on `val`; only with `patience` it is the best one. FOLDER/pictures/ shows a few val frames of every epoch.
+
+    Under torchrun every process calls this; each works on its share of every batch, the first one writes. Raises
+    EdgesegError when the loss is not finite, memory runs out, a file cannot be written or nothing can be learnt.
     """
+    faults.inspect(train, val)
     torch.manual_seed(seed)
-    run = _Run(model, settings, steps(train, settings.batch))
     identity = fingerprint(model, train, val, settings, seed, teacher, distil)
-    last = folder / "last.pt"
-    run.resume(last, identity)
-    lessons = _Lessons(settings, teacher, distil)
+    fabric = devices.connect(machine.device, settings.precision)
+    if settings.batch % fabric.world_size:
+        raise OptionError(
+            f"A batch of {settings.batch} cannot be shared by {fabric.world_size} processes.",
+            f"Set batch in the recipe to a multiple of {fabric.world_size}.",
+        )
+    run = _Run(fabric, model, settings, steps(train, settings.batch), folder, identity)
+    run.resume()
+    if teacher is not None:
+        nets.channels_last(fabric.to_device(teacher.eval()))
+    lessons = Lessons(settings, len(train.spec.classes), teacher, distil, fabric.autocast)
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    board = tracker(machine.track, folder, title, dataclasses.asdict(settings)) if devices.first() else Tracker()
+    with board, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=settings.epochs * run.steps, completed=run.epoch * run.steps)
-        while run.epoch < settings.epochs:
+        while not run.over():
             begin = time.perf_counter()
-            total = 0.0
-            for images, labels in batches(train, settings.batch, run.epoch):
-                total += run.step(lessons(model, images, labels), last)
-                progress.advance(bar)
-            miou = evaluate(run.average, val, settings.batch)
-            row = {"epoch": run.epoch + 1, "loss": total / run.steps, "val_miou": miou, "lr": run.lr()}
-            run.finish_epoch({**row, "seconds": time.perf_counter() - begin}, last, identity)
-            news = f"{title}: epoch {run.epoch} of {settings.epochs}, loss {row['loss']:.3f}, val mIoU {miou:.3f}"
+            total, blank = 0.0, 0
+            with faults.translated(settings, f"stopped in epoch {run.epoch + 1}, {run.kept()}"):
+                for images, labels in run.batches(train, machine.workers):
+                    total += run.step(lessons, images, labels)
+                    blank += bool((labels == losses.IGNORE).all())
+                    progress.advance(bar)
+                counts = evaluate(run.average, val, settings.batch, fabric, machine.workers)
+            if blank:
+                log.warning("epoch %d: %d batches had no labelled pixel and taught nothing", run.epoch + 1, blank)
+            miou, accuracy = losses.mean_iou(counts), losses.pixel_accuracy(counts)
+            row = {"epoch": run.epoch + 1, "loss": total / run.steps, "val_miou": miou, "val_accuracy": accuracy}
+            row |= {"lr": run.lr(), "seconds": time.perf_counter() - begin}
+            if devices.first() and machine.pictures:
+                write_image(
+                    folder / "pictures" / f"{row['epoch']:03}.jpg", pictures(run.average, val, machine.pictures)
+                )
+            run.finish_epoch(row, net, val)
+            board.row(row)
+            news = f"{title}: epoch {run.epoch} of {settings.epochs}, loss {row['loss']:.3f}"
+            news += f", val mIoU {miou:.3f}, pixel accuracy {accuracy:.3f}"
             progress.update(bar, description=news)
             log.info(news)
-    model.load_state_dict(run.average.state_dict())
+    model.cpu().load_state_dict(run.result())
     model.eval()
     return run.history
 
 
-class _Lessons:
-    """The loss of one batch: labels, and the teacher's logits where there is a teacher."""
-
-    def __init__(self, settings: Settings, teacher: nn.Module | None, distil: Distil | None):
-        self.settings, self.teacher, self.distil = settings, teacher, distil or Distil()
-        if teacher is not None:
-            nets.channels_last(teacher.eval())
-
-    def sample(self) -> tuple[Any, ...]:
-        """Every `stride`-th pixel of every such row from a random start: losses of all pixels cost more than the net,
-        and neighbours say much the same."""
-        stride = self.settings.stride
-        top, left = torch.randint(stride, (2,)).tolist()
-        return ..., slice(top, None, stride), slice(left, None, stride)
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bf16")
-
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        pick = self.sample()
-        with self.autocast():
-            logits = model(images)
-        logits, labels = logits[pick].float().contiguous(), labels[pick]
-        loss = losses.cross_entropy(logits, labels)
-        if self.teacher is not None:
-            with torch.no_grad(), self.autocast():
-                wanted = self.teacher(images)[pick].float().contiguous()
-            weight, temperature = self.distil.weight, self.distil.temperature
-            soft = losses.soft_targets(logits, wanted, labels, temperature)
-            loss = (1 - weight) * loss + weight * soft
-            if self.distil.channel:
-                loss = loss + self.distil.channel * losses.channel_wise(logits, wanted, temperature)
-        if self.settings.dice:
-            loss = loss + self.settings.dice * losses.dice(logits, labels)
-        return loss
-
-
 class _Run:
-    """Everything that changes during training, and its file."""
+    """Everything that changes during training, and its files."""
 
-    def __init__(self, model: nn.Module, settings: Settings, per_epoch: int):
-        self.model = nets.channels_last(model)
-        self.settings, self.steps, self.epoch, self.done = settings, per_epoch, 0, 0
-        self.average = copy.deepcopy(model) if settings.ema else model
+    def __init__(
+        self, fabric: Fabric, model: nn.Module, settings: Settings, per_epoch: int, folder: Path, identity: str
+    ):
+        self.fabric, self.settings, self.steps, self.identity = fabric, settings, per_epoch, identity
+        self.last, self.best = folder / "last.pt", folder / "best.pt"
+        self.model = nets.channels_last(devices.shared_norms(model, fabric))
+        self.average = fabric.to_device(copy.deepcopy(self.model)) if settings.ema else self.model
+        self.net, self.optimizer = fabric.setup(self.model, optim.optimizer(self.model, settings))
+        self.net.train()
+        self.epoch, self.done = 0, 0
         self.history: History = []
-        # Weight decay on biases and batch norms only shrinks scales that the next layer restores (He et al. 2019).
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
-        self.shares = [settings.encoder_lr if encoder else 1.0 for encoder, _ in groups]
-        decays = [settings.weight_decay if matrix else 0.0 for _, matrix in groups]
-        rows: list[dict[str, Any]] = [{"params": p, "weight_decay": d} for p, d in zip(groups.values(), decays)]
-        self.optimizer = torch.optim.AdamW(rows, lr=settings.lr)
-        model.train()
+
+    def batches(self, train: SegmentationDataset, workers: int) -> Iterator[Sample]:
+        """This process's share of every batch of the epoch."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        return batches(train, self.settings.batch, self.epoch, True, workers, rank, world)
 
     def lr(self) -> float:
-        """Linear warm-up, then half a cosine down to 0."""
-        total = self.settings.epochs * self.steps
-        warm = round(self.settings.warmup * total)
-        if self.done < warm:
-            return self.settings.lr * (self.done + 1) / warm
-        return self.settings.lr * 0.5 * (1 + math.cos(math.pi * (self.done - warm) / max(1, total - warm)))
+        return optim.rate(self.settings, self.done, self.settings.epochs * self.steps)
 
-    def step(self, loss: Tensor, last: Path) -> float:
-        """One update. The gradient is checked as well, so that a broken update never reaches the weights."""
-        for group, share in zip(self.optimizer.param_groups, self.shares):
-            group["lr"] = share * self.lr()
+    def best_epoch(self) -> int:
+        """The first with the highest val mIoU, from 1; 0 before there is any."""
+        return max(self.history, key=lambda row: row["val_miou"])["epoch"] if self.history else 0
+
+    def over(self) -> bool:
+        patience = self.settings.patience
+        waited = self.epoch - self.best_epoch()
+        return self.epoch >= self.settings.epochs or (patience > 0 and waited >= patience)
+
+    def step(self, lessons: Lessons, images: Tensor, labels: Tensor) -> float:
+        """One update from one batch. The gradient is checked too, so that a broken one never reaches the weights."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["share"] * self.lr()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
-        value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            kept = f"the state after epoch {self.epoch} is kept in {last}" if self.epoch else "nothing was saved yet"
+        parts = list(zip(images.chunk(self.settings.accumulate), labels.chunk(self.settings.accumulate)))
+        value = 0.0
+        for number, part in enumerate(parts, 1):
+            with self.fabric.no_backward_sync(self.net, enabled=number < len(parts)):
+                loss = lessons(self.net, *self.fabric.to_device(part)) * (len(part[0]) / len(images))
+                self.fabric.backward(loss)
+            mean: Any = self.fabric.all_reduce(loss.detach())  # over all processes
+            value += float(mean)
+        norm = self.fabric.clip_gradients(
+            self.net, self.optimizer, max_norm=self.settings.clip or math.inf, error_if_nonfinite=False
+        )
+        # With fp16 a gradient may overflow: its scaler then leaves out the step and lowers the scale.
+        size = 0.0 if norm is None or self.settings.precision == "fp16" else float(norm)
+        if not (math.isfinite(value) and math.isfinite(size)):
             raise EdgesegError(
-                f"Training stopped in epoch {self.epoch + 1}: loss {value:g}, gradient norm {float(norm):g}; {kept}.",
+                f"Training stopped in epoch {self.epoch + 1}, step {self.done % self.steps + 1}: loss {value:g}, "
+                f"gradient norm {size:g}; {self.kept()}.",
                 "Try a lower lr, a longer warmup or a smaller clip in the recipe.",
             )
         self.optimizer.step()
@@ -153,42 +168,70 @@ class _Run:
             _blend(self.average, self.model, min(self.settings.ema, (1 + self.done) / (10 + self.done)))
         return value
 
-    def finish_epoch(self, row: dict[str, Any], last: Path, identity: str) -> None:
-        self.epoch += 1
-        self.history.append(row)
-        checkpoint.write(
-            last,
-            {
-                "identity": identity,
-                "epoch": self.epoch,
-                "history": self.history,
-                "model": self.model.state_dict(),
-                "average": self.average.state_dict() if self.average is not self.model else None,
-                "optimizer": self.optimizer.state_dict(),
-                "random": torch.get_rng_state(),
-            },
-        )
+    def kept(self) -> str:
+        return f"the state after epoch {self.epoch} is kept in {self.last}" if self.epoch else "nothing was saved yet"
 
-    def resume(self, last: Path, identity: str) -> None:
+    def finish_epoch(self, row: dict[str, Any], net: NetConfig, val: SegmentationDataset) -> None:
+        """Write last.pt, and best.pt if this epoch is the best."""
+        self.history.append(row)
+        if devices.first():
+            try:
+                if self.best_epoch() == row["epoch"]:
+                    note = {"identity": self.identity, "epoch": row["epoch"], "val_miou": row["val_miou"]}
+                    checkpoint.save(self.best, self.average, net, val.spec, note)
+                checkpoint.write(self.last, self._state(row["epoch"]))
+            except FileError as error:
+                raise FileError(
+                    f"{error.what} Training stopped after epoch {row['epoch']}; {self.kept()}.",
+                    "Make room there and run again: it continues from the kept state.",
+                ) from error
+        self.epoch = row["epoch"]
+        devices.wait()
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        cuda = self.fabric.device.type == "cuda"
+        return {
+            "identity": self.identity,
+            "epoch": epoch,
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average is not self.model else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if cuda else None,
+        }
+
+    def resume(self) -> None:
         """Continue from `last` if it was written by this very run."""
-        if not last.is_file():
+        if not self.last.is_file():
             return
         try:
-            data = checkpoint.read(last)
+            data = checkpoint.read(self.last)
         except EdgesegError as error:
             log.warning("%s Starting from the first epoch.", error.what)
             return
-        if data.get("identity") != identity:
-            log.info("%s belongs to a run with other data or settings: starting from the first epoch.", last)
+        if data.get("identity") != self.identity:
+            log.info("%s belongs to a run with other data or settings: starting from the first epoch.", self.last)
             return
         self.model.load_state_dict(data["model"])
         if data["average"] is not None:
             self.average.load_state_dict(data["average"])
         self.optimizer.load_state_dict(data["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(data["scaler"])
         torch.set_rng_state(data["random"])
+        if data["random_cuda"] is not None and self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(data["random_cuda"])
         self.epoch, self.history = data["epoch"], data["history"]
         self.done = self.epoch * self.steps
         log.info("resuming after epoch %d", self.epoch)
+
+    def result(self) -> dict[str, Tensor]:
+        """The weights that the training is for."""
+        if self.settings.patience and self.best_epoch() < self.epoch:
+            state: dict[str, Tensor] = checkpoint.read(self.best)["state"]
+            return state
+        return self.average.state_dict()
 
 
 @torch.no_grad()
@@ -201,22 +244,46 @@ def _blend(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, frames: Frames, batch: int = 8) -> float:
-    """Mean IoU (0..1) at the network's size; the model is left in the mode it was in."""
+def evaluate(
+    model: nn.Module, frames: SegmentationDataset, batch: int = 8, fabric: Fabric | None = None, workers: int = 0
+) -> Tensor:
+    """Pixel counts [C, C] at the network's size, over all processes; the model is left in the mode it was in."""
+    rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    devices.agree(model)
     training = model.training
     model.eval()
+    where = next(model.parameters()).device
     classes = len(frames.spec.classes)
-    counts = torch.zeros(classes, classes, dtype=torch.int64)
-    for images, labels in batches(frames, batch, 0, shuffle=False):
-        counts += losses.confusion(model(images), labels)
+    counts = torch.zeros(classes, classes, dtype=torch.int64, device=where)
+    for images, labels in batches(frames, batch, 0, shuffle=False, workers=workers, rank=rank, world=world):
+        counts += losses.confusion(model(images.to(where)), labels.to(where))
     model.train(training)
-    return losses.mean_iou(counts)
+    if fabric and world > 1:
+        counts = fabric.all_reduce(counts, reduce_op="sum")  # type: ignore[assignment]
+    return counts.cpu()
+
+
+@torch.no_grad()
+def pictures(model: nn.Module, frames: SegmentationDataset, count: int) -> Image:
+    """`count` frames spread over the split, below each other: frame, truth, prediction, differences in red."""
+    training = model.training
+    model.eval()
+    spec, where = frames.spec, next(model.parameters()).device
+    rows = []
+    for index in np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int):
+        image, labels = frames[index]
+        classmap = model(image[None].to(where)).argmax(1)[0].cpu().numpy().astype(np.uint8)
+        pixels = (image.permute(1, 2, 0).numpy() * np.array(spec.std) + np.array(spec.mean)) * 255
+        frame = pixels.round().clip(0, 255).astype(np.uint8)[..., :: -1 if spec.color == "RGB" else 1]
+        rows.append(strip(frame, labels.numpy().astype(np.uint8), classmap, spec.palette))
+    model.train(training)
+    return np.vstack(rows)
 
 
 def fingerprint(
     model: nn.Module,
-    train: Frames,
-    val: Frames,
+    train: SegmentationDataset,
+    val: SegmentationDataset,
     settings: Settings,
     seed: int,
     teacher: nn.Module | None,

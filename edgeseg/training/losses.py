@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,10 +11,31 @@ from torch import Tensor
 IGNORE = 255
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the labelled pixels; 0 where there are none."""
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp(min=1)
+def cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0, ohem: float = 0.0
+) -> Tensor:
+    """Mean over the labelled pixels, weighted by `weights` [C] of their classes; 0 where there are none.
+
+    `smoothing`: share of every label that is spread evenly over all classes (Szegedy et al. 2016). `ohem`: only this
+    share of the pixels counts, those with the highest cross-entropy (Shrivastava et al. 2016); 0 = all.
+    """
+    if ohem:
+        labels = hardest(logits, labels, ohem)
+    total = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
+    valid = labels != IGNORE
+    if weights is None:
+        return total / valid.sum().clamp(min=1)
+    return total / weights[labels[valid]].sum().clamp(min=1e-6)
+
+
+@torch.no_grad()
+def hardest(logits: Tensor, labels: Tensor, share: float) -> Tensor:
+    """`labels` with all but `share` of the labelled pixels, those with the highest cross-entropy, set to IGNORE."""
+    valid = labels != IGNORE
+    keep = math.ceil(share * int(valid.sum()))
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none").masked_fill(~valid, -1)
+    chosen = losses.flatten().topk(keep).indices
+    return torch.full_like(labels, IGNORE).flatten().scatter(0, chosen, labels.flatten()[chosen]).reshape(labels.shape)
 
 
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
@@ -27,6 +50,38 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
     size = (share * valid[:, None]).sum((0, 2, 3)) + truth
     scores = 1 - 2 * overlap / size.clamp(min=1e-6)
     return scores[truth > 0].sum() / (truth > 0).sum().clamp(min=1)
+
+
+def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
+    """Lovasz-softmax (Berman et al. 2018, algorithm 1): a convex surrogate of 1 - IoU, mean over the classes labelled.
+
+    Sorts all pixels once per class: dearer than the other losses.
+    """
+    valid = labels != IGNORE
+    truth = labels[valid]
+    shares = logits.softmax(1).movedim(1, 0)[:, valid]  # [C, pixels]
+    losses = []
+    for index in torch.bincount(truth).nonzero()[:, 0]:
+        own = (truth == index).float()
+        errors, order = (own - shares[index]).abs().sort(descending=True)
+        hits = own[order]
+        # Jaccard loss if the k worst pixels were wrong, for every k; its steps weight the sorted errors.
+        jaccard = 1 - (hits.sum() - hits.cumsum(0)) / (hits.sum() + (1 - hits).cumsum(0))
+        losses.append(errors @ torch.diff(jaccard, prepend=jaccard.new_zeros(1)))
+    return torch.stack(losses).mean() if losses else logits.sum() * 0
+
+
+def boundary(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the pixels at a boundary alone, as PIDNet adds it (Xu et al. 2023, eq. 2).
+
+    At a boundary lies a labelled pixel with one of another class among its eight neighbours.
+    """
+    valid = labels != IGNORE
+    ids = labels.float()[:, None]
+    highest = F.max_pool2d(ids.masked_fill(~valid[:, None], -1), 3, 1, 1)
+    lowest = -F.max_pool2d(-ids, 3, 1, 1)  # IGNORE is the highest id, and the padding never counts
+    edge = valid & (highest != lowest)[:, 0]
+    return cross_entropy(logits, labels.masked_fill(~edge, IGNORE))
 
 
 def soft_targets(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -59,3 +114,8 @@ def mean_iou(counts: Tensor) -> float:
     union = counts.sum(0) + counts.sum(1) - counts.diag()
     seen = union > 0
     return float((hit[seen] / union[seen]).mean()) if seen.any() else 0.0
+
+
+def pixel_accuracy(counts: Tensor) -> float:
+    """Share of the labelled pixels that are right, 0..1; 0 where none is labelled."""
+    return float(counts.diag().sum() / counts.sum().clamp(min=1))

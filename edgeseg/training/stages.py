@@ -3,7 +3,8 @@
     train_teacher -> teacher.pt         train_student  -> student.pt
     distil_student -> distilled.pt      prune_student  -> pruned.pt        export_onnx -> NAME.onnx
 
-Beside FOLDER/NAME.pt lie FOLDER/NAME.json (metrics, history) and FOLDER/NAME/last.pt (for resuming). Every function
+Beside FOLDER/NAME.pt lie FOLDER/NAME.json (metrics, history) and FOLDER/NAME/: last.pt (for resuming), best.pt (the
+checkpoint with the best val mIoU), pictures/ and what the recipe's tracker writes. Every function
 called again with the same inputs and folder continues where it stopped, or returns at once when it had finished.
 """
 
@@ -22,9 +23,9 @@ from edgeseg.data.images import write_bytes
 from edgeseg.errors import OptionError
 from edgeseg.recipe import Distil, NetConfig, Recipe, Role, Settings
 from edgeseg.spec import Spec
-from edgeseg.training import checkpoint, nets, pruning
+from edgeseg.training import checkpoint, devices, nets, pruning
 from edgeseg.training.export import export_onnx, macs_params
-from edgeseg.training.loader import Frames
+from edgeseg.training.loader import SegmentationDataset
 from edgeseg.training.loop import fit
 
 __all__ = ["distil_student", "export_onnx", "prune_student", "train_student", "train_teacher"]
@@ -59,6 +60,11 @@ def prune_student(recipe: Recipe, student_ckpt: Path, teacher_ckpt: Path, datase
     teacher = load_teacher(teacher_ckpt, spec)
     student, net, student_spec, _ = checkpoint.load(student_ckpt)
     _same_classes("Student", student_ckpt, student_spec, spec)
+    if dataclasses.replace(net, weights="") != dataclasses.replace(recipe.student.net, weights=""):
+        raise OptionError(
+            f"Student {student_ckpt} is {_described(net)}, the recipe's is {_described(recipe.student.net)}.",
+            "Give the checkpoint that this recipe trained, or change [student].",
+        )
     model = pruning.prune(student, recipe.data.size, recipe.prune.macs, recipe.prune.round_to)
     settings = dataclasses.replace(recipe.student, epochs=recipe.prune.epochs, lr=recipe.prune.lr)
     extra = {"pruned_from_macs": macs_params(student, recipe.data.size)[0]}
@@ -89,6 +95,10 @@ def _same_classes(what: str, path: Path, own: Spec, spec: Spec) -> None:
         )
 
 
+def _described(net: NetConfig) -> str:
+    return f"{net.arch} {net.encoder} width {net.width:g}".replace("  ", " ")
+
+
 def _supervised(recipe: Recipe, role: Role, dataset_root: Path, folder: Path, name: str) -> Path:
     spec = spec_of(recipe, dataset_root)
     model = _fresh(recipe, role.net, spec)
@@ -97,7 +107,7 @@ def _supervised(recipe: Recipe, role: Role, dataset_root: Path, folder: Path, na
 
 def _fresh(recipe: Recipe, net: NetConfig, spec: Spec) -> nn.Module:
     torch.manual_seed(recipe.seed)
-    weights = str(recipe.resolve(net.weights)) if net.weights else ""
+    weights = str(recipe.resolve(net.weights)) if nets.is_file(net.weights) else net.weights
     return nets.build(dataclasses.replace(net, weights=weights), len(spec.classes))
 
 
@@ -113,22 +123,37 @@ def _train(
     teacher: nn.Module | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Path:
-    train = Frames(Dataset.open(dataset_root, "train"), spec, settings, recipe.seed)
-    val = Frames(Dataset.open(dataset_root, "val"), spec)
+    cache = recipe.machine.cache
+    train = SegmentationDataset(Dataset.open(dataset_root, "train"), spec, settings, recipe.seed, cache)
+    val = SegmentationDataset(Dataset.open(dataset_root, "val"), spec, cache=cache)
     distil: Distil | None = recipe.distil if teacher is not None else None
     history = fit(
-        model, train, val, settings, folder / name, seed=recipe.seed, teacher=teacher, distil=distil, title=name
+        model,
+        train,
+        val,
+        settings,
+        folder / name,
+        net=net,
+        seed=recipe.seed,
+        teacher=teacher,
+        distil=distil,
+        machine=recipe.machine,
+        title=name,
     )
     macs, params = macs_params(model, recipe.data.size)
+    miou = max(row["val_miou"] for row in history) if settings.patience else history[-1]["val_miou"]
     metrics = {
         "stage": name,
-        "val_miou": history[-1]["val_miou"],
+        "val_miou": miou,
         "macs": macs,
         "params": params,
         **(extra or {}),
     }
-    path = checkpoint.save(folder / f"{name}.pt", model, net, spec, {"metrics": metrics, "recipe": recipe.to_dict()})
-    seconds = sum(row["seconds"] for row in history)  # not in the checkpoint: the same run gives the same bytes
-    report = json.dumps({**metrics, "seconds": seconds, "history": history, "recipe": recipe.to_dict()}, indent=2)
-    write_bytes(folder / f"{name}.json", report.encode())
+    path = folder / f"{name}.pt"
+    if devices.first():
+        checkpoint.save(path, model, net, spec, {"metrics": metrics, "recipe": recipe.to_dict()})
+        seconds = sum(row["seconds"] for row in history)  # not in the checkpoint: the same run gives the same bytes
+        report = json.dumps({**metrics, "seconds": seconds, "history": history, "recipe": recipe.to_dict()}, indent=2)
+        write_bytes(folder / f"{name}.json", report.encode())
+    devices.wait()
     return path

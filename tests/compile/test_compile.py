@@ -48,7 +48,7 @@ def test_a_bundle_of_every_target_and_precision(
     assert m["parent"]["file"] == "tiny.onnx"
     assert (m["calibration"] is None) == (precision != "int8")
     parent = onnx.load(str(network))
-    with Segmenter.open(loaded.path, threads=1) as segmenter:
+    with Segmenter.open(loaded.path, threads=1, backend=m["proved_by"]) as segmenter:
         shares = [
             agreement(segmenter(frame).classmap, tiny.parent_says(parent, frame, tiny.SPEC))
             for frame in tiny.frames(4, seed=1)
@@ -97,7 +97,12 @@ def test_int8_stores_its_weights_in_a_byte_each(bundle_of: BundleOf, target: str
 @pytest.mark.parametrize(("target", "precision"), PAIRS)
 def test_nothing_but_the_bundle_is_left(bundle_of: BundleOf, target: str, precision: str) -> None:
     path = bundle_of(target, precision)
-    model = {"openvino-cpu": {"model.xml", "model.bin"}, "onnxruntime-cpu": {"model.onnx"}}[target]
+    model = {
+        "openvino": {"model.xml", "model.bin"},
+        "onnxruntime": {"model.onnx"},
+        "tensorrt": {"model.onnx", "plan.json"},
+        "tflite": {"model.tflite"},
+    }[Target.load(target).backend]
     assert {p.name for p in path.iterdir()} == {*model, "bundle.json", "golden"}
     assert sorted(p.name for p in (path / "golden").iterdir()) == [
         f"{i}{kind}.png" for i in range(3) for kind in (".mask", "")
@@ -111,7 +116,7 @@ def test_the_same_model_twice_gives_the_same_class_maps(network: Path, tmp_path:
     frames = tiny.frames(3, seed=8)
     maps = []
     for path in paths:
-        with Segmenter.open(path, threads=1) as segmenter:
+        with Segmenter.open(path, threads=1, backend=Bundle.load(path).manifest["proved_by"]) as segmenter:
             maps.append([segmenter(frame).classmap for frame in frames])
     np.testing.assert_array_equal(maps[0], maps[1])
     a, b = ({k: v["sha256"] for k, v in Bundle.load(p).manifest["files"].items()} for p in paths)
@@ -130,7 +135,7 @@ def test_calibration_decides_int8_alone(network: Path, street: Path, tmp_path: P
     for name in "ab":
         made = compiled(network, tmp_path / name, target, "int8", calibration=chosen)
         assert made.manifest["calibration"] == {"frames": 8, "digest": chosen.digest}
-        with Segmenter.open(made.path, threads=1) as segmenter:
+        with Segmenter.open(made.path, threads=1, backend=made.manifest["proved_by"]) as segmenter:
             maps.append([segmenter(frame).classmap for frame in frames])
     np.testing.assert_array_equal(maps[0], maps[1])
 

@@ -85,7 +85,7 @@ def test_a_study_through_the_command_line(
     ran = edgeseg("eval", bundle, "--data", street, "--page", page, "--beside", other)
     assert ran.code == 0, ran.err
     text = page.read_text()
-    for words in ("What is taken for what", "Near edges and inside", "Objects found", "Dark and bright", "and differences"):
+    for words in ("What is taken for what", "Near edges and inside", "Objects found", "Dark and bright frames"):
         assert words in text
     assert text.count("<img ") == 4 and len(list((tmp_path / "errors").glob("*.jpg"))) == 4
     assert "--beside is for pictures" in edgeseg("eval", bundle, "--data", street, "--beside", other).err

@@ -22,6 +22,10 @@ def labels(*ids: int) -> torch.Tensor:
     return torch.tensor(ids)[None, None]
 
 
+def smoothed(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return losses.cross_entropy(logits, ids, torch.tensor([1.0, 2.0, 3.0]), smoothing=0.1, ohem=1.0)
+
+
 def test_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
     logits = pixels((0.5, 0.5), (0.25, 0.75), (0.9, 0.1))
     got = losses.cross_entropy(logits, labels(0, 1, IGNORE))
@@ -38,6 +42,51 @@ def test_dice_by_hand() -> None:
 
 def test_dice_leaves_out_classes_nobody_labelled() -> None:
     assert losses.dice(pixels((1 - 2e-9, 1e-9, 1e-9)), labels(0)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_class_weights_by_hand() -> None:
+    logits = pixels((0.5, 0.5), (0.25, 0.75), (0.9, 0.1))
+    got = losses.cross_entropy(logits, labels(0, 1, IGNORE), weights=torch.tensor([1.0, 3.0]))
+    assert got.item() == pytest.approx(-(math.log(0.5) + 3 * math.log(0.75)) / 4, rel=1e-5)
+
+
+def test_label_smoothing_by_hand() -> None:
+    got = losses.cross_entropy(pixels((0.8, 0.2), (0.5, 0.5)), labels(0, IGNORE), smoothing=0.1)
+    assert got.item() == pytest.approx(-(0.95 * math.log(0.8) + 0.05 * math.log(0.2)), rel=1e-5)
+
+
+def test_ohem_counts_the_hardest_share_of_the_labelled_pixels() -> None:
+    logits = pixels((0.9, 0.1), (0.4, 0.6), (0.2, 0.8), (0.7, 0.3), (0.01, 0.99))
+    got = losses.cross_entropy(logits, labels(0, 0, 0, 0, IGNORE), ohem=0.5)
+    assert got.item() == pytest.approx(-(math.log(0.4) + math.log(0.2)) / 2, rel=1e-5)
+    kept = losses.hardest(logits, labels(0, 0, 0, 0, IGNORE), 0.5)
+    assert kept.flatten().tolist() == [IGNORE, 0, 0, IGNORE, IGNORE]
+
+
+def test_lovasz_by_hand() -> None:
+    """Class 0: errors 0.7 (a miss), 0.4 (a false alarm), 0.1; Jaccard losses 1/2, 2/3, 1 in that order."""
+    logits = pixels((0.9, 0.1), (0.3, 0.7), (0.4, 0.6), (0.5, 0.5))
+    got = losses.lovasz(logits, labels(0, 0, 1, IGNORE))
+    first = 0.7 * (1 / 2) + 0.4 * (2 / 3 - 1 / 2) + 0.1 * (1 - 2 / 3)
+    # Class 1: errors 0.7 (a false alarm), 0.4 (a miss), 0.1: after one false alarm 1 - 1/2, then 1 - 0/2, then 1.
+    second = 0.7 * (1 / 2) + 0.4 * (1 / 2)
+    assert got.item() == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_lovasz_of_hard_answers_is_one_minus_iou() -> None:
+    hard = pixels((1 - 1e-7, 1e-7), (1e-7, 1 - 1e-7), (1e-7, 1 - 1e-7), (1e-7, 1 - 1e-7))
+    assert losses.lovasz(hard, labels(0, 0, 1, 1)).item() == pytest.approx(1 - (1 / 2 + 2 / 3) / 2, rel=1e-4)
+
+
+def test_boundary_counts_pixels_that_have_a_neighbour_of_another_class() -> None:
+    shares = [(0.9, 0.1), (0.8, 0.2), (0.7, 0.3), (0.6, 0.4), (0.5, 0.5), (0.2, 0.8)]
+    got = losses.boundary(pixels(*shares), labels(0, 0, 1, 1, IGNORE, 0))
+    # Between the second and the third pixel only: an ignored pixel hides the other change.
+    assert got.item() == pytest.approx(-(math.log(0.8) + math.log(0.3)) / 2, rel=1e-5)
+
+
+def test_no_boundary_is_no_loss() -> None:
+    assert losses.boundary(pixels((0.9, 0.1), (0.2, 0.8)), labels(0, 0)).item() == 0
 
 
 def test_soft_targets_by_hand() -> None:
@@ -66,11 +115,13 @@ def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
     nothing = torch.full((1, 2, 2), IGNORE)
     total = losses.cross_entropy(logits, nothing) + losses.dice(logits, nothing)
     total = total + losses.soft_targets(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
+    total = total + losses.lovasz(logits, nothing) + losses.boundary(logits, nothing)
+    total = total + losses.cross_entropy(logits, nothing, torch.ones(3), smoothing=0.1, ohem=0.3)
     total.backward()
     assert total.item() == 0 and logits.grad is not None and not logits.grad.any()
 
 
-@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.dice])
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.dice, losses.lovasz, smoothed])
 def test_ignored_pixels_have_no_gradient(loss: object) -> None:
     logits = torch.randn(1, 3, 1, 4, requires_grad=True)
     loss(logits, labels(0, IGNORE, 2, IGNORE)).backward()  # type: ignore[operator]
@@ -87,3 +138,8 @@ def test_mean_iou_counts_classes_seen_and_skips_ignored_pixels() -> None:
 
 def test_mean_iou_of_nothing_is_zero() -> None:
     assert losses.mean_iou(torch.zeros(3, 3, dtype=torch.int64)) == 0
+
+
+def test_pixel_accuracy_is_the_share_that_is_right() -> None:
+    assert losses.pixel_accuracy(torch.tensor([[3, 1], [0, 4]])) == pytest.approx(7 / 8)
+    assert losses.pixel_accuracy(torch.zeros(3, 3, dtype=torch.int64)) == 0

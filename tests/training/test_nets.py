@@ -69,7 +69,15 @@ def test_lite_has_only_operators_that_every_runtime_quantises() -> None:
         (NetConfig("unet", "resnet81"), r"Unknown encoder 'resnet81'\.\nDid you mean 'resnet18'"),
         (NetConfig("unet", "tu-resnet81"), r"Unknown encoder 'tu-resnet81'\.\nDid you mean 'tu-resnet"),
         (NetConfig("unet", "resnet18", width=2.0), r"'unet' with width 2\.0"),
-        (NetConfig("lite", "resnet18"), r"'lite' with encoder 'resnet18'\.\nIt has none"),
+        (NetConfig("unet", "resnet18.a1_in1k"), r"Unknown encoder 'resnet18\.a1_in1k'"),
+        (NetConfig("lite", "resnet18"), r"Unknown encoder 'resnet18'\.\nDid you mean 'tu-resnet18'"),
+        (NetConfig("ddrnet", "tu-resnet18"), r"'ddrnet' with encoder 'tu-resnet18'\.\nIt has its own"),
+        (NetConfig("dpt", "tu-resnet18"), r"Unknown architecture 'dpt'"),
+        (
+            NetConfig("fcn", "tu-vit_tiny_patch16_224"),
+            r"Encoder 'vit_tiny_patch16_224' has maps at strides .*\nExpected 4, 8, 16 and 32",
+        ),
+        (NetConfig("lite", weights="w.safetensors"), r"'lite' with weights 'w\.safetensors'\.\nThey are an encoder's"),
     ],
 )
 def test_a_net_that_does_not_exist(net: NetConfig, message: str) -> None:

@@ -39,16 +39,16 @@ def test_the_least_important_channels_go_first(model: nn.Module) -> None:
     """Channels whose weights are nearly nothing can be cut without changing what the net says."""
     quiet = nets.build(NetConfig("lite", width=0.75), 5).eval()
     with torch.no_grad():
-        for block in quiet.stages[3][1].first, quiet.stages[4][1].first:
+        for block in quiet.encoder.stages[3][1].first, quiet.encoder.stages[4][1].first:
             half = block[0].out_channels // 2
             for tensor in (block[0].weight, block[1].weight, block[1].bias):
                 tensor[:half] *= 1e-4
-        for block in quiet.stages[3][1].second, quiet.stages[4][1].second:
+        for block in quiet.encoder.stages[3][1].second, quiet.encoder.stages[4][1].second:
             block[0].weight[:, : block[0].in_channels // 2] *= 1e-4
             block[1].weight.fill_(1)
     pruned = pruning.prune(quiet, SIZE, 0.93, round_to=8)
     image = torch.randn(1, 3, *SIZE)
-    assert pruned.stages[3][1].first[0].out_channels < quiet.stages[3][1].first[0].out_channels
+    assert pruned.encoder.stages[3][1].first[0].out_channels < quiet.encoder.stages[3][1].first[0].out_channels
     with torch.no_grad():
         torch.testing.assert_close(pruned(image), quiet(image), atol=1e-2, rtol=1e-2)
 

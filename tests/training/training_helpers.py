@@ -32,13 +32,13 @@ def scene(seed: int, height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarr
     return np.clip(frame + noise, 0, 255).astype(np.uint8), mask
 
 
-def write_scenes(root: Path, counts: dict[str, int]) -> Path:
+def write_scenes(root: Path, counts: dict[str, int], height: int = HEIGHT, width: int = WIDTH) -> Path:
     write_bytes(root / "classes.txt", CLASSES.text().encode())
     seed = 0
     for split, count in counts.items():
         for i in range(count):
             seed += 1
-            frame, mask = scene(seed)
+            frame, mask = scene(seed, height, width)
             write_image(root / split / "images" / f"{i:03}.png", frame)
             write_image(root / split / "masks" / f"{i:03}.png", mask)
     return root
