@@ -1,0 +1,61 @@
+#!/bin/sh
+# Builds this bundle's TensorRT engine on the board itself, into engine/ beside this file: ./build.sh
+# Needs trtexec, which JetPack brings (/usr/src/tensorrt/bin), and a few minutes. Run it again after a JetPack update.
+set -eu
+bundle=$(cd "$(dirname "$0")" && pwd)
+out=$bundle/engine
+mkdir -p "$out"
+trtexec=$(command -v trtexec || echo /usr/src/tensorrt/bin/trtexec)
+if [ ! -x "$trtexec" ]; then
+    echo "trtexec was not found. Install it: sudo apt install libnvinfer-bin" >&2
+    exit 2
+fi
+
+# A value of plan.json, which is written one key a line.
+plan() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$bundle/plan.json"; }
+
+# Two builds at once would only disturb each other; the second one waits and finds the engine made.
+exec 9>"$out/.build.lock"
+flock 9
+key=$({ sha256sum "$bundle/model.onnx" "$bundle/plan.json" | cut -d' ' -f1; dpkg-query -W -f '${Version}\n' 'libnvinfer[0-9]*' 2>/dev/null || true
+    cat /etc/nv_tegra_release 2>/dev/null || true; } | sha256sum | cut -d' ' -f1)
+if [ -f "$out/model.engine" ] && [ "$(sed -n 1p "$out/model.engine.key" 2>/dev/null)" = "$key" ] &&
+    [ "$(sha256sum "$out/model.engine" | cut -d' ' -f1)" = "$(sed -n 2p "$out/model.engine.key")" ]; then
+    echo "The engine is up to date: $out/model.engine"
+    exit 0
+fi
+
+set -- "--onnx=$bundle/model.onnx" "--saveEngine=$out/model.engine.tmp"
+case $(plan precision) in
+    fp16) set -- "$@" --fp16 ;;
+    int8) set -- "$@" --int8 --fp16 ;;
+    fp32) ;;
+    *) echo "plan.json names no precision that is known here." >&2; exit 2 ;;
+esac
+help=$("$trtexec" --help 2>&1 || true)
+workspace=$(plan workspace_mb)
+case $help in
+    *--memPoolSize*) set -- "$@" "--memPoolSize=workspace:$workspace" ;;
+    *) set -- "$@" "--workspace=$workspace" ;; # before TensorRT 8.4
+esac
+case $help in
+    *--skipInference*) set -- "$@" --skipInference ;;
+    *--buildOnly*) set -- "$@" --buildOnly ;;
+esac
+core=$(plan dla)
+if [ "$core" != -1 ]; then
+    set -- "$@" "--useDLACore=$core" --allowGPUFallback
+fi
+set -- "$@" "--timingCacheFile=$out/timing.cache"
+
+trap 'rm -f "$out/model.engine.tmp"' EXIT INT TERM
+echo "$trtexec $*"
+if ! "$trtexec" "$@" >"$out/build.log" 2>&1; then
+    tail -n 20 "$out/build.log" >&2
+    echo "trtexec failed; all it said is in $out/build.log" >&2
+    exit 1
+fi
+printf '%s\n%s\n' "$key" "$(sha256sum "$out/model.engine.tmp" | cut -d' ' -f1)" >"$out/model.engine.key.tmp"
+mv "$out/model.engine.tmp" "$out/model.engine"
+mv "$out/model.engine.key.tmp" "$out/model.engine.key"
+echo "Wrote $out/model.engine. Now: python3 $bundle/runner.py --check"

@@ -1,0 +1,404 @@
+#!/usr/bin/env python3
+"""Runs a segmentation bundle on a Jetson whose Python is older than edgeseg needs: 3.6 (JetPack 4.6) or 3.8 (5.x).
+
+    ./build.sh                                              # once: the engine, made by trtexec on this board
+    python3 runner.py --check                               # digests and golden frames
+    python3 runner.py --source 0 --sink out.jsonl           # a camera; FILE, rtsp://..., or a GStreamer pipeline
+    python3 runner.py --source in.mp4 --sink out.mp4 --sink masks/
+
+It needs numpy, OpenCV and TensorRT as JetPack installs them, and nothing else: CUDA is called through ctypes. It is one
+file on purpose. What `edgeseg run` has and this has not: several cameras, RTSP out, metrics, the deadline ladder.
+"""
+
+import argparse
+import ctypes
+import ctypes.util
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+
+import cv2
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class RunnerError(Exception):
+    """What happened, and what to try. The program exits 2 with it."""
+
+
+# --- the bundle ---------------------------------------------------------------------------------------------------------
+
+
+def load_bundle(folder):
+    """bundle.json after every file's digest was compared; RunnerError for anything that differs."""
+    try:
+        with open(os.path.join(folder, "bundle.json")) as file:
+            manifest = json.load(file)
+        with open(os.path.join(folder, "plan.json")) as file:
+            manifest["plan"] = json.load(file)
+        files = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunnerError("%s is no bundle: %s. Copy it again." % (folder, error))
+    for name, entry in sorted(files.items()):
+        path = os.path.normpath(os.path.join(folder, name))
+        if os.path.isabs(name) or not path.startswith(os.path.join(os.path.normpath(folder), "")):
+            raise RunnerError("The bundle names a file outside itself: %s. Do not use it." % name)
+        if not os.path.isfile(path) or sha256(path) != entry["sha256"]:
+            raise RunnerError("%s is missing or differs from its digest. Copy the bundle again." % name)
+    return manifest
+
+
+def sha256(path):
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            total.update(block)
+    return total.hexdigest()
+
+
+def find_engine(folder):
+    """The engine that build.sh wrote; its digest must be the one build.sh noted, since engines are executable."""
+    path = os.path.join(folder, "engine", "model.engine")
+    key = path + ".key"
+    if not os.path.isfile(path) or not os.path.isfile(key):
+        raise RunnerError("There is no engine in %s yet. Make it on this board: ./build.sh" % folder)
+    with open(key) as file:
+        noted = file.read().split()
+    if len(noted) != 2 or sha256(path) != noted[1]:
+        raise RunnerError("%s is not the engine that build.sh wrote. Remove it and run ./build.sh again." % path)
+    return path
+
+
+# --- CUDA and TensorRT --------------------------------------------------------------------------------------------------
+
+
+class Cuda(object):
+    """The few calls of the CUDA runtime that inference needs, through ctypes."""
+
+    MAPPED = 2  # cudaHostAllocMapped: CPU and GPU of a Jetson share one memory, so nothing has to be copied
+
+    def __init__(self):
+        names = ["libcudart.so", ctypes.util.find_library("cudart")]
+        names += ["/usr/local/cuda/lib64/libcudart.so"]
+        for name in names:
+            try:
+                self.lib = ctypes.CDLL(name or "")
+                break
+            except OSError:
+                continue
+        else:
+            raise RunnerError("libcudart.so was not found. Install CUDA: sudo apt install nvidia-cuda")
+
+    def call(self, name, *given):
+        status = getattr(self.lib, name)(*given)
+        if status:
+            raise RunnerError("CUDA failed in %s with error %d. Look at: tegrastats" % (name, status))
+
+    def shared(self, shape, kind):
+        """(numpy array, address for the GPU) of memory that both see."""
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        host, device = ctypes.c_void_p(), ctypes.c_void_p()
+        self.call("cudaHostAlloc", ctypes.byref(host), ctypes.c_size_t(size), ctypes.c_uint(self.MAPPED))
+        self.call("cudaHostGetDevicePointer", ctypes.byref(device), host, ctypes.c_uint(0))
+        memory = (ctypes.c_uint8 * size).from_address(host.value)
+        return np.frombuffer(memory, kind).reshape(shape), device.value
+
+    def stream(self):
+        made = ctypes.c_void_p()
+        self.call("cudaStreamCreate", ctypes.byref(made))
+        return made.value
+
+    def wait(self, stream):
+        self.call("cudaStreamSynchronize", ctypes.c_void_p(stream))
+
+
+class Engine(object):
+    """frame (uint8 [H, W, 3], resized) -> logits (float32 [C, h, w]). TensorRT 8.2 to 8.6, one frame at a time."""
+
+    def __init__(self, path):
+        try:
+            import tensorrt
+        except ImportError as error:
+            raise RunnerError("TensorRT's Python bindings are missing (%s): sudo apt install python3-libnvinfer" % error)
+        self.cuda = Cuda()
+        runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+        with open(path, "rb") as file:
+            self.engine = runtime.deserialize_cuda_engine(file.read())
+        if self.engine is None:
+            raise RunnerError("TensorRT %s refuses %s. Run ./build.sh again." % (tensorrt.__version__, path))
+        self.context = self.engine.create_execution_context()
+        self.names = hasattr(self.context, "set_tensor_address")  # 8.5 and later; before, bindings have numbers
+        self.stream = self.cuda.stream()
+        self.addresses = []
+        for index in range(2):
+            name, shape, kind = self._about(index, tensorrt)
+            array, address = self.cuda.shared(shape, kind)
+            self.addresses.append(address)
+            if name == "frame":
+                self.frame = array
+            else:
+                self.logits = array
+            if self.names:
+                self.context.set_tensor_address(name, address)
+
+    def _about(self, index, tensorrt):
+        if self.names:
+            name = self.engine.get_tensor_name(index)
+            shape, kind = self.engine.get_tensor_shape(name), self.engine.get_tensor_dtype(name)
+        else:
+            name = self.engine.get_binding_name(index)
+            shape, kind = self.engine.get_binding_shape(index), self.engine.get_binding_dtype(index)
+        return name, tuple(shape), tensorrt.nptype(kind)
+
+    def __call__(self, frame):
+        self.frame[0] = frame  # casts where the board's TensorRT reads float frames only
+        if self.names:
+            good = self.context.execute_async_v3(self.stream)
+        else:
+            good = self.context.execute_async_v2(self.addresses, self.stream)
+        if not good:
+            raise RunnerError("TensorRT could not run the engine. Run ./build.sh again; look at: dmesg | tail")
+        self.cuda.wait(self.stream)
+        return self.logits[0]
+
+
+# --- logits to class map ------------------------------------------------------------------------------------------------
+
+
+def axis(size, small, upsample):
+    """For each of `size` outputs: the lower source index, and the weight of the one above it."""
+    out = np.arange(size, dtype=np.float64)
+    if upsample == "align_corners":
+        at = out * ((small - 1) / float(size - 1)) if size > 1 else out
+    elif upsample == "asymmetric":
+        at = out * (small / float(size))
+    else:
+        at = (out + 0.5) * (small / float(size)) - 0.5
+    at = at.clip(0, small - 1)
+    low = np.minimum(at.astype(np.int32), max(small - 2, 0))
+    return low, (at - low).astype(np.float32)
+
+
+def class_map(logits, height, width, upsample):
+    """Argmax of the bilinear upsample: cells whose corners agree are filled, only the others are interpolated."""
+    _, h, w = logits.shape
+    win = logits.argmax(0).astype(np.uint8)
+    if upsample == "none" or (h, w) == (height, width):
+        return win
+    y, wy = axis(height, h, upsample)
+    x, wx = axis(width, w, upsample)
+    below, right = np.minimum(y + 1, h - 1), np.minimum(x + 1, w - 1)
+    corners = [win[np.ix_(a, b)] for a in (y, below) for b in (x, right)]
+    out = corners[0].copy()
+    mixed = (corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3])
+    at_y, at_x = np.nonzero(mixed)
+    a, b = wy[at_y], wx[at_x]
+    top, low, left, far = y[at_y], below[at_y], x[at_x], right[at_x]
+    one = logits[:, top, left] * (1 - a) + logits[:, low, left] * a
+    two = logits[:, top, far] * (1 - a) + logits[:, low, far] * a
+    out[at_y, at_x] = (one * (1 - b) + two * b).argmax(0)
+    return out
+
+
+class Segmenter(object):
+    """Frame of any size -> class map of the network's size."""
+
+    def __init__(self, folder, engine=None):
+        manifest = load_bundle(folder)
+        spec = manifest["spec"]
+        self.size = (int(spec["width"]), int(spec["height"]))
+        self.upsample = manifest["upsample"]
+        self.classes, self.palette = list(spec["classes"]), np.array(spec["palette"], np.uint8)
+        self.enough = float(manifest["plan"]["golden_agreement"])
+        self.engine = engine or Engine(find_engine(folder))
+        self.folder = folder
+
+    def __call__(self, image):
+        small = image
+        if image.shape[1::-1] != self.size:
+            small = cv2.resize(image, self.size, interpolation=cv2.INTER_LINEAR)
+        return class_map(self.engine(small), self.size[1], self.size[0], self.upsample)
+
+    def check(self):
+        """The smallest agreement with a golden class map; RunnerError below the plan's limit."""
+        golden = os.path.join(self.folder, "golden")
+        names = sorted(n for n in os.listdir(golden) if n.endswith(".mask.png")) if os.path.isdir(golden) else []
+        if not names:
+            raise RunnerError("The bundle has no golden frames. Compile it again.")
+        shares = []
+        for name in names:
+            frame = cv2.imread(os.path.join(golden, name.replace(".mask.png", ".png")))
+            truth = cv2.imread(os.path.join(golden, name), cv2.IMREAD_UNCHANGED)
+            shares.append(float((self(frame) == truth).mean()))
+        if min(shares) < self.enough:
+            raise RunnerError(
+                "A golden frame agrees on %.2f %% of pixels only, expected %.2f %%. Remove engine/ and run ./build.sh."
+                % (100 * min(shares), 100 * self.enough)
+            )
+        return min(shares)
+
+    def overlay(self, image, classmap):
+        """The frame with half-transparent class colours."""
+        large = cv2.resize(classmap, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self.palette)] = self.palette[:, ::-1]
+        return cv2.addWeighted(image, 0.5, table[large], 0.5, 0)
+
+
+# --- sources and sinks --------------------------------------------------------------------------------------------------
+
+
+class Source(object):
+    """Frames of a file until it ends, or of a camera for ever: it is opened again with growing pauses."""
+
+    def __init__(self, uri, stopped):
+        self.uri, self.stopped = uri, stopped
+        self.live = uri.isdigit() or "://" in uri or " ! " in uri or uri.startswith("/dev/")
+
+    def __iter__(self):
+        pause = 0.5
+        while not self.stopped():
+            capture = self._open()
+            good = capture.isOpened()
+            while good and not self.stopped():
+                good, frame = capture.read()
+                if good:
+                    pause = 0.5
+                    yield frame
+            capture.release()
+            if not self.live:
+                return
+            if not self.stopped():
+                print("%s is not there; again in %.1f s" % (hide(self.uri), pause), file=sys.stderr)
+                time.sleep(pause)
+                pause = min(2 * pause, 30.0)
+
+    def _open(self):
+        if self.uri.isdigit():
+            return cv2.VideoCapture(int(self.uri))
+        if " ! " in self.uri:
+            return cv2.VideoCapture(self.uri, cv2.CAP_GSTREAMER)
+        if not self.live and not os.path.isfile(self.uri):
+            raise RunnerError("Source %s does not exist." % self.uri)
+        return cv2.VideoCapture(self.uri)
+
+
+def hide(uri):
+    """A URI without its password."""
+    before, at, after = uri.rpartition("@")
+    return uri if not at else before.split("://")[0] + "://..@" + after
+
+
+class VideoSink(object):
+    def __init__(self, path, segmenter):
+        self.path, self.segmenter, self.writer = path, segmenter, None
+
+    def write(self, index, image, classmap, milliseconds):
+        if self.writer is None:
+            self.writer = cv2.VideoWriter(self.path, cv2.VideoWriter_fourcc(*"mp4v"), 25.0, image.shape[1::-1])
+            if not self.writer.isOpened():
+                raise RunnerError("%s cannot be written. Is its folder there, the disk full?" % self.path)
+        self.writer.write(self.segmenter.overlay(image, classmap))
+
+    def close(self):
+        if self.writer is not None:
+            self.writer.release()
+
+
+class FolderSink(object):
+    def __init__(self, path, segmenter):
+        self.path = path
+        if not os.path.isdir(path):
+            os.makedirs(path)
+
+    def write(self, index, image, classmap, milliseconds):
+        if not cv2.imwrite(os.path.join(self.path, "%06d.png" % index), classmap):
+            raise RunnerError("%s cannot be written. Is the disk full?" % self.path)
+
+    def close(self):
+        pass
+
+
+class LinesSink(object):
+    def __init__(self, path, segmenter):
+        self.classes = segmenter.classes
+        self.file = open(path, "w")
+
+    def write(self, index, image, classmap, milliseconds):
+        share = np.bincount(classmap.ravel(), minlength=len(self.classes)) / float(classmap.size)
+        areas = {name: round(float(s), 5) for name, s in zip(self.classes, share) if s > 0}
+        self.file.write(json.dumps({"frame": index, "ms": round(milliseconds, 3), "areas": areas}) + "\n")
+        self.file.flush()
+
+    def close(self):
+        self.file.close()
+
+
+def open_sink(uri, segmenter):
+    if uri.endswith(".jsonl"):
+        return LinesSink(uri, segmenter)
+    if uri.endswith((".mp4", ".avi", ".mkv")):
+        return VideoSink(uri, segmenter)
+    if uri.endswith("/"):
+        return FolderSink(uri, segmenter)
+    raise RunnerError("Sink %s is not known. Expected FILE.mp4, FILE.jsonl or FOLDER/." % uri)
+
+
+# --- the program --------------------------------------------------------------------------------------------------------
+
+
+def run(segmenter, source, sinks, limit, stopped):
+    """Every frame through the network into the sinks; {frames, seconds, fps, p50_ms, p99_ms} of the last 10 000."""
+    times = []
+    count, begin = 0, time.time()
+    for image in Source(source, stopped):
+        started = time.time()
+        classmap = segmenter(image)
+        taken = 1000 * (time.time() - started)
+        for sink in sinks:
+            sink.write(count, image, classmap, taken)
+        times = times[-9999:] + [taken] if len(times) >= 10000 else times + [taken]
+        count += 1
+        if limit and count >= limit:
+            break
+    seconds = time.time() - begin
+    p50, p99 = np.percentile(times, (50, 99)) if times else (0.0, 0.0)
+    fps = count / seconds if seconds else 0.0
+    return {"frames": count, "seconds": seconds, "fps": fps, "p50_ms": float(p50), "p99_ms": float(p99)}
+
+
+def main(words=None, engine=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default=HERE, help="the bundle's folder [default: this file's]")
+    parser.add_argument("--source", help="camera number, file, URI or GStreamer pipeline")
+    parser.add_argument("--sink", action="append", default=[], help="FILE.mp4, FILE.jsonl or FOLDER/; repeatable")
+    parser.add_argument("--frames", type=int, default=0, help="stop after so many")
+    parser.add_argument("--check", action="store_true", help="compare the golden frames and stop")
+    options = parser.parse_args(words)
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    signal.signal(signal.SIGINT, lambda *_: stop.append(True))
+    sinks = []
+    try:
+        segmenter = Segmenter(options.bundle, engine)
+        agreement = segmenter.check()  # before the first camera frame, always
+        if options.check or not options.source:
+            print(json.dumps({"golden_agreement": agreement}))
+            return 0
+        sinks = [open_sink(uri, segmenter) for uri in options.sink]
+        print(json.dumps(run(segmenter, options.source, sinks, options.frames, lambda: bool(stop))))
+        return 0
+    except (RunnerError, OSError) as error:
+        print("Error: %s" % error, file=sys.stderr)
+        return 2
+    finally:
+        for sink in sinks:
+            sink.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

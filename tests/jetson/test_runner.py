@@ -1,0 +1,280 @@
+"""The runner for old Pythons: its syntax, its masks, its program over a real network, and build.sh with a stand-in
+trtexec. TensorRT itself is not here: ONNX Runtime takes the engine's place."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeseg import mask, runner
+from edgeseg.bundle import Bundle, seal
+
+FOLDER = Path(runner.__file__).parent
+OLDEST = (3, 6)
+
+
+def module() -> Any:
+    found = importlib.util.spec_from_file_location("runner_file", FOLDER / "runner.py")
+    assert found is not None and found.loader is not None
+    made = importlib.util.module_from_spec(found)
+    found.loader.exec_module(made)
+    return made
+
+
+RUNNER = module()
+
+
+class Network:
+    """The engine's place: the bundle's model under ONNX Runtime."""
+
+    def __init__(self, bundle: Path):
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(str(bundle / "model.onnx"), providers=["CPUExecutionProvider"])
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        return self.session.run(["logits"], {"frame": frame[None]})[0][0]
+
+
+@pytest.fixture
+def board(bundle_of: Callable[[str, str], Path], tmp_path: Path) -> Path:
+    """A bundle as it would lie on a Nano: the tiny network, a plan, build.sh and runner.py."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle_of("onnxruntime-cpu", "fp32"), folder)
+    manifest = Bundle.load(folder).manifest
+    plan = {"precision": "fp16", "workspace_mb": 256, "dla": -1, "golden_agreement": 0.99}
+    (folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
+    assert runner.add(folder) == ["build.sh", "runner.py"]
+    seal(folder, {k: v for k, v in manifest.items() if k not in ("format", "files")})
+    return folder
+
+
+def run(board: Path, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = RUNNER.main(["--bundle", str(board), *map(str, words)], Network(board))
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_the_syntax_and_library_of_python_3_6() -> None:
+    ast.parse((FOLDER / "runner.py").read_text(), feature_version=OLDEST)
+    done = subprocess.run(
+        [sys.executable, "-m", "vermin", "--no-tips", "-t=3.6-", "--violations", str(FOLDER / "runner.py")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_it_imports_nothing_but_what_a_jetpack_has() -> None:
+    tree = ast.parse((FOLDER / "runner.py").read_text())
+    names = {a.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+    assert names - set(sys.stdlib_module_names) == {"cv2", "numpy", "tensorrt"}
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+
+
+def test_the_scripts_have_no_known_faults() -> None:
+    scripts = [*FOLDER.glob("*.sh"), *(Path(__file__).parents[2] / "jetson").glob("*.sh")]
+    done = subprocess.run(["shellcheck", *map(str, scripts)], capture_output=True, text=True, env=path_first())
+    assert done.returncode == 0, done.stdout
+    assert len(scripts) >= 2
+
+
+def path_first(*folders: Path) -> dict[str, str]:
+    here = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    return {**os.environ, "PATH": ":".join([*map(str, folders), *here])}
+
+
+@given(
+    st.integers(2, 9),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from(mask.UPSAMPLES[:3]),
+    st.integers(0, 2**32 - 1),
+)
+def test_its_masks_are_edgesegs(classes: int, h: int, w: int, height: int, width: int, how: str, seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(0, 2, (classes, h, w)).astype(np.float32).round(1)
+    assert (RUNNER.class_map(logits, height, width, how) == mask.dense(logits, height, width, how)).all()
+
+
+def test_golden_frames_first_then_every_frame_into_every_sink(
+    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(board, capsys, "--check")
+    assert (code, json.loads(out)["golden_agreement"]) == (0, 1.0)
+    video = cv2.VideoWriter(str(tmp_path / "in.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (160, 120))
+    for frame in tiny.frames(7, 3, 120, 160):
+        video.write(frame)
+    video.release()
+    sinks = [tmp_path / "out.mp4", tmp_path / "out.jsonl", f"{tmp_path}/masks/"]
+    code, out, err = run(board, capsys, "--source", tmp_path / "in.avi", *(w for s in sinks for w in ("--sink", s)))
+    assert code == 0, err
+    assert json.loads(out)["frames"] == 7
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(7))
+    assert all(sum(line["areas"].values()) == pytest.approx(1, abs=1e-3) for line in lines)
+    masks = sorted((tmp_path / "masks").iterdir())
+    assert len(masks) == 7
+    assert cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED).shape == (tiny.HEIGHT, tiny.WIDTH)
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 7
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda b: (b / "model.onnx").write_bytes(b"x"), "model.onnx is missing or differs from its digest"),
+        (lambda b: (b / "bundle.json").write_text("{"), "is no bundle"),
+        (lambda b: (b / "plan.json").unlink(), "is no bundle"),
+        (
+            lambda b: (b / "bundle.json").write_text((b / "bundle.json").read_text().replace("model.onnx", "../x")),
+            "names a file outside itself",
+        ),
+    ],
+)
+def test_a_damaged_bundle_is_refused(
+    board: Path, capsys: pytest.CaptureFixture[str], break_it: Callable[[Path], Any], message: str
+) -> None:
+    network = Network(board)
+    break_it(board)
+    assert RUNNER.main(["--bundle", str(board), "--check"], network) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_engine_that_computes_something_else_never_sees_a_camera(
+    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = RUNNER.main(
+        ["--bundle", str(board), "--source", "none.mp4", "--sink", str(tmp_path / "o.jsonl")],
+        lambda frame: np.zeros((8, 16, 24), np.float32),
+    )
+    assert code == 2
+    assert "A golden frame agrees on" in capsys.readouterr().err
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--source", "none.mp4"], "Source none.mp4 does not exist"),
+        (["--source", "0", "--sink", "x.gif"], "Sink x.gif is not known"),
+        (["--source", "0", "--sink", "/none/x.jsonl"], "No such file"),
+    ],
+)
+def test_what_it_refuses(board: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    code, _, err = run(board, capsys, *words)
+    assert code == 2 and message in err
+
+
+def test_without_an_engine_it_says_how_to_make_one(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert RUNNER.main(["--bundle", str(board), "--check"]) == 2
+    assert "./build.sh" in capsys.readouterr().err
+    (board / "engine").mkdir()
+    (board / "engine" / "model.engine").write_bytes(b"foreign")
+    (board / "engine" / "model.engine.key").write_text("key\n" + "0" * 64 + "\n")
+    assert RUNNER.main(["--bundle", str(board), "--check"]) == 2
+    assert "is not the engine that build.sh wrote" in capsys.readouterr().err
+
+
+def test_passwords_are_not_printed() -> None:
+    assert RUNNER.hide("rtsp://me:secret@camera/live") == "rtsp://..@camera/live"
+    assert RUNNER.hide("rtsp://camera/live") == "rtsp://camera/live"
+
+
+TRTEXEC = """#!/bin/sh
+case "$*" in *--help*) echo "  %s"; exit 0;; esac
+echo "$*" >> "$CALLS"
+sleep ${SLEEP:-0}
+for word; do case $word in --saveEngine=*) echo "engine of $$" > "${word#--saveEngine=}";; esac; done
+exit ${FAIL:-0}
+"""
+
+
+def build(board: Path, tmp_path: Path, knows: str = "--memPoolSize --skipInference", **env: str) -> Any:
+    """build.sh with a trtexec whose --help knows these options."""
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    (tools / "trtexec").write_text(TRTEXEC % knows)
+    (tools / "trtexec").chmod(0o755)
+    env = {**path_first(tools), "CALLS": str(tmp_path / "calls"), **env}
+    return subprocess.Popen([board / "build.sh"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def calls(tmp_path: Path) -> list[str]:
+    return (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+
+
+def test_the_engine_is_built_once_and_again_when_it_was_touched(board: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = build(board, tmp_path)
+        assert done.wait(30) == 0, done.stderr.read()
+    assert len(calls(tmp_path)) == 1
+    assert RUNNER.find_engine(str(board)).endswith("model.engine")
+    (board / "engine" / "model.engine").write_bytes(b"foreign")
+    assert build(board, tmp_path).wait(30) == 0
+    (board / "model.onnx").write_bytes(b"another graph")
+    assert build(board, tmp_path).wait(30) == 0
+    assert len(calls(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("knows", "expected", "absent"),
+    [
+        ("--workspace --buildOnly", "--fp16 --workspace=256 --buildOnly", "memPoolSize"),
+        ("--memPoolSize --skipInference", "--fp16 --memPoolSize=workspace:256 --skipInference", "--workspace"),
+    ],
+)
+def test_the_options_of_each_trtexec(board: Path, tmp_path: Path, knows: str, expected: str, absent: str) -> None:
+    assert build(board, tmp_path, knows).wait(30) == 0
+    (call,) = calls(tmp_path)
+    assert expected in call and absent not in call and "--int8" not in call and "DLA" not in call
+
+
+def test_int8_on_a_dla(board: Path, tmp_path: Path) -> None:
+    plan = {"precision": "int8", "workspace_mb": 512, "dla": 1, "golden_agreement": 0.97}
+    (board / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
+    assert build(board, tmp_path).wait(30) == 0
+    assert "--int8 --fp16" in calls(tmp_path)[0] and "--useDLACore=1 --allowGPUFallback" in calls(tmp_path)[0]
+
+
+def test_two_at_once_build_one_engine(board: Path, tmp_path: Path) -> None:
+    running = [build(board, tmp_path, SLEEP="1") for _ in range(2)]
+    assert [one.wait(30) for one in running] == [0, 0]
+    assert len(calls(tmp_path)) == 1
+
+
+def test_a_build_that_fails_or_is_killed_leaves_no_engine(board: Path, tmp_path: Path) -> None:
+    done = build(board, tmp_path, FAIL="1")
+    assert done.wait(30) == 1 and "trtexec failed" in done.stderr.read()
+    killed = build(board, tmp_path, SLEEP="30")
+    end = time.monotonic() + 20
+    while len(calls(tmp_path)) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait(30)
+    assert not (board / "engine" / "model.engine").exists()
+    with pytest.raises(RUNNER.RunnerError, match="There is no engine"):
+        RUNNER.find_engine(str(board))
+
+
+def test_without_trtexec(board: Path) -> None:
+    if Path("/usr/src/tensorrt/bin/trtexec").exists():
+        pytest.skip("TensorRT is installed here")
+    done = subprocess.run([board / "build.sh"], capture_output=True, text=True)
+    assert done.returncode == 2 and "sudo apt install libnvinfer-bin" in done.stderr
