@@ -4,7 +4,7 @@
 # systemd unit as well. JetPack 4.6 and 5: the packages that BUNDLE/build.sh and BUNDLE/runner.py need.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-service= dry=
+service='' dry=''
 for word; do
     case $word in
         --service) service=1 ;;

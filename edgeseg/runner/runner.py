@@ -30,7 +30,7 @@ class RunnerError(Exception):
     """What happened, and what to try. The program exits 2 with it."""
 
 
-# --- the bundle ---------------------------------------------------------------------------------------------------------
+# --- the bundle ----
 
 
 def load_bundle(folder):
@@ -73,7 +73,7 @@ def find_engine(folder):
     return path
 
 
-# --- CUDA and TensorRT --------------------------------------------------------------------------------------------------
+# --- CUDA and TensorRT ----
 
 
 class Cuda(object):
@@ -123,7 +123,9 @@ class Engine(object):
         try:
             import tensorrt
         except ImportError as error:
-            raise RunnerError("TensorRT's Python bindings are missing (%s): sudo apt install python3-libnvinfer" % error)
+            raise RunnerError(
+                "TensorRT's Python bindings are missing (%s): sudo apt install python3-libnvinfer" % error
+            )
         self.cuda = Cuda()
         runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         with open(path, "rb") as file:
@@ -166,7 +168,7 @@ class Engine(object):
         return self.logits[0]
 
 
-# --- logits to class map ------------------------------------------------------------------------------------------------
+# --- logits to class map ----
 
 
 def axis(size, small, upsample):
@@ -249,7 +251,7 @@ class Segmenter(object):
         return cv2.addWeighted(image, 0.5, table[large], 0.5, 0)
 
 
-# --- sources and sinks --------------------------------------------------------------------------------------------------
+# --- sources and sinks ----
 
 
 class Source(object):
@@ -348,7 +350,7 @@ def open_sink(uri, segmenter):
     raise RunnerError("Sink %s is not known. Expected FILE.mp4, FILE.jsonl or FOLDER/." % uri)
 
 
-# --- the program --------------------------------------------------------------------------------------------------------
+# --- the program ----
 
 
 def run(segmenter, source, sinks, limit, stopped):

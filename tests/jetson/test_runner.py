@@ -74,7 +74,7 @@ def run(board: Path, capsys: pytest.CaptureFixture[str], *words: object) -> tupl
 def test_the_syntax_and_library_of_python_3_6() -> None:
     ast.parse((FOLDER / "runner.py").read_text(), feature_version=OLDEST)
     done = subprocess.run(
-        [sys.executable, "-m", "vermin", "--no-tips", "-t=3.6-", "--violations", str(FOLDER / "runner.py")],
+        [Path(sys.executable).parent / "vermin", "--no-tips", "-t=3.6-", "--violations", FOLDER / "runner.py"],
         capture_output=True,
         text=True,
     )
