@@ -65,8 +65,8 @@ camvid: $(VENV)/dev.stamp ## the CamVid recipe (needs ../shared/data/camvid)
 docs: $(VENV)/dev.stamp ## write docs/cli.md again
 	$(BIN)/python docs/cli.py > docs/cli.md
 
-bench: $(VENV)/dev.stamp ## the stream against the network alone, and class maps against dense ones
-	$(BIN)/python benchmarks/stream.py
+bench: $(VENV)/dev.stamp ## the shipped bundles beside the peers, several runs; fills the table of benchmarks/README.md
+	$(BIN)/python benchmarks/suite.py
 
 clean: ## remove what the targets made, not .venv
 	rm -rf $(DEMO) build *.egg-info .mypy_cache .ruff_cache .hypothesis

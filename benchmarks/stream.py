@@ -23,6 +23,7 @@ from typing import Any
 import networks
 import numpy as np
 import peers
+from peers import model_api, naive
 
 from edgeseg import mask
 from edgeseg.bench.machine import fingerprint
@@ -58,7 +59,7 @@ def measure(model: Path, frames: list[Image], rounds: int, work: Path) -> dict[s
             "stream": lambda: _count(segmenter.stream(_numbered(frames))),
             "stream, masks at frame size": lambda: _count(_stretched(segmenter, frames)),
         }
-        others = {"naive": peers.naive(exported, spec), **peers.model_api(exported, spec, work)}
+        others = {"naive": naive.naive(exported, spec), **model_api.model_api(exported, spec, work)}
         runs |= {name: lambda peer=peer: _count(peer(frames)) for name, peer in others.items()}  # type: ignore[misc]
         rates = _interleaved(runs, rounds)
         equality = _equality(segmenter, frames)

@@ -1,83 +1,20 @@
-"""What others do with the same network and frames: naive OpenCV + numpy, and OpenVINO Model API where installed.
-
-Each peer is a function frames -> iterator of class maps at the frame's size.
-"""
+"""OpenVINO Model API (`pip install --no-deps openvino-model-api`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from edgeseg.data.images import Image
 from edgeseg.spec import Spec
-
-Peer = Callable[[list[Image]], Iterator[Image]]
-
-
-def exported_int8(model: Path, spec: Spec, frames: list[Image], out: Path) -> Path:
-    """The network as exported (float input, its own upsampling), quantised by NNCF as a user would."""
-    import logging
-
-    import nncf
-    import openvino as ov
-
-    nncf.set_log_level(logging.ERROR)
-    data = nncf.Dataset([normalised(frame, spec) for frame in frames])
-    ov.save_model(nncf.quantize(ov.Core().read_model(model), data, preset=nncf.QuantizationPreset.MIXED), out)
-    return out
-
-
-def normalised(frame: Image, spec: Spec) -> Any:
-    """[1, 3, H, W] float32, the textbook way."""
-    small = cv2.resize(frame, (spec.width, spec.height))[..., ::-1].astype(np.float32) / 255
-    return ((small - np.array(spec.mean)) / np.array(spec.std)).transpose(2, 0, 1)[None].astype(np.float32)
-
-
-def pure(exported: Path, compute: str = "") -> Callable[[int], int]:
-    """The network alone: `count` inferences of the exported model, asynchronous, nothing before or after.
-
-    `compute`: the precision of what is not INT8; empty is OpenVINO's default, bf16 on CPUs that have it.
-    """
-    import openvino as ov
-
-    config = {"PERFORMANCE_HINT": "THROUGHPUT", **({"INFERENCE_PRECISION_HINT": compute} if compute else {})}
-    compiled = ov.Core().compile_model(exported, "CPU", config)
-    queue = ov.AsyncInferQueue(compiled)
-
-    def run(count: int) -> int:
-        for _ in range(count):
-            queue.start_async()
-        queue.wait_all()
-        return count
-
-    return run
-
-
-def naive(exported: Path, spec: Spec) -> Peer:
-    """resize, normalise and argmax in numpy around synchronous inference."""
-    import openvino as ov
-
-    compiled = ov.Core().compile_model(exported, "CPU")
-
-    def run(frames: list[Image]) -> Iterator[Image]:
-        for frame in frames:
-            logits = compiled(normalised(frame, spec))[0]
-            small = logits[0].argmax(0).astype(np.uint8)
-            yield _nearest(small, frame.shape)
-
-    return run
-
-
-def _nearest(classmap: Any, shape: Any) -> Image:
-    return np.asarray(cv2.resize(classmap, shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+from peers import Peer
 
 
 def model_api(exported: Path, spec: Spec, out: Path) -> dict[str, Peer]:
-    """OpenVINO Model API, synchronous and asynchronous, with the logits and with an argmax inside the graph."""
+    """Synchronous and asynchronous, with the logits and with an argmax inside the graph; {} where not installed."""
     try:
         import openvino as ov
         from model_api.models import SegmentationModel
