@@ -1,4 +1,4 @@
-"""The README's examples, run as written (```bash and ```python; ```console is for people)."""
+"""The examples of README and docs/, run as written (```bash and ```python; ```console is for people)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(language, code, id=f"{page.stem}-{language}{i}")
+    for page in PAGES
+    for i, (language, code) in enumerate(re.findall(r"```(bash|python)\n(.*?)```", page.read_text(), re.S))
+]
 
 
-@pytest.mark.parametrize(("language", "code"), BLOCKS, ids=[f"{lang}{i}" for i, (lang, _) in enumerate(BLOCKS)])
-def test_readme_block_runs(language: str, code: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("language", "code"), BLOCKS)
+def test_block_runs(language: str, code: str, tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
@@ -23,9 +28,10 @@ def test_readme_block_runs(language: str, code: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert links and all((ROOT / link).exists() for link in links if not link.startswith("http"))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
 
 
 def test_every_make_target_named_in_the_readme_exists() -> None:
