@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test test-slow test-tools check pipeline camvid docs bench clean
+.PHONY: help demo test test-slow test-trt test-tools check pipeline camvid docs bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,11 @@ test: $(VENV)/dev.stamp test-tools ## every test (installs what it needs; about 
 
 test-slow: $(VENV)/dev.stamp ## the tests that take minutes each
 	$(BIN)/pytest -m slow
+
+test-trt: $(VENV)/dev.stamp ## TensorRT without a GPU: the real parser, and our calls against four releases' bindings
+	$(BIN)/pip install -q --target build/trt/rtx tensorrt-rtx==1.7.1.116
+	PYTHONPATH=build/trt/rtx $(BIN)/pytest tests/trt
+	$(BIN)/python tests/trt/stubs.py build/trt
 
 test-tools: ## Debian's RTSP server, ffmpeg and sshd for the tests that need them, where this may install them (else those skip)
 	@command -v ffmpeg >/dev/null && /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \

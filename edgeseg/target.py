@@ -78,10 +78,10 @@ class Target:
 
     def calibrated_on_device(self) -> Target:
         """This target with INT8 ranges chosen by TensorRT's entropy calibrator instead of Q/DQ pairs."""
-        if self.quantizer != "symmetric" or version(self.tensorrt[0]) >= (11,):
+        if self.way != "native" or self.oldest_tensorrt >= (11,):
             raise OptionError(
                 f"Target {self.name} has no entropy calibrator.",
-                "It is part of TensorRT up to 10; INT8 from Q/DQ pairs is the default and needs no choice.",
+                "edgeseg runs it on the device, with TensorRT up to 10. INT8 from Q/DQ pairs needs no choice.",
             )
         return replace(self, quantizer="entropy")
 

@@ -17,7 +17,8 @@ from edgeseg import backends
 
 ROOT = Path(package.__file__).parent
 HEAVY = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "torch_pruning", "nncf", "onnx", "onnxruntime",
-         "onnxslim", "scipy", "sklearn", "av", "gi")  # fmt: skip
+         "onnxslim", "scipy", "sklearn", "av", "gi", "ai_edge_litert", "ai_edge_quantizer", "tflite_runtime",
+         "cryptography")  # fmt: skip
 # A finder that comes first and refuses: as if the packages were not installed.
 BLOCK = """
 import sys
@@ -50,11 +51,14 @@ def without(name: str) -> tuple[str, ...]:
     return tuple(p for p in (*HEAVY, "openvino") if p != name)
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("target", "runtime"),
+    [("openvino-cpu", "openvino"), ("onnxruntime-cpu", "onnxruntime"), ("tflite-cpu", "ai_edge_litert")],
+)
 def test_a_device_needs_its_own_runtime_only(
-    runtime: str, bundle_of: Callable[[str, str], Path], street: Path, tmp_path: Path
+    target: str, runtime: str, bundle_of: Callable[[str, str], Path], street: Path, tmp_path: Path
 ) -> None:
-    bundle = bundle_of(f"{runtime}-cpu", "fp32")
+    bundle = bundle_of(target, "fp32")
     blocked = without(runtime)
     images = street / "test" / "images"
     ran = edgeseg(blocked, "run", bundle, "--source", images, "--sink", tmp_path / "out", "--json", tmp_path / "r.json")
@@ -74,7 +78,7 @@ def test_a_device_needs_its_own_runtime_only(
 
 
 DEVICE = ("backends", "stream", "bench", "evaluation", "data", "cli")
-NOUNS = ("bundle", "errors", "mask", "recipe", "segmenter", "spec", "target", "toml")
+NOUNS = ("bundle", "errors", "mask", "recipe", "segmenter", "signature", "spec", "target", "toml")
 
 
 def modules() -> list[str]:
@@ -124,6 +128,17 @@ assert mask.class_map(np.eye(4, dtype=np.float32).reshape(4, 2, 2), 8, 8, "half_
             ("compile", "{network}", "-t", "onnxruntime-cpu", "-o", "{out}"),
             "pip install 'edgeseg[onnxruntime]'",
         ),
+        (
+            ("ai_edge_litert",),
+            ("compile", "{network}", "-t", "tflite-cpu", "-o", "{out}"),
+            "pip install 'edgeseg[tflite]'",
+        ),
+        (
+            ("ai_edge_quantizer",),
+            ("compile", "{network}", "-t", "tflite-cpu", "-p", "int8", "--calibration", "{street}", "-o", "{out}"),
+            "pip install 'edgeseg[compress,tflite]'",
+        ),
+        (("cryptography",), ("keygen", "{out}"), "pip install 'edgeseg[sign]'"),
         (("torch",), ("compile", "{checkpoint}", "-o", "{out}"), "pip install 'edgeseg[train]'"),
         (("torch",), ("export", "{checkpoint}", "--out", "{out}"), "pip install 'edgeseg[train]'"),
         (("torch",), ("train", "{recipe}", "--role", "teacher", "--out", "{out}"), "pip install 'edgeseg[train]'"),
@@ -194,7 +209,13 @@ def at_load(tree: ast.Module) -> Iterator[str]:
         yield from imports(node)
 
 
-SOURCES = {p.relative_to(ROOT).as_posix(): ast.parse(p.read_text()) for p in ROOT.rglob("*.py")}
+# Programs of their own: `python -m edgeseg`, and the file that bundles carry to boards without edgeseg.
+PROGRAMS = ("__main__.py", "runner/runner.py")
+SOURCES = {
+    name: ast.parse(p.read_text())
+    for p in ROOT.rglob("*.py")
+    if (name := p.relative_to(ROOT).as_posix()) not in PROGRAMS
+}
 
 
 def inside(name: str, *places: str) -> bool:

@@ -68,6 +68,23 @@ def test_our_own_recipes_load(path: Path) -> None:
         (changed(student={"lr": float("nan")}), r"student\.lr is nan, out of range"),
         (changed(student={"scale": [1.0]}), r"student\.scale is \[1\.0\]\.\nExpected a list of 2 numbers"),
         (changed(student={"scale": [2.0, 1.0]}), r"student\.scale is \[2\.0, 1\.0\]\.\nExpected \[smallest, largest\]"),
+        (changed(student={"optimizer": "adam"}), r"student\.optimizer is 'adam'\.\nExpected 'adamw' or 'sgd'"),
+        (
+            changed(student={"schedule": "flat"}),
+            r"student\.schedule is 'flat'\.\nExpected 'cosine' or 'poly' or 'step'",
+        ),
+        (
+            changed(student={"precision": "int8"}),
+            r"student\.precision is 'int8'\.\nExpected 'fp32' or 'bf16' or 'fp16'",
+        ),
+        (changed(student={"accumulate": 9}), r"student\.accumulate is 9\.\nExpected at most the batch, 8"),
+        (changed(teacher={"ce": 0}), r"teacher\.ce is 0\.0\.\nExpected a loss: at least one of ce, dice, iou"),
+        (changed(student={"class_weights": [1, -1]}), r"student\.class_weights is -1, out of range"),
+        (
+            changed(machine={"device": "gpu"}),
+            r"machine\.device is 'gpu'\.\nExpected 'auto' or 'cpu' or 'cuda' or 'mps'",
+        ),
+        (changed(machine={"track": "wandb"}), r"machine\.track is 'wandb'\.\nExpected '' or 'tensorboard' or 'mlflow'"),
         (changed(prune={"macs": 1.5}), r"prune\.macs is 1\.5, out of range\.\nExpected 0\.05 to 1"),
         (changed(targets={"compile": "openvino-cpu:int8"}), r"targets\.compile is .*\nExpected a list of any number"),
         (changed(targets={"compile": ["openvino-cpu"]}), r"targets\.compile is 'openvino-cpu'\.\nExpected TARGET:PREC"),
@@ -112,8 +129,21 @@ VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
 )
-SECTIONS = ["name", "data", "teacher", "student", "distil", "prune", "quantise", "targets", "seed"]
-KEYS = ["size", "synthetic", "root", "epochs", "lr", "scale", "compile", "flip", "width", "arch"]
+SECTIONS = ["name", "data", "teacher", "student", "distil", "prune", "quantise", "targets", "machine", "seed"]
+KEYS = [
+    "size",
+    "synthetic",
+    "root",
+    "epochs",
+    "lr",
+    "scale",
+    "compile",
+    "flip",
+    "width",
+    "arch",
+    "class_weights",
+    "track",
+]
 
 
 @given(st.sampled_from(SECTIONS), st.sampled_from(KEYS), VALUES)

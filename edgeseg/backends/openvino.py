@@ -15,9 +15,9 @@ from edgeseg.target import Target
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
 
-# What the layers that are not INT8 compute in, by device. OpenVINO's own default on many CPUs is bf16, and what it makes
-# of an f16 hint there, too; here nothing is silent. So fp16 on a CPU is a way to store weights, computed in f32, and
-# AUTO, which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.
+# What the layers that are not INT8 compute in, by device. On many CPUs OpenVINO's own default is bf16, and so is what it
+# makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a way to store weights, computed in f32, and AUTO,
+# which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.
 COMPUTE = {
     "CPU": {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"},
     "GPU": {"fp32": "f32", "fp16": "f16", "int8": "f16"},
@@ -58,9 +58,7 @@ def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]
     return ["model.xml", "model.bin"]
 
 
-def open(
-    bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None, device: str = ""
-) -> OpenVinoEngine:
+def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None, device: str = "") -> OpenVinoEngine:
     """Load a bundle on its target's device. `threads` (of a CPU) 0 = all; `cache`: a folder that makes the next start
     faster. `device`: another one, to prove a bundle where its own is absent.
     """
@@ -95,9 +93,7 @@ def properties(device: str, compute: str, mode: str, threads: int = 0, cache: Pa
 class OpenVinoEngine:
     """See segmenter.Engine. One slot in latency mode, one more than OpenVINO's own choice in throughput mode."""
 
-    def __init__(
-        self, model: Path, device: str, compute: str, mode: str, threads: int = 0, cache: Path | None = None
-    ):
+    def __init__(self, model: Path, device: str, compute: str, mode: str, threads: int = 0, cache: Path | None = None):
         ov = _openvino("This bundle")
         try:
             compiled = ov.Core().compile_model(model, device, properties(device, compute, mode, threads, cache))

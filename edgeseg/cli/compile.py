@@ -35,7 +35,9 @@ HeadOpt = Annotated[str | None, typer.Option(help="argmax, or threshold for one 
 def compile(
     model: ModelArg,
     target: TargetOpt = "openvino-cpu",
-    precision: Annotated[str, typer.Option("--precision", "-p", help="fp32, fp16, bf16, dynamic or int8, as the target has.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option("--precision", "-p", help="fp32, fp16, bf16, dynamic or int8.")
+    ] = "fp32",
     out: OutOpt = None,
     calibration: CalibrationOpt = None,
     calibration_frames: FramesOpt = 64,

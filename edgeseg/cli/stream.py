@@ -54,6 +54,9 @@ def run(
         list[Path] | None, typer.Option(help="A cheaper bundle to fall back to when late; repeatable.")
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="Serve /metrics, /healthz, /readyz at HOST:PORT.")] = None,
+    require_signature: Annotated[
+        Path | None, typer.Option(help="A public key: refuse a bundle that its owner did not sign.")
+    ] = None,
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """Segment every frame of the sources and write the results to the sinks. Ctrl-C ends it cleanly.
@@ -72,6 +75,7 @@ def run(
         "deadline_ms": deadline,
         "fallback": tuple(fallback or ()),
         "metrics": metrics,
+        "require_signature": require_signature,
     }
     settings = _settings(config_file, given, bool(sink))
     with stopping() as stop, assemble.opened(settings, stop, tell) as running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -63,12 +64,13 @@ def prune(recipe: RecipeFile, student: Checkpoint, teacher: Checkpoint, out: Out
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint (.pt).", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    kind: Annotated[str, typer.Option("--format", "-f", help="pth, torchscript, onnx, openvino or tflite.")] = "onnx",
 ) -> None:
-    """Write a checkpoint as float ONNX with its Spec inside, for `edgeseg compile`."""
-    from edgeseg.training.export import export_onnx
+    """Write a checkpoint as a float model with its Spec inside; ONNX is what `edgeseg compile` takes."""
+    from edgeseg.training.export import export as write
 
-    console.print(f"Wrote {export_onnx(checkpoint, out)}", highlight=False)
+    console.print(f"Wrote {write(checkpoint, out, kind)}", highlight=False)
 
 
 def _dataset(recipe: Recipe, file: Path, data: Path | None) -> Path:
@@ -81,6 +83,8 @@ def _dataset(recipe: Recipe, file: Path, data: Path | None) -> Path:
 
 
 def _done(path: Path) -> None:
+    if os.environ.get("RANK", "0") != "0":  # torchrun starts several of us, the first one speaks
+        return
     metrics = json.loads(path.with_suffix(".json").read_text())
     console.print(
         f"Wrote {path}: val mIoU {100 * metrics['val_miou']:.1f} %, {metrics['macs'] / 1e9:.2f} GMACs, "

@@ -53,21 +53,19 @@ class Augmented:
         """[C, H, W] mean softmax at the network's size."""
         height, width = self.spec.height, self.spec.width
         large = resize(image, round(height * scale), round(width * scale))
-        total: Scores | None = None
+        total = np.zeros((len(self.spec.classes), *large.shape[:2]), np.float32)
         weight = np.zeros(large.shape[:2], np.float32)
         for top in _starts(large.shape[0], height):
             for left in _starts(large.shape[1], width):
                 window = np.ascontiguousarray(large[top : top + height, left : left + width])
                 scores = self._scores(window)
-                if total is None:
-                    total = np.zeros((len(scores), *large.shape[:2]), np.float32)
                 total[:, top : top + height, left : left + width] += scores
                 weight[top : top + height, left : left + width] += 1
-        assert total is not None
-        total /= weight
+        mean = np.asarray(total / weight, np.float32)
         if scale == 1:
-            return total
-        return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in total])
+            return mean
+        planes = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in mean]
+        return np.stack(planes).astype(np.float32)
 
     def _scores(self, window: Image) -> Scores:
         scores = self._softmax(window)

@@ -89,9 +89,7 @@ def compare(bundle: Path, reference: Reference, frames: list[Image]) -> dict[str
             shares.append(agreement(classmap, reference.classmaps[i]))
             counts.add(reference.classmaps[i], classmap)
             if reference.logits is not None:
-                away = np.abs(
-                    mask.upsampled(logits, spec.height, spec.width, segmenter.upsample) - reference.logits[i]
-                )
+                away = np.abs(mask.upsampled(logits, spec.height, spec.width, segmenter.upsample) - reference.logits[i])
                 highest.append(float(away.max()))
                 means.append(float(away.mean()))
     return {

@@ -67,7 +67,8 @@ def _run_all(run: Run, layout: str, model: Path, spec: Spec, frames: list[Image]
 def normalised(frame: Image, spec: Spec) -> NDArray[np.float32]:
     """A frame as the parent gets it: [1, H, W, 3] float32 in the Spec's colour order."""
     pixels = (frame[..., ::-1] if spec.color == "RGB" else frame).astype(np.float32)
-    return ((pixels / 255 - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32))[None]
+    scaled = (pixels / 255 - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+    return np.asarray(scaled[None], np.float32)
 
 
 def has_logits(out: NDArray[Any], spec: Spec) -> bool:

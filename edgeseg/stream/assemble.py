@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from edgeseg import signature
 from edgeseg.errors import OptionError
 from edgeseg.segmenter import Segmenter
 from edgeseg.stream import sinks, sources
@@ -55,7 +56,10 @@ def opened(settings: Settings, stop: threading.Event | None = None, on_change: O
 
 
 def _segmenter(settings: Settings, mode: str, found: list[Source], on_change: OnChange | None) -> Segmenter | Ladder:
-    """One Segmenter, or a ladder of them where a deadline is given."""
+    """One Segmenter, or a ladder of them where a deadline is given; unsigned ones only where that is allowed."""
+    if settings.require_signature:
+        for path in (settings.bundle, *settings.fallback):
+            signature.require(path, settings.require_signature)
     full = Segmenter.open(settings.bundle, mode)
     if settings.deadline_ms is None:
         return full

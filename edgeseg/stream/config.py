@@ -43,6 +43,7 @@ class Settings:
     """`queue` None: the newest frame of a camera. `heal`: reconnect cameras, reopen their sinks. Times in seconds.
 
     `deadline_ms` switches the ladder on (ladder.py); `fallback`: its cheaper bundles, in the order they are tried.
+    `require_signature`: a public key; every bundle must be signed by its owner.
     """
 
     bundle: Path
@@ -56,6 +57,7 @@ class Settings:
     deadline_ms: float | None = None
     fallback: tuple[Path, ...] = ()
     metrics: str | None = None
+    require_signature: Path | None = None
     policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
@@ -93,6 +95,7 @@ def load(path: Path, **given: Any) -> Settings:
             raise unknown(f"key of {path}", key, known)
     types: dict[str, type] = {"bundle": str, "mode": str, "metrics": str, "overlay": bool, "heal": bool}
     types |= {
+        "require_signature": str,
         "max_frames": int,
         "queue": int,
         "watchdog": float,
@@ -103,8 +106,9 @@ def load(path: Path, **given: Any) -> Settings:
     values = {key: _typed(path, key, value, types[key]) for key, value in data.items() if key != "stream"}
     if "fallback" in values:
         values["fallback"] = tuple(path.parent / _typed(path, "fallback", name, str) for name in values["fallback"])
-    if "bundle" in values:
-        values["bundle"] = path.parent / values["bundle"]
+    for key in ("bundle", "require_signature"):
+        if key in values:
+            values[key] = path.parent / values[key]
     values["policy"] = Policy(**{key: values.pop(key) for key in POLICY_KEYS if key in values})
     values["streams"] = _streams(path, data.get("stream", []))
     values.update({key: value for key, value in given.items() if value not in (None, ())})

@@ -1,12 +1,20 @@
-"""Checkpoint -> float ONNX that carries its Spec; multiply-accumulates and parameters of a model."""
+"""Checkpoint -> pth, TorchScript, ONNX, OpenVINO or TFLite, each with its Spec; the size of a model.
+
+Every format but pth takes a normalised image in the Spec's colour order and gives logits at full size; the Spec's JSON
+is stored under `edgeseg.spec`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import json
+import tempfile
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +22,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgeseg.data.images import write_bytes
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import EdgesegError, MissingPackage, OptionError, unknown
 from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.training import checkpoint
 
@@ -22,12 +30,98 @@ OPSET = 17
 TOLERANCE = 1e-4
 
 
-def export_onnx(ckpt: Path | str, path: Path | str) -> Path:
-    """Write ONNX: `image` float32 [1, 3, H, W], normalised and in the Spec's colour order -> `logits` [1, C, H, W].
+def export(ckpt: Path | str, path: Path | str, kind: str) -> Path:
+    """Write a checkpoint in the format `kind`; returns the file. OptionError for a format that does not exist."""
+    if kind not in FORMATS:
+        raise unknown("format", kind, FORMATS)
+    return FORMATS[kind](ckpt, path)
 
-    The Spec is JSON in the metadata under `edgeseg.spec`. Raises EdgesegError where onnxruntime, if installed, does
-    not agree with torch to 1e-4.
+
+def export_pth(ckpt: Path | str, path: Path | str) -> Path:
+    """A file for torch.load(weights_only=True): `state_dict`, and as JSON `edgeseg.spec` and `edgeseg.net`."""
+    model, net, spec, _ = checkpoint.load(ckpt)
+    about = {"net": dataclasses.asdict(net), "spec": spec.to_dict()}
+    texts = {f"edgeseg.{key}": json.dumps(value) for key, value in about.items()}
+    checkpoint.write(Path(path), {"state_dict": model.state_dict(), **texts})
+    return Path(path)
+
+
+def export_torchscript(ckpt: Path | str, path: Path | str) -> Path:
+    """A traced module for torch.jit.load: float32 [1, 3, H, W] -> [1, C, H, W]. The Spec is an extra file of it."""
+    model, _, spec, _ = checkpoint.load(ckpt)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        untyped: Any = torch.jit
+        traced = untyped.trace(model.eval(), torch.zeros(1, 3, spec.height, spec.width), check_trace=False)
+        untyped.save(traced, buffer, _extra_files={ONNX_KEY: json.dumps(spec.to_dict())})
+    write_bytes(Path(path), buffer.getvalue())
+    return Path(path)
+
+
+def export_onnx(ckpt: Path | str, path: Path | str) -> Path:
+    """Write ONNX: `image` float32 [1, 3, H, W] -> `logits` [1, C, H, W]. The Spec is in its metadata.
+
+    Raises EdgesegError where onnxruntime, if installed, does not agree with torch to 1e-4.
     """
+    write_bytes(Path(path), _proven_onnx(ckpt)[0])
+    return Path(path)
+
+
+def export_openvino(ckpt: Path | str, path: Path | str) -> Path:
+    """Write OpenVINO's IR (FILE.xml and FILE.bin, float32), of the ONNX. The Spec is in its rt_info."""
+    try:
+        import openvino as ov
+    except ImportError as error:
+        raise MissingPackage("openvino", "Exporting OpenVINO IR", "openvino") from error
+    path = Path(path)
+    if path.suffix != ".xml":
+        raise OptionError(f"OpenVINO IR as {path}.", "Expected a name that ends in .xml; the weights go beside it.")
+    data, spec = _proven_onnx(ckpt)
+    model = ov.Core().read_model(data)
+    model.set_rt_info(json.dumps(spec.to_dict()), [ONNX_KEY])
+    with tempfile.TemporaryDirectory() as folder:
+        ov.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):
+            write_bytes(path.with_suffix(suffix), (Path(folder) / f"model{suffix}").read_bytes())
+    return path
+
+
+def export_tflite(ckpt: Path | str, path: Path | str) -> Path:
+    """Write TFLite: `image` float32 [1, H, W, 3] -> `logits` [1, H, W, C], of the ONNX. The Spec is in its metadata."""
+    import onnx
+
+    from edgeseg.graph import simplify
+    from edgeseg.tflite.convert import convert
+
+    data, spec = _proven_onnx(ckpt)
+    model = simplify(onnx.load_from_string(data), spec.height, spec.width)
+    write_bytes(Path(path), convert(model, {ONNX_KEY: json.dumps(spec.to_dict())}))
+    return Path(path)
+
+
+FORMATS: dict[str, Callable[[Path | str, Path | str], Path]] = {
+    "pth": export_pth,
+    "torchscript": export_torchscript,
+    "onnx": export_onnx,
+    "openvino": export_openvino,
+    "tflite": export_tflite,
+}
+
+
+def outputs(ckpt: Path, images: Iterable[Any]) -> tuple[Iterator[Any], str]:
+    """What torch itself says: for each [1, H, W, 3] normalised image the logits [1, C, H, W], and who said it."""
+    model, *_ = checkpoint.load(ckpt)
+
+    def run() -> Iterator[Any]:
+        for image in images:
+            with torch.inference_mode():
+                yield model(torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))).numpy()
+
+    return run(), f"torch {torch.__version__}"
+
+
+def _proven_onnx(ckpt: Path | str) -> tuple[bytes, Spec]:
     model, _, spec, _ = checkpoint.load(ckpt)
     data = to_onnx(model, spec)
     if importlib.util.find_spec("onnxruntime"):
@@ -37,8 +131,7 @@ def export_onnx(ckpt: Path | str, path: Path | str) -> Path:
                 f"The ONNX of {ckpt} differs from torch by {worst:.2g}.",
                 f"Expected at most {TOLERANCE:g} of the largest logit; report this net's architecture.",
             )
-    write_bytes(Path(path), data)
-    return Path(path)
+    return data, spec
 
 
 def to_onnx(model: nn.Module, spec: Spec) -> bytes:

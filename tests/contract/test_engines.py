@@ -193,7 +193,7 @@ def resealed(path: Path, change: Callable[[Path], Any]) -> None:
 
 
 def main_file(path: Path) -> Path:
-    return next(path / name for name in ("model.xml", "model.onnx") if (path / name).exists())
+    return next(path / name for name in ("model.xml", "model.onnx", "model.tflite") if (path / name).exists())
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,34 @@ def test_every_table_names_parts_that_exist(name: str) -> None:
     loaded = Target.load(name)
     assert loaded.backend in backends.names()
     assert loaded.quantizer in RULES
-    assert {"fp32", "int8"} <= set(loaded.precisions) <= {"fp32", "fp16", "bf16", "int8"}
+    assert "fp16" in loaded.precisions
+    assert set(loaded.precisions) <= {"fp32", "fp16", "bf16", "dynamic", "int8"}
     assert loaded.title
+    assert loaded.way in target.WAYS
+    if loaded.way:
+        assert loaded.proxy and loaded.opset and loaded.tensorrt and loaded.workspace_mb
+        assert target.version(loaded.tensorrt[0]) <= target.version(loaded.tensorrt[1])
+
+
+# NVIDIA's tables: compute capability, DLA cores (those TensorRT can drive), megabytes of the smallest module.
+BOARDS = {
+    "jetson-nano": ("5.3", 0, 4096, "runner", ("8.2", "8.2")),
+    "jetson-xavier-nx": ("7.2", 2, 8192, "runner", ("8.5", "8.5")),
+    "jetson-agx-xavier": ("7.2", 2, 16384, "runner", ("8.5", "8.5")),
+    "jetson-orin-nano": ("8.7", 0, 4096, "native", ("8.6", "11.4")),
+    "jetson-orin-nx": ("8.7", 2, 8192, "native", ("8.6", "11.4")),
+    "jetson-orin": ("8.7", 2, 32768, "native", ("8.6", "11.4")),
+    "jetson-thor": ("11.0", 0, 65536, "native", ("10.13", "11.4")),
+}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_the_boards_are_what_they_are(name: str) -> None:
+    t = Target.load(name)
+    assert (t.compute_capability, t.dla_cores, t.memory_mb, t.way, t.tensorrt) == BOARDS[name]
+    assert t.unified_memory and t.power_modes and t.jetpack and t.workspace_mb < t.memory_mb / 4
+    assert ("int8" in t.precisions) == (name != "jetson-nano")
+    assert t.frame == ("float32" if name == "jetson-nano" else "uint8")  # TensorRT has uint8 inputs since 8.5
 
 
 @pytest.mark.parametrize(
@@ -40,9 +66,14 @@ def test_a_target_alone_means_fp32() -> None:
     assert (found.name, precision) == ("openvino-cpu", "fp32")
 
 
-@pytest.mark.parametrize("name", backends.names())
+@pytest.mark.parametrize("name", sorted({*backends.names()} - {"tensorrt"}))
 def test_every_backend_runs_here(name: str) -> None:
     assert backends.get(name).probe() == ""
+
+
+def test_tensorrt_says_why_it_does_not() -> None:
+    found = backends.get("tensorrt").probe()
+    assert found == "" or found.startswith(("TensorRT is not installed", "CUDA failed", "TensorRT needs the package"))
 
 
 def test_an_unknown_backend() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from training_helpers import HEIGHT, SPEC, WIDTH
 
-from edgeseg.errors import EdgesegError, FileError
+from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, export, nets, pruning
@@ -76,3 +76,81 @@ def test_a_missing_checkpoint(tmp_path: Path) -> None:
 def test_macs_and_parameters_by_hand() -> None:
     conv = torch.nn.Conv2d(3, 8, 3, padding=1, bias=True)
     assert export.macs_params(conv, (4, 6)) == (3 * 8 * 9 * 24, 3 * 8 * 9 + 8)
+
+
+# Other formats: each in its own runtime
+
+
+def expected_of(ckpt: Path) -> tuple[torch.Tensor, np.ndarray]:
+    """An image, and torch's logits of it."""
+    model, *_ = checkpoint.load(ckpt)
+    image = torch.randn(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        return image, model(image).numpy()
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
+
+
+def test_pth_is_a_plain_state_dict(ckpt: Path, tmp_path: Path) -> None:
+    path = export.export(ckpt, tmp_path / "m.pth", "pth")
+    stored = torch.load(path, weights_only=True)
+    assert Spec.from_dict(json.loads(stored["edgeseg.spec"])) == SPEC
+    fresh = nets.build(NetConfig(**json.loads(stored["edgeseg.net"])), 3)
+    fresh.load_state_dict(stored["state_dict"])
+    image, expected = expected_of(ckpt)
+    with torch.inference_mode():
+        close(fresh.eval()(image).numpy(), expected)
+
+
+def test_torchscript_needs_no_code_of_ours(ckpt: Path, tmp_path: Path) -> None:
+    path = export.export(ckpt, tmp_path / "m.ts", "torchscript")
+    extra = {"edgeseg.spec": ""}
+    module = torch.jit.load(str(path), _extra_files=extra)
+    assert Spec.from_dict(json.loads(extra["edgeseg.spec"])) == SPEC
+    image, expected = expected_of(ckpt)
+    with torch.inference_mode():
+        close(module(image).numpy(), expected)
+
+
+def test_openvino_ir(ckpt: Path, tmp_path: Path) -> None:
+    ov = pytest.importorskip("openvino")
+    path = export.export(ckpt, tmp_path / "m.xml", "openvino")
+    model = ov.Core().read_model(path)
+    assert Spec.from_dict(json.loads(model.get_rt_info(["edgeseg.spec"]).astype(str))) == SPEC
+    image, expected = expected_of(ckpt)
+    close(ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(image.numpy())[0], expected)
+    assert sorted(p.name for p in tmp_path.glob("m.*")) == ["m.bin", "m.pt", "m.xml"]
+
+
+def test_tflite(ckpt: Path, tmp_path: Path) -> None:
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    from edgeseg.tflite.flatbuffer import schema
+
+    data = export.export(ckpt, tmp_path / "m.tflite", "tflite").read_bytes()
+    model = schema().ModelT.InitFromPackedBuf(data, 0)
+    (entry,) = [m for m in model.metadata if m.name == b"edgeseg.spec"]
+    assert Spec.from_dict(json.loads(model.buffers[entry.buffer].data.tobytes())) == SPEC
+    runner = litert.Interpreter(model_content=data).get_signature_runner()
+    image, expected = expected_of(ckpt)
+    found = runner(image=np.ascontiguousarray(image.numpy().transpose(0, 2, 3, 1)))["logits"]
+    close(found.transpose(0, 3, 1, 2), expected)
+
+
+def test_formats_and_names_that_do_not_exist(ckpt: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"Unknown format 'openvno'.\nDid you mean 'openvino'"):
+        export.export(ckpt, tmp_path / "m", "openvno")
+    pytest.importorskip("openvino")
+    with pytest.raises(OptionError, match=r"Expected a name that ends in \.xml"):
+        export.export(ckpt, tmp_path / "m.bin", "openvino")
+
+
+def test_the_verb_writes_a_format(ckpt: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from edgeseg.cli.train import app
+
+    ran = CliRunner().invoke(app, ["export", str(ckpt), "--format", "pth", "-o", str(tmp_path / "out.pth")])
+    assert ran.exit_code == 0 and "state_dict" in torch.load(tmp_path / "out.pth", weights_only=True)

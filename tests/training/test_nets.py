@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from edgeseg.errors import FileError, OptionError
+from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.recipe import NetConfig
 from edgeseg.training import nets
 from edgeseg.training.export import macs_params
@@ -116,3 +117,63 @@ def test_encoder_weights_of_something_else(tmp_path: Path, tensors: dict[str, to
 def test_encoder_weights_that_are_missing() -> None:
     with pytest.raises(FileError, match=r"Encoder weights nowhere\.safetensors does not exist"):
         nets.build(NetConfig("unet", "resnet18", "nowhere.safetensors"), 3)
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, file: Path | None) -> list[str]:
+    """Answer the downloads of timm and smp with a file, or as without a network; returns what was asked for."""
+    import segmentation_models_pytorch as smp
+    import timm.models._hub
+
+    asked: list[str] = []
+
+    def download(repo_id: str, filename: str = "", **more: object) -> str:
+        asked.append(repo_id)
+        if file is None:
+            raise ConnectionError("[Errno -2] Name or service not known")
+        return str(file)
+
+    monkeypatch.setattr(timm.models._hub, "hf_hub_download", download)
+    monkeypatch.setattr(smp.encoders, "hf_hub_download", download)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("net", "weights", "repository"),
+    [
+        (NetConfig("lite", "tu-resnet10t"), "imagenet", "timm/resnet10t.c3_in1k"),
+        (NetConfig("unet", "tu-resnet10t"), "c3_in1k", "timm/resnet10t.c3_in1k"),
+        (NetConfig("unet", "tu-resnet10t.c3_in1k"), "imagenet", "timm/resnet10t.c3_in1k"),
+        (NetConfig("unet", "resnet18"), "imagenet", "smp-hub/resnet18.imagenet"),
+    ],
+)
+def test_encoder_weights_by_name(
+    net: NetConfig, weights: str, repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import segmentation_models_pytorch as smp
+    import timm
+
+    own = net.encoder == "resnet18"
+    source = smp.encoders.get_encoder("resnet18") if own else timm.create_model("resnet10t")
+    tensors = {k: torch.full_like(v, 0.25) for k, v in source.state_dict().items()}
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    asked = hub(monkeypatch, tmp_path / "model.safetensors")
+    encoder = nets.build(dataclasses.replace(net, weights=weights), 3).encoder
+    assert set(asked) == {repository}
+    assert all((value == 0.25).all() for value in encoder.state_dict().values() if value.is_floating_point())
+
+
+@pytest.mark.parametrize("encoder", ["tu-resnet10t", "resnet18"])
+def test_encoder_weights_by_name_without_a_network(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch, None)
+    message = (
+        rf"Encoder weights 'imagenet' of {encoder} could not be downloaded: .*Name or service.*\nWithout a network"
+    )
+    with pytest.raises(EdgesegError, match=message):
+        nets.build(NetConfig("unet", encoder, "imagenet"), 3)
+
+
+def test_a_tag_that_does_not_exist() -> None:
+    with pytest.raises(
+        EdgesegError, match=r"'a9_in1k' of tu-resnet10t could not be downloaded: Invalid pretrained tag"
+    ):
+        nets.build(NetConfig("lite", "tu-resnet10t", "a9_in1k"), 3)

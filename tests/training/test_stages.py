@@ -11,7 +11,7 @@ import torch
 from training_helpers import SPEC, recipe
 
 from edgeseg.data.images import write_bytes
-from edgeseg.errors import FileError, OptionError
+from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.recipe import NetConfig, Recipe
 from edgeseg.training import checkpoint, nets, stages
 from edgeseg.training.export import macs_params
@@ -69,6 +69,30 @@ def test_a_student_of_other_classes_is_not_pruned(root: Path, tmp_path: Path, ti
     student = checkpoint.save(tmp_path / "s.pt", nets.build(net, 3), net, other)
     with pytest.raises(OptionError, match=r"Student .* knows the classes a, b, c"):
         stages.prune_student(tiny_recipe, student, teacher, root, tmp_path)
+
+
+def test_a_student_of_another_architecture_is_not_pruned(root: Path, tmp_path: Path, tiny_recipe: Recipe) -> None:
+    net = NetConfig(width=0.25)
+    teacher = checkpoint.save(tmp_path / "t.pt", nets.build(net, 3), net, SPEC)
+    other = NetConfig("ddrnet", width=0.25)
+    student = checkpoint.save(tmp_path / "s.pt", nets.build(other, 3), other, SPEC)
+    with pytest.raises(
+        OptionError, match=r"Student .*s\.pt is ddrnet width 0\.25, the recipe's is lite width 0\.25\.\nGive"
+    ):
+        stages.prune_student(tiny_recipe, student, teacher, root, tmp_path)
+
+
+def test_the_best_epoch_is_reported_with_patience(root: Path, tmp_path: Path) -> None:
+    made = recipe(student={"width": 0.25, "epochs": 30, "batch": 4, "lr": 0.05, "patience": 2, "schedule": "step"})
+    report = json.loads(stages.train_student(made, root, tmp_path).with_suffix(".json").read_text())
+    mious = [row["val_miou"] for row in report["history"]]
+    assert report["val_miou"] == max(mious) and len(mious) == mious.index(max(mious)) + 3
+
+
+def test_encoder_weights_by_name_are_no_path(root: Path, tmp_path: Path) -> None:
+    table = recipe(teacher={"arch": "lite", "encoder": "tu-resnet10t", "weights": "a9_in1k"}).to_dict()
+    with pytest.raises(EdgesegError, match="weights 'a9_in1k' of tu-resnet10t could not be downloaded"):
+        stages.train_teacher(Recipe.from_dict(table, tmp_path / "recipes" / "r.toml"), root, tmp_path)
 
 
 def test_a_misspelt_student_is_found_before_the_teacher_is_trained(root: Path, tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""TFLite models on a CPU, through LiteRT (or, where only that is there, the older tflite-runtime)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.data.images import Image
+from edgeseg.errors import BundleError, MissingPackage
+
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
+    from edgeseg.target import Target
+
+PACKAGE = "ai-edge-litert"
+MODEL = "model.tflite"
+
+
+def probe() -> str:
+    try:
+        _interpreter()
+    except MissingPackage:
+        return "the package ai-edge-litert is not installed (pip install 'edgeseg[tflite]')"
+    return ""
+
+
+def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+    """Write model.tflite from the deploy graph (for int8 already converted and quantised)."""
+    if graph.suffix == ".tflite":
+        shutil.copyfile(graph, out / MODEL)
+        return [MODEL]
+    import onnx
+
+    from edgeseg.tflite.convert import convert
+
+    data = convert(onnx.load(str(graph)), half=precision == "fp16")
+    if precision == "dynamic":
+        from edgeseg.tflite.quantize import dynamic
+
+        data = dynamic(data)
+    (out / MODEL).write_bytes(data)
+    return [MODEL]
+
+
+def open(bundle: Bundle, mode: str, threads: int = 0) -> TfliteEngine:
+    """Load a bundle. `threads` 0 = all."""
+    return TfliteEngine(bundle.file(MODEL), mode, threads)
+
+
+class TfliteEngine:
+    """See segmenter.Engine. One slot in latency mode; in throughput mode two interpreters that share the cores."""
+
+    def __init__(self, model: Path, mode: str, threads: int = 0):
+        interpreter = _interpreter()
+        self.slots = 1 if mode == "latency" else 2
+        each = max(1, (threads or os.cpu_count() or 1) // self.slots)
+        try:
+            self._networks = [interpreter(model_path=str(model), num_threads=each) for _ in range(self.slots)]
+            for network in self._networks:
+                network.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise BundleError(
+                f"LiteRT cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
+            ) from error
+        (entry,), (end,) = (getattr(self._networks[0], f"get_{side}_details")() for side in ("input", "output"))
+        self._entry, self._end = entry["index"], end["index"]
+        # Not the interpreter's own memory: it refuses to run while a view of that exists.
+        self._frames = [np.zeros(entry["shape"], entry["dtype"]) for _ in range(self.slots)]
+        self._running: dict[int, Future[NDArray[np.float32]]] = {}
+        self._pool = ThreadPoolExecutor(self.slots)
+
+    def frame(self, slot: int) -> Image:
+        return self._frames[slot][0]  # type: ignore[no-any-return]
+
+    def start(self, slot: int) -> None:
+        self._running[slot] = self._pool.submit(self._infer, slot)
+
+    def wait(self, slot: int) -> NDArray[np.float32]:
+        return self._running.pop(slot).result()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def _infer(self, slot: int) -> NDArray[np.float32]:
+        network = self._networks[slot]
+        network.set_tensor(self._entry, self._frames[slot])
+        network.invoke()
+        logits = network.get_tensor(self._end)[0]  # [h, w, C]
+        return np.ascontiguousarray(logits.transpose(2, 0, 1), np.float32)
+
+
+def _interpreter() -> Any:
+    """The Interpreter class: LiteRT's, else that of tflite-runtime (2.14 needs numpy < 2; INT8 is 10x slower)."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError as error:
+            raise MissingPackage("ai-edge-litert", "This bundle", "tflite") from error
+    return Interpreter

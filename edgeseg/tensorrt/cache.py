@@ -1,0 +1,125 @@
+"""Engines that were built on this device, kept under the key of everything that they depend on.
+
+An engine is an executable artifact: only a file that this user wrote, under exactly this key, with the digest it was
+written with, is given to TensorRT. Anything else is refused, with the reason, and built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgeseg.data.images import write_bytes
+from edgeseg.errors import EdgesegError, FileError
+
+T = TypeVar("T")
+Key = dict[str, Any]
+Say = Callable[[str], None]
+MAX_HEAD = 1 << 16
+
+
+def default_folder() -> Path:
+    return Path.home() / ".cache" / "edgeseg" / "engines"
+
+
+def path_of(folder: Path, key: Key) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return folder / f"{digest[:40]}.engine"
+
+
+def obtain(
+    folder: Path, key: Key, build: Callable[[], bytes], use: Callable[[bytes], T], say: Say = lambda t: None
+) -> T:
+    """What `use` makes of the engine for `key`: of the kept one, else of what `build` makes, which is then kept.
+
+    `use` opens an engine and proves it; when it raises EdgesegError a kept engine is built again, and a new one is
+    not kept. Of several processes one builds; the others wait and take what it made.
+    """
+    path = path_of(_private(folder), key)
+    with _locked(path.with_suffix(".lock"), say):
+        try:
+            engine = read(path, key)
+            if engine is not None:
+                return use(engine)
+        except EdgesegError as error:
+            say(f"refused {path}: {error.what} Building it again.")
+        for left in folder.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
+            with suppress(OSError):
+                left.unlink()
+        engine = build()
+        made = use(engine)
+        write(path, key, engine)
+        return made
+
+
+def read(path: Path, key: Key) -> bytes | None:
+    """The engine in `path`, None if there is no file; FileError if it is not the one that was written for `key`."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            line, engine = file.readline(MAX_HEAD), file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FileError(f"Engine {path} cannot be read: {error.strerror}.", "Remove it.") from error
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        raise FileError(f"Engine {path} could have been written by another user.", "Remove it.")
+    try:
+        head = json.loads(line)
+        told, size, digest = head["key"], head["bytes"], head["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileError(f"Engine {path} is not one of ours.", "Remove it.") from error
+    if told != json.loads(json.dumps(key)):
+        changed = sorted(k for k in {*key, *told} if not isinstance(told, dict) or told.get(k) != key.get(k))
+        raise FileError(f"Engine {path} was built for another device or model ({', '.join(changed)}).", "Remove it.")
+    if len(engine) != size or hashlib.sha256(engine).hexdigest() != digest:
+        raise FileError(f"Engine {path} is damaged: it differs from its digest.", "Remove it.")
+    return engine
+
+
+def write(path: Path, key: Key, engine: bytes) -> None:
+    """Keep an engine; atomic."""
+    head = {"key": key, "bytes": len(engine), "sha256": hashlib.sha256(engine).hexdigest()}
+    write_bytes(path, json.dumps(head).encode() + b"\n" + engine)
+    path.chmod(0o600)
+
+
+def _private(folder: Path) -> Path:
+    """The folder, made if need be; FileError where others could put engines into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = folder.stat()
+    except OSError as error:
+        raise FileError(
+            f"Cannot keep engines in {folder}: {error.strerror}.", "Choose a folder you may write."
+        ) from error
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        raise FileError(
+            f"Engine folder {folder} can be written by other users.",
+            "Engines are executed: keep them in a folder of your own (chmod go-w).",
+        )
+    return folder
+
+
+@contextmanager
+def _locked(path: Path, say: Say) -> Iterator[None]:
+    """One process at a time. The system lets go of the lock of a process that dies."""
+    import fcntl
+
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {error.strerror}.", "Choose a folder you may write.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("another process builds this engine: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

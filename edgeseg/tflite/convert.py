@@ -1,0 +1,42 @@
+"""convert: a static ONNX graph -> the bytes of a float .tflite file."""
+
+from __future__ import annotations
+
+from onnx import ModelProto, TensorProto
+
+from edgeseg.errors import EdgesegError
+from edgeseg.fold import element_types, static_shapes
+from edgeseg.graph import image_input
+from edgeseg.tflite import algebra, pointwise, shapes, spatial
+from edgeseg.tflite.patterns import rewrite
+from edgeseg.tflite.writer import NHWC, Writer, unsupported
+
+OPERATORS = {**pointwise.OPERATORS, **shapes.OPERATORS, **spatial.OPERATORS, **algebra.OPERATORS}
+
+
+def convert(model: ModelProto, metadata: dict[str, str] | None = None, half: bool = False) -> bytes:
+    """`model` has fixed sizes and constants folded, as graph.deploy and graph.simplify leave it.
+
+    Input and outputs keep their names; images become [1, H, W, C]. `half`: weights are stored as float16. Raises
+    EdgesegError that names an operator and its node where TFLite or this writer has no equal.
+    """
+    writer = Writer(rewrite(model), static_shapes(model), element_types(model), half)
+    name, layout, _, _ = image_input(model)
+    shape, order = writer.shape(name), (0, 1, 2, 3) if layout == "NHWC" else NHWC
+    kind = "uint8" if writer.types[name] == TensorProto.UINT8 else "float32"
+    writer.put(name, writer.tensor([shape[d] for d in order], kind, name), order)
+    inputs = {name: writer.values[name].index}
+    for node in writer.graph.node:
+        if node.op_type not in OPERATORS:
+            raise unsupported(node)
+        try:
+            OPERATORS[node.op_type](writer, node)
+        except EdgesegError:
+            raise
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise unsupported(node, f"has a form that is not known here ({type(error).__name__}: {error})") from error
+    outputs = {}
+    for output in writer.graph.output:
+        outputs[output.name] = writer.get(output.name, NHWC if len(writer.shape(output.name)) == 4 else None)
+    data = {key: value.encode() for key, value in (metadata or {}).items()}
+    return writer.pack(inputs, outputs, data)

@@ -1,0 +1,195 @@
+"""ONNX operators that work on every element alone, or only on shapes, as TFLite operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import NodeProto
+
+from edgeseg.graph import FLOATS, attribute
+from edgeseg.tflite.flatbuffer import Array
+from edgeseg.tflite.writer import Order, Writer, unsupported
+
+UNARY = {"Sigmoid": "LOGISTIC", "Tanh": "TANH", "Sqrt": "SQRT", "Exp": "EXP", "Log": "LOG", "Neg": "NEG", "Abs": "ABS",
+         "Elu": "ELU", "Floor": "FLOOR", "Ceil": "CEIL", "Sin": "SIN", "Cos": "COS"}  # fmt: skip
+BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Max": "MAXIMUM", "Min": "MINIMUM", "Pow": "POW"}
+
+
+def unary(w: Writer, node: NodeProto) -> None:
+    x = node.input[0]
+    if node.op_type == "Elu" and attribute(node, "alpha", 1.0) != 1:
+        raise unsupported(node, "has an alpha other than 1")
+    _map(w, node, UNARY[node.op_type], x)
+
+
+def _map(w: Writer, node: NodeProto, op: str, x: str, **options: object) -> None:
+    """An operator from one tensor to one of the same shape and order."""
+    index = w.get(x, w.order_of(x))
+    w.put(node.output[0], w.emit(op, [index], w.stored(index), node.output[0], **options), w.order_of(x))
+
+
+def activate(w: Writer, node: NodeProto, x: str, activation: str) -> None:
+    """RELU and its like: inside the operator before if that can, else an operator of its own."""
+    if w.fuse(x, activation):
+        w.alias(node.output[0], x)
+    else:
+        _map(w, node, activation, x)
+
+
+def relu(w: Writer, node: NodeProto) -> None:
+    activate(w, node, node.input[0], "RELU")
+
+
+def clip(w: Writer, node: NodeProto) -> None:
+    limits = [attribute(node, "min", -np.inf), attribute(node, "max", np.inf)]  # as attributes up to opset 10
+    if len(node.input) > 1:
+        limits = [float(w.constant(node, i, limits[i - 1]).reshape(())) for i in (1, 2)]
+    largest = np.finfo(np.float32).max
+    low, high = (limit if abs(limit) < largest else float(np.copysign(np.inf, limit)) for limit in limits)
+    known = {(0, np.inf): "RELU", (0, 6): "RELU6", (-1, 1): "RELU_N1_TO_1"}.get((low, high))  # type: ignore[call-overload]
+    if known:
+        return activate(w, node, node.input[0], known)
+    index, order = w.get(node.input[0], w.order_of(node.input[0])), w.order_of(node.input[0])
+    for op, bound in (("MAXIMUM", low), ("MINIMUM", high)):
+        if np.isfinite(bound):
+            index = w.emit(op, [index, w.const(np.float32(bound))], w.stored(index), node.output[0])
+    w.put(node.output[0], index, order)
+    return None
+
+
+def leaky_relu(w: Writer, node: NodeProto) -> None:
+    _map(w, node, "LEAKY_RELU", node.input[0], alpha=attribute(node, "alpha", 0.01))
+
+
+def prelu(w: Writer, node: NodeProto) -> None:
+    order = w.order_of(node.input[0])
+    slope = _aligned(w.constant(node, 1), order)
+    index = w.get(node.input[0], order)
+    inputs = [index, w.const(slope[0] if slope.ndim > 1 else slope, f"{node.output[0]}/alpha")]
+    w.put(node.output[0], w.emit("PRELU", inputs, w.stored(index), node.output[0]), order)
+
+
+def hard_sigmoid(w: Writer, node: NodeProto) -> None:
+    """clip(alpha x + beta, 0, 1) = RELU6(6 alpha x + 6 beta) / 6."""
+    alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+    name, order = node.output[0], w.order_of(node.input[0])
+    index = w.get(node.input[0], order)
+    shape = w.stored(index)
+    if abs(6 * alpha - 1) > 1e-6:
+        index = w.emit("MUL", [index, w.const(np.float32(6 * alpha))], shape, f"{name}/scaled")
+    index = w.emit("ADD", [index, w.const(np.float32(6 * beta))], shape, f"{name}/shifted",
+                   fusedActivationFunction=w.schema.ActivationFunctionType.RELU6)  # fmt: skip
+    w.put(name, w.emit("MUL", [index, w.const(np.float32(1 / 6))], shape, name), order)
+
+
+def hard_swish(w: Writer, node: NodeProto) -> None:
+    """x clip(x + 3, 0, 6) / 6, Howard et al. 2019; not HARD_SWISH, which no INT8 kernel of XNNPACK's knows."""
+    x, name = node.input[0], node.output[0]
+    order = w.order_of(x)
+    index = w.get(x, order)
+    shape = w.stored(index)
+    gate = w.emit("ADD", [index, w.const(np.float32(3))], shape, f"{name}/shifted",
+                  fusedActivationFunction=w.schema.ActivationFunctionType.RELU6)  # fmt: skip
+    gate = w.emit("MUL", [gate, w.const(np.float32(1 / 6))], shape, f"{name}/gate")
+    w.put(name, w.emit("MUL", [index, gate], shape, name), order)
+
+
+def gelu(w: Writer, node: NodeProto) -> None:
+    _map(w, node, "GELU", node.input[0], approximate=attribute(node, "approximate", b"none") == b"tanh")
+
+
+def reciprocal(w: Writer, node: NodeProto) -> None:
+    order = w.order_of(node.input[0])
+    index = w.get(node.input[0], order)
+    w.put(node.output[0], w.emit("DIV", [w.const(np.float32(1)), index], w.stored(index), node.output[0]), order)
+
+
+def power(w: Writer, node: NodeProto) -> None:
+    exponent = w.constants.get(node.input[1])
+    if exponent is None or exponent.size != 1 or float(exponent.reshape(())) not in (2, 0.5):
+        return binary(w, node)
+    x = node.input[0]
+    index, order = w.get(x, w.order_of(x)), w.order_of(x)
+    op, inputs = ("MUL", [index, index]) if float(exponent.reshape(())) == 2 else ("SQRT", [index])
+    w.put(node.output[0], w.emit(op, inputs, w.stored(index), node.output[0]), order)
+    return None
+
+
+def binary(w: Writer, node: NodeProto) -> None:
+    """Two (Max and Min: more) tensors that broadcast against each other, in the order of the largest."""
+    if node.op_type == "Add" and _into_bias(w, node):
+        return
+    shape = w.shape(node.output[0])
+    running = [name for name in node.input if name in w.values]
+    first = max(running, key=lambda name: (len(w.shape(name)), np.prod(w.shape(name))))
+    order = w.order_of(first) if len(w.shape(first)) == len(shape) else tuple(range(len(shape)))
+    inputs = [broadcastable(w, name, order) for name in node.input]
+    stored, index = [shape[d] for d in order], inputs[0]
+    for other in inputs[1:]:
+        index = w.emit(BINARY[node.op_type], [index, other], stored, node.output[0])
+    w.put(node.output[0], index, order)
+
+
+def broadcastable(w: Writer, name: str, order: Order) -> int:
+    """The tensor of `name`, as the stored `order` of a tensor of higher or equal rank needs it."""
+    if name in w.constants:
+        return w.const(_aligned(w.constants[name], order), name)
+    value = w.values[name]
+    if len(value.shape) == len(order):
+        return w.get(name, order)
+    wide = (*[1] * (len(order) - len(value.shape)), *value.shape)
+    if sum(n > 1 for n in wide) > 1:
+        index = w.reshape(w.get(name), wide, f"{name}/wide")
+        perm = w.const(np.array(order, np.int32), f"{name}/perm")
+        return w.emit("TRANSPOSE", [index, perm], [wide[d] for d in order], f"{name}/transposed")
+    return w.reshape(value.index, [wide[d] for d in order], f"{name}/wide")
+
+
+def _aligned(array: Array, order: Order) -> Array:
+    """A constant with as many dimensions as `order`, in that order, leading ones dropped."""
+    wide = array.reshape([*[1] * (len(order) - array.ndim), *array.shape]).transpose(order)
+    while wide.ndim > 1 and wide.shape[0] == 1:
+        wide = wide[0]
+    return wide
+
+
+def _into_bias(w: Writer, node: NodeProto) -> bool:
+    """Add a constant to what FULLY_CONNECTED made: as its bias."""
+    for x, name in (node.input, reversed(node.input)):
+        operator, bias = w.only_use(x), w.constants.get(name)
+        if operator is None or bias is None or w.code(operator) != "FULLY_CONNECTED" or len(operator.inputs) > 2:
+            continue
+        if bias.size != bias.shape[-1] or bias.size != w.shape(x)[-1] or w.activation(w.values[x].index) != "NONE":
+            continue
+        operator.inputs = [*operator.inputs, w.const(bias.reshape(-1), name)]
+        w.alias(node.output[0], x)
+        return True
+    return False
+
+
+def cast(w: Writer, node: NodeProto) -> None:
+    x = node.input[0]
+    index, order, to = w.get(x, w.order_of(x)), w.order_of(x), attribute(node, "to", 1)
+    if to not in FLOATS:
+        raise unsupported(node, "makes something else than floats")
+    if w.dtype(index) == np.float32:
+        return w.alias(node.output[0], x)
+    s = w.schema.TensorType
+    made = w.emit("CAST", [index], w.stored(index), node.output[0], np.float32,
+                  inDataType=w.tensors[index].type, outDataType=s.FLOAT32)  # fmt: skip
+    w.put(node.output[0], made, order)
+    return None
+
+
+def same(w: Writer, node: NodeProto) -> None:
+    w.alias(node.output[0], node.input[0])
+
+
+OPERATORS: dict[str, Callable[[Writer, NodeProto], None]] = {
+    **dict.fromkeys(UNARY, unary),
+    **dict.fromkeys(BINARY, binary),
+    **dict.fromkeys(("Identity", "Dropout"), same),
+    "Relu": relu, "Clip": clip, "LeakyRelu": leaky_relu, "PRelu": prelu, "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish, "Gelu": gelu, "Reciprocal": reciprocal, "Pow": power, "Cast": cast,
+}  # fmt: skip

@@ -1,0 +1,112 @@
+"""Dynamic-range and full INT8 of a float .tflite file, by AI Edge Quantizer."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from edgeseg.errors import EdgesegError, MissingPackage
+from edgeseg.tflite.algebra import FLOAT
+from edgeseg.tflite.flatbuffer import Array, aligned, packed, schema
+
+FRAME = "frame"
+FRAME_AS_FLOAT = "pre_float"
+
+
+def dynamic(model: bytes) -> bytes:
+    """INT8 weights per channel; activations are quantised while it runs, each by its own range. No calibration."""
+    aeq = _quantizer()
+    with _quiet():
+        quantizer = aeq.Quantizer(bytearray(model), aeq.recipe.dynamic_wi8_afp32())
+        return _finish(quantizer, None)
+
+
+def full(model: bytes, frames: Iterable[Array]) -> bytes:
+    """INT8 weights per channel and INT8 activations by the ranges that `frames` ([1, H, W, 3] uint8 BGR) give.
+
+    What loses most by it stays float: the sums inside normalisations, and the logits as they leave.
+    """
+    aeq = _quantizer()
+    with _quiet():
+        quantizer = aeq.Quantizer(bytearray(model), aeq.recipe.static_wi8_ai8())
+        for scope, operators in ((FLOAT, "*"), (".*", "OUTPUT")):
+            quantizer.update_quantization_recipe(scope, operators, algorithm_key="no_quantize")
+        calibrator = aeq.calibrator.Calibrator(
+            model, num_threads=os.cpu_count() or 1, qsv_update_func=aeq.qsv_utils.min_max_update
+        )
+        recipe = aeq.recipe_manager.RecipeManager()
+        recipe.load_quantization_recipe(quantizer.get_quantization_recipe())
+        for frame in frames:
+            calibrator.calibrate({"serving_default": [{FRAME: frame}]}, recipe)
+        ranges = calibrator.get_model_qsvs()
+        if FRAME_AS_FLOAT in ranges:
+            ranges[FRAME_AS_FLOAT] = {
+                side: np.full((1, 1, 1, 1), v, np.float32) for side, v in (("min", 0), ("max", 255))
+            }
+        return whole_pixels(_finish(quantizer, ranges))
+
+
+def whole_pixels(model: bytes) -> bytes:
+    """Where the frame is cast to float and quantised again with a step of 1: only requantise it (the same numbers)."""
+    s = schema()
+    made = s.ModelT.InitFromPackedBuf(model, 0)
+    graph = made.subgraphs[0]
+    codes = [code.builtinCode for code in made.operatorCodes]
+    by_output = {int(op.outputs[0]): op for op in graph.operators}
+    for op in graph.operators:
+        cast = by_output.get(int(op.inputs[0])) if codes[op.opcodeIndex] == s.BuiltinOperator.QUANTIZE else None
+        if cast is None or codes[cast.opcodeIndex] != s.BuiltinOperator.CAST:
+            continue
+        step, entry = graph.tensors[op.outputs[0]].quantization, graph.tensors[cast.inputs[0]]
+        if abs(step.scale[0] - 1) > 1e-6 or step.zeroPoint[0] != -128 or entry.type != s.TensorType.UINT8:
+            continue
+        entry.quantization = s.QuantizationParametersT()
+        entry.quantization.scale, entry.quantization.zeroPoint = [1.0], [0]
+        op.inputs = [int(cast.inputs[0])]
+    needed = {int(i) for op in graph.operators for i in op.inputs} | {int(i) for i in graph.outputs}
+    graph.operators = [op for op in graph.operators if needed & {int(i) for i in op.outputs}]
+    for buffer in made.buffers:  # it keeps the weights behind the flatbuffer
+        if buffer.offset:
+            buffer.data = np.frombuffer(model, np.uint8, buffer.size, buffer.offset)
+    made.buffers = [made.buffers[0], *(aligned(b.data) for b in made.buffers[1:])]
+    return packed(made)
+
+
+def _finish(quantizer: Any, ranges: dict[str, Any] | None) -> bytes:
+    try:
+        made = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise EdgesegError(f"AI Edge Quantizer cannot quantise this network: {reason}.", "Use fp32 or fp16.") from error
+    return bytes(made.quantized_model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without its progress bars and a warning about memory, which only concerns long-lived interpreters."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _quantizer() -> Any:
+    """The parts of AI Edge Quantizer that are used here, under one name."""
+    try:
+        from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+        from ai_edge_quantizer.utils import qsv_utils
+    except ImportError as error:
+        raise MissingPackage("ai-edge-quantizer", "INT8 for TFLite", "compress,tflite") from error
+    return SimpleNamespace(
+        Quantizer=quantizer.Quantizer,
+        calibrator=calibrator,
+        recipe=recipe,
+        recipe_manager=recipe_manager,
+        qsv_utils=qsv_utils,
+    )

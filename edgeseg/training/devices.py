@@ -1,0 +1,83 @@
+"""Where training runs: one device, or several processes started by torchrun; Lightning Fabric knows the difference."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from edgeseg.errors import MissingPackage, OptionError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def connect(device: str = "auto", precision: str = "fp32") -> Fabric:
+    """A launched Fabric. Under torchrun it spans all its processes (gloo on CPUs, NCCL on GPUs), else it has one.
+
+    Raises OptionError for a device that this machine lacks, and for fp16 without a GPU.
+    """
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
+    except ImportError as error:
+        raise MissingPackage("lightning-fabric", "Training", "train") from error
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[device]:
+        raise OptionError(f"Device {device} is not there.", "Set machine.device in the recipe to auto or cpu.")
+    if precision == "fp16" and device != "cuda":  # Fabric would take bf16 and go on
+        raise OptionError(f"Precision fp16 does not train on {device}.", "Set precision to bf16 or fp32 in the recipe.")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    fabric = Fabric(
+        accelerator=device,
+        devices=local,
+        num_nodes=world // local,
+        # smp's encoders have stages that a shallow decoder does not use.
+        strategy=DDPStrategy(find_unused_parameters=True) if world > 1 else "auto",
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def shared_norms(model: nn.Module, fabric: Fabric) -> nn.Module:
+    """`model`, or on several GPUs a copy whose batch norms count over all of them.
+
+    On CPUs torch has no such norms: there each process counts its own share, and the first one's statistics are kept.
+    """
+    if fabric.world_size == 1 or fabric.device.type != "cuda":
+        return model
+    import timm
+
+    layers: Any = timm.layers
+    convert = layers.convert_sync_batchnorm  # knows timm's norms with an activation inside, torch's does not
+    copied: nn.Module = convert(copy.deepcopy(model))
+    return copied
+
+
+def agree(model: nn.Module) -> None:
+    """Give every process the first one's buffers (batch norm statistics), which DDP leaves apart."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def first() -> bool:
+    """Whether this process is the one that writes files."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()

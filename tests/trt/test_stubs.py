@@ -1,0 +1,24 @@
+"""The script that checks our calls against the real bindings mends stubs without losing what they say."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+import stubs
+
+
+def test_a_signature_that_is_no_python_is_mended_and_the_rest_kept() -> None:
+    odd = "    def f(self, a: <B in x>) -> int:\n        ...\n"
+    plain = "    def g(self, b: int) -> int:\n        ...\n"
+    text = f"import typing\nbool: int\nclass A:\n{odd}{plain}"
+    mended, broken = stubs.mended(text)
+    assert broken == ["f"]
+    [made] = [n for n in ast.parse(mended).body if isinstance(n, ast.ClassDef)]
+    assert stubs.members(made, {"f", "g"}) == {"f": [[]], "g": [[["b", "int", False]]]}
+    assert "bool:" not in mended
+
+
+def test_a_stub_beyond_help_ends_the_run() -> None:
+    with pytest.raises(SystemExit):
+        stubs.mended("class A:\n    def f(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:\n    )\n")
