@@ -71,7 +71,7 @@ class Augmented:
         scores = self._softmax(window)
         if self.flip:
             mirrored = self._softmax(np.ascontiguousarray(window[:, ::-1]))
-            scores = (scores + mirrored[:, :, ::-1]) / 2
+            scores = np.asarray((scores + mirrored[:, :, ::-1]) / 2, np.float32)
         return scores
 
     def _softmax(self, window: Image) -> Scores:

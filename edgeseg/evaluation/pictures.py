@@ -22,7 +22,10 @@ def colours(classmap: Image, palette: tuple[Rgb, ...]) -> Image:
 
 
 def strip(frame: Image, truth: Image, prediction: Image, palette: tuple[Rgb, ...], *others: Image) -> Image:
-    """frame | truth | prediction, and that of each of `others` | its differences in red over the dimmed frame; all [H, W(, 3)] of one size."""
+    """frame | truth | prediction | its differences in red over the dimmed frame; the last two for `others` as well.
+
+    All are [H, W(, 3)] of one size.
+    """
     row = [frame, colours(truth, palette)]
     for answer in (prediction, *others):
         wrong = (truth != answer) & (truth < len(palette))
