@@ -184,13 +184,15 @@ class Card:
 class Machine:
     """Where and how the training runs here; the net it makes is the same but for rounding.
 
-    `device`: of torch; auto takes a GPU where there is one. `workers`: processes that decode and augment frames, 0 =
-    the training's own. `cache`: GB of decoded frames kept in memory per split; others are decoded again every epoch.
+    `device`: of torch; auto takes a GPU where there is one. `nodes`: machines that torchrun starts processes on.
+    `workers`: processes that decode and augment frames, 0 = the training's own. `cache`: GB of decoded frames kept in
+    memory per split; others are decoded again every epoch.
     `pictures`: val frames drawn after every epoch. `track`: also write the numbers of every epoch for tensorboard or
     mlflow, both optional packages.
     """
 
     device: str = choice("auto", "cpu", "cuda", "mps")
+    nodes: int = number(1, 1, 1024)
     workers: int = number(0, 0, 256)
     cache: float = number(4.0, 0, 4096)
     pictures: int = number(3, 0, 64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,13 +18,14 @@ if TYPE_CHECKING:
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def connect(device: str = "auto", precision: str = "fp32") -> Fabric:
+def connect(device: str = "auto", precision: str = "fp32", nodes: int = 1) -> Fabric:
     """A launched Fabric. Under torchrun it spans all its processes (gloo on CPUs, NCCL on GPUs), else it has one.
 
-    Raises OptionError for a device that this machine lacks, and for fp16 without a GPU.
+    Raises OptionError for a device that this machine lacks, for fp16 without a GPU and for wrong `nodes`.
     """
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import TorchElasticEnvironment as Torchrun
         from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingPackage("lightning-fabric", "Training", "train") from error
@@ -37,11 +37,13 @@ def connect(device: str = "auto", precision: str = "fp32") -> Fabric:
     if precision == "fp16" and device != "cuda":  # Fabric would take bf16 and go on
         raise OptionError(f"Precision fp16 does not train on {device}.", "Set precision to bf16 or fp32 in the recipe.")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    world = Torchrun().world_size() if Torchrun.detect() else 1
+    if world % nodes:
+        raise OptionError(f"{world} process(es) on {nodes} nodes.", "Start torchrun on every node, with --nnodes.")
     fabric = Fabric(
         accelerator=device,
-        devices=local,
-        num_nodes=world // local,
+        devices=world // nodes,
+        num_nodes=nodes,
         # smp's encoders have stages that a shallow decoder does not use.
         strategy=DDPStrategy(find_unused_parameters=True) if world > 1 else "auto",
         precision=PRECISIONS[precision],  # type: ignore[arg-type]

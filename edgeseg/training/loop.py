@@ -62,7 +62,7 @@ def fit(
     faults.inspect(train, val)
     torch.manual_seed(seed)
     identity = fingerprint(model, train, val, settings, seed, teacher, distil)
-    fabric = devices.connect(machine.device, settings.precision)
+    fabric = devices.connect(machine.device, settings.precision, machine.nodes)
     if settings.batch % fabric.world_size:
         raise OptionError(
             f"A batch of {settings.batch} cannot be shared by {fabric.world_size} processes.",

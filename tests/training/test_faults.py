@@ -141,6 +141,7 @@ def test_a_class_that_never_occurs_is_named(tmp_path: Path, caplog: pytest.LogCa
     [
         (Settings(precision="fp16"), Machine(device="cpu"), r"fp16 does not train on cpu\.\nSet precision to bf16"),
         (SETTINGS, Machine(device="mps"), r"Device mps is not there\.\nSet machine\.device in the recipe to auto"),
+        (SETTINGS, Machine(nodes=2), r"1 process\(es\) on 2 nodes\.\nStart torchrun on every node"),
         (Settings(class_weights=(1.0, 2.0)), QUIET, r"class_weights has 2 numbers, the dataset 3 classes\.\nGive one"),
     ],
 )
