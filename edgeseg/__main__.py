@@ -1,2 +1,3 @@
 from edgeseg.cli import main
+
 main()

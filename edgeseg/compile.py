@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ def compile_model(
     frames: list[Image],
     calibration: Calibration | None = None,
     output: str = "",
+    keep: Sequence[str] = (),
     dataset: Dataset | None = None,
     extra: dict[str, Any] | None = None,
     log: Callable[[str], None] = lambda text: None,
@@ -45,12 +46,17 @@ def compile_model(
     """Write the bundle `out` and return it; nothing is left behind when a step fails.
 
     `frames` ([H, W, 3] uint8 BGR, any size) are what parity is measured on; the first become the golden frames.
-    With a `dataset` the bundle's accuracy on it is measured and stored. `extra` joins the manifest.
+    `keep`: layers (nodes of the deploy graph) that stay float in INT8. With a `dataset` the bundle's accuracy on it is
+    measured and stored. `extra` joins the manifest.
     """
     target.require(precision)
     if precision == "int8" and calibration is None:
         raise OptionError(
             "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
+        )
+    if keep and precision != "int8":
+        raise OptionError(
+            f"Layers to keep in float were given for {precision}.", "Only INT8 has any: --precision int8."
         )
     backend = backends.get(target.backend)
     prover = _prover(target)
@@ -59,6 +65,7 @@ def compile_model(
     with replacing(out, MANIFEST) as work:
         log("deploy graph")
         deploy = graph.deploy(graph.load(model), spec, output)
+        graph.require_layers(deploy.model, keep)
         source = work / "deploy.onnx"
         source.write_bytes(deploy.model.SerializeToString())
         scratch = [source]
@@ -66,9 +73,9 @@ def compile_model(
             from edgeseg.compression.quantize import quantize
 
             log(f"INT8 from {len(calibration.frames)} frames")
-            kept = set(work.iterdir())
-            quantised = quantize(source, calibration.images(spec), target.quantizer, work, target.preset)
-            scratch += set(work.iterdir()) - kept
+            before = set(work.iterdir())
+            quantised = quantize(source, calibration.images(spec), target.quantizer, work, target.preset, keep)
+            scratch += set(work.iterdir()) - before
             source = quantised
         backend.compile(source, work, target, precision)
         for path in scratch:
@@ -87,6 +94,7 @@ def compile_model(
                 "notes": list(deploy.notes),
             },
             "calibration": calibration.summary() if calibration else None,
+            "kept": list(keep),
             "proved_by": prover,
             "versions": {"edgeseg": metadata.version("edgeseg"), runtime: backends.version(runtime)},
             **(extra or {}),

@@ -7,8 +7,9 @@ Squeeze behind it) is recognised and cut off, because mask.class_map does that w
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ OUR_NAMES = (
     *("frame", "pre_float", "pre_nchw", "pre_order", "pre_rgb", "pre_Sub", "pre_Sub_value", "pre_Mul", "pre_Mul_value"),
     *("background", "one_logit", "logits"),
 )
+# What INT8 makes faster, and a quantiser can be told to leave alone: convolutions, matrix products, sums and gates.
+LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul")
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 MODES = {
     "half_pixel": "half_pixel",
@@ -136,6 +139,7 @@ def deploy(model: ModelProto, spec: Spec, output: str = "") -> Deploy:
             rename(slim, taken, fresh_name(slim, f"inner_{taken}"))
         upsample = cut_tail(slim, spec, notes)
         prepend_preprocessing(slim, spec, notes)
+        name_nodes(slim)
         slim.graph.name = "edgeseg"
         del slim.metadata_props[:]
         ready = onnx.shape_inference.infer_shapes(slim)
@@ -314,6 +318,42 @@ def half_weights(model: ModelProto) -> ModelProto:
     for node in casts:
         model.graph.node.insert(0, node)
     return model
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Give every node a name of its own: the one it has where no other has it, else that of its output."""
+    taken: set[str] = set()
+    for node in sorted(model.graph.node, key=lambda n: n.output[0] not in OUR_NAMES):
+        if not node.name or node.name in taken:
+            node.name = node.output[0]
+        while node.name in taken:
+            node.name += "_"
+        taken.add(node.name)
+
+
+def layers(model: ModelProto) -> list[NodeProto]:
+    """The nodes of a deploy graph that may be INT8 or stay float, in its order; not the preprocessing."""
+    weights = {i.name for i in model.graph.initializer}
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type in LAYERS
+        and not node.name.startswith("pre_")
+        and (node.op_type not in ("Add", "Mul") or not weights & set(node.input))
+    ]
+
+
+def require_layers(model: ModelProto, names: Iterable[str]) -> None:
+    """OptionError for a name that is no layer of this deploy graph."""
+    known = [node.name for node in layers(model)]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+            start = f"Did you mean {close[0]!r}? " if close else ""
+            raise OptionError(
+                f"The network has no layer {name!r}.",
+                f"{start}edgeseg sensitivity MODEL --calibration FRAMES lists its {len(known)} layers.",
+            )
 
 
 def rename(model: ModelProto, old: str, new: str) -> None:

@@ -75,7 +75,7 @@ class Settings:
     """How a net is trained. The loss is ce x cross-entropy + dice x Dice + iou x Lovasz-softmax + boundary x boundary.
 
     `batch`: frames per update, over all devices. `accumulate`: parts a batch is worked through in, to need less memory;
-    batch norms then count over a part.
+    batch norms and means over pixels then count over a part.
     `warmup`: share of all steps during which the rate rises to `lr`; then `schedule` brings it down: cosine to 0, poly
     (power 0.9) to 0, or step (a tenth after two thirds, a hundredth after eight ninths). `optimizer`: adamw, or sgd
     with momentum 0.9. `clip`: largest gradient norm, 0 = off. `ema`: decay of the weight average, 0 = off. `patience`:

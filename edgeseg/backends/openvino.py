@@ -15,9 +15,9 @@ from edgeseg.target import Target
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
 
-# What the layers that are not INT8 compute in, by device. On many CPUs OpenVINO's own default is bf16, and so is what it
-# makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a way to store weights, computed in f32, and AUTO,
-# which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.
+# What the layers that are not INT8 compute in, by device. On many CPUs OpenVINO's own default is bf16, and so is what
+# it makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a way to store weights, computed in f32, and
+# AUTO, which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.
 COMPUTE = {
     "CPU": {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"},
     "GPU": {"fp32": "f32", "fp16": "f16", "int8": "f16"},

@@ -35,9 +35,7 @@ HeadOpt = Annotated[str | None, typer.Option(help="argmax, or threshold for one 
 def compile(
     model: ModelArg,
     target: TargetOpt = "openvino-cpu",
-    precision: Annotated[
-        str, typer.Option("--precision", "-p", help="fp32, fp16, bf16, dynamic or int8.")
-    ] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", "-p", help="fp32, fp16, bf16, dynamic or int8.")] = "fp32",
     out: OutOpt = None,
     calibration: CalibrationOpt = None,
     calibration_frames: FramesOpt = 64,
@@ -49,6 +47,10 @@ def compile(
     std: StdOpt = None,
     head: HeadOpt = None,
     output: Annotated[str, typer.Option(help="Which output of the model, if it has several.")] = "",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="INT8: a layer that stays float (edgeseg sensitivity lists them); repeatable."),
+    ] = None,
     data: DataOpt = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "test",
     dla: Annotated[int | None, typer.Option(help="Jetson: run on this DLA core, on the GPU what it cannot.")] = None,
@@ -68,8 +70,8 @@ def compile(
     profile = profile.calibrated_on_device() if entropy else profile
     chosen = Calibration.choose(calibration, calibration_frames) if calibration else None
     flags = {"size": input_size, "classes": classes, "color": color, "mean": mean, "std": std, "head": head}
-    given = {**_spec_file(spec_file), **_spec_flags(flags)}
-    source = _as_onnx(model)
+    given = {**spec_table(spec_file), **_spec_flags(flags)}
+    source = as_onnx(model)
     spec, assumed = spec_of(source, given, output)
     for line in assumed:
         console.print(f"[yellow]assumed[/] {line}", highlight=False)
@@ -83,6 +85,7 @@ def compile(
             frames=_parity_frames(chosen, spec),
             calibration=chosen,
             output=output,
+            keep=tuple(keep or ()),
             dataset=Dataset.open(data, split) if data else None,
             log=status.update,
         )
@@ -156,6 +159,8 @@ def describe(bundle: Any) -> None:
     shown.add_row("BatchNorm nodes", f"{m['graph']['batchnorm_before']} -> {m['graph']['batchnorm_after']}")
     for note in m["graph"]["notes"]:
         shown.add_row("graph", note)
+    if kept := m.get("kept"):
+        shown.add_row("in float", ", ".join(kept))
     if way := Target.load(bundle.target).way:
         shown.add_row("engine", WAYS[way])
     p = m["parity"]
@@ -165,7 +170,7 @@ def describe(bundle: Any) -> None:
     console.print(shown)
 
 
-def _as_onnx(model: Path) -> Path:
+def as_onnx(model: Path) -> Path:
     """A checkpoint is exported beside itself first."""
     if model.suffix not in (".pt", ".pth"):
         return model
@@ -184,7 +189,7 @@ def _parity_frames(chosen: Any, spec: Spec) -> list[Any]:
     return [Street(seed, height=spec.height, width=spec.width).frame(0)[0] for seed in range(900, 908)]
 
 
-def _spec_file(path: Path | None) -> dict[str, Any]:
+def spec_table(path: Path | None) -> dict[str, Any]:
     from edgeseg import toml
 
     return toml.read(path, "Spec") if path else {}

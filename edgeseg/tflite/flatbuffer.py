@@ -21,7 +21,7 @@ BARE = {"RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "TANH", "SQRT", "RSQRT", "L
         "CEIL", "FLOOR", "ROUND"}  # fmt: skip
 # Version 1 of these had other semantics, or does not exist; a runtime that knows only that one must refuse the file.
 VERSIONS = {"RESIZE_BILINEAR": 3, "RESIZE_NEAREST_NEIGHBOR": 3, "FULLY_CONNECTED": 5, "BROADCAST_TO": 2}
-TYPES = {
+TYPES: dict[Any, str] = {
     np.dtype(np.float32): "FLOAT32",
     np.dtype(np.float16): "FLOAT16",
     np.dtype(np.uint8): "UINT8",

@@ -13,6 +13,7 @@ from edgeseg.tflite.writer import Order, Writer, unsupported
 
 UNARY = {"Sigmoid": "LOGISTIC", "Tanh": "TANH", "Sqrt": "SQRT", "Exp": "EXP", "Log": "LOG", "Neg": "NEG", "Abs": "ABS",
          "Elu": "ELU", "Floor": "FLOOR", "Ceil": "CEIL", "Sin": "SIN", "Cos": "COS"}  # fmt: skip
+CLIPS: dict[tuple[float, float], str] = {(0, np.inf): "RELU", (0, 6): "RELU6", (-1, 1): "RELU_N1_TO_1"}
 BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Max": "MAXIMUM", "Min": "MINIMUM", "Pow": "POW"}
 
 
@@ -47,7 +48,7 @@ def clip(w: Writer, node: NodeProto) -> None:
         limits = [float(w.constant(node, i, limits[i - 1]).reshape(())) for i in (1, 2)]
     largest = np.finfo(np.float32).max
     low, high = (limit if abs(limit) < largest else float(np.copysign(np.inf, limit)) for limit in limits)
-    known = {(0, np.inf): "RELU", (0, 6): "RELU6", (-1, 1): "RELU_N1_TO_1"}.get((low, high))  # type: ignore[call-overload]
+    known = CLIPS.get((low, high))
     if known:
         return activate(w, node, node.input[0], known)
     index, order = w.get(node.input[0], w.order_of(node.input[0])), w.order_of(node.input[0])

@@ -145,7 +145,8 @@ class Writer:
 
     def dtype(self, index: int) -> np.dtype[Any]:
         kinds = {getattr(self.schema.TensorType, name): kind for kind, name in TYPES.items()}
-        return kinds[self.tensors[index].type]
+        found: np.dtype[Any] = np.dtype(kinds[self.tensors[index].type])
+        return found
 
     def stored(self, index: int) -> list[int]:
         """The shape of a TFLite tensor."""

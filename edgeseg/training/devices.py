@@ -25,7 +25,7 @@ def connect(device: str = "auto", precision: str = "fp32", nodes: int = 1) -> Fa
     """
     try:
         from lightning_fabric import Fabric
-        from lightning_fabric.plugins.environments import TorchElasticEnvironment as Torchrun
+        from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment as Torchrun
         from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingPackage("lightning-fabric", "Training", "train") from error

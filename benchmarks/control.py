@@ -1,0 +1,141 @@
+"""Accuracy control beside NNCF's own, on a network that plain INT8 ruins: python benchmarks/control.py [--frames N]
+
+The street student, every second channel in front of some convolutions 1000 times larger and the weights behind them
+as much smaller: the same float network, but one scale for all channels leaves nothing of the small ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from edgeseg import graph
+from edgeseg.compile import spec_of
+from edgeseg.compression.calibration import Calibration
+from edgeseg.compression.control import control
+from edgeseg.compression.trials import Budget, Trials
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.images import resize
+from edgeseg.data.synthetic import write_dataset
+from edgeseg.evaluation.evaluate import fit
+from edgeseg.evaluation.metrics import Counts
+from edgeseg.mask import class_map
+from edgeseg.target import Target
+
+MODEL = Path(__file__).parent.parent / "models" / "street" / "street.onnx"
+SPREAD = 1000.0
+
+
+def ruin(source: Path, out: Path, places: int) -> list[str]:
+    """Rescale the channels between Conv-ReLU-Conv chains that nothing else reads; returns the second convolutions."""
+    model = onnx.load(str(source))
+    weights = {w.name: w for w in model.graph.initializer}
+    readers: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    chains = []
+    for conv in (n for n in model.graph.node if n.op_type == "Conv" and len(n.input) == 3):
+        (relu,) = readers[conv.output[0]] if len(readers[conv.output[0]]) == 1 else (None,)
+        after = readers.get(relu.output[0], []) if relu is not None and relu.op_type == "Relu" else []
+        if len(after) == 1 and after[0].op_type == "Conv" and graph.attribute(after[0], "group", 1) == 1:
+            chains.append((conv, after[0]))
+    chosen = [chains[i] for i in np.linspace(0, len(chains) - 1, places).round().astype(int)]
+    for first, second in chosen:
+        channels = weights[first.input[1]].dims[0]
+        scale = np.where(np.arange(channels) % 2, SPREAD, 1.0).astype(np.float32)
+        for name, factor in (
+            (first.input[1], scale[:, None, None, None]),
+            (first.input[2], scale),
+            (second.input[1], 1 / scale[None, :, None, None]),
+        ):
+            weights[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights[name]) * factor, name))
+    onnx.save(model, str(out))
+    return [second.name for _, second in chosen]
+
+
+def nncf_control(model: Path, spec: Any, calibration: Calibration, dataset: Dataset, max_drop: float) -> dict[str, Any]:
+    """nncf.quantize_with_accuracy_control with the same frames, judged by the same mIoU."""
+    import nncf
+    import openvino as ov
+
+    deploy = graph.deploy(graph.load(model), spec)
+    network = ov.Core().read_model(deploy.model.SerializeToString())
+
+    def score(compiled: Any, indices: Any) -> float:
+        counts = Counts(len(spec.classes), spec.ignore_index)
+        for i in indices:
+            frame, label = dataset[i]
+            logits = compiled(resize(frame, spec.height, spec.width)[None])[0][0]
+            counts.add(label, fit(class_map(logits, spec.height, spec.width, deploy.upsample), *label.shape))
+        return float(counts.metrics(spec.classes)["miou"])
+
+    begin = time.monotonic()
+    with contextlib.redirect_stdout(sys.stderr):
+        made = nncf.quantize_with_accuracy_control(
+            network,
+            calibration_dataset=nncf.Dataset([f[None] for f in calibration.images(spec)]),
+            validation_dataset=nncf.Dataset(list(range(len(dataset)))),
+            validation_fn=score,
+            max_drop=max_drop / 100,
+            drop_type=nncf.DropType.ABSOLUTE,
+            subset_size=len(calibration.frames),
+        )
+    seconds = time.monotonic() - begin
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    before, after = (score(ov.Core().compile_model(m, "CPU", hint), range(len(dataset))) for m in (network, made))
+    convolutions = [op for op in made.get_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
+    kept = [op.get_friendly_name() for op in convolutions if not _quantised(op)]
+    return {"seconds": round(seconds, 1), "drop": round(100 * (before - after), 3), "kept": kept}
+
+
+def _quantised(op: Any) -> bool:
+    return op.input_value(0).get_node().get_type_name() == "FakeQuantize"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--frames", type=int, default=16, help="to judge on")
+    parser.add_argument("--places", type=int, default=2, help="convolutions to ruin")
+    parser.add_argument("--max-drop", type=float, default=0.5)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--skip-nncf", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        write_dataset(work / "data", train=32, val=asked.frames, test=1, height=224, width=384)
+        bad = ruin(MODEL, work / "fragile.onnx", asked.places)
+        spec, _ = spec_of(work / "fragile.onnx", {})
+        chosen, frames = Calibration.choose(work / "data", 32), Dataset.open(work / "data", "val")
+        begin = time.monotonic()
+        trials = Trials(
+            work / "trials", Target.load("openvino-cpu"), chosen, frames, Budget(asked.minutes), lambda text: None
+        )
+        found = control(trials, work / "fragile.onnx", spec, asked.max_drop, work / "out")
+        ours = {"seconds": round(time.monotonic() - begin, 1)}
+        ours["drop"] = round(found["drop"]["value"], 3)
+        rows = [(row["k"], round(row["drop"]["value"], 2), row["latency_ms"]["p50"]) for row in found["rows"]]
+        result = {
+            "ruined": bad,
+            "max_drop": asked.max_drop,
+            "frames": len(frames),
+            "edgeseg": {**ours, "held": found["held"], "kept": found["kept"], "k_drop_p50": rows},
+            "noisiest": found["noise"][:5],
+        }
+        if not asked.skip_nncf:
+            result["nncf"] = nncf_control(work / "fragile.onnx", spec, chosen, frames, asked.max_drop)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""sensitivity, control, autotune: INT8 that keeps its accuracy, within a budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeseg.cli.common import JSON_OPTION, console, emit, percent, size, table
+from edgeseg.data.images import write_bytes
+
+app = typer.Typer()
+
+ModelArg = Annotated[Path, typer.Argument(help="An ONNX segmentation model, or a checkpoint (.pt) of edgeseg.")]
+TargetOpt = Annotated[str, typer.Option("--target", "-t", help="Device profile; see edgeseg targets.")]
+CalibrationOpt = Annotated[Path, typer.Option(help="A folder of images, a dataset, or a manifest.")]
+FramesOpt = Annotated[int, typer.Option("--calibration-frames", help="How many of them to use.", min=8)]
+DataOpt = Annotated[Path, typer.Option(help="Labelled frames to judge on; none of the calibration frames.")]
+SplitOpt = Annotated[str, typer.Option(help="Split of --data. Not the one you will report on.")]
+DropOpt = Annotated[float, typer.Option(help="Points of mIoU that may be lost against float.", min=0)]
+MinutesOpt = Annotated[float, typer.Option(help="Stop before a step that would take longer; 0 = no limit.", min=0)]
+MemoryOpt = Annotated[float, typer.Option(help="Stop once this process took so many MB; 0 = no limit.", min=0)]
+SpecOpt = Annotated[Path | None, typer.Option("--spec", help="Spec as TOML: height, width, classes, mean, std, ...")]
+SecondsOpt = Annotated[float, typer.Option(help="To measure the speed of each bundle.", min=0.1)]
+OutputOpt = Annotated[str, typer.Option(help="Which output of the model, if it has several.")]
+
+
+@app.command()
+def sensitivity(
+    model: ModelArg,
+    calibration: CalibrationOpt,
+    target: TargetOpt = "openvino-cpu",
+    spec_file: SpecOpt = None,
+    output: OutputOpt = "",
+    json_to: Annotated[str | None, JSON_OPTION] = None,
+) -> None:
+    """Rank the layers by the noise that INT8 of each adds at the logits, the noisiest first."""
+    import tempfile
+
+    from edgeseg.compression.sensitivity import FRAMES, rank
+    from edgeseg.target import Target
+
+    profile = Target.load(target)
+    profile.require("int8")
+    source, spec = _model(model, spec_file, output)
+    chosen = _calibration(calibration, FRAMES)
+    with console.status("deploy graph") as status, tempfile.TemporaryDirectory() as folder:
+        from edgeseg import graph
+
+        path = Path(folder) / "deploy.onnx"
+        path.write_bytes(graph.deploy(graph.load(source), spec, output).model.SerializeToString())
+
+        def each(index: int, count: int, measure: Any) -> float:
+            status.update(f"layer {index + 1} of {count}")
+            return float(measure())
+
+        rows = rank(path, list(chosen.images(spec)), profile.quantizer, each)
+    shown = table(f"Noise of INT8 at the logits, {profile.quantizer}", "layer", "operator", "SQNR dB")
+    for row in rows:
+        shown.add_row(row.layer, row.operator, f"{row.sqnr_db:.1f}")
+    console.print(shown, markup=False)
+    about = {"model": model.name, "target": target, "calibration": chosen.summary()}
+    emit({"kind": "sensitivity", **about, "layers": [row.to_dict() for row in rows]}, json_to)
+
+
+@app.command()
+def control(
+    model: ModelArg,
+    calibration: CalibrationOpt,
+    data: DataOpt,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write; OUT.trials: report and measurements.")],
+    target: TargetOpt = "openvino-cpu",
+    split: SplitOpt = "val",
+    max_drop: DropOpt = 0.5,
+    calibration_frames: FramesOpt = 64,
+    max_minutes: MinutesOpt = 0,
+    max_memory: MemoryOpt = 0,
+    seconds: SecondsOpt = 1.0,
+    spec_file: SpecOpt = None,
+    output: OutputOpt = "",
+    json_to: Annotated[str | None, JSON_OPTION] = None,
+) -> None:
+    """INT8 with as few layers in float as keep the accuracy. Exit 1 when no choice does: the best is written."""
+    from edgeseg.compression.control import blocks, told
+    from edgeseg.compression.control import control as run
+
+    source, spec = _model(model, spec_file, output)
+    with console.status("accuracy control") as status:
+        trials = _trials(
+            out.with_name(f"{out.name}.trials"), target, calibration, calibration_frames, data, split,
+            max_minutes, max_memory, seconds, output, status,
+        )  # fmt: skip
+        found = run(trials, source, spec, max_drop, out)
+    _report(trials.folder, "edgeseg control", blocks(found), found)
+    shown = table(f"{out}: layers in float", "k", "mIoU", "points lost (95 %)", "p50 ms", "MB")
+    for row in found["rows"]:
+        mark = "[green]*[/]" if row["k"] == found["chosen"] else ""
+        shown.add_row(
+            f"{row['k']}{mark}", percent(row["miou"]), told(row["drop"]), f"{row['latency_ms']['p50']:.2f}",
+            f"{row['bytes'] / 1e6:.2f}",
+        )  # fmt: skip
+    console.print(shown)
+    for name in found["kept"]:
+        noise = {row["layer"]: row["sqnr_db"] for row in found["noise"]}
+        console.print(f"in float: {name} ({noise[name]:.1f} dB)", highlight=False, markup=False)
+    emit(found, json_to)
+    _finish(found, f"{found['drop']['value'] + 0.0:.2f} points lost, {max_drop:g} allowed", out)
+
+
+@app.command()
+def autotune(
+    models: Annotated[list[Path], typer.Argument(help="Models of one task: one, or one for each pruning level.")],
+    calibration: CalibrationOpt,
+    data: DataOpt,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the best bundle, the report and the trials.")],
+    target: TargetOpt = "openvino-cpu",
+    split: SplitOpt = "val",
+    max_drop: DropOpt = 0.5,
+    p99: Annotated[float | None, typer.Option(help="Largest p99 of one frame, milliseconds.", min=0)] = None,
+    sizes: Annotated[list[str] | None, typer.Option("--size", help="Input WIDTHxHEIGHT to try; repeatable.")] = None,
+    calibration_frames: FramesOpt = 64,
+    max_minutes: MinutesOpt = 0,
+    max_memory: MemoryOpt = 0,
+    seconds: SecondsOpt = 4.0,
+    spec_file: SpecOpt = None,
+    output: OutputOpt = "",
+    json_to: Annotated[str | None, JSON_OPTION] = None,
+) -> None:
+    """Measure precisions, mixed sets, sizes and models; pick the fastest within the limits. Exit 1 when none is."""
+    from edgeseg.compression import autotune as tuner
+    from edgeseg.compression.control import told
+
+    asked = [size(text) for text in sizes or ()]
+    pairs = [pair for model in models for pair in tuner.sized(*_model(model, spec_file, output), asked)]
+    with console.status("autotune") as status:
+        trials = _trials(
+            out / "trials", target, calibration, calibration_frames, data, split,
+            max_minutes, max_memory, seconds, output, status,
+        )  # fmt: skip
+        found = tuner.autotune(trials, pairs, max_drop, p99, out / "best")
+    _report(out, "edgeseg autotune", tuner.blocks(found), found)
+    shown = table(f"{out}", "candidate", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "")
+    for row in found["rows"]:
+        speed = [f"{row['latency_ms'][k]:.2f}" for k in ("p50", "p99")]
+        mark = "picked" if row["name"] == found["chosen"] else "front" if row["name"] in found["front"] else ""
+        shown.add_row(row["name"], percent(row["miou"]), told(row["drop"]), *speed, mark)
+    console.print(shown)
+    for line in found["why"]:
+        console.print(line, highlight=False, markup=False)
+    emit(found, json_to)
+    _finish(found, "no candidate holds the limits", out / "best")
+
+
+def _finish(found: dict[str, Any], missed: str, out: Path) -> None:
+    if found["stopped"]:
+        console.print(f"[yellow]stopped early[/]: {found['stopped']}; the same command continues", highlight=False)
+    if not found["held"]:
+        console.print(f"[bold red]not reached[/]: {missed}; the best was written to {out}", highlight=False)
+        raise typer.Exit(1)
+    console.print(f"[green]ok[/] {out}", highlight=False)
+
+
+def _report(folder: Path, title: str, blocks: list[Any], found: dict[str, Any]) -> None:
+    from edgeseg.bench.blocks import Heading, markdown, page
+
+    drawn = [Heading(title, 1), *blocks]
+    for kind, text in (("html", page(title, drawn)), ("md", markdown(drawn)), ("json", json.dumps(found, indent=1))):
+        write_bytes(folder / f"report.{kind}", text.encode())
+
+
+def _trials(
+    folder: Path, target: str, calibration: Path, frames: int, data: Path, split: str,
+    minutes: float, megabytes: float, seconds: float, output: str, status: Any,
+) -> Any:  # fmt: skip
+    from edgeseg.compression.trials import Budget, Trials
+    from edgeseg.data.dataset import Dataset
+    from edgeseg.target import Target
+
+    profile = Target.load(target)
+    profile.require("int8")
+    budget = Budget(minutes, megabytes)
+    chosen, dataset = _calibration(calibration, frames), Dataset.open(data, split)
+    if split == "test":
+        console.print("[yellow]note[/]: what is chosen on the test split should not be reported on it")
+    return Trials(folder, profile, chosen, dataset, budget, status.update, seconds, output)
+
+
+def _calibration(source: Path, count: int) -> Any:
+    from edgeseg.compression.calibration import Calibration
+
+    return Calibration.choose(source, count)
+
+
+def _model(model: Path, spec_file: Path | None, output: str) -> tuple[Path, Any]:
+    """(ONNX file, Spec); what had to be assumed is said."""
+    from edgeseg.cli.compile import as_onnx, spec_table
+    from edgeseg.compile import spec_of
+
+    source = as_onnx(model)
+    spec, assumed = spec_of(source, spec_table(spec_file), output)
+    for line in assumed:
+        console.print(f"[yellow]assumed[/] {line}", highlight=False)
+    return source, spec

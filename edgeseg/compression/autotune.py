@@ -1,0 +1,212 @@
+"""Autotune: every candidate measured on the target, the Pareto front drawn, one of them picked, and why.
+
+A candidate is a model (one for each pruning level that is given) at an input size in a precision; INT8 also with its
+noisiest layers in float, where plain INT8 loses too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgeseg.bench.blocks import Block, Heading, Table, Text
+from edgeseg.bench.charts import Scatter
+from edgeseg.bench.machine import fingerprint
+from edgeseg.compression.control import told
+from edgeseg.compression.trials import Outcome, Trial, Trials, points_lost, reference_precision
+from edgeseg.errors import OptionError
+from edgeseg.spec import Spec
+
+KIND = "autotune"
+MIXED = (1, 4, 16)  # noisiest layers in float
+Row = dict[str, Any]
+Model = tuple[Path, Spec]
+
+
+def autotune(trials: Trials, models: Sequence[Model], max_drop: float, p99: float | None, out: Path) -> dict[str, Any]:
+    """Measure every candidate of `models` (each with its Spec; the first in float is what drops are counted from).
+
+    Picks the fastest (p50) that loses at most `max_drop` points of mIoU and whose p99 is at most `p99` ms, and writes
+    it to `out`. Returns the result (kind "autotune"): `held`, `chosen`, `why`, `rows`, `front`, `stopped`.
+    """
+    known: dict[str, Path] = {}
+    for model, _ in models:
+        if known.setdefault(model.stem, model) != model:
+            raise OptionError(f"Two models are called {model.stem}.", "Give the files names that differ.")
+    precision = reference_precision(trials.target)
+    reference = trials.measure(trial(*models[0], precision))
+    rows: list[Row] = []
+    outcomes: dict[str, Outcome] = {}
+    stopped = ""
+
+    def measure(candidate: Trial) -> Row | None:
+        nonlocal stopped
+        stopped = stopped or trials.budget.spent()
+        if stopped:
+            return None
+        found = trials.measure(candidate)
+        outcomes[candidate.name] = found
+        rows.append(_row(found, reference))
+        trials.log(
+            f"{candidate.name}: {rows[-1]['drop']['value']:.2f} points lost, p50 {found.latency_ms['p50']:.2f} ms"
+        )
+        return rows[-1]
+
+    for model, spec in models:
+        for each in trials.target.precisions:
+            row = measure(trial(model, spec, each))
+            if each == "int8" and row and row["drop"]["value"] > max_drop:
+                for candidate in mixed(trials, model, spec):
+                    measure(candidate)
+    rows = rows or [_row(reference, reference)]
+    outcomes.setdefault(reference.trial.name, reference)
+    chosen, held = choose(rows, max_drop, p99)
+    trials.publish(outcomes[chosen["name"]], out, {"autotune": {"held": held, "max_drop": max_drop, "p99": p99}})
+    front = [name for name, _, _ in scatter(rows).front()]
+    return {
+        "kind": KIND,
+        "target": trials.target.name,
+        "bundle": str(out),
+        "chosen": chosen["name"],
+        "held": held,
+        "max_drop": max_drop,
+        "p99": p99,
+        "why": explain(rows, chosen, held, max_drop, p99),
+        "stopped": stopped,
+        "front": front,
+        "rows": rows,
+        "measured_by": reference.measured_by,
+        "data": {"root": trials.dataset.root.name, "split": trials.dataset.split, "frames": len(trials.dataset)},
+        "machine": fingerprint(),
+    }
+
+
+def trial(model: Path, spec: Spec, precision: str, keep: Sequence[str] = ()) -> Trial:
+    kept = f"-keep{len(keep)}" if keep else ""
+    return Trial(f"{model.stem}-{spec.width}x{spec.height}-{precision}{kept}", model, spec, precision, tuple(keep))
+
+
+def mixed(trials: Trials, model: Path, spec: Spec) -> Iterator[Trial]:
+    """INT8 with the noisiest layers in float."""
+    noise, _ = trials.noise(model, spec)
+    for k in MIXED:
+        if k < len(noise):
+            yield trial(model, spec, "int8", [row.layer for row in noise[:k]])
+
+
+def sized(model: Path, spec: Spec, sizes: Sequence[tuple[int, int]]) -> list[Model]:
+    """The model at each (height, width), largest first; OptionError where its input is fixed at another size."""
+    from edgeseg import graph
+
+    _, _, *fixed = graph.image_input(graph.load(model))
+    for height, width in sizes:
+        if any(own not in (None, asked) for own, asked in zip(fixed, (height, width))):
+            raise OptionError(
+                f"{model} cannot run at {width}x{height}: its input is fixed at {fixed[1]}x{fixed[0]}.",
+                "Leave --size out, or export it with a dynamic height and width.",
+            )
+    ordered = sorted(sizes, key=lambda size: -size[0] * size[1])
+    return [(model, replace(spec, height=height, width=width)) for height, width in ordered] or [(model, spec)]
+
+
+def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row, bool]:
+    """(row, whether it holds both limits): the fastest that holds both; else the most accurate of those in time; else,
+    where none is in time, the fastest that keeps the accuracy; else the most accurate of all.
+    """
+
+    def fastest(row: Row) -> tuple[float, float]:
+        return row["latency_ms"]["p50"], -row["miou"]
+
+    def most_accurate(row: Row) -> tuple[float, float]:
+        return -row["miou"], row["latency_ms"]["p50"]
+
+    accurate = [row for row in rows if row["drop"]["value"] <= max_drop]
+    in_time = [row for row in rows if p99 is None or row["latency_ms"]["p99"] <= p99]
+    both = [row for row in accurate if row in in_time]
+    if both:
+        return min(both, key=fastest), True
+    if p99 is not None and in_time:
+        return min(in_time, key=most_accurate), False
+    if accurate:
+        return min(accurate, key=fastest), False
+    return min(rows, key=most_accurate), False
+
+
+def explain(rows: Sequence[Row], chosen: Row, held: bool, max_drop: float, p99: float | None) -> list[str]:
+    """Why this one, a sentence each."""
+    limit = f"{max_drop:g} points" + (f" and a p99 of {p99:g} ms" if p99 is not None else "")
+    about = f"{chosen['name']}: {_told(chosen)}"
+    if held:
+        lines = [f"{about}. It is the fastest of {len(rows)} candidates within {limit}."]
+    else:
+        lines = [f"No candidate holds {limit}. The best of {len(rows)} is {about}."]
+    low, high = chosen["drop"]["low"], chosen["drop"]["high"]
+    if held and high is not None and high > max_drop:
+        lines.append(f"Its drop may lie between {low:.2f} and {high:.2f} points: more frames would tell.")
+    for row in sorted(rows, key=lambda r: float(r["latency_ms"]["p50"])):
+        if row["latency_ms"]["p50"] < chosen["latency_ms"]["p50"]:
+            reasons = [f"it loses {row['drop']['value']:.2f} points"] if row["drop"]["value"] > max_drop else []
+            if p99 is not None and row["latency_ms"]["p99"] > p99:
+                reasons.append(f"its p99 is {row['latency_ms']['p99']:.2f} ms")
+            lines.append(f"{row['name']} is faster ({row['latency_ms']['p50']:.2f} ms), but {' and '.join(reasons)}.")
+    return lines
+
+
+def scatter(rows: Sequence[Row]) -> Scatter:
+    points = [(row["name"], float(row["latency_ms"]["p50"]), 100 * float(row["miou"])) for row in rows]
+    return Scatter("accuracy over latency: up and left is better", "latency p50, ms", "mIoU, %", points)
+
+
+def blocks(d: dict[str, Any]) -> list[Block]:
+    """The result as a report."""
+    limit = f"{d['max_drop']:g} points of mIoU may be lost" + (f", p99 {d['p99']:g} ms" if d["p99"] is not None else "")
+    table = [
+        [
+            row["name"],
+            "front" if row["name"] in d["front"] else "",
+            f"{100 * row['miou']:.2f}",
+            told(row["drop"]),
+            *(f"{row['latency_ms'][k]:.2f}" for k in ("p50", "p99")),
+            f"{row['fps']:.0f}",
+            f"{row['bytes'] / 1e6:.2f}",
+            ", ".join(row["kept"]) or "-",
+        ]
+        for row in d["rows"]
+    ]
+    data = d["data"]
+    return [
+        Heading(f"Autotune for {d['target']}"),
+        Text(f"{d['chosen']} is {'picked' if d['held'] else 'the best, but beyond the limits'}.", True),
+        *(Text(line) for line in d["why"]),
+        Text(
+            f"{limit}. Accuracy on {data['frames']} frames of {data['root']} {data['split']}; "
+            f"speed of {d['measured_by']} on {d['machine']['cpu']}, {d['machine']['cores']} cores."
+        ),
+        *([Text(f"Not everything was measured: {d['stopped']}.", True)] if d["stopped"] else []),
+        scatter(d["rows"]),
+        Table(["candidate", "", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "FPS", "MB", "in float"], table),
+    ]
+
+
+def _row(found: Outcome, reference: Outcome) -> Row:
+    return {
+        "name": found.trial.name,
+        "model": found.trial.model.name,
+        "size": [found.trial.spec.width, found.trial.spec.height],
+        "precision": found.trial.precision,
+        "kept": list(found.trial.keep),
+        "miou": found.miou,
+        "drop": points_lost(reference, found).to_dict(),
+        "latency_ms": found.latency_ms,
+        "fps": found.fps,
+        "bytes": found.bytes,
+    }
+
+
+def _told(row: Row) -> str:
+    return (
+        f"mIoU {100 * row['miou']:.2f}, {row['drop']['value'] + 0.0:.2f} points lost, "
+        f"p50 {row['latency_ms']['p50']:.2f} ms, p99 {row['latency_ms']['p99']:.2f} ms"
+    )
