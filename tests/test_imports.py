@@ -17,8 +17,8 @@ from edgeseg import backends
 
 ROOT = Path(package.__file__).parent
 HEAVY = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "torch_pruning", "nncf", "onnx", "onnxruntime",
-         "onnxslim", "scipy", "sklearn", "av", "gi", "ai_edge_litert", "ai_edge_quantizer", "tflite_runtime",
-         "cryptography")  # fmt: skip
+         "lightning_fabric", "mlflow", "tensorboard", "onnxslim", "scipy", "sklearn", "av", "gi", "cryptography",
+         "ai_edge_litert", "ai_edge_quantizer", "tflite_runtime")  # fmt: skip
 # A finder that comes first and refuses: as if the packages were not installed.
 BLOCK = """
 import sys

@@ -19,10 +19,23 @@ def _program() -> str | None:
     return str(beside) if beside.is_file() else shutil.which("benchmark_app")
 
 
-def measure(model: Path, hint: str, seconds: int, compute: str = "f32") -> dict[str, float]:
-    """{fps, latency_p50_ms} of the network alone; `hint` latency or throughput."""
+def measure(model: Path, hint: str, seconds: int, requests: int, compute: str = "f32") -> dict[str, float]:
+    """{fps, latency_p50_ms} of the network alone; `hint` latency or throughput, `requests` in flight."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["-m", str(model), "-d", "CPU", "-hint", hint, "-t", str(seconds), "-infer_precision", compute]
+        words = [
+            "-m",
+            str(model),
+            "-d",
+            "CPU",
+            "-hint",
+            hint,
+            "-t",
+            str(seconds),
+            "-infer_precision",
+            compute,
+            "-nireq",
+            str(requests),
+        ]
         words += ["-report_type", "no_counters", "-report_folder", folder, "-json_stats"]
         subprocess.run([str(_program()), *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         found = json.loads((Path(folder) / "benchmark_report.json").read_text())["execution_results"]

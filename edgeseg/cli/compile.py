@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from edgeseg.cli.common import JSON_OPTION, console, emit, percent, size, table
 from edgeseg.errors import OptionError
@@ -160,7 +161,7 @@ def describe(bundle: Any) -> None:
     for note in m["graph"]["notes"]:
         shown.add_row("graph", note)
     if kept := m.get("kept"):
-        shown.add_row("in float", ", ".join(kept))
+        shown.add_row("in float", escape(", ".join(kept)))
     if way := Target.load(bundle.target).way:
         shown.add_row("engine", WAYS[way])
     p = m["parity"]

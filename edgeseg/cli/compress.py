@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from edgeseg.cli.common import JSON_OPTION, console, emit, percent, size, table
 from edgeseg.data.images import write_bytes
@@ -59,8 +60,8 @@ def sensitivity(
         rows = rank(path, list(chosen.images(spec)), profile.quantizer, each)
     shown = table(f"Noise of INT8 at the logits, {profile.quantizer}", "layer", "operator", "SQNR dB")
     for row in rows:
-        shown.add_row(row.layer, row.operator, f"{row.sqnr_db:.1f}")
-    console.print(shown, markup=False)
+        shown.add_row(escape(row.layer), row.operator, f"{row.sqnr_db:.1f}")
+    console.print(shown)
     about = {"model": model.name, "target": target, "calibration": chosen.summary()}
     emit({"kind": "sensitivity", **about, "layers": [row.to_dict() for row in rows]}, json_to)
 
@@ -94,7 +95,7 @@ def control(
         )  # fmt: skip
         found = run(trials, source, spec, max_drop, out)
     _report(trials.folder, "edgeseg control", blocks(found), found)
-    shown = table(f"{out}: layers in float", "k", "mIoU", "points lost (95 %)", "p50 ms", "MB")
+    shown = table(f"{escape(str(out))}: layers in float", "k", "mIoU", "points lost (95 %)", "p50 ms", "MB")
     for row in found["rows"]:
         mark = "[green]*[/]" if row["k"] == found["chosen"] else ""
         shown.add_row(
@@ -141,11 +142,11 @@ def autotune(
         )  # fmt: skip
         found = tuner.autotune(trials, pairs, max_drop, p99, out / "best")
     _report(out, "edgeseg autotune", tuner.blocks(found), found)
-    shown = table(f"{out}", "candidate", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "")
+    shown = table(escape(str(out)), "candidate", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "")
     for row in found["rows"]:
         speed = [f"{row['latency_ms'][k]:.2f}" for k in ("p50", "p99")]
         mark = "picked" if row["name"] == found["chosen"] else "front" if row["name"] in found["front"] else ""
-        shown.add_row(row["name"], percent(row["miou"]), told(row["drop"]), *speed, mark)
+        shown.add_row(escape(row["name"]), percent(row["miou"]), told(row["drop"]), *speed, mark)
     console.print(shown)
     for line in found["why"]:
         console.print(line, highlight=False, markup=False)
@@ -157,9 +158,11 @@ def _finish(found: dict[str, Any], missed: str, out: Path) -> None:
     if found["stopped"]:
         console.print(f"[yellow]stopped early[/]: {found['stopped']}; the same command continues", highlight=False)
     if not found["held"]:
-        console.print(f"[bold red]not reached[/]: {missed}; the best was written to {out}", highlight=False)
+        console.print(
+            f"[bold red]not reached[/]: {missed}; the best was written to {escape(str(out))}", highlight=False
+        )
         raise typer.Exit(1)
-    console.print(f"[green]ok[/] {out}", highlight=False)
+    console.print(f"[green]ok[/] {escape(str(out))}", highlight=False)
 
 
 def _report(folder: Path, title: str, blocks: list[Any], found: dict[str, Any]) -> None:
@@ -184,7 +187,7 @@ def _trials(
     chosen, dataset = _calibration(calibration, frames), Dataset.open(data, split)
     if split == "test":
         console.print("[yellow]note[/]: what is chosen on the test split should not be reported on it")
-    return Trials(folder, profile, chosen, dataset, budget, status.update, seconds, output)
+    return Trials(folder, profile, chosen, dataset, budget, lambda text: status.update(escape(text)), seconds, output)
 
 
 def _calibration(source: Path, count: int) -> Any:

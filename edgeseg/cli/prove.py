@@ -163,16 +163,17 @@ def _images(folder: Path | None, count: int, spec: Any) -> list[Any]:
 
 
 def _show(model: Path, runtime: str, frames: int, rows: list[dict[str, Any]]) -> None:
-    columns = ("target", "agree %", "worst %", "mIoU %", "logit max", "mean", "ms")
+    columns = ("target", "agree %", "worst %", "mIoU %", "max diff", "mean", "ms")
     shown = table(f"{model} on {frames} frames, against {runtime}", *columns)
-    shown.columns[0].no_wrap = True
+    for column in shown.columns:
+        column.no_wrap = True
     for row in rows:
         name = f"{row['target']}:{row['precision']}"
         if "missing" in row:
             shown.add_row(name, *["-"] * 6)
             continue
         colour = "green" if row["ok"] else "yellow"
-        logits = [f"{row[key]:.2g}" if row[key] is not None else "-" for key in ("logits_max", "logits_mean")]
+        logits = [f"{row[key]:.1g}" if row[key] is not None else "-" for key in ("logits_max", "logits_mean")]
         shares = (percent(row["worst"]), percent(row["miou"]))
         shown.add_row(name, f"[{colour}]{percent(row['agreement'])}[/]", *shares, *logits, f"{row['infer_ms']:.1f}")
     console.print(shown)

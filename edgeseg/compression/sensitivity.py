@@ -35,6 +35,8 @@ OLDEST_OPSET = 10  # the first with QuantizeLinear
 SYMMETRIC = {"symmetric": ("Conv", "Add"), "entropy": ("Conv", "Add")}
 # what a layer makes is rounded, too, though only the logits follow.
 LAST_TOO = ("qdq", "litert")
+# NNCF lets no channel of weights have a scale under this share of the largest (1 % in its fake_quantize.py).
+LEAST_SCALE = {"nncf": 0.01}
 Ranges = dict[str, tuple[float, float]]
 
 
@@ -142,7 +144,7 @@ class _Lab:
         for name in weights:
             stored = next(i for i in model.graph.initializer if i.name == name)
             rounded = fresh_name(model, f"{name}_rounded")
-            values = round_weights(numpy_helper.to_array(stored), _channel_axis(node))
+            values = round_weights(numpy_helper.to_array(stored), _channel_axis(node), LEAST_SCALE.get(self.rules, 0.0))
             model.graph.initializer.append(numpy_helper.from_array(values, rounded))
             _replace(node.input, name, rounded)
         place = next(i for i, n in enumerate(model.graph.node) if n.name == node.name)
@@ -162,10 +164,11 @@ class _Lab:
         drop_unused(model)
 
 
-def round_weights(weights: NDArray[Any], axis: int) -> NDArray[np.float32]:
-    """INT8 and back: symmetric, one scale for each channel of `axis`."""
+def round_weights(weights: NDArray[Any], axis: int, least: float = 0.0) -> NDArray[np.float32]:
+    """INT8 and back: symmetric, one scale for each channel of `axis`, none under `least` of the largest scale."""
     others = tuple(i for i in range(weights.ndim) if i != axis % weights.ndim)
-    scale = np.maximum(np.abs(weights).max(others, keepdims=True) / 127, 1e-30)
+    scale = np.abs(weights).max(others, keepdims=True) / 127
+    scale = np.maximum(scale, max(least * float(scale.max()), 1e-30))
     return np.asarray(np.clip(np.round(weights / scale), -127, 127) * scale, np.float32)
 
 

@@ -67,7 +67,7 @@ def prelu(w: Writer, node: NodeProto) -> None:
     order = w.order_of(node.input[0])
     slope = _aligned(w.constant(node, 1), order)
     index = w.get(node.input[0], order)
-    inputs = [index, w.const(slope[0] if slope.ndim > 1 else slope, f"{node.output[0]}/alpha")]
+    inputs = [index, w.const(slope, f"{node.output[0]}/alpha")]
     w.put(node.output[0], w.emit("PRELU", inputs, w.stored(index), node.output[0]), order)
 
 
@@ -161,7 +161,11 @@ def _into_bias(w: Writer, node: NodeProto) -> bool:
         operator, bias = w.only_use(x), w.constants.get(name)
         if operator is None or bias is None or w.code(operator) != "FULLY_CONNECTED" or len(operator.inputs) > 2:
             continue
-        if bias.size != bias.shape[-1] or bias.size != w.shape(x)[-1] or w.activation(w.values[x].index) != "NONE":
+        if (
+            bias.shape[-1:] != w.shape(x)[-1:]
+            or bias.size != w.shape(x)[-1]
+            or w.activation(w.values[x].index) != "NONE"
+        ):
             continue
         operator.inputs = [*operator.inputs, w.const(bias.reshape(-1), name)]
         w.alias(node.output[0], x)

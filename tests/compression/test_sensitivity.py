@@ -17,7 +17,7 @@ from edgeseg.errors import OptionError
 onnx = pytest.importorskip("onnx")
 
 from edgeseg import graph  # noqa: E402
-from edgeseg.compression.sensitivity import candidates, grid, rank, round_weights  # noqa: E402
+from edgeseg.compression.sensitivity import LEAST_SCALE, candidates, grid, rank, round_weights  # noqa: E402
 
 Run = Callable[..., Any]
 
@@ -36,8 +36,10 @@ def test_the_layer_that_int8_ruins_comes_first(fragile: Path, network: Path, tmp
     last = graph.layers(onnx.load(str(tmp_path / "b.onnx")))[-1].name
     assert broken[0].layer == last
     assert broken[0].sqnr_db < 10 < 25 < sound[last].sqnr_db
-    # The others are as good as they were.
-    assert all(abs(row.sqnr_db - sound[row.layer].sqnr_db) < 1 for row in broken[1:])
+    # The others are as good as they were, but for the small channels' weights where NNCF's floor of scales rounds them.
+    worse = {row.layer: sound[row.layer].sqnr_db - row.sqnr_db for row in broken[1:]}
+    assert worse["t1"] == pytest.approx(0, abs=1)
+    assert (15 < worse["t4"] < 30) if rules == "nncf" else (abs(worse["t4"]) < 1)
 
 
 def test_the_figure_is_the_sqnr_of_its_formula(network: Path, tmp_path: Path) -> None:
@@ -66,6 +68,27 @@ def test_the_figure_is_the_sqnr_of_its_formula(network: Path, tmp_path: Path) ->
     expected = 10 * np.log10((true**2).sum() / ((true - noisy) ** 2).sum())
     found = {row.layer: row.sqnr_db for row in rank(path, frames, "nncf")}
     assert found[conv.name] == pytest.approx(expected, abs=0.05)
+
+
+def test_nncf_s_floor_of_scales_is_that_of_nncf(fragile: Path, labelled: Path, tmp_path: Path) -> None:
+    """The weights that NNCF stores for the rescaled layer are the ones that are assumed here."""
+    ov = pytest.importorskip("openvino")
+    from edgeseg.compression.calibration import Calibration
+    from edgeseg.compression.quantize import quantize
+
+    path = deployed(fragile, tmp_path / "a.onnx")
+    made = quantize(path, Calibration.choose(labelled, 8).images(tiny.SPEC), "nncf", tmp_path, "mixed")
+    stored = next(op for op in ov.Core().read_model(made).get_ops() if op.get_friendly_name() == "t4/WithoutBiases")
+    parts = [stored.input_value(1).get_node()]  # Multiply(Convert(int8), scale)
+    scale = parts[0].input_value(1).get_node().data.astype(np.float64)
+    while parts[-1].get_type_name() != "Constant":
+        parts.append(parts[-1].input_value(0).get_node())
+    model = onnx.load(str(path))
+    conv = next(n for n in model.graph.node if n.name == "t4")
+    weights = onnx.numpy_helper.to_array(next(i for i in model.graph.initializer if i.name == conv.input[1]))
+    expected = round_weights(weights, 0, LEAST_SCALE["nncf"])
+    assert scale.min() / scale.max() == pytest.approx(LEAST_SCALE["nncf"], rel=0.01)
+    assert (np.abs(parts[-1].data * scale - expected) <= 0.02 * scale).mean() > 0.99
 
 
 def test_the_last_layer_is_rounded_behind_too_where_the_rules_do_that(network: Path, tmp_path: Path) -> None:

@@ -273,7 +273,8 @@ def test_products_of_every_form() -> None:
     rows = net.add("MatMul", "image", net.constant(random.normal(size=(6, 2))))
     left = net.add("MatMul", net.constant(random.normal(size=(1, 3, 2, 8))), "image")
     both = net.add("MatMul", "image", net.add("Transpose", "image", perm=[0, 1, 3, 2]))
-    for out in (gemm, plain, rows, left, both):
+    more = net.add("Add", rows, net.constant(0.5))
+    for out in (gemm, plain, rows, left, both, more):
         same(net, out)
 
 

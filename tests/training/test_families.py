@@ -123,6 +123,7 @@ def four(root: Path, height: int, width: int) -> SegmentationDataset:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize(("net", "lr"), ALL, ids=name)
 def test_learns_four_frames_by_heart_and_compiles_for_every_runtime(net: NetConfig, lr: float, tmp_path: Path) -> None:
     frames = four(tmp_path, 96, 160)
