@@ -171,13 +171,13 @@ def describe(bundle: Any) -> None:
     console.print(shown)
 
 
-def as_onnx(model: Path) -> Path:
-    """A checkpoint is exported beside itself first."""
+def as_onnx(model: Path, folder: Path | None = None) -> Path:
+    """A checkpoint is exported first, into `folder` or beside itself."""
     if model.suffix not in (".pt", ".pth"):
         return model
     from edgeseg.training.export import export_onnx
 
-    return export_onnx(model, model.with_suffix(".onnx"))
+    return export_onnx(model, (folder or model.parent) / f"{model.stem}.onnx")
 
 
 def _parity_frames(chosen: Any, spec: Spec) -> list[Any]:

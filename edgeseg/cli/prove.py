@@ -63,6 +63,7 @@ def parity(
 ) -> None:
     """Run one model on every backend that is here, in several precisions, and compare with the model itself."""
     from edgeseg import toml
+    from edgeseg.cli.compile import as_onnx
     from edgeseg.compile import compile_model, spec_of
     from edgeseg.compression.calibration import Calibration
     from edgeseg.evaluation.matrix import matrix
@@ -77,7 +78,7 @@ def parity(
     if input_size:
         given["height"], given["width"] = size(input_size)
     with TemporaryDirectory(prefix="edgeseg-parity-") as folder:
-        source = _as_onnx(model, Path(folder))
+        source = as_onnx(model, Path(folder))
         spec, assumed = spec_of(source, given)
         for line in assumed:
             console.print(f"[yellow]assumed[/] {line}", highlight=False)
@@ -128,14 +129,6 @@ def _pairs(text: str, calibrated: bool) -> list[Any]:
     here = [target for target in map(Target.load, names()) if not backends.missing(target)]
     wanted = ("fp32", "int8") if calibrated else ("fp32",)
     return [(target, precision) for target in here for precision in wanted if precision in target.precisions]
-
-
-def _as_onnx(model: Path, folder: Path) -> Path:
-    if not _is_checkpoint(model):
-        return model
-    from edgeseg.training.export import export_onnx
-
-    return export_onnx(model, folder / f"{model.stem}.onnx")
 
 
 def _is_checkpoint(model: Path) -> bool:

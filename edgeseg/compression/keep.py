@@ -83,17 +83,11 @@ def mark_float(model: Any, keep: frozenset[str], mark: str) -> None:
 
 def unmark_outputs(data: bytes, mark: str) -> bytes:
     """The same .tflite file, its outputs called what they were before mark_float."""
-    import numpy as np
+    from edgeseg.tflite.flatbuffer import packed, unpacked
 
-    from edgeseg.tflite.flatbuffer import aligned, packed, schema
-
-    made = schema().ModelT.InitFromPackedBuf(data, 0)
+    made = unpacked(data)
     graph = made.subgraphs[0]
     tensors = [graph.tensors[i] for i in graph.outputs]
     for named in [*tensors, *(entry for signature in made.signatureDefs or () for entry in signature.outputs)]:
         named.name = named.name.removesuffix(mark.encode())
-    for buffer in made.buffers:  # weights that lie behind the flatbuffer
-        if buffer.offset:
-            buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
-    made.buffers = [made.buffers[0], *(aligned(b.data) for b in made.buffers[1:])]
     return packed(made)

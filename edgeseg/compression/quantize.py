@@ -63,19 +63,10 @@ def qdq(graph: Path, frames: list[Any], out: Path, keep: frozenset[str]) -> Path
     except ImportError as error:
         raise MissingPackage("onnxruntime", "INT8 for ONNX Runtime", "compress,onnxruntime") from error
     around = sorted(with_makers(onnx.load(str(graph)), keep))
-
-    class Reader(ort.CalibrationDataReader):  # type: ignore[misc,unused-ignore]
-        def __init__(self) -> None:
-            self.left = iter(frames)
-
-        def get_next(self) -> dict[str, Any] | None:
-            frame = next(self.left, None)
-            return None if frame is None else {"frame": frame}
-
     ort.quantize_static(
         str(graph),
         str(out / "quantised.onnx"),
-        Reader(),
+        _reader(ort, frames),
         quant_format=ort.QuantFormat.QDQ,
         per_channel=True,
         activation_type=ort.QuantType.QUInt8,
@@ -108,19 +99,11 @@ def symmetric(graph: Path, frames: list[Any], out: Path, keep: frozenset[str]) -
         from onnxruntime import quantization as ort
     except ImportError as error:
         raise MissingPackage("onnxruntime", "INT8 for TensorRT", "compress,onnxruntime") from error
-
-    left = iter(frames)
-
-    class Reader(ort.CalibrationDataReader):  # type: ignore[misc,unused-ignore]
-        def get_next(self) -> dict[str, Any] | None:
-            frame = next(left, None)
-            return None if frame is None else {"frame": frame}
-
     kinds = ["Conv", "Add"]
     ort.quantize_static(
         str(graph),
         str(out / "quantised.onnx"),
-        Reader(),
+        _reader(ort, frames),
         quant_format=ort.QuantFormat.QDQ,
         per_channel=True,
         op_types_to_quantize=kinds,
@@ -138,6 +121,18 @@ def symmetric(graph: Path, frames: list[Any], out: Path, keep: frozenset[str]) -
         },
     )
     return out / "quantised.onnx"
+
+
+def _reader(ort: Any, frames: list[Any]) -> Any:
+    """The frames as ONNX Runtime's quantiser asks for them."""
+    left = iter(frames)
+
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc,name-defined,unused-ignore]
+        def get_next(self) -> dict[str, Any] | None:
+            frame = next(left, None)
+            return None if frame is None else {"frame": frame}
+
+    return Reader()
 
 
 def entropy(graph: Path, frames: list[Any], out: Path, keep: frozenset[str]) -> Path:

@@ -98,3 +98,13 @@ def packed(model: Any) -> bytes:
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def unpacked(data: bytes) -> Any:
+    """A file as a schema.ModelT that packed() writes again, also where its weights lie behind the flatbuffer."""
+    made = schema().ModelT.InitFromPackedBuf(data, 0)
+    for buffer in made.buffers:
+        if buffer.offset:
+            buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+    made.buffers = [made.buffers[0], *(aligned(buffer.data) for buffer in made.buffers[1:])]
+    return made

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeseg.errors import EdgesegError, MissingPackage
 from edgeseg.tflite.algebra import FLOAT
-from edgeseg.tflite.flatbuffer import Array, aligned, packed, schema
+from edgeseg.tflite.flatbuffer import Array, packed, schema, unpacked
 
 FRAME = "frame"
 FRAME_AS_FLOAT = "pre_float"
@@ -56,7 +56,7 @@ def full(model: bytes, frames: Iterable[Array]) -> bytes:
 def whole_pixels(model: bytes) -> bytes:
     """Where the frame is cast to float and quantised again with a step of 1: only requantise it (the same numbers)."""
     s = schema()
-    made = s.ModelT.InitFromPackedBuf(model, 0)
+    made = unpacked(model)
     graph = made.subgraphs[0]
     codes = [code.builtinCode for code in made.operatorCodes]
     by_output = {int(op.outputs[0]): op for op in graph.operators}
@@ -72,10 +72,6 @@ def whole_pixels(model: bytes) -> bytes:
         op.inputs = [int(cast.inputs[0])]
     needed = {int(i) for op in graph.operators for i in op.inputs} | {int(i) for i in graph.outputs}
     graph.operators = [op for op in graph.operators if needed & {int(i) for i in op.outputs}]
-    for buffer in made.buffers:  # it keeps the weights behind the flatbuffer
-        if buffer.offset:
-            buffer.data = np.frombuffer(model, np.uint8, buffer.size, buffer.offset)
-    made.buffers = [made.buffers[0], *(aligned(b.data) for b in made.buffers[1:])]
     return packed(made)
 
 
