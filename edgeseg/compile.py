@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeseg import backends
 from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, replacing, seal, sha256
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import Image, resize, write_image
+from edgeseg.data.images import Image, list_images, read_image, resize, write_image
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError
 from edgeseg.evaluation import parity
 from edgeseg.evaluation.evaluate import evaluate
@@ -40,12 +40,14 @@ def compile_model(
     output: str = "",
     keep: Sequence[str] = (),
     dataset: Dataset | None = None,
+    golden: Sequence[Image] = (),
     extra: dict[str, Any] | None = None,
     log: Callable[[str], None] = lambda text: None,
 ) -> Bundle:
     """Write the bundle `out` and return it; nothing is left behind when a step fails.
 
-    `frames` ([H, W, 3] uint8 BGR, any size) are what parity is measured on; the first become the golden frames.
+    `frames` ([H, W, 3] uint8 BGR, any size) are what parity is measured on. The first of `golden`, else of `frames`,
+    are stored as the golden frames: everyone who gets the bundle gets them.
     `keep`: layers (nodes of the deploy graph) that stay float in INT8. With a `dataset` the bundle's accuracy on it is
     measured and stored. `extra` joins the manifest.
     """
@@ -101,7 +103,8 @@ def compile_model(
         }
         log("parity and golden frames")
         small = [resize(frame, spec.height, spec.width) for frame in frames[:PARITY_FRAMES]]
-        manifest["parity"] = _prove(work, manifest, model, spec, small, output)
+        kept = [resize(frame, spec.height, spec.width) for frame in (golden or frames)[:GOLDEN_FRAMES]]
+        manifest["parity"] = _prove(work, manifest, model, spec, small, kept, output)
         if dataset is not None:
             log(f"accuracy on {len(dataset)} frames")
             manifest["metrics"] = _measure(work, dataset, prover)
@@ -109,13 +112,21 @@ def compile_model(
     return Bundle.load(out)
 
 
-def _prove(work: Path, manifest: dict[str, Any], model: Path, spec: Spec, frames: list[Image], output: str) -> Any:
+def _prove(
+    work: Path,
+    manifest: dict[str, Any],
+    model: Path,
+    spec: Spec,
+    frames: list[Image],
+    golden: list[Image],
+    output: str,
+) -> dict[str, Any]:
     """Compare the bundle with its parent, store golden frames, and refuse a float32 bundle that differs."""
     seal(work, manifest)
     expected, runtime = parity.reference(model, spec, frames, output)
     with Segmenter.open(work, backend=manifest["proved_by"]) as segmenter:
         found = parity.compare(segmenter, expected, frames)
-        for i, frame in enumerate(frames[:GOLDEN_FRAMES]):
+        for i, frame in enumerate(golden):
             write_image(work / GOLDEN / f"{i}.png", frame)
             write_image(work / GOLDEN / f"{i}.mask.png", segmenter(frame).classmap)
     if manifest["precision"] == "fp32" and found["agreement"] < FLOAT_AGREEMENT:
@@ -124,6 +135,23 @@ def _prove(work: Path, manifest: dict[str, Any], model: Path, spec: Spec, frames
             "This network is not handled right; no bundle was written. Please report it with the model.",
         )
     return {**found, "reference": runtime}
+
+
+def golden_frames(source: str, spec: Spec, folder: Path = Path()) -> list[Image]:
+    """Frames for the bundle to keep where those of `frames` may not be passed on: those of a folder of images,
+    relative to `folder`, or for "synthetic" rendered streets; none for ""."""
+    if not source:
+        return []
+    if source == "synthetic":
+        return rendered(spec, GOLDEN_FRAMES)
+    return [read_image(path) for path in list_images(folder / source)[:GOLDEN_FRAMES]]
+
+
+def rendered(spec: Spec, count: int) -> list[Image]:
+    """Rendered streets at the Spec's size."""
+    from edgeseg.data.synthetic import Street
+
+    return [Street(seed, height=spec.height, width=spec.width).frame(0)[0] for seed in range(900, 900 + count)]
 
 
 def _prover(target: Target) -> str:

@@ -23,7 +23,7 @@ from edgeseg import target
 from edgeseg.bench.machine import fingerprint
 from edgeseg.bench.measure import bench
 from edgeseg.bundle import Bundle, sha256
-from edgeseg.compile import compile_model
+from edgeseg.compile import compile_model, golden_frames, spec_of
 from edgeseg.compression.calibration import Calibration
 from edgeseg.data.dataset import Dataset
 from edgeseg.data.images import read_image, write_bytes, write_image
@@ -164,7 +164,6 @@ def _measure_role(
     onnx, bundle = out / "models" / f"{role}.onnx", out / "models" / f"{role}-fp32"
 
     def work() -> dict[str, Any]:
-        from edgeseg.compile import spec_of
         from edgeseg.training import stages
 
         stages.export_onnx(out / f"{role}.pt", onnx)
@@ -194,8 +193,6 @@ def _bundle(
     chosen = calibration if precision == "int8" else None
 
     def work() -> dict[str, Any]:
-        from edgeseg.compile import spec_of
-
         spec, _ = spec_of(parent, {})
         frames = [read_image(frame) for frame in calibration.frames[:12]]
         compile_model(
@@ -207,12 +204,14 @@ def _bundle(
             frames=frames,
             calibration=chosen,
             dataset=test,
+            golden=golden_frames(recipe.targets.golden, spec, recipe.folder),
             extra={"recipe": recipe.to_dict()},
             log=log,
         )
         return measured(path, test)
 
     inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", made["data"]["test"]]
+    inputs.append(recipe.targets.golden)
     return dict(ledger.stage(f"compile {path.name}", inputs, [path / "bundle.json"], work))
 
 

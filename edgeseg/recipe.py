@@ -124,7 +124,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Role(Settings, NetConfig):
-    """[teacher] and [student]: a net and its training."""
+    """[teacher] and [student]: a net and its training.
+
+    `init`: a checkpoint of the same net and classes to start from, relative to the recipe file: more epochs, other
+    settings or more frames without starting over. "" starts from the encoder's `weights`.
+    """
+
+    init: str = ""
 
     @property
     def net(self) -> NetConfig:
@@ -166,9 +172,14 @@ class Quantise:
 
 @dataclass(frozen=True)
 class Targets:
-    """`compile`: TARGET:PRECISION, one bundle each."""
+    """`compile`: TARGET:PRECISION, one bundle each.
+
+    `golden`: the frames that every bundle keeps for its self-test: a folder of images, or "synthetic" for rendered
+    streets; "" takes calibration frames, which then go to everyone who gets the bundle.
+    """
 
     compile: tuple[str, ...] = ("openvino-cpu:fp32", "openvino-cpu:int8")
+    golden: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ frames = 8
 max_drop = 100.0
 [targets]
 compile = ["openvino-cpu:fp32", "openvino-cpu:int8", "onnxruntime-cpu:int8"]
+golden = "synthetic"
 """
 STAGES = ["render", "teacher", "student", "distilled", "pruned"]
 

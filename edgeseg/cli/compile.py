@@ -54,13 +54,16 @@ def compile(
     ] = None,
     data: DataOpt = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "test",
+    golden: Annotated[
+        str, typer.Option(help="Frames to keep for the self-test: a folder or synthetic [default: calibration's].")
+    ] = "",
     dla: Annotated[int | None, typer.Option(help="Jetson: run on this DLA core, on the GPU what it cannot.")] = None,
     entropy: Annotated[bool, typer.Option(help="Jetson: INT8 by TensorRT's own calibrator, on the device.")] = False,
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """Compile a model into a bundle for one target and precision."""
     from edgeseg.bundle import Bundle
-    from edgeseg.compile import compile_model, spec_of
+    from edgeseg.compile import compile_model, golden_frames, spec_of
     from edgeseg.compression.calibration import Calibration
     from edgeseg.data.dataset import Dataset
     from edgeseg.target import Target
@@ -88,6 +91,7 @@ def compile(
             output=output,
             keep=tuple(keep or ()),
             dataset=Dataset.open(data, split) if data else None,
+            golden=golden_frames(golden, spec),
             log=status.update,
         )
     describe(bundle)
@@ -181,13 +185,11 @@ def as_onnx(model: Path, folder: Path | None = None) -> Path:
 
 
 def _parity_frames(chosen: Any, spec: Spec) -> list[Any]:
+    from edgeseg.compile import PARITY_FRAMES, rendered
+
     if chosen is not None:
-        from edgeseg.compile import PARITY_FRAMES
-
         return list(islice(chosen.images(spec), PARITY_FRAMES))
-    from edgeseg.data.synthetic import Street
-
-    return [Street(seed, height=spec.height, width=spec.width).frame(0)[0] for seed in range(900, 908)]
+    return rendered(spec, 8)
 
 
 def spec_table(path: Path | None) -> dict[str, Any]:

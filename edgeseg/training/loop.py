@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,7 +248,10 @@ def _blend(average: nn.Module, model: nn.Module, decay: float) -> None:
 def evaluate(
     model: nn.Module, frames: SegmentationDataset, batch: int = 8, fabric: Fabric | None = None, workers: int = 0
 ) -> Tensor:
-    """Pixel counts [C, C] at the network's size, over all processes; the model is left in the mode it was in."""
+    """Pixel counts [C, C] at the network's size, over all processes and in the precision of the training.
+
+    The model is left in the mode it was in.
+    """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     devices.agree(model)
     training = model.training
@@ -256,7 +260,9 @@ def evaluate(
     classes = len(frames.spec.classes)
     counts = torch.zeros(classes, classes, dtype=torch.int64, device=where)
     for images, labels in batches(frames, batch, 0, shuffle=False, workers=workers, rank=rank, world=world):
-        counts += losses.confusion(model(images.to(where)), labels.to(where))
+        with fabric.autocast() if fabric else nullcontext():
+            logits = model(images.to(where))
+        counts += losses.confusion(logits, labels.to(where))
     model.train(training)
     if fabric and world > 1:
         counts = fabric.all_reduce(counts, reduce_op="sum")  # type: ignore[assignment]

@@ -50,7 +50,7 @@ def distil_student(recipe: Recipe, teacher_ckpt: Path, dataset_root: Path, folde
     spec = spec_of(recipe, dataset_root)
     teacher = load_teacher(teacher_ckpt, spec)
     settings = dataclasses.replace(recipe.student, epochs=recipe.distil.epochs, lr=recipe.distil.lr)
-    model = _fresh(recipe, recipe.student.net, spec)
+    model = _fresh(recipe, recipe.student, spec)
     return _train(recipe, model, recipe.student.net, spec, settings, dataset_root, folder, "distilled", teacher)
 
 
@@ -58,13 +58,7 @@ def prune_student(recipe: Recipe, student_ckpt: Path, teacher_ckpt: Path, datase
     """Cut a trained student to recipe.prune.macs, then fine-tune it with the teacher -> FOLDER/pruned.pt."""
     spec = spec_of(recipe, dataset_root)
     teacher = load_teacher(teacher_ckpt, spec)
-    student, net, student_spec, _ = checkpoint.load(student_ckpt)
-    _same_classes("Student", student_ckpt, student_spec, spec)
-    if dataclasses.replace(net, weights="") != dataclasses.replace(recipe.student.net, weights=""):
-        raise OptionError(
-            f"Student {student_ckpt} is {_described(net)}, the recipe's is {_described(recipe.student.net)}.",
-            "Give the checkpoint that this recipe trained, or change [student].",
-        )
+    student, net = _trained("Student", student_ckpt, recipe.student.net, spec)
     model = pruning.prune(student, recipe.data.size, recipe.prune.macs, recipe.prune.round_to)
     settings = dataclasses.replace(recipe.student, epochs=recipe.prune.epochs, lr=recipe.prune.lr)
     extra = {"pruned_from_macs": macs_params(student, recipe.data.size)[0]}
@@ -101,12 +95,28 @@ def _described(net: NetConfig) -> str:
 
 def _supervised(recipe: Recipe, role: Role, dataset_root: Path, folder: Path, name: str) -> Path:
     spec = spec_of(recipe, dataset_root)
-    model = _fresh(recipe, role.net, spec)
+    model = _fresh(recipe, role, spec)
     return _train(recipe, model, role.net, spec, role, dataset_root, folder, name)
 
 
-def _fresh(recipe: Recipe, net: NetConfig, spec: Spec) -> nn.Module:
+def _trained(what: str, path: Path, wanted: NetConfig, spec: Spec) -> tuple[nn.Module, NetConfig]:
+    """The model and net of a checkpoint; OptionError unless it is the `wanted` net for the classes of `spec`."""
+    model, net, own, _ = checkpoint.load(path)
+    _same_classes(what, path, own, spec)
+    if dataclasses.replace(net, weights="") != dataclasses.replace(wanted, weights=""):
+        raise OptionError(
+            f"{what} {path} is {_described(net)}, the recipe's is {_described(wanted)}.",
+            "Give a checkpoint of the recipe's net, or change the recipe.",
+        )
+    return model, net
+
+
+def _fresh(recipe: Recipe, role: Role, spec: Spec) -> nn.Module:
+    """The net before its first step."""
     torch.manual_seed(recipe.seed)
+    net = role.net
+    if role.init:
+        return _trained("Checkpoint", recipe.resolve(role.init), net, spec)[0]
     weights = str(recipe.resolve(net.weights)) if nets.is_file(net.weights) else net.weights
     return nets.build(dataclasses.replace(net, weights=weights), len(spec.classes))
 

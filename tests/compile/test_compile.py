@@ -13,8 +13,9 @@ import tiny
 
 from edgeseg import backends
 from edgeseg.bundle import Bundle
-from edgeseg.compile import compile_model, spec_of
+from edgeseg.compile import compile_model, golden_frames, rendered, spec_of
 from edgeseg.data.dataset import Dataset
+from edgeseg.data.images import write_image
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.evaluation.metrics import agreement
@@ -155,6 +156,27 @@ def test_accuracy_on_a_dataset_is_stored(network: Path, street: Path, tmp_path: 
 def test_extra_joins_the_manifest(network: Path, tmp_path: Path) -> None:
     made = compiled(network, tmp_path / "out", extra={"recipe": {"name": "x"}})
     assert made.manifest["recipe"] == {"name": "x"}
+
+
+@pytest.mark.parametrize("source", ["synthetic", "folder"])
+def test_golden_frames_may_come_from_elsewhere(network: Path, tmp_path: Path, source: str) -> None:
+    """Where the calibration frames may not be passed on."""
+    stored = tiny.frames(4, seed=77)
+    for i, frame in enumerate(stored):
+        write_image(tmp_path / "folder" / f"{i}.png", frame)
+    wanted = rendered(tiny.SPEC, 3) if source == "synthetic" else stored[:3]
+    made = compiled(network, tmp_path / "out", golden=golden_frames(source, tiny.SPEC, tmp_path))
+    kept = [frame for frame, _ in made.golden()]
+    assert len(kept) == 3 and all((a == b).all() for a, b in zip(kept, wanted))
+    plain = compiled(network, tmp_path / "plain", golden=golden_frames("", tiny.SPEC))
+    assert (next(plain.golden())[0] == tiny.frames(2, seed=1)[0]).all()
+    assert made.manifest["parity"] == plain.manifest["parity"]  # still measured on the given frames
+
+
+def test_golden_frames_of_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FileError, match="none"):
+        golden_frames("none", tiny.SPEC, tmp_path)
 
 
 # Failures leave nothing

@@ -118,3 +118,28 @@ def test_an_unlabelled_split_is_named(tmp_path: Path, tiny_recipe: Recipe) -> No
     write_bytes(tmp_path / "val" / "images" / "a.png", b"x")
     with pytest.raises(FileError, match=r"has no split 'train'.\nIt has: val"):
         stages.train_student(tiny_recipe, tmp_path, tmp_path)
+
+
+def test_training_can_start_from_a_checkpoint(root: Path, tmp_path: Path) -> None:
+    first = stages.train_student(recipe(student={"width": 0.25, "epochs": 4, "batch": 4}), root, tmp_path / "first")
+    again = {"width": 0.25, "epochs": 1, "batch": 4, "lr": 1e-7, "init": str(first)}
+    second = stages.train_student(recipe(student=again), root, tmp_path / "second")
+    (old, *_), (new, *_) = checkpoint.load(first), checkpoint.load(second)
+    apart = [float((a - b).detach().abs().max()) for a, b in zip(old.parameters(), new.parameters())]
+    assert 0 < max(apart) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("net", "classes", "message"),
+    [
+        (NetConfig("ddrnet", width=0.25), SPEC.classes, r"Checkpoint .* is ddrnet width 0\.25, the recipe's is lite"),
+        (NetConfig(width=0.25), ("a", "b", "c"), r"Checkpoint .* knows the classes a, b, c"),
+    ],
+)
+def test_a_start_from_something_else_is_refused(
+    root: Path, tmp_path: Path, net: NetConfig, classes: tuple[str, ...], message: str
+) -> None:
+    spec = dataclasses.replace(SPEC, classes=classes, palette=SPEC.palette[: len(classes)])
+    path = checkpoint.save(tmp_path / "c.pt", nets.build(net, len(classes)), net, spec)
+    with pytest.raises(OptionError, match=message):
+        stages.train_student(recipe(student={"width": 0.25, "init": str(path)}), root, tmp_path)
