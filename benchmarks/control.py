@@ -29,6 +29,7 @@ from edgeseg.data.images import resize
 from edgeseg.data.synthetic import write_dataset
 from edgeseg.evaluation.evaluate import fit
 from edgeseg.evaluation.metrics import Counts
+from edgeseg.fold import attribute
 from edgeseg.mask import class_map
 from edgeseg.target import Target
 
@@ -48,7 +49,7 @@ def ruin(source: Path, out: Path, places: int) -> list[str]:
     for conv in (n for n in model.graph.node if n.op_type == "Conv" and len(n.input) == 3):
         (relu,) = readers[conv.output[0]] if len(readers[conv.output[0]]) == 1 else (None,)
         after = readers.get(relu.output[0], []) if relu is not None and relu.op_type == "Relu" else []
-        if len(after) == 1 and after[0].op_type == "Conv" and graph.attribute(after[0], "group", 1) == 1:
+        if len(after) == 1 and after[0].op_type == "Conv" and attribute(after[0], "group", 1) == 1:
             chains.append((conv, after[0]))
     chosen = [chains[i] for i in np.linspace(0, len(chains) - 1, places).round().astype(int)]
     for first, second in chosen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from edgeseg.data.images import Image, list_images, read_image, resize, write_im
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError
 from edgeseg.evaluation import parity
 from edgeseg.evaluation.evaluate import evaluate
+from edgeseg.recipe import PTQ
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.target import Target
@@ -39,6 +41,7 @@ def compile_model(
     calibration: Calibration | None = None,
     output: str = "",
     keep: Sequence[str] = (),
+    ptq: PTQ = PTQ(),  # noqa: B008  # frozen
     dataset: Dataset | None = None,
     golden: Sequence[Image] = (),
     extra: dict[str, Any] | None = None,
@@ -48,37 +51,37 @@ def compile_model(
 
     `frames` ([H, W, 3] uint8 BGR, any size) are what parity is measured on. The first of `golden`, else of `frames`,
     are stored as the golden frames: everyone who gets the bundle gets them.
-    `keep`: layers (nodes of the deploy graph) that stay float in INT8. With a `dataset` the bundle's accuracy on it is
-    measured and stored. `extra` joins the manifest.
+    INT8 is found from `calibration` as `ptq` says, and `keep`, layers (nodes of the deploy graph), stay float in it. A
+    model that came quantised (with Q/DQ pairs, as `edgeseg qat` trains it) takes none of the three. With a `dataset`
+    the bundle's accuracy on it is measured and stored. `extra` joins the manifest.
     """
     target.require(precision)
-    if precision == "int8" and calibration is None:
-        raise OptionError(
-            "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
-        )
-    if keep and precision != "int8":
-        raise OptionError(
-            f"Layers to keep in float were given for {precision}.", "Only INT8 has any: --precision int8."
-        )
     backend = backends.get(target.backend)
     prover = _prover(target)
     runtime = prover.partition(":")[0]
     graph = _graph()
+    loaded = graph.load(model)
+    trained = graph.is_quantised(loaded)
+    _check_int8(model, trained, precision, calibration, keep, ptq)
     with replacing(out, MANIFEST) as work:
         log("deploy graph")
-        deploy = graph.deploy(graph.load(model), spec, output)
+        deploy = graph.deploy(loaded, spec, output)
         graph.require_layers(deploy.model, keep)
         source = work / "deploy.onnx"
         source.write_bytes(deploy.model.SerializeToString())
         scratch = [source]
-        if precision == "int8" and calibration is not None:
-            from edgeseg.compression.quantize import quantize
+        asked = None
+        if precision == "int8":
+            from edgeseg.compression.quantize import as_trained, quantize, resolved
 
-            log(f"INT8 from {len(calibration.frames)} frames")
             before = set(work.iterdir())
-            quantised = quantize(source, calibration.images(spec), target.quantizer, work, target.preset, keep)
+            if calibration is None:
+                source = as_trained(source, target.quantizer, work)
+            else:
+                log(f"INT8 from {len(calibration.frames)} frames")
+                asked, images = resolved(ptq, target.quantizer), calibration.images(spec)
+                source = quantize(source, images, target.quantizer, work, target.preset, keep, asked)
             scratch += set(work.iterdir()) - before
-            source = quantised
         backend.compile(source, work, target, precision)
         for path in scratch:
             path.unlink()
@@ -97,6 +100,7 @@ def compile_model(
             },
             "calibration": calibration.summary() if calibration else None,
             "kept": list(keep),
+            "ptq": {f.name: getattr(asked, f.name) for f in fields(PTQ)} if asked else None,
             "proved_by": prover,
             "versions": {"edgeseg": metadata.version("edgeseg"), runtime: backends.version(runtime)},
             **(extra or {}),
@@ -110,6 +114,29 @@ def compile_model(
             manifest["metrics"] = _measure(work, dataset, prover)
         seal(work, manifest)
     return Bundle.load(out)
+
+
+def _check_int8(
+    model: Path, trained: bool, precision: str, calibration: Calibration | None, keep: Sequence[str], ptq: PTQ
+) -> None:
+    """OptionError for what INT8 lacks, and for what only INT8 or only a float model can have."""
+    chosen = any(getattr(ptq, f.name) != f.default for f in fields(PTQ))
+    if trained:
+        what = f"{model} is quantised already"
+        if precision != "int8":
+            raise OptionError(f"{what} and has no {precision}.", "Use --precision int8, or the float model.")
+        if calibration is not None:
+            raise OptionError(f"{what} and takes no calibration frames.", "Leave out --calibration.")
+        if keep or chosen:
+            why = "no layer of it can be kept in float" if keep else "its ranges and biases are what they are"
+            raise OptionError(f"{what}: {why}.", "Leave that option out, or give the float model.")
+    elif precision == "int8" and calibration is None:
+        raise OptionError(
+            "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
+        )
+    elif precision != "int8" and (keep or chosen):
+        what = "Layers to keep in float" if keep else "Ranges, biases or equalisation"
+        raise OptionError(f"{what} were given for {precision}.", "Only INT8 has any: --precision int8.")
 
 
 def _prove(

@@ -119,6 +119,10 @@ def fold_batchnorm(model: ModelProto) -> None:
         graph.node.remove(node)
 
 
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
 def fresh_name(model: ModelProto, wanted: str) -> str:
     """`wanted`, with underscores behind it until no tensor is called so."""
     graph = model.graph

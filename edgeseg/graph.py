@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import EdgesegError, FileError, OptionError, require_file
-from edgeseg.fold import drop_unused, element_types, fold, fresh_name, static_shapes
+from edgeseg.fold import attribute, drop_unused, element_types, fold, fresh_name, static_shapes
+from edgeseg.rewrite import rewrite
 from edgeseg.spec import Spec
 
 MAX_BYTES = 2 << 30
@@ -32,6 +32,7 @@ OUR_NAMES = (
 )
 # What INT8 makes faster, and a quantiser can be told to leave alone: convolutions, matrix products, sums and gates.
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul")
+PAIR = ("QuantizeLinear", "DequantizeLinear")
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 MODES = {
     "half_pixel": "half_pixel",
@@ -138,8 +139,12 @@ def deploy(model: ModelProto, spec: Spec, output: str = "") -> Deploy:
         for taken in OUR_NAMES:
             rename(slim, taken, fresh_name(slim, f"inner_{taken}"))
         upsample = cut_tail(slim, spec, notes)
+        if moved := rewrite(slim):
+            notes.append(f"1x1 convolutions moved in front of an upsampling: {moved}")
         prepend_preprocessing(slim, spec, notes)
         name_nodes(slim)
+        if is_quantised(slim):
+            notes.append(f"came quantised: {count(slim)['QuantizeLinear']} Q/DQ pairs")
         slim.graph.name = "edgeseg"
         del slim.metadata_props[:]
         ready = onnx.shape_inference.infer_shapes(slim)
@@ -292,16 +297,55 @@ def prepend_preprocessing(model: ModelProto, spec: Spec, notes: list[str]) -> No
 
 
 def swap_first_conv(model: ModelProto, name: str) -> bool:
-    """Reverse the input channels of the only consumer of `name` if that is an ordinary Conv with constant weights."""
+    """Reverse the input channels of the only consumer of `name` if that is an ordinary Conv with constant weights.
+
+    Q/DQ pairs in between do not matter where they treat all input channels alike.
+    """
+    made_by = {node.output[0]: node for node in model.graph.node}
+    scales = {i.name for i in model.graph.initializer if not i.dims or list(i.dims) == [1]}
     users = [n for n in model.graph.node if name in n.input]
+    while len(users) == 1 and users[0].op_type in PAIR and users[0].input[1] in scales:
+        users = [n for n in model.graph.node if users[0].output[0] in n.input]
     if len(users) != 1 or users[0].op_type != "Conv" or attribute(users[0], "group", 1) != 1:
         return False
-    weight = next((i for i in model.graph.initializer if i.name == users[0].input[1]), None)
+    source = users[0].input[1]
+    while (node := made_by.get(source)) is not None and node.op_type in PAIR and attribute(node, "axis", 1) == 0:
+        source = node.input[0]
+    weight = next((i for i in model.graph.initializer if i.name == source), None)
     if weight is None or sum(weight.name in n.input for n in model.graph.node) != 1:
         return False
     values = numpy_helper.to_array(weight)[:, ::-1]
     weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), weight.name))
     return True
+
+
+def is_quantised(model: ModelProto) -> bool:
+    """Whether it came quantised: with Q/DQ pairs."""
+    return any(node.op_type in PAIR for node in model.graph.node)
+
+
+def is_symmetric(model: ModelProto) -> bool:
+    """Whether every Q/DQ pair of a deploy graph is INT8 with zero point 0."""
+    zeros = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    found = [zeros.get(n.input[2]) if len(n.input) > 2 else None for n in model.graph.node if n.op_type in PAIR]
+    return all(zero is not None and zero.dtype == np.int8 and not zero.any() for zero in found)
+
+
+def store_whole(model: ModelProto) -> None:
+    """Store weights that a QuantizeLinear rounds as the integers it makes of them, in place."""
+    known = {i.name: i for i in model.graph.initializer}
+    for node in [n for n in model.graph.node if n.op_type == "QuantizeLinear"]:
+        if not all(name in known for name in node.input) or len(node.input) < 3:
+            continue
+        values, scale, zero = (numpy_helper.to_array(known[name]) for name in node.input)
+        if scale.ndim:
+            shape = [-1 if i == attribute(node, "axis", 1) % values.ndim else 1 for i in range(values.ndim)]
+            scale, zero = scale.reshape(shape), zero.reshape(shape)
+        ends = np.iinfo(zero.dtype)
+        whole = np.clip(np.rint(values / scale) + zero, ends.min, ends.max).astype(zero.dtype)
+        model.graph.initializer.append(numpy_helper.from_array(whole, node.output[0]))
+        model.graph.node.remove(node)
+    drop_unused(model)
 
 
 def half_weights(model: ModelProto) -> ModelProto:
@@ -375,10 +419,6 @@ def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
         yield node
         for inner in (g for a in node.attribute for g in (a.g, *a.graphs)):
             yield from _all_nodes(inner)
-
-
-def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def count(model: ModelProto) -> Counter[str]:

@@ -1,9 +1,9 @@
 """pipeline: the stages of a recipe, one after another, each skipped while its inputs have not changed.
 
 OUT/data/                 rendered frames, where the recipe asks for them
-OUT/{teacher,student,distilled,pruned}.pt
+OUT/{teacher,student,distilled,pruned}.pt, and qat.pt where the recipe trains with INT8's rounding
 OUT/models/ROLE.onnx and OUT/models/ROLE-fp32/: each of them compiled for the first target and measured
-OUT/NAME.onnx             the float parent of what is deployed
+OUT/NAME.onnx             the float parent of what is deployed, OUT/NAME-qat.onnx the one of INT8 by that training
 OUT/bundles/              one bundle per target and precision
 OUT/ledger.json           what each stage was made from; OUT/report.{json,html,md}
 """
@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ from edgeseg.bench.measure import bench
 from edgeseg.bundle import Bundle, sha256
 from edgeseg.compile import compile_model, golden_frames, spec_of
 from edgeseg.compression.calibration import Calibration
+from edgeseg.compression.latency import place
 from edgeseg.data.dataset import Dataset
 from edgeseg.data.images import read_image, write_bytes, write_image
 from edgeseg.evaluation.pictures import strips
-from edgeseg.recipe import Recipe
+from edgeseg.recipe import PTQ, Recipe, Targets
 from edgeseg.segmenter import Segmenter
 
 ROLES = ("teacher", "student", "distilled", "pruned")
+QAT_RULES = {False: ("nncf", "qdq"), True: ("nncf", "qdq", "symmetric")}  # whose INT8 a net trained with rounding is
 BENCH_SECONDS = 4.0
 PICTURES = 4
 Log = Callable[[str], None]
@@ -78,10 +80,9 @@ def run(recipe: Recipe, out: Path, log: Log) -> dict[str, Any]:
     made = {"data": {split: Dataset.open(root, split).digest() for split in ("train", "val", "test")}}
     _train(recipe, root, out, ledger, made)
     roles = [_measure_role(role, out, ledger, made, test, wanted[0][0], log) for role in ROLES]
-    parent = out / f"{recipe.name}.onnx"
-    shutil.copyfile(out / "models" / "pruned.onnx", parent)
+    shutil.copyfile(out / "models" / "pruned.onnx", out / f"{recipe.name}.onnx")
     calibration = Calibration.choose(root, recipe.quantise.frames, recipe.seed)
-    bundles = [_bundle(recipe, t, p, parent, out, ledger, made, test, calibration, log) for t, p in wanted]
+    bundles = [_bundle(recipe, t, p, out, ledger, made, test, calibration, log) for t, p in wanted]
     fastest = min((b for b in bundles if b["target"] == wanted[0][0].name), key=lambda b: b["latency_ms"]["p50"])
     report = {
         "kind": "pipeline",
@@ -126,7 +127,7 @@ def _data(recipe: Recipe, out: Path, ledger: Ledger) -> Path:
 
 
 def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str, Any]) -> None:
-    """The four checkpoints; adds the digest of each to `made`."""
+    """The checkpoints; adds the digest of each to `made`."""
 
     def role(name: str, parts: list[Any], parents: list[str], work: Callable[[Path], Path]) -> None:
         path = out / f"{name}.pt"
@@ -141,6 +142,7 @@ def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str
         return stages
 
     student, teacher = recipe.student, recipe.teacher
+    timed, precision = place(recipe)  # what pruning is to be fast on
     role("teacher", [teacher], [], lambda folder: stages().train_teacher(recipe, root, folder))
     role("student", [student], [], lambda folder: stages().train_student(recipe, root, folder))
     role(
@@ -151,10 +153,19 @@ def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str
     )
     role(
         "pruned",
-        [student, recipe.distil, recipe.prune],
+        [student, recipe.distil, recipe.prune, Targets((f"{timed.name}:{precision}",))],
         ["teacher", "distilled"],
         lambda folder: stages().prune_student(recipe, out / "distilled.pt", out / "teacher.pt", root, folder),
     )
+    if recipe.qat.epochs:
+        role(
+            "qat",
+            [student, recipe.distil, recipe.qat, recipe.quantise],
+            ["teacher", "pruned"],
+            lambda folder: stages().qat_student(recipe, out / "pruned.pt", out / "teacher.pt", root, folder),
+        )
+        onnx = out / f"{recipe.name}-qat.onnx"
+        ledger.stage("export qat", made["qat"], [onnx], lambda: str(stages().export_onnx(out / "qat.pt", onnx)))
 
 
 def _measure_role(
@@ -181,7 +192,6 @@ def _bundle(
     recipe: Recipe,
     profile: target.Target,
     precision: str,
-    parent: Path,
     out: Path,
     ledger: Ledger,
     made: dict[str, Any],
@@ -190,7 +200,9 @@ def _bundle(
     log: Log,
 ) -> dict[str, Any]:
     path = out / "bundles" / bundle_name(recipe, profile, precision)
-    chosen = calibration if precision == "int8" else None
+    rounded = bool(recipe.qat.epochs) and precision == "int8" and profile.quantizer in QAT_RULES[recipe.qat.symmetric]
+    parent = out / (f"{recipe.name}-qat.onnx" if rounded else f"{recipe.name}.onnx")
+    chosen = calibration if precision == "int8" and not rounded else None
 
     def work() -> dict[str, Any]:
         spec, _ = spec_of(parent, {})
@@ -203,6 +215,7 @@ def _bundle(
             spec=spec,
             frames=frames,
             calibration=chosen,
+            ptq=recipe.quantise if chosen else PTQ(),
             dataset=test,
             golden=golden_frames(recipe.targets.golden, spec, recipe.folder),
             extra={"recipe": recipe.to_dict()},
@@ -211,6 +224,7 @@ def _bundle(
         return measured(path, test)
 
     inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", made["data"]["test"]]
+    inputs += [getattr(recipe.quantise, f.name) for f in fields(PTQ)] if chosen else []
     inputs.append(recipe.targets.golden)
     return dict(ledger.stage(f"compile {path.name}", inputs, [path / "bundle.json"], work))
 

@@ -142,7 +142,10 @@ class Distil:
     """`epochs` and `lr`: 0 takes the student's, so that both runs are comparable.
 
     `weight`: share of the teacher's soft targets in the cross-entropy, the rest is the labels'; dice stays as it is.
-    `channel`: weight of channel-wise distillation, added.
+    `channel`: weight of channel-wise distillation, added. `feature` and `structure`: likewise of where the last map in
+    front of the head is active, and of how alike its places are; any two nets have such maps.
+    `cache`: ask the teacher once for every whole frame, keep its answers on disk and move them with the augmentation,
+    instead of asking it in every step. For teachers much slower than the student: an approximation.
     """
 
     epochs: int = number(0, 0, 10_000)
@@ -150,24 +153,65 @@ class Distil:
     temperature: float = number(2.0, 0.1, 100)
     weight: float = number(0.5, 0, 1)
     channel: float = number(0.0, 0, 100)
+    feature: float = number(0.0, 0, 1000)
+    structure: float = number(0.0, 0, 1000)
+    cache: bool = False
 
 
 @dataclass(frozen=True)
 class Prune:
-    """`macs`: share of the student's multiply-accumulates to keep; then `epochs` of fine-tuning with the teacher."""
+    """`macs`: share of the student's multiply-accumulates to keep. `latency`: share of its latency to keep, on the
+    first target (in int8 where that is compiled); above 0 it drives instead of `macs`.
+
+    `rounds`: cut a part, fine-tune, cut again; the `epochs` of fine-tuning with the teacher are spread over them.
+    `round_to`: layers keep multiples of so many channels. `importance`: of a channel, by the norm of its weights, the
+    scale of its batch norm, or Taylor's estimate from the gradients of a few batches.
+    """
 
     macs: float = number(0.7, 0.05, 1)
+    latency: float = number(0.0, 0, 1)
+    rounds: int = number(1, 1, 100)
     epochs: int = number(10, 1, 10_000)
     lr: float = number(1e-3, 1e-7, 10)
     round_to: int = number(8, 1, 64)
+    importance: str = choice("magnitude", "bn", "taylor")
 
 
 @dataclass(frozen=True)
-class Quantise:
+class PTQ:
+    """How INT8 is found from calibration frames.
+
+    `ranges`: of activations. minmax: all that occurs. mean: the mean over frames of each frame's ends. percentile: all
+    but 0.01 % at either end. mse: the least squared error. entropy: the least information lost (Migacz 2017). auto:
+    what the target's quantiser does by itself, mean for OpenVINO, minmax elsewhere.
+    `bias`: correct the mean shift that rounded weights cause. `equalise`: first give the channels between two layers
+    ranges that fit each other, which changes nothing in float.
+    """
+
+    ranges: str = choice("auto", "minmax", "mean", "percentile", "mse", "entropy")
+    bias: bool = True
+    equalise: bool = False
+
+
+@dataclass(frozen=True)
+class Quantise(PTQ):
     """`frames` for calibration; `max_drop`: points of mIoU that INT8 may lose."""
 
     frames: int = number(64, 1, 100_000)
     max_drop: float = number(1.0, 0, 100)
+
+
+@dataclass(frozen=True)
+class Qat:
+    """Training of the student with INT8's rounding inside, labels and the teacher; 0 `epochs` = off.
+
+    `symmetric`: round as TensorRT does (INT8 on both sides, every zero point 0) instead of as OpenVINO and ONNX Runtime
+    do best. First ranges come from [quantise]'s `frames`.
+    """
+
+    epochs: int = number(0, 0, 10_000)
+    lr: float = number(2e-4, 1e-7, 10)
+    symmetric: bool = False
 
 
 @dataclass(frozen=True)
@@ -219,6 +263,7 @@ class Recipe:
     distil: Distil = Distil()
     prune: Prune = Prune()
     quantise: Quantise = Quantise()
+    qat: Qat = Qat()
     targets: Targets = Targets()
     card: Card = Card()
     machine: Machine = Machine()
@@ -332,6 +377,13 @@ def _check(recipe: Recipe, path: Path) -> None:
             raise _wrong(path, f"{name}.accumulate", role.accumulate, f"at most the batch, {role.batch}")
         if not role.ce + role.dice + role.iou + role.boundary:
             raise _wrong(path, f"{name}.ce", role.ce, "a loss: at least one of ce, dice, iou and boundary above 0")
+    if recipe.distil.cache and (recipe.distil.feature or recipe.distil.structure):
+        raise OptionError(
+            f"{path}: distil.cache is on with feature or structure.",
+            "Only answers are kept, no maps: set feature and structure to 0, or cache = false.",
+        )
+    if recipe.prune.rounds > recipe.prune.epochs:
+        raise _wrong(path, "prune.rounds", recipe.prune.rounds, f"at most prune.epochs, {recipe.prune.epochs}")
     for entry in recipe.targets.compile:
         if not re.fullmatch(r"[a-z0-9-]+:[a-z0-9]+", entry):
             raise _wrong(path, "targets.compile", entry, "TARGET:PRECISION, like openvino-cpu:int8")

@@ -93,6 +93,15 @@ def test_a_change_reruns_only_what_depends_on_it(finished: Path, tmp_path: Path)
     assert {"pruned", "measure pruned", "compile tiny-int8"} <= set(worked)
 
 
+def test_int8_comes_from_training_with_rounding_where_the_recipe_asks(finished: Path, tmp_path: Path) -> None:
+    worked = again(finished, RECIPE + "[qat]\nepochs = 1\n", tmp_path)
+    assert set(worked) == {"qat", "export qat", "compile tiny-int8", "compile tiny-onnxruntime-cpu-int8"}
+    for name in ("tiny-int8", "tiny-onnxruntime-cpu-int8"):
+        manifest = Bundle.load(tmp_path / "run" / "bundles" / name).manifest
+        assert manifest["parent"]["file"] == "tiny-qat.onnx" and manifest["calibration"] is None
+        assert any("came quantised" in note for note in manifest["graph"]["notes"])
+
+
 def test_a_damaged_output_is_made_again(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     target = tmp_path / "copy" / "run" / "bundles" / "tiny-int8" / "bundle.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeseg.bench.blocks import Block, Heading, Table, Text, markdown
@@ -10,6 +11,7 @@ from edgeseg.bench.comparison import compare
 from edgeseg.bench.report import KINDS, pipeline
 
 Document = dict[str, Any]
+POINTS = 8  # of a training curve
 
 
 def card(recipe: dict[str, Any], documents: Sequence[Document]) -> str:
@@ -26,7 +28,7 @@ def card(recipe: dict[str, Any], documents: Sequence[Document]) -> str:
         Text(about["use"]),
         Heading("Data and licence"),
         Text(_data(recipe)),
-        Text(f"Licence of the weights: {about['licence']}."),
+        Text(f"Licence of the weights: {about['licence'].rstrip('.')}."),
         *_digests(documents),
         Heading("Limits"),
         Text(about["limits"]),
@@ -41,7 +43,7 @@ def card(recipe: dict[str, Any], documents: Sequence[Document]) -> str:
 def _data(recipe: dict[str, Any]) -> str:
     synthetic = recipe["data"].get("synthetic")
     if not synthetic:
-        return f"{recipe['data']['root']}."
+        return f"The dataset {Path(recipe['data']['root']).name}."
     return (
         f"Rendered by edgeseg.data.synthetic: {synthetic['train']} training, {synthetic['val']} validation and "
         f"{synthetic['test']} test frames, seed {synthetic['seed']}; no camera and no person was involved."
@@ -62,7 +64,16 @@ def _trained(rows: Sequence[Document]) -> list[Block]:
         counts = [f"{d['macs'] / 1e9:.2f}", f"{d['params'] / 1e6:.2f} M", str(len(d["history"]))]
         drawn.append([d["stage"], name, *counts, f"{100 * d['val_miou']:.2f}", f"{d['seconds'] / 60:.0f}"])
     table = Table(["stage", "net", "GMACs", "params", "epochs", "val mIoU", "minutes"], drawn)
-    return [Heading("Trained"), table] if rows else []
+    return [Heading("Trained"), table, *(Text(_curve(d)) for d in rows)] if rows else []
+
+
+def _curve(d: Document) -> str:
+    """Loss and val mIoU at up to POINTS epochs, the first and the last among them."""
+    history, last = d["history"], len(d["history"]) - 1
+    picked = sorted({round(i * last / (POINTS - 1)) for i in range(POINTS)})
+    told = [f"{r['loss']:.2f} / {100 * r['val_miou']:.1f}" for r in (history[i] for i in picked)]
+    epochs = ", ".join(str(i + 1) for i in picked)
+    return f"{d['stage']}, training loss / val mIoU after epochs {epochs}: {', '.join(told)}."
 
 
 def _measured(documents: Sequence[Document]) -> list[Block]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli import bench, compile, compress, data, gate, measure, pipeline, prove, stream, train
+from edgeseg.cli import bench, calibrate, compile, compress, data, gate, measure, pipeline, prove, stream, train
 from edgeseg.cli.common import console
 from edgeseg.errors import EdgesegError
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (pipeline, compile, compress, prove, stream, measure, bench, gate, train, data):
+for group in (pipeline, compile, compress, calibrate, prove, stream, measure, bench, gate, train, data):
     app.add_typer(group.app)
 
 

@@ -28,6 +28,11 @@ ClassesOpt = Annotated[str | None, typer.Option(help="Class names, comma separat
 ColorOpt = Annotated[str | None, typer.Option(help="Channel order the network expects: RGB or BGR.")]
 MeanOpt = Annotated[str | None, typer.Option(help="Three numbers on a 0..1 scale, comma separated.")]
 StdOpt = Annotated[str | None, typer.Option(help="Three numbers on a 0..1 scale, comma separated.")]
+RangesOpt = Annotated[
+    str, typer.Option(help="INT8: ranges of activations: auto, minmax, mean, percentile, mse or entropy.")
+]
+BiasOpt = Annotated[bool, typer.Option("--bias/--no-bias", help="INT8: correct biases for rounded weights.")]
+EqualiseOpt = Annotated[bool, typer.Option(help="INT8: first equalise the channels between layers.")]
 DataOpt = Annotated[Path | None, typer.Option(help="A labelled dataset: measure the bundle on it, store the figures.")]
 HeadOpt = Annotated[str | None, typer.Option(help="argmax, or threshold for one output channel.")]
 
@@ -52,6 +57,9 @@ def compile(
         list[str] | None,
         typer.Option(help="INT8: a layer that stays float (edgeseg sensitivity lists them); repeatable."),
     ] = None,
+    ranges: RangesOpt = "auto",
+    bias: BiasOpt = True,
+    equalise: EqualiseOpt = False,
     data: DataOpt = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "test",
     golden: Annotated[
@@ -66,6 +74,7 @@ def compile(
     from edgeseg.compile import compile_model, golden_frames, spec_of
     from edgeseg.compression.calibration import Calibration
     from edgeseg.data.dataset import Dataset
+    from edgeseg.recipe import PTQ
     from edgeseg.target import Target
 
     profile = Target.load(target)
@@ -90,6 +99,7 @@ def compile(
             calibration=chosen,
             output=output,
             keep=tuple(keep or ()),
+            ptq=PTQ(ranges, bias, equalise),
             dataset=Dataset.open(data, split) if data else None,
             golden=golden_frames(golden, spec),
             log=status.update,
@@ -105,11 +115,17 @@ def quantize(
     target: TargetOpt = "openvino-cpu",
     out: OutOpt = None,
     calibration_frames: FramesOpt = 64,
+    ranges: RangesOpt = "auto",
+    bias: BiasOpt = True,
+    equalise: EqualiseOpt = False,
     data: DataOpt = None,
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """INT8 for one target: compile --precision int8 for a model that carries its Spec."""
-    compile(model, target, "int8", out, calibration, calibration_frames, data=data, json_to=json_to)
+    compile(
+        model, target, "int8", out, calibration, calibration_frames,
+        ranges=ranges, bias=bias, equalise=equalise, data=data, json_to=json_to,
+    )  # fmt: skip
 
 
 @app.command()
@@ -164,6 +180,9 @@ def describe(bundle: Any) -> None:
     shown.add_row("BatchNorm nodes", f"{m['graph']['batchnorm_before']} -> {m['graph']['batchnorm_after']}")
     for note in m["graph"]["notes"]:
         shown.add_row("graph", note)
+    if ptq := m.get("ptq"):
+        told = [f"ranges by {ptq['ranges']}", *(["biases corrected"] if ptq["bias"] else [])]
+        shown.add_row("INT8", ", ".join([*told, *(["channels equalised"] if ptq["equalise"] else [])]))
     if kept := m.get("kept"):
         shown.add_row("in float", escape(", ".join(kept)))
     if way := Target.load(bundle.target).way:

@@ -51,18 +51,3 @@ def synth(
         with progress("video") as update:
             write_clip(clip, frames=frames, height=clip_height, width=clip_width, night=night, fog=fog, progress=update)
         console.print(f"{frames} frames of {clip_size} in {clip}", markup=False, highlight=False)
-
-
-@app.command()
-def calibrate(
-    source: Annotated[Path, typer.Argument(help="A folder of images, or a dataset (its train split).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write.")],
-    frames: Annotated[int, typer.Option(help="How many frames.", min=8)] = 64,
-    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
-) -> None:
-    """Choose calibration frames and write them down with their hashes, for compile --calibration."""
-    from edgeseg.compression.calibration import Calibration
-
-    chosen = Calibration.choose(source, frames, seed)
-    chosen.save(out)
-    console.print(f"{len(chosen.frames)} frames of {source}, digest {chosen.digest[:16]}, written to {out}")

@@ -1,4 +1,4 @@
-"""train, distill, prune, export: the stages of a recipe one at a time; `edgeseg pipeline` runs them all."""
+"""train, distill, prune, qat, export: the stages of a recipe one at a time; `edgeseg pipeline` runs them all."""
 
 from __future__ import annotations
 
@@ -53,12 +53,22 @@ def distill(recipe: RecipeFile, teacher: Checkpoint, out: Out, data: Data = None
 
 @app.command()
 def prune(recipe: RecipeFile, student: Checkpoint, teacher: Checkpoint, out: Out, data: Data = None) -> None:
-    """Remove whole channels from a student down to the recipe's share of MACs, then fine-tune it with the teacher."""
+    """Remove whole channels from a student down to the recipe's share of MACs or latency, and fine-tune it."""
     loaded = Recipe.load(recipe)
     root = _dataset(loaded, recipe, data)
     from edgeseg.training import stages
 
     _done(stages.prune_student(loaded, student, teacher, root, out))
+
+
+@app.command()
+def qat(recipe: RecipeFile, student: Checkpoint, teacher: Checkpoint, out: Out, data: Data = None) -> None:
+    """Train a student on with INT8's rounding inside and the teacher; compile -p int8 takes what it writes."""
+    loaded = Recipe.load(recipe)
+    root = _dataset(loaded, recipe, data)
+    from edgeseg.training import stages
+
+    _done(stages.qat_student(loaded, student, teacher, root, out))
 
 
 @app.command()
@@ -91,3 +101,9 @@ def _done(path: Path) -> None:
         f"{metrics['params'] / 1e6:.2f} M parameters, {metrics['seconds']:.0f} s.",
         highlight=False,
     )
+    if isinstance(timed := metrics.get("latency"), dict):
+        console.print(
+            f"On {timed['target']} in {timed['precision']} it takes {timed['ms']:.3g} ms, {100 * timed['share']:.0f} % "
+            f"of the {timed['parent_ms']:.3g} ms of the net it was cut from.",
+            highlight=False,
+        )

@@ -32,7 +32,8 @@ class Calibration:
 
     @classmethod
     def choose(cls, source: Path, count: int, seed: int = 0) -> Calibration:
-        """Up to `count` different frames of a folder of images, a dataset (its train split) or a manifest."""
+        """Up to `count` different frames of a folder of images or a dataset (its train split), by chance and without
+        reading a picture; or those of a manifest (selection.py chooses with care and writes one)."""
         if source.is_file():
             return cls.load(source)
         if (source / "classes.txt").is_file():
@@ -44,11 +45,7 @@ class Calibration:
             if len(chosen) == count:
                 break
             chosen.setdefault(hashlib.sha256(found[i].read_bytes()).hexdigest(), found[i])
-        if len(chosen) < min(MINIMUM, count) or not chosen:
-            raise OptionError(
-                f"{source} holds {len(chosen)} different frames for calibration.",
-                f"Give at least {MINIMUM}; 32 to 300 of what the camera will see work well.",
-            )
+        enough(source, len(chosen), count)
         return cls(tuple(chosen.values()), tuple(chosen))
 
     @classmethod
@@ -70,12 +67,13 @@ class Calibration:
                 raise FileError(f"Calibration frame {frame} has changed since {path} was made.", "Make it again.")
         return cls(tuple(frame for frame, _ in entries), tuple(digest for _, digest in entries))
 
-    def save(self, path: Path) -> None:
-        """Write a manifest with paths relative to it."""
+    def save(self, path: Path, about: dict[str, Any] | None = None) -> None:
+        """Write a manifest with paths relative to it. `about`: how the frames were chosen, for people to read."""
         home = path.parent.resolve()
         names = [Path(os.path.relpath(frame.resolve(), home)).as_posix() for frame in self.frames]
         rows = [{"file": name, "sha256": digest} for name, digest in zip(names, self.hashes)]
-        write_bytes(path, (json.dumps({"digest": self.digest, "frames": rows}, indent=1) + "\n").encode())
+        document = {"digest": self.digest, **(about or {}), "frames": rows}
+        write_bytes(path, (json.dumps(document, indent=1) + "\n").encode())
 
     def images(self, spec: Spec) -> Iterator[Image]:
         """Each frame as the engine gets it: [H, W, 3] uint8 BGR at the Spec's size."""
@@ -84,3 +82,12 @@ class Calibration:
 
     def summary(self) -> dict[str, Any]:
         return {"frames": len(self.frames), "digest": self.digest}
+
+
+def enough(source: Path, found: int, count: int = MINIMUM) -> None:
+    """OptionError where `source` holds too few different frames to calibrate with."""
+    if found < min(MINIMUM, count) or not found:
+        raise OptionError(
+            f"{source} holds {found} different frames for calibration.",
+            f"Give at least {MINIMUM}; 32 to 300 of what the camera will see work well.",
+        )

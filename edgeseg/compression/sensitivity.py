@@ -23,10 +23,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from edgeseg.compression import ranges
+from edgeseg.compression.quantize import LEAST_SCALE
+from edgeseg.compression.ranges import grid, round_weights
 from edgeseg.data.images import Image
-from edgeseg.errors import MissingPackage, OptionError
-from edgeseg.fold import drop_unused, element_types, fresh_name
-from edgeseg.graph import attribute, layers
+from edgeseg.errors import OptionError
+from edgeseg.fold import attribute, drop_unused, element_types, fresh_name
+from edgeseg.graph import layers
 
 FRAMES = 8
 SILENT = 120.0  # dB; less noise than this is none
@@ -35,9 +38,6 @@ OLDEST_OPSET = 10  # the first with QuantizeLinear
 SYMMETRIC = {"symmetric": ("Conv", "Add"), "entropy": ("Conv", "Add")}
 # what a layer makes is rounded, too, though only the logits follow.
 LAST_TOO = ("qdq", "litert")
-# NNCF lets no channel of weights have a scale under this share of the largest (1 % in its fake_quantize.py).
-LEAST_SCALE = {"nncf": 0.01}
-Ranges = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _Lab:
     def __init__(self, model: ModelProto, frames: list[Image], rules: str):
         self.model, self.frames, self.rules = model, frames, rules
         self.types = element_types(model)
-        self._ranges: Ranges = {}
+        self._ranges: dict[str, ranges.Span] = {}
         self._logits: list[NDArray[np.float32]] = []
 
     def sqnr(self, layer: str) -> float:
@@ -120,23 +120,11 @@ class _Lab:
             activations.append(node.output[0])
         return activations, [name for name in inputs if name in weights]
 
-    def _find_ranges(self) -> Ranges:
-        """The smallest and largest value of every activation that a layer touches; only these numbers are kept."""
-        made = onnx.ModelProto.FromString(self.model.SerializeToString())
-        nodes = candidates(made, self.rules)
-        names = sorted({name for node in nodes for name in self._tensors(made, node)[0]})
-        ends = [
-            (f"{name}{suffix}", op, name)
-            for name in names
-            for suffix, op in (("/lo", "ReduceMin"), ("/hi", "ReduceMax"))
-        ]
-        for output, op, name in ends:
-            made.graph.node.append(helper.make_node(op, [name], [output], keepdims=0))
-        del made.graph.output[:]
-        made.graph.output.extend(helper.make_tensor_value_info(output, TensorProto.FLOAT, []) for output, _, _ in ends)
-        rows = np.array([[float(v) for v in outputs] for outputs in _run_all(made, self.frames)])
-        low, high = rows[:, 0::2].min(0), rows[:, 1::2].max(0)
-        return {name: (float(a), float(b)) for name, a, b in zip(names, low, high)}
+    def _find_ranges(self) -> dict[str, ranges.Span]:
+        """The smallest and largest value of every activation that a layer touches."""
+        nodes = candidates(self.model, self.rules)
+        names = {name for node in nodes for name in self._tensors(self.model, node)[0]}
+        return ranges.find(self.model, self.frames, "minmax", names=names)
 
     def _quantise(self, model: ModelProto, node: NodeProto) -> None:
         """Round one layer's weights, and its activations through Q/DQ pairs that only it reads."""
@@ -162,23 +150,6 @@ class _Lab:
                 model.graph.node.insert(place + offset, made)
             place += 0 if name in node.output else len(pair)
         drop_unused(model)
-
-
-def round_weights(weights: NDArray[Any], axis: int, least: float = 0.0) -> NDArray[np.float32]:
-    """INT8 and back: symmetric, one scale for each channel of `axis`, none under `least` of the largest scale."""
-    others = tuple(i for i in range(weights.ndim) if i != axis % weights.ndim)
-    scale = np.abs(weights).max(others, keepdims=True) / 127
-    scale = np.maximum(scale, max(least * float(scale.max()), 1e-30))
-    return np.asarray(np.clip(np.round(weights / scale), -127, 127) * scale, np.float32)
-
-
-def grid(low: float, high: float, symmetric: bool) -> tuple[float, int]:
-    """(scale, zero point) of INT8 (symmetric) or UINT8 over a range; 0 is always one of the values."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    if symmetric:
-        return max(-low, high, 1e-30) / 127, 0
-    scale = max(high - low, 1e-30) / 255
-    return scale, round(-low / scale)
 
 
 def _channel_axis(node: NodeProto) -> int:
@@ -208,18 +179,4 @@ def _replace(names: Any, old: str, new: str) -> None:
 
 def _run(model: ModelProto, frames: list[Image]) -> Iterator[NDArray[np.float32]]:
     """The logits of each frame."""
-    return (outputs[0] for outputs in _run_all(model, frames))
-
-
-def _run_all(model: ModelProto, frames: list[Image]) -> Iterator[list[NDArray[np.float32]]]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingPackage("onnxruntime", "Measuring each layer's noise", "compress,onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Higher levels move Q/DQ pairs about and turn them into integer kernels.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    for frame in frames:
-        yield session.run(None, {"frame": frame[None]})
+    return (outputs[0] for outputs in ranges.run(model, frames))

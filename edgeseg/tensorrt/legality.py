@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from edgeseg.fold import element_types
-from edgeseg.graph import attribute
+from edgeseg.fold import attribute, element_types
 from edgeseg.target import Version
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from edgeseg.fold import drop_unused
-from edgeseg.graph import attribute
+from edgeseg.fold import attribute, drop_unused
 
 
 class Patterns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from types import SimpleNamespace
 from typing import Any
@@ -28,10 +28,11 @@ def dynamic(model: bytes) -> bytes:
         return _finish(quantizer, None)
 
 
-def full(model: bytes, frames: Iterable[Array]) -> bytes:
+def full(model: bytes, frames: Iterable[Array], spans: Mapping[str, tuple[float, float]] | None = None) -> bytes:
     """INT8 weights per channel and INT8 activations by the ranges that `frames` ([1, H, W, 3] uint8 BGR) give.
 
-    What loses most by it stays float: the sums inside normalisations, and the logits as they leave.
+    `spans`: other ranges for some of the tensors. What loses most by INT8 stays float: the sums inside normalisations,
+    and the logits as they leave.
     """
     aeq = _quantizer()
     with _quiet():
@@ -46,6 +47,9 @@ def full(model: bytes, frames: Iterable[Array]) -> bytes:
         for frame in frames:
             calibrator.calibrate({"serving_default": [{FRAME: frame}]}, recipe)
         ranges = calibrator.get_model_qsvs()
+        for name, span in (spans or {}).items():
+            for side, value in zip(("min", "max"), span) if name in ranges else ():
+                ranges[name][side] = np.full_like(ranges[name][side], value)
         if FRAME_AS_FLOAT in ranges:
             ranges[FRAME_AS_FLOAT] = {
                 side: np.full((1, 1, 1, 1), v, np.float32) for side, v in (("min", 0), ("max", 255))

@@ -1,6 +1,7 @@
 """Checkpoints: weights, the net they belong to, the Spec and anything worth knowing, in one file without pickled code.
 
 A pruned net needs no module stored: the fresh net of the same NetConfig is cut to the shapes of the stored tensors.
+One that was trained for INT8 (qat.py) also has `roundings`: as JSON, where it rounds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgeseg.errors import EdgesegError, FileError, require_file
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
 from edgeseg.training import nets
+from edgeseg.training.fusion import LAYERS, NORM
 
 FORMAT = "edgeseg-checkpoint-1"
 Loaded = tuple[nn.Module, NetConfig, Spec, dict[str, Any]]
@@ -26,8 +28,9 @@ Loaded = tuple[nn.Module, NetConfig, Spec, dict[str, Any]]
 
 def save(path: Path, model: nn.Module, net: NetConfig, spec: Spec, extra: dict[str, Any] | None = None) -> Path:
     """Write atomically. `extra`: plain values only (numbers, strings, lists, dicts)."""
+    roundings = {"roundings": model.roundings} if hasattr(model, "roundings") else {}
     write(path, {"format": FORMAT, "net": dataclasses.asdict(net), "spec": spec.to_dict(), "extra": extra or {},
-                 "state": model.state_dict()})  # fmt: skip
+                 **roundings, "state": model.state_dict()})  # fmt: skip
     return path
 
 
@@ -38,12 +41,18 @@ def load(path: Path | str) -> Loaded:
     if data.get("format") != FORMAT:
         raise FileError(
             f"Checkpoint {path} is not one of edgeseg's ({data.get('format', 'no format named')}).",
-            "Expected a file written by: edgeseg train, distill or prune. Other models: export them to ONNX.",
+            "Expected a file written by: edgeseg train, distill, prune or qat. Other models: export them to ONNX.",
         )
     try:
         net, spec = NetConfig(**data["net"]), Spec.from_dict(data["spec"])
         model = nets.build(dataclasses.replace(net, weights=""), len(spec.classes))
+        if "roundings" in data:
+            without_norms(model, data["state"])
         fit_shapes(model, data["state"])
+        if "roundings" in data:
+            from edgeseg.training import qat  # needs NNCF
+
+            model = qat.restore(model, data["roundings"])
         model.load_state_dict(data["state"])
         return model.eval(), net, spec, data["extra"]
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, EdgesegError) as error:
@@ -84,6 +93,15 @@ def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
             else:
                 setattr(module, key, torch.empty_like(stored))
         _count_channels(module)
+
+
+def without_norms(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Take out a fresh `model`'s batch norms that `state` has folded (fusion.py): the layers before have biases."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, NORM) and f"{name}.running_mean" not in state:
+            model.set_submodule(name, getattr(module, "act", nn.Identity()))  # timm's has its activation inside
+        elif isinstance(module, LAYERS) and module.bias is None and f"{name}.bias" in state:
+            module.bias = nn.Parameter(torch.empty_like(state[f"{name}.bias"]))
 
 
 def _count_channels(module: nn.Module) -> None:

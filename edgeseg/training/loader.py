@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,10 +19,11 @@ from edgeseg.data.images import Image, resize
 from edgeseg.errors import OptionError
 from edgeseg.recipe import Settings
 from edgeseg.spec import Spec
-from edgeseg.training.augment import Floats, augment
+from edgeseg.training import answers
+from edgeseg.training.augment import Floats, Geometry, augment
 from edgeseg.training.losses import IGNORE
 
-Sample = tuple[Tensor, Tensor]
+Sample = tuple[Tensor, ...]  # image, labels and, where they are kept, the teacher's logits
 STRIDE = 32  # of the deepest stage of a net: padded sizes are multiples of it
 
 
@@ -31,7 +33,10 @@ class SegmentationDataset(TorchDataset[Sample]):
     Decoded frames are kept in memory, up to `cache` GB. With `settings` the items are augmented, otherwise only
     resized. Set `epoch` before each pass: the random choices of an item depend on (seed, epoch, index) and nothing
     else, so the number of workers or a resume cannot change them. `pixels` counts the labelled pixels of every class.
+    With `answers` set to a folder of answers.py, augmented items end in the teacher's logits [C, H, W] float32.
     """
+
+    answers: Path | None = None
 
     def __init__(
         self, dataset: Dataset, spec: Spec, settings: Settings | None = None, seed: int = 0, cache: float = 4.0
@@ -69,25 +74,31 @@ class SegmentationDataset(TorchDataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         frame, mask = self._item(index)
         height, width = self.spec.height, self.spec.width
+        more: list[Tensor] = []
         if self.settings is None:
             image: Floats = resize(frame, height, width).astype(np.float32)
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
         else:
             random = np.random.default_rng((self.seed, self.epoch, index))
-            image, mask = augment(frame, mask, height, width, self.settings, random)
+            geometry = Geometry.draw(height, width, self.settings, random)
+            image, mask = augment(frame, mask, height, width, self.settings, random, geometry)
+            if self.answers is not None:
+                more = [answers.read(self.answers, index, geometry)]
         scaled = (image - self._mean) * self._scale
-        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))), torch.from_numpy(mask).long()
+        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))), torch.from_numpy(mask).long(), *more
 
 
 def collate(samples: list[Sample]) -> Sample:
-    """images [N, 3, H, W] channels_last, labels [N, H, W]. Smaller samples are padded at the right and below, images
-    with 0 (the mean colour) and labels with IGNORE; sizes that differ become multiples of STRIDE."""
-    sizes = {tuple(labels.shape) for _, labels in samples}
+    """images [N, 3, H, W] channels_last, labels [N, H, W], logits [N, C, H, W] where there are any. Smaller samples are
+    padded at the right and below, images and logits with 0 (the mean colour) and labels with IGNORE; sizes that differ
+    become multiples of STRIDE."""
+    sizes = {tuple(sample[1].shape) for sample in samples}
     if len(sizes) > 1:
         height, width = (-(-max(side) // STRIDE) * STRIDE for side in zip(*sizes))
-        samples = [(_pad(image, height, width, 0), _pad(labels, height, width, IGNORE)) for image, labels in samples]
-    images, labels = (torch.stack(parts) for parts in zip(*samples))
-    return images.contiguous(memory_format=torch.channels_last), labels
+        fills = (0, IGNORE, 0)
+        samples = [tuple(_pad(part, height, width, fill) for part, fill in zip(one, fills)) for one in samples]
+    images, *rest = (torch.stack(parts) for parts in zip(*samples))
+    return images.contiguous(memory_format=torch.channels_last), *rest
 
 
 def _pad(tensor: Tensor, height: int, width: int, value: int) -> Tensor:

@@ -24,7 +24,7 @@ from edgeseg.data.images import Image, write_image
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.evaluation.pictures import strip
 from edgeseg.recipe import Distil, Machine, NetConfig, Settings
-from edgeseg.training import checkpoint, devices, faults, losses, nets, optim
+from edgeseg.training import answers, checkpoint, devices, faults, losses, nets, optim
 from edgeseg.training.lessons import Lessons
 from edgeseg.training.loader import Sample, SegmentationDataset, batches, steps
 from edgeseg.training.tracking import Tracker, tracker
@@ -78,12 +78,20 @@ def fit(
     board = tracker(machine.track, folder, title, dataclasses.asdict(settings)) if devices.first() else Tracker()
     with board, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=settings.epochs * run.steps, completed=run.epoch * run.steps)
+        if teacher is not None and distil and distil.cache and not run.over():
+            train.answers = answers.keep(
+                teacher,
+                train,
+                folder.parent / "answers",
+                fabric,
+                lambda i, n: progress.update(bar, description=f"{title}: teacher's answers, frame {i} of {n}"),
+            )
         while not run.over():
             begin = time.perf_counter()
             total, blank = 0.0, 0
             with faults.translated(settings, f"stopped in epoch {run.epoch + 1}, {run.kept()}"):
-                for images, labels in run.batches(train, machine.workers):
-                    total += run.step(lessons, images, labels)
+                for images, labels, *more in run.batches(train, machine.workers):
+                    total += run.step(lessons, images, labels, *more)
                     blank += bool((labels == losses.IGNORE).all())
                     progress.advance(bar)
                 counts = evaluate(run.average, val, settings.batch, fabric, machine.workers)
@@ -139,12 +147,15 @@ class _Run:
         waited = self.epoch - self.best_epoch()
         return self.epoch >= self.settings.epochs or (patience > 0 and waited >= patience)
 
-    def step(self, lessons: Lessons, images: Tensor, labels: Tensor) -> float:
-        """One update from one batch. The gradient is checked too, so that a broken one never reaches the weights."""
+    def step(self, lessons: Lessons, images: Tensor, *rest: Tensor) -> float:
+        """One update from one batch (`rest`: labels, kept answers).
+
+        The gradient is checked too, so that a broken one never reaches the weights.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * self.lr()
         self.optimizer.zero_grad(set_to_none=True)
-        parts = list(zip(images.chunk(self.settings.accumulate), labels.chunk(self.settings.accumulate)))
+        parts = list(zip(*(tensor.chunk(self.settings.accumulate) for tensor in (images, *rest))))
         value = 0.0
         for number, part in enumerate(parts, 1):
             with self.fabric.no_backward_sync(self.net, enabled=number < len(parts)):

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = 255
+NEVER = -1e4  # a logit that is never chosen
+PLACES = 8
 
 
 def cross_entropy(
@@ -93,11 +95,44 @@ def soft_targets(student: Tensor, teacher: Tensor, labels: Tensor, temperature: 
     return temperature**2 * (per_pixel * valid).sum() / valid.sum().clamp(min=1)
 
 
-def channel_wise(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL between the softmaxes over positions, mean over classes and frames (Shu et al. 2021, eq. 5)."""
-    wanted = (teacher.flatten(2) / temperature).log_softmax(2)
-    got = (student.flatten(2) / temperature).log_softmax(2)
+def channel_wise(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """T^2 KL of the softmaxes over the labelled positions, mean over classes and frames (Shu et al. 2021, eq. 5)."""
+    nowhere = (labels == IGNORE).flatten(1)[:, None]
+    wanted = (teacher.flatten(2) / temperature).masked_fill(nowhere, NEVER).log_softmax(2)
+    got = (student.flatten(2) / temperature).masked_fill(nowhere, NEVER).log_softmax(2)
     return temperature**2 * (wanted.exp() * (wanted - got)).sum(2).mean()
+
+
+def attention(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of where two maps [N, any, h, w] are active, 0..2, mean over frames.
+
+    Attention transfer (Zagoruyko & Komodakis 2017, eq. 2): the mean over channels of the squares, as a unit vector over
+    positions. Nothing is learnt for it, so that a map fits one of any other channels; strides are made equal by
+    averaging to the coarser grid.
+    """
+    grid = _coarser(student, teacher)
+    got, wanted = (
+        F.normalize(F.adaptive_avg_pool2d(x.float().square().mean(1), grid).flatten(1)) for x in (student, teacher)
+    )
+    return (got - wanted).square().sum(1).mean()
+
+
+def structure(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of how alike the places of a frame are, for maps [N, any, h, w].
+
+    Pair-wise distillation (Liu et al. 2019, eq. 3; Tung & Mori 2019 compare frames of a batch likewise): the cosine of
+    the features of every two places, on a grid of at most PLACES x PLACES.
+    """
+    height, width = (min(PLACES, side) for side in _coarser(student, teacher))
+    alike = []
+    for x in (student, teacher):
+        places = F.normalize(F.adaptive_avg_pool2d(x.float(), (height, width)).flatten(2))
+        alike.append(places.transpose(1, 2) @ places)
+    return (alike[0] - alike[1]).square().mean()
+
+
+def _coarser(one: Tensor, other: Tensor) -> tuple[int, int]:
+    return min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3])
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,60 +1,343 @@
-"""Structured pruning: whole channels leave the net, which makes every runtime faster, until a share of MACs is left."""
+"""Structured pruning: whole channels leave the net, which makes every runtime faster, until its price is low enough.
+
+The price of a net is the sum of what its layers cost: multiply-accumulates, or milliseconds of a latency table
+(compression.latency). Channels that depend on each other (skips, concatenations, grouped convolutions) leave together;
+torch-pruning knows which do (Fang et al. 2023, DepGraph).
+"""
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from edgeseg.errors import EdgesegError
+from edgeseg.compression.latency import Layer
+from edgeseg.errors import EdgesegError, unknown
+from edgeseg.recipe import Settings
 from edgeseg.training import nets
 from edgeseg.training.export import macs_params
+from edgeseg.training.lessons import Lessons
+from edgeseg.training.loader import SegmentationDataset, batches
 
-TRIES = 8
+LEAST = 0.2  # share of a layer's channels that stay, so that none becomes a bottleneck
+AHEAD = 3  # steps of one group that are weighed at once: latency falls in stairs
+BATCHES = 4  # of training frames, for Taylor importance
+TRIES = 5
+CLOSE = 0.9  # of the share of latency that was asked for: near enough
+Price = Callable[[Layer], float]
 
 
-def prune(model: nn.Module, size: tuple[int, int], keep: float, round_to: int = 8) -> nn.Module:
-    """A pruned copy with at most `keep` (0..1) of the multiply-accumulates at `size` (height, width), and hardly less.
+def prune(
+    model: nn.Module,
+    size: tuple[int, int],
+    keep: float,
+    round_to: int = 8,
+    importance: str = "magnitude",
+    price: Price | None = None,
+    parent: nn.Module | None = None,
+) -> nn.Module:
+    """A pruned copy with at most `keep` (0..1) of the price of `parent` (or of `model`) at `size` (height, width).
 
-    The share of channels that must go for that is found by bisection, since channels differ in what they cost. Raises
-    EdgesegError where the target cannot be reached.
+    Without a `price`, multiply-accumulates count, and the channels of least importance go wherever they are. With one,
+    those go that cost most for their importance (a greedy knapsack, after Shen et al. 2021, HALP). Layers keep
+    multiples of `round_to` channels. `importance`: a key of IMPORTANCE; taylor reads the gradients in `model`. Raises
+    EdgesegError where the goal cannot be reached.
     """
-    goal = keep * macs_params(model, size)[0]
-    low, high = 0.0, 1.0
-    best = copy.deepcopy(model)
-    for _ in range(TRIES if keep < 1 else 0):
-        middle = (low + high) / 2
-        candidate = cut(model, size, middle, round_to)
-        if macs_params(candidate, size)[0] <= goal:
-            best, high = candidate, middle
-        else:
-            low = middle
-    if macs_params(best, size)[0] > goal:
-        raise EdgesegError(
-            f"Pruning cannot bring this net to {keep:.0%} of its multiply-accumulates.",
-            "Raise prune.macs or lower prune.round_to in the recipe.",
+    whole = parent or model
+    goal = keep * total(whole, size, price)
+    if total(model, size, price) <= goal:
+        return copy.deepcopy(model).eval()
+    pruned = _cut(model, size, goal, round_to, importance, price, whole)
+    if total(pruned, size, price) > goal * (1 + 1e-9):
+        raise Unreachable(keep, price)
+    pruned.zero_grad(set_to_none=True)
+    return pruned
+
+
+def prune_to_latency(
+    model: nn.Module,
+    size: tuple[int, int],
+    keep: float,
+    round_to: int,
+    importance: str,
+    price: Price,
+    parent: nn.Module,
+    measure: Callable[[nn.Module], float],
+) -> nn.Module:
+    """Like prune, until `measure` says that the net as a whole takes `keep` of its parent's time, or a little less.
+
+    A table cannot know what a runtime makes of layers beside each other. So the net is measured, and cut again to
+    another sum where the table was wrong. Raises EdgesegError where no cut comes down to `keep`.
+    """
+    goal, best, found = keep, 0.0, math.inf
+    chosen: nn.Module | None = None
+    for _ in range(TRIES):
+        try:
+            candidate = prune(model, size, min(goal, 1.0), round_to, importance, price, parent)
+        except Unreachable:
+            break
+        found = measure(candidate)
+        if best < found <= keep:
+            chosen, best = candidate, found
+        if CLOSE * keep <= found <= keep or (found < keep and goal >= 1):
+            break
+        goal *= 0.98 * keep / found
+    if chosen is None:
+        raise Unreachable(keep, price, f" The last one measured takes {found:.0%}." if found < math.inf else "")
+    return chosen
+
+
+class Unreachable(EdgesegError):
+    """So little of a net cannot be kept."""
+
+    def __init__(self, keep: float, price: Price | None, more: str = ""):
+        what, key = ("latency", "latency") if price else ("multiply-accumulates", "macs")
+        super().__init__(
+            f"Pruning cannot bring this net to {keep:.0%} of its {what}.{more}",
+            f"Raise prune.{key} or lower prune.round_to in the recipe.",
         )
-    return best
 
 
-def cut(model: nn.Module, size: tuple[int, int], ratio: float, round_to: int) -> nn.Module:
-    """A copy without the least important `ratio` (0..1) of all channels; layers keep multiples of `round_to`.
+# What a net costs
 
-    The channels of the whole net compete by the L2 norm of all weights that depend on them, relative to the mean of
-    their layer (Fang et al. 2023, DepGraph). No layer loses more than 80 %, so that none becomes a bottleneck.
-    """
+
+def layers(model: nn.Module, size: tuple[int, int]) -> dict[nn.Module, Layer]:
+    """Convolutions and linear layers that run on an image of `size`, and their shapes. A linear layer's rows (tokens)
+    are the height of a 1x1 convolution's map."""
+    found: dict[nn.Module, Layer] = {}
+
+    def note(module: Any, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            rows = output[0].numel() // module.out_features, 1
+            found[module] = Layer(module.in_features, module.out_features, rows, rows)
+            return
+        before, after = ((t.shape[2], t.shape[3]) for t in (args[0], output))
+        shape = (
+            module.kernel_size,
+            module.stride,
+            module.dilation,
+            module.groups,
+            isinstance(module, nn.ConvTranspose2d),
+        )
+        found[module] = Layer(module.in_channels, module.out_channels, before, after, *shape)
+
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    handles = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, kinds)]
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, *size))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def total(model: nn.Module, size: tuple[int, int], price: Price | None) -> float:
+    """The price of a net; multiply-accumulates include those of products without weights, as in attention."""
+    if price is None:
+        return macs_params(model, size)[0]
+    return sum(map(price, layers(model, size).values()))
+
+
+# What can go
+
+
+@dataclass
+class _Group:
+    """Channels that leave together. `order`: positions, the least important first; a position is one channel in each
+    channel group of a grouped convolution or norm. `worth`: their importance, in that order."""
+
+    root: nn.Module
+    handler: Any
+    order: list[list[int]]
+    worth: list[float]
+    step: int  # positions that keep multiples of round_to
+    most: int  # positions that may go
+    reach: dict[nn.Module, list[float]] = field(default_factory=dict)  # inputs and outputs that go with one position
+    gone: int = 0
+
+    def after(self, steps: int) -> int:
+        """How many positions have gone after `steps` more; 0 where that is too many."""
+        first = len(self.order) % self.step if not self.gone else 0
+        count = self.gone + (first + (steps - 1) * self.step if first else steps * self.step)
+        return count if count <= self.most else 0
+
+
+def _group(
+    graph: Any, group: Any, importance: Any, round_to: int, least: float, shapes: dict[nn.Module, Layer]
+) -> list[_Group]:
+    """What pruning needs to know of a group of torch-pruning; nothing where it cannot be pruned."""
+    scores = importance(group)
+    if scores is None:
+        return []
+    copies = max((_channel_groups(graph, dep) for dep, _ in group), default=1)
+    per_group = len(scores) // copies
+    means = scores.detach().nan_to_num(0.0).reshape(copies, per_group).mean(0)
+    ranked = means.argsort(stable=True).tolist()
+    step = math.lcm(round_to, copies) // copies
+    kept = step * math.ceil(least / (copies * step))
+    made = _Group(
+        group[0].dep.target.module,
+        group[0].dep.handler,
+        [[i + n * per_group for n in range(copies)] for i in ranked],
+        [float(means[i]) for i in ranked],
+        step,
+        per_group - kept,
+    )
+    for dep, idxs in group:
+        layer = dep.target.module
+        if layer not in shapes:
+            continue
+        reach = made.reach.setdefault(layer, [0.0, 0.0])
+        share = len(idxs) / per_group
+        if shapes[layer].depthwise:
+            reach[:] = share, share
+        else:
+            reach[graph.is_out_channel_pruning_fn(dep.handler)] += share
+    return [made] if made.most > 0 else []
+
+
+def _channel_groups(graph: Any, dep: Any) -> int:
+    """How many equal parts the channels of a layer have on the side that is pruned; a depthwise one's go one by one."""
+    module = dep.target.module
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.groups == module.out_channels:
+        return 1
+    pruner = graph.get_pruner_of_module(module)
+    if pruner is None:
+        return 1
+    outwards = graph.is_out_channel_pruning_fn(dep.handler)
+    return int(pruner.get_out_channel_groups(module) if outwards else pruner.get_in_channel_groups(module))
+
+
+def _cut(
+    model: nn.Module,
+    size: tuple[int, int],
+    goal: float,
+    round_to: int,
+    importance: str,
+    price: Price | None,
+    parent: nn.Module,
+) -> nn.Module:
+    """A copy whose price is at most `goal`, or as low as it gets. No layer keeps less than LEAST of its `parent`'s."""
+    cost = price or (lambda layer: float(layer.macs))
+    scorer = _scorer(importance)
+    gradients = [p.grad for p in model.parameters()]
+    model = copy.deepcopy(model).eval().requires_grad_(True)  # the dependency graph is traced through autograd
+    if importance == "taylor":
+        _lay_in(gradients, model)
+    shapes = layers(model, size)
+    rest = total(model, size, price) - sum(map(cost, shapes.values()))
+    graph = _dependencies(model, size)
+    kept = [m for layer in (*nets.head(model), *_attention(model)) for m in layer.modules()]
+    names = {module: name for name, module in model.named_modules()}
+    groups = []
+    for group in graph.get_all_groups(kept):
+        first: Any = parent.get_submodule(names[group[0].dep.target.module])
+        least = LEAST * (first.out_features if isinstance(first, nn.Linear) else first.out_channels)
+        groups += _group(graph, group, scorer, round_to, least, shapes)
+    _search(groups, shapes, goal - rest, cost, by_price=price is not None)
+    for group in groups:
+        if group.gone:
+            gone = sorted(i for position in group.order[: group.gone] for i in position)
+            graph.get_pruning_group(group.root, group.handler, gone).prune()
+    return model
+
+
+def _dependencies(model: nn.Module, size: tuple[int, int]) -> Any:
+    """torch-pruning's graph, which it finds backwards from the outputs. Some encoders run stages that no decoder reads
+    (PSPNet's): every module's output counts as one of the net, or they would not learn what is cut before them."""
     import torch_pruning as tp
 
-    model = copy.deepcopy(model).eval().requires_grad_(True)  # the dependency graph is traced through autograd
-    tp.BasePruner(
-        model,
-        torch.zeros(1, 3, *size),
-        importance=tp.importance.GroupMagnitudeImportance(p=2),
-        global_pruning=True,
-        pruning_ratio=ratio,
-        max_pruning_ratio=0.8,
-        round_to=round_to,
-        ignored_layers=nets.head(model),
-    ).step()
-    return model
+    def forward(net: nn.Module, image: Tensor) -> list[Tensor]:
+        outputs: list[Tensor] = []
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            outputs.extend(t for t in tree_leaves(output) if isinstance(t, Tensor))
+
+        handles = [m.register_forward_hook(keep) for m in net.modules()]
+        try:
+            return [net(image), *outputs]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    return tp.DependencyGraph().build_dependency(model, torch.zeros(1, 3, *size), forward_fn=forward)
+
+
+def _attention(model: nn.Module) -> list[nn.Module]:
+    """Left as they are: torch-pruning loses count where heads are split off (SegFormer: IndexError)."""
+    return [m for m in model.modules() if "Attention" in type(m).__name__]
+
+
+def _search(groups: list[_Group], shapes: dict[nn.Module, Layer], goal: float, price: Price, by_price: bool) -> None:
+    """Mark channels as gone until the layers' price is at most `goal`, or nothing more can go."""
+    widths = dict(shapes)
+    now = sum(map(price, widths.values()))
+    while now > goal:
+        best: tuple[float, _Group, int, dict[nn.Module, Layer], float] | None = None
+        for group in groups:
+            for steps in range(1, AHEAD + 1 if by_price else 2):
+                count = group.after(steps)
+                if not count:
+                    break
+                fewer = {m: _narrower(widths[m], reach, count - group.gone) for m, reach in group.reach.items()}
+                saved = sum(price(widths[m]) - price(new) for m, new in fewer.items())
+                lost = sum(group.worth[group.gone : count])
+                useful = min(saved, now - goal)  # what it saves beyond the goal is no gain
+                score = (lost / useful if saved > 0 else math.inf) if by_price else lost / (count - group.gone)
+                if score < math.inf and (best is None or score < best[0]):
+                    best = score, group, count, fewer, saved
+        if best is None:
+            return
+        _, group, count, fewer, saved = best
+        group.gone = count
+        widths.update(fewer)
+        now -= saved
+
+
+def _narrower(layer: Layer, reach: list[float], positions: int) -> Layer:
+    inputs, outputs = (round(share * positions) for share in reach)
+    return layer.widths(layer.inputs - inputs, layer.outputs - outputs)
+
+
+# How important a channel is
+
+
+def _scorer(importance: str) -> Any:
+    if importance not in IMPORTANCE:
+        raise unknown("importance", importance, IMPORTANCE)
+    import torch_pruning as tp
+
+    return IMPORTANCE[importance](tp.importance)
+
+
+# Of all weights that depend on a channel, relative to the mean of its layer.
+IMPORTANCE: dict[str, Callable[[Any], Any]] = {
+    "magnitude": lambda tp: tp.GroupMagnitudeImportance(p=2),  # their L2 norm
+    "bn": lambda tp: tp.BNScaleImportance(),  # the scale of the batch norm behind it (Liu et al. 2017)
+    "taylor": lambda tp: tp.GroupTaylorImportance(),  # |weight x gradient| (Molchanov et al. 2019)
+}
+
+
+def add_gradients(model: nn.Module, train: SegmentationDataset, settings: Settings, seed: int) -> None:
+    """Leave in `model` what taylor reads: the gradients of the labels' loss, summed over a few batches."""
+    torch.manual_seed(seed)
+    lessons = Lessons(settings, len(train.spec.classes))
+    model.eval().zero_grad()
+    for images, labels in islice(batches(train, settings.batch, 0, True), BATCHES):
+        lessons(model, images, labels).backward()  # type: ignore[no-untyped-call]
+
+
+def _lay_in(gradients: list[Tensor | None], model: nn.Module) -> None:
+    """Give a copy the gradients of its original; zeros to layers that the loss does not see."""
+    if all(g is None for g in gradients):
+        raise EdgesegError("Taylor importance needs gradients, the net has none.", "Call pruning.add_gradients before.")
+    for p, g in zip(model.parameters(), gradients):
+        p.grad = torch.zeros_like(p) if g is None else g.clone()

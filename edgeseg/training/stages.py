@@ -1,7 +1,8 @@
 """The stages of a recipe, one function each: data and checkpoints in, a checkpoint and its metrics (JSON) out.
 
     train_teacher -> teacher.pt         train_student  -> student.pt
-    distil_student -> distilled.pt      prune_student  -> pruned.pt        export_onnx -> NAME.onnx
+    distil_student -> distilled.pt      prune_student  -> pruned.pt
+    qat_student    -> qat.pt            export_onnx    -> NAME.onnx
 
 Beside FOLDER/NAME.pt lie FOLDER/NAME.json (metrics, history) and FOLDER/NAME/: last.pt (for resuming), best.pt (the
 checkpoint with the best val mIoU), pictures/ and what the recipe's tracker writes. Every function
@@ -12,9 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,10 +30,15 @@ from edgeseg.recipe import Distil, NetConfig, Recipe, Role, Settings
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, devices, nets, pruning
 from edgeseg.training.export import export_onnx, macs_params
+from edgeseg.training.lessons import Teacher
 from edgeseg.training.loader import SegmentationDataset
 from edgeseg.training.loop import fit
+from edgeseg.training.speed import Stopwatch
 
-__all__ = ["distil_student", "export_onnx", "prune_student", "train_student", "train_teacher"]
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+__all__ = ["distil_student", "export_onnx", "prune_student", "qat_student", "train_student", "train_teacher"]
 
 
 def train_teacher(recipe: Recipe, dataset_root: Path, folder: Path) -> Path:
@@ -55,14 +65,80 @@ def distil_student(recipe: Recipe, teacher_ckpt: Path, dataset_root: Path, folde
 
 
 def prune_student(recipe: Recipe, student_ckpt: Path, teacher_ckpt: Path, dataset_root: Path, folder: Path) -> Path:
-    """Cut a trained student to recipe.prune.macs, then fine-tune it with the teacher -> FOLDER/pruned.pt."""
+    """Cut a trained student to the share that recipe.prune asks for and fine-tune it with the teacher, in rounds
+    -> FOLDER/pruned.pt.
+
+    FOLDER/pruned/roundN.pt are the rounds before the last, FOLDER/pruned/latency.json all that was timed. Raises
+    EdgesegError where the goal cannot be reached, or the cut net is slower than the student on the first target.
+    """
     spec = spec_of(recipe, dataset_root)
     teacher = load_teacher(teacher_ckpt, spec)
     student, net = _trained("Student", student_ckpt, recipe.student.net, spec)
-    model = pruning.prune(student, recipe.data.size, recipe.prune.macs, recipe.prune.round_to)
-    settings = dataclasses.replace(recipe.student, epochs=recipe.prune.epochs, lr=recipe.prune.lr)
-    extra = {"pruned_from_macs": macs_params(student, recipe.data.size)[0]}
-    return _train(recipe, model, net, spec, settings, dataset_root, folder, "pruned", teacher, extra)
+    devices.connect(recipe.machine.device, recipe.student.precision, recipe.machine.nodes)  # tells who comes first
+    wanted, own = recipe.prune, folder / "pruned"
+    part = wanted.epochs // wanted.rounds
+    model: nn.Module = student
+    for number in range(1, wanted.rounds + 1):
+        last = number == wanted.rounds
+        cut = partial(_cut, recipe, spec, student, model, number / wanted.rounds, dataset_root, own / "latency.json")
+        model, timed = _in_turn(cut)
+        epochs = wanted.epochs - part * (wanted.rounds - 1) if last else part
+        settings = dataclasses.replace(recipe.student, epochs=epochs, lr=wanted.lr)
+        where, name = (folder, "pruned") if last else (own, f"round{number}")
+        extra = {"pruned_from_macs": macs_params(student, recipe.data.size)[0]}
+        path = _train(recipe, model, net, spec, settings, dataset_root, where, name, teacher, extra)
+    if devices.first():  # not in the checkpoint: no two runs take the same milliseconds
+        report = path.with_suffix(".json")
+        write_bytes(report, json.dumps({**json.loads(report.read_text()), "latency": timed}, indent=2).encode())
+    return path
+
+
+def _cut(
+    recipe: Recipe, spec: Spec, student: nn.Module, model: nn.Module, part: float, dataset_root: Path, table: Path
+) -> tuple[nn.Module, dict[str, Any] | str]:
+    """`model` cut to `part` (0..1) of the way to the recipe's goal; and its latency beside the student's, or why that
+    could not be measured here."""
+    wanted, size = recipe.prune, recipe.data.size
+    watch = Stopwatch(recipe, spec, student, table)
+    if wanted.importance == "taylor":
+        train = SegmentationDataset(Dataset.open(dataset_root, "train"), spec, recipe.student, recipe.seed, cache=0)
+        pruning.add_gradients(model, train, recipe.student, recipe.seed)
+    if wanted.latency:
+        watch.require()
+        share = wanted.latency**part
+        model = pruning.prune_to_latency(
+            model, size, share, wanted.round_to, wanted.importance, watch.price, student, watch.share
+        )
+    else:
+        model = pruning.prune(model, size, wanted.macs**part, wanted.round_to, wanted.importance, parent=student)
+    if watch.why:
+        log.warning("Whether the pruned net is faster was not measured: %s.", watch.why)
+        return model, watch.why
+    watch.require_no_slower(model)
+    return model, {"target": watch.target.name, "precision": watch.precision, **watch.race(model)}
+
+
+def qat_student(recipe: Recipe, student_ckpt: Path, teacher_ckpt: Path, dataset_root: Path, folder: Path) -> Path:
+    """Train a trained student on with INT8's rounding inside, and the teacher -> FOLDER/qat.pt."""
+    if not recipe.qat.epochs:
+        raise OptionError("The recipe has no epochs with rounding.", "Add to it: [qat] with epochs = 3 or more.")
+    from edgeseg.training import qat  # needs NNCF
+
+    spec = spec_of(recipe, dataset_root)
+    teacher = load_teacher(teacher_ckpt, spec)
+    student, net = _trained("Student", student_ckpt, recipe.student.net, spec)
+    frames = SegmentationDataset(Dataset.open(dataset_root, "train"), spec, cache=0)
+    order = np.random.default_rng(recipe.seed).permutation(len(frames))[: recipe.quantise.frames]
+    model = qat.prepare(student, [frames[int(i)][0][None] for i in order], recipe.qat.symmetric)
+    settings = dataclasses.replace(recipe.student, epochs=recipe.qat.epochs, lr=recipe.qat.lr)
+    return _train(recipe, model, net, spec, settings, dataset_root, folder, "qat", teacher)
+
+
+def _in_turn(work: Callable[[], T]) -> T:
+    """work() in the first process, then in the others of torchrun, which find on the disk what the first measured."""
+    result = work() if devices.first() else None
+    devices.wait()
+    return work() if result is None else result
 
 
 def spec_of(recipe: Recipe, dataset_root: Path) -> Spec:
@@ -73,12 +149,10 @@ def spec_of(recipe: Recipe, dataset_root: Path) -> Spec:
 
 
 def load_teacher(path: Path, spec: Spec) -> nn.Module:
-    """A frozen teacher; OptionError unless it sees the same pixels and names the same classes as `spec`."""
+    """A frozen teacher that answers for `spec`; OptionError where it does not know one of its classes by name."""
     model, _, own, _ = checkpoint.load(path)
-    _same_classes("Teacher", path, own, spec)
-    if (own.color, own.mean, own.std) != (spec.color, spec.mean, spec.std):
-        raise OptionError(f"Teacher {path} was trained with another normalisation.", "Train it with this recipe.")
-    return model.requires_grad_(False)
+    same = (own.classes, own.color, own.mean, own.std) == (spec.classes, spec.color, spec.mean, spec.std)
+    return (model if same else Teacher(model, own, spec, path).eval()).requires_grad_(False)
 
 
 def _same_classes(what: str, path: Path, own: Spec, spec: Spec) -> None:
@@ -107,6 +181,10 @@ def _trained(what: str, path: Path, wanted: NetConfig, spec: Spec) -> tuple[nn.M
         raise OptionError(
             f"{what} {path} is {_described(net)}, the recipe's is {_described(wanted)}.",
             "Give a checkpoint of the recipe's net, or change the recipe.",
+        )
+    if hasattr(model, "roundings"):
+        raise OptionError(
+            f"{what} {path} was trained for INT8 (edgeseg qat).", "Give the checkpoint that it was trained from."
         )
     return model, net
 

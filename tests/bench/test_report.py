@@ -354,13 +354,14 @@ def test_a_card_of_single_results_through_the_command_line(
         "params": 10**6,
         "val_miou": 0.5,
         "seconds": 90.0,
-        "history": [{}, {}],
+        "history": [{"loss": 2.0, "val_miou": 0.4}, {"loss": 1.25, "val_miou": 0.5}],
     }
     (tmp_path / "teacher.json").write_text(json.dumps({**trained, "recipe": recipe()}))
     words = [results["eval"], results["bench"], tmp_path / "teacher.json"]
     ran = edgeseg("card", toml, *words, "--out", tmp_path / "card.md")
     assert ran.code == 0, ran.err
     text = (tmp_path / "card.md").read_text()
+    assert "teacher, training loss / val mIoU after epochs 1, 2: 2.00 / 40.0, 1.25 / 50.0." in text
     digest = document(results, "eval")["bundle"]["digest"][:16]
     for word in ("Toys only.", "| teacher | lite |", "| openvino-cpu-fp32 |", f"`{digest}`", "Speeds on "):
         assert word in text, word

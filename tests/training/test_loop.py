@@ -150,7 +150,7 @@ def test_distillation_mixes_labels_and_teacher(weight: float) -> None:
     logits, wanted = student(image), teacher(image)
     expected = (1 - weight) * losses.cross_entropy(logits, labels)
     expected = expected + weight * losses.soft_targets(logits, wanted, labels, 3.0)
-    expected = expected + 0.5 * losses.channel_wise(logits, wanted, 3.0)
+    expected = expected + 0.5 * losses.channel_wise(logits, wanted, labels, 3.0)
     expected = expected + 2.0 * losses.dice(logits, labels)
     torch.testing.assert_close(got, expected)
 

@@ -105,9 +105,50 @@ def test_temperature_softens_both_sides_and_scales_back() -> None:
 def test_channel_wise_by_hand() -> None:
     student = torch.zeros(1, 2, 1, 2)
     teacher = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])[None, :, None]
-    got = losses.channel_wise(student, teacher, temperature=1.0)
+    got = losses.channel_wise(student, teacher, labels(0, 0), temperature=1.0)
     second = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert got.item() == pytest.approx(second / 2, rel=1e-5)
+
+
+def test_channel_wise_leaves_ignored_pixels_out_on_both_sides() -> None:
+    student, teacher = torch.randn(2, 3, 1, 4, requires_grad=True), torch.randn(2, 3, 1, 4)
+    ids = torch.tensor([[[0, IGNORE, 2, 1]], [[IGNORE] * 4]])
+    got = losses.channel_wise(student, teacher, ids, 2.0)
+    kept = losses.channel_wise(student[:1, ..., [0, 2, 3]], teacher[:1, ..., [0, 2, 3]], ids[:1, :, [0, 2, 3]], 2.0)
+    torch.testing.assert_close(got, kept / 2)  # the frame without labels adds nothing to the mean of two
+    got.backward()
+    assert student.grad is not None and not student.grad[1].any()
+    assert not student.grad[0, ..., 1].any() and student.grad[0, ..., [0, 2, 3]].any()
+
+
+def test_attention_by_hand() -> None:
+    """Two places: the student's channels give 3^2 + 4^2 and 0, the teacher's one channel 1 and 1."""
+    student = torch.tensor([[3.0, 0.0], [4.0, 0.0]])[None, :, None]
+    teacher = torch.tensor([[1.0, -1.0]])[None, :, None]
+    root = 0.5**0.5
+    assert losses.attention(student, teacher).item() == pytest.approx((1 - root) ** 2 + root**2, rel=1e-5)
+    assert losses.attention(student, 7 * student).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_structure_by_hand() -> None:
+    """The student's two places are orthogonal, the teacher's are 60 degrees apart: two of four pairs differ by 1/2."""
+    student = torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.0, 0.0]])[None, :, None]
+    teacher = torch.tensor([[1.0, 0.5], [0.0, 0.75**0.5]])[None, :, None]
+    assert losses.structure(student, teacher).item() == pytest.approx(2 * 0.25 / 4, rel=1e-5)
+    turned = torch.linalg.qr(torch.randn(3, 3))[0] @ student[0, :, 0]
+    assert losses.structure(student, turned[None, :, None]).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [losses.attention, losses.structure])
+def test_maps_of_other_channels_and_strides_are_compared_on_the_coarser_grid(loss: object) -> None:
+    coarse, student = torch.rand(2, 5, 3, 6), torch.rand(2, 5, 3, 6, requires_grad=True)
+    fine = coarse.repeat_interleave(4, 2).repeat_interleave(2, 3)
+    more = torch.cat([fine, fine], 1)  # twice the channels say the same
+    got = loss(student, more)  # type: ignore[operator]
+    torch.testing.assert_close(got, loss(student, coarse))  # type: ignore[operator]
+    got.backward()
+    assert got > 0 and student.grad is not None and student.grad.abs().sum() > 0
+    assert loss(torch.zeros(1, 2, 2, 2), torch.rand(1, 3, 4, 4)).isfinite()  # type: ignore[operator]
 
 
 def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
@@ -116,6 +157,7 @@ def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
     total = losses.cross_entropy(logits, nothing) + losses.dice(logits, nothing)
     total = total + losses.soft_targets(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
     total = total + losses.lovasz(logits, nothing) + losses.boundary(logits, nothing)
+    total = total + losses.channel_wise(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
     total = total + losses.cross_entropy(logits, nothing, torch.ones(3), smoothing=0.1, ohem=0.3)
     total.backward()
     assert total.item() == 0 and logits.grad is not None and not logits.grad.any()

@@ -52,5 +52,6 @@ def recipe(**sections: object) -> Recipe:
         "teacher": {**tiny, "width": 0.5},
         "student": tiny,
         "prune": {"epochs": 1, "round_to": 2},
+        "targets": {"compile": ["openvino-cpu:fp32"]},
     }
     return Recipe.from_dict({**table, **sections}, Path("recipe.toml"))

@@ -1,0 +1,237 @@
+"""What every compression costs and gives: students through each stage, measured side by side on the test split.
+
+    python benchmarks/compression.py RECIPE... --teacher CKPT --data DIR --out OUT [--seeds 3] [--rounds 5]
+
+Each recipe is a student family. Its student is distilled from the teacher, then: FP32, bf16, INT8 after training (PTQ),
+INT8 with layers kept in float by accuracy control (chosen on val), INT8 trained with rounding (QAT), and pruned to 70,
+50 and 30 % of its latency, each fine-tuned with the teacher. All bundles take turns in one run of speed measurements.
+With --seeds the first recipe's student is also trained alone and distilled from several seeds: what the teacher gives.
+Stages that are done are not done again. OUT/compression.json and OUT/compression.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from edgeseg.bench.blocks import Table, markdown
+from edgeseg.bench.machine import fingerprint
+from edgeseg.bench.measure import bench
+from edgeseg.bundle import Bundle, sha256
+from edgeseg.compile import compile_model, golden_frames, spec_of
+from edgeseg.compression.calibration import Calibration
+from edgeseg.compression.control import control
+from edgeseg.compression.trials import Budget, Trials
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.images import write_bytes
+from edgeseg.evaluation.evaluate import count
+from edgeseg.evaluation.metrics import scores
+from edgeseg.evaluation.statistics import difference, intervals, miou
+from edgeseg.pipeline import Ledger
+from edgeseg.recipe import Qat, Recipe
+from edgeseg.segmenter import Segmenter
+from edgeseg.target import Target
+from edgeseg.training import stages
+
+SHARES = (0.7, 0.5, 0.3)  # of the student's latency
+MAX_DROP = 0.3
+console = Console(stderr=True)
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="+", type=Path)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--target", default="openvino-cpu")
+    parser.add_argument("--seeds", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="to measure each bundle's speed in each round")
+    parser.add_argument("--prune-epochs", type=int, default=10)
+    parser.add_argument("--qat-epochs", type=int, default=4)
+    options = parser.parse_args()
+    rows: list[Row] = []
+    for path in options.recipes:
+        rows += Family(Recipe.load(path), options).rows()
+    speeds(rows, Dataset.open(options.data, "test"), options.rounds, options.seconds)
+    result = {"kind": "compression", "machine": fingerprint(), "data": options.data.name, "rows": rows}
+    result["distillation"] = gains(Recipe.load(options.recipes[0]), options) if options.seeds else []
+    write_bytes(options.out / "compression.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_bytes(options.out / "compression.md", table(result).encode())
+    print(table(result))
+
+
+class Family:
+    """One recipe's student, from the teacher to every bundle."""
+
+    def __init__(self, recipe: Recipe, options: argparse.Namespace):
+        self.recipe, self.options, self.name = recipe, options, recipe.student.arch
+        self.folder = options.out / self.name
+        self.ledger = Ledger(self.folder, console.print)
+        self.target = Target.load(options.target)
+        self.calibration = Calibration.choose(options.data, recipe.quantise.frames, recipe.seed)
+        self.test = Dataset.open(options.data, "test")
+
+    def rows(self) -> list[Row]:
+        """Every bundle's accuracy; the float one of the distilled student comes first."""
+        teacher, out = self.options.teacher, self.folder
+        student = self.trained("distilled", self.recipe, [teacher], stages.distil_student)
+        model = stages.export_onnx(student, out / "distilled.onnx")
+        spec, _ = spec_of(model, {})
+        made = [self.bundle("fp32", model, "fp32"), self.bundle("bf16", model, "bf16")]
+        made.append(self.bundle("int8", model, "int8"))
+        made.append(self.bundle("mixed", model, "int8", self.kept(model, spec)))
+        qat = dataclasses.replace(self.recipe, qat=Qat(epochs=self.options.qat_epochs))
+        trained = self.trained("qat", qat, [student, teacher], stages.qat_student)
+        made.append(self.bundle("qat", stages.export_onnx(trained, out / "qat.onnx"), "int8"))
+        for share in SHARES:
+            prune = dataclasses.replace(self.recipe.prune, latency=share, epochs=self.options.prune_epochs)
+            name = f"pruned{round(100 * share)}"
+            cut = self.trained(
+                name, dataclasses.replace(self.recipe, prune=prune), [student, teacher], stages.prune_student
+            )
+            made.append(self.bundle(f"{name}-int8", stages.export_onnx(cut, out / f"{name}.onnx"), "int8", cut=cut))
+        return self.compared(made)
+
+    def trained(self, name: str, recipe: Recipe, parents: list[Path], stage: Callable[..., Path]) -> Path:
+        """FOLDER/NAME.pt of a stage of the recipe."""
+        path, scratch = self.folder / f"{name}.pt", self.folder / f"train-{name}"
+        inputs = [recipe.to_dict(), *(sha256(parent) for parent in parents)]
+
+        def work() -> dict[str, Any]:
+            made = stage(recipe, *parents, self.options.data, scratch)
+            for suffix in (".pt", ".json"):
+                shutil.copyfile(made.with_suffix(suffix), path.with_suffix(suffix))
+            return {}
+
+        self.ledger.stage(name, inputs, [path], work)
+        return path
+
+    def kept(self, model: Path, spec: Any) -> tuple[str, ...]:
+        """The layers that accuracy control keeps in float so that val loses at most MAX_DROP."""
+        val, budget = Dataset.open(self.options.data, "val"), Budget()
+        trials = Trials(self.folder / "trials", self.target, self.calibration, val, budget, console.print)
+        return tuple(control(trials, model, spec, MAX_DROP, self.folder / "control")["kept"])
+
+    def bundle(
+        self, name: str, model: Path, precision: str, keep: tuple[str, ...] = (), cut: Path | None = None
+    ) -> Row:
+        """Compile it, and count what it gets right on the test split."""
+        path, tables = self.folder / "bundles" / f"{self.name}-{name}", self.folder / "bundles" / f"{name}.npy"
+        spec, _ = spec_of(model, {})
+        chosen = self.calibration if precision == "int8" and name != "qat" else None
+
+        def work() -> dict[str, Any]:
+            frames = golden_frames("synthetic", spec)
+            compile_model(model, path, self.target, precision, spec=spec, frames=frames, calibration=chosen, keep=keep)
+            with Segmenter.open(path, "throughput") as segmenter:
+                found = count(segmenter, self.test)[0].tables()
+            np.save(tables, found)
+            return {}
+
+        inputs = [sha256(model), precision, list(keep), self.calibration.digest, self.test.digest()]
+        self.ledger.stage(f"bundle {name}", inputs, [path / "bundle.json", tables], work)
+        report = json.loads((cut or self.folder / "distilled.pt").with_suffix(".json").read_text())
+        about = {"family": self.name, "name": name, "path": str(path), "kept": list(keep)}
+        return {**about, "macs": report["macs"], "bytes": Bundle.load(path).size, "tables": np.load(tables)}
+
+    def compared(self, made: list[Row]) -> list[Row]:
+        """With the figures of each bundle, and what it lost against the first."""
+        names = self.test.classes.names
+        first = made[0]["tables"]
+        for row in made:
+            tables = row.pop("tables")
+            own, base = scores(tables.sum(0))["iou"], scores(first.sum(0))["iou"]
+            worst = max(range(len(names)), key=lambda i: np.nan_to_num(base[i] - own[i]))
+            row |= {"miou": float(miou(tables.sum(0))), "interval": list(intervals(tables, names)["miou"])}
+            row |= {"lost": difference(first, tables, miou).to_dict()}
+            row |= {"worst_class": names[worst], "worst_drop": 100 * float(base[worst] - own[worst])}
+        return made
+
+
+def speeds(rows: list[Row], test: Dataset, rounds: int, seconds: float) -> None:
+    """Adds p50, p99 and FPS to each row: medians over rounds in which all bundles take turns."""
+    frames = [test[i][0] for i in range(min(8, len(test)))]
+    found: list[list[Row]] = [[] for _ in rows]
+    for _ in range(rounds):
+        for row, kept in zip(rows, found):
+            kept.append(bench(Path(row["path"]), frames, seconds))
+    for row, kept in zip(rows, found):
+        row["p50_ms"], row["p99_ms"] = (statistics.median(d["latency_ms"][k] for d in kept) for k in ("p50", "p99"))
+        row["fps"] = statistics.median(d["fps"] for d in kept)
+        base = found[[r["family"] for r in rows].index(row["family"])]
+        pairs = [d["latency_ms"]["p50"] / b["latency_ms"]["p50"] for d, b in zip(kept, base)]
+        row["latency_share"] = statistics.median(pairs)
+
+
+def gains(recipe: Recipe, options: argparse.Namespace) -> list[Row]:
+    """mIoU on test of the student alone and distilled, in float, for each seed."""
+    rows = []
+    for seed in range(1, options.seeds + 1):
+        seeded = dataclasses.replace(recipe, seed=seed)
+        family = Family(seeded, options)
+        family.folder = options.out / f"seed{seed}"
+        family.ledger = Ledger(family.folder, console.print)
+        alone = family.trained("student", seeded, [], stages.train_student)
+        taught = family.trained("distilled", seeded, [options.teacher], stages.distil_student)
+        row: Row = {"seed": seed}
+        for name, checkpoint in (("student", alone), ("distilled", taught)):
+            model = stages.export_onnx(checkpoint, family.folder / f"{name}.onnx")
+            row[name] = float(miou(family.bundle(name, model, "fp32", cut=checkpoint)["tables"].sum(0)))
+        rows.append(row)
+    return rows
+
+
+def gain(rows: list[Row]) -> str:
+    """The mean gain and its 95 % interval: Student's t over seeds."""
+    points = [100 * (row["distilled"] - row["student"]) for row in rows]
+    mean = statistics.mean(points)
+    if len(points) < 2:
+        return f"{mean:+.2f} points (one seed)"
+    t = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}.get(len(points), 2.3)
+    half = t * statistics.stdev(points) / len(points) ** 0.5
+    each = ", ".join(f"{p:+.2f}" for p in points)
+    return f"{mean:+.2f} points ({mean - half:+.2f} to {mean + half:+.2f}; seeds: {each})"
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown."""
+    head = ["family", "bundle", "mIoU (95 %)", "points lost (95 %)", "worst class", "MB", "GMACs"]
+    head += ["p50 ms", "p99 ms", "FPS", "latency of FP32's"]
+    drawn = [list(_cells(row)) for row in result["rows"]]
+    blocks: list[Any] = [Table(head, drawn)]
+    text = markdown(blocks)
+    if result["distillation"]:
+        text += f"\nDistillation gives the student {gain(result['distillation'])} of mIoU on test.\n"
+    return text
+
+
+def _cells(row: Row) -> Iterator[str]:
+    low, high = (100 * v for v in row["interval"])
+    lost = row["lost"]
+    yield row["family"]
+    yield row["name"] + (f" ({len(row['kept'])} in float)" if row["kept"] else "")
+    yield f"{100 * row['miou']:.2f} ({low:.1f} to {high:.1f})"
+    yield "{:.2f} ({:.2f} to {:.2f})".format(*(100 * lost[k] for k in ("value", "low", "high")))
+    yield f"{row['worst_class']} {row['worst_drop']:+.1f}"
+    yield f"{row['bytes'] / 1e6:.2f}"
+    yield f"{row['macs'] / 1e9:.3f}"
+    yield f"{row['p50_ms']:.2f}"
+    yield f"{row['p99_ms']:.2f}"
+    yield f"{row['fps']:.0f}"
+    yield f"{100 * row['latency_share']:.0f} %"
+
+
+if __name__ == "__main__":
+    main()

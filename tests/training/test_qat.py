@@ -1,0 +1,313 @@
+"""Training with INT8's rounding inside: the arithmetic, the checkpoint, and that what it makes runs in INT8."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from training_helpers import SPEC, recipe
+
+pytest.importorskip("nncf")
+
+from edgeseg.compile import compile_model
+from edgeseg.compression.calibration import Calibration
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.images import Image
+from edgeseg.errors import FileError, OptionError
+from edgeseg.recipe import PTQ, NetConfig, Recipe, Settings
+from edgeseg.target import Target
+from edgeseg.training import checkpoint, loop, nets, qat, stages
+from edgeseg.training.export import export_onnx
+from edgeseg.training.loader import SegmentationDataset
+
+Run = Callable[..., Any]
+NET = NetConfig(width=0.25)
+
+
+@pytest.fixture(scope="module")
+def frames(root: Path) -> list[Tensor]:
+    found = SegmentationDataset(Dataset.open(root, "train"), SPEC)
+    return [found[i][0][None] for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def learner(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that has learnt a little, so that its batch norms are not those of a fresh net."""
+    return stages.train_student(rounds(), root, tmp_path_factory.mktemp("learner"))
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path, learner: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """By `symmetric`: the checkpoint of edgeseg qat."""
+    made = {}
+    for symmetric in (False, True):
+        folder = tmp_path_factory.mktemp("qat")
+        made[symmetric] = stages.qat_student(rounds(symmetric), learner, learner, root, folder)
+    return made
+
+
+def rounds(symmetric: bool = False) -> Recipe:
+    return recipe(
+        student={"width": 0.25, "epochs": 4, "batch": 4, "lr": 0.01},
+        qat={"epochs": 2, "lr": 1e-3, "symmetric": symmetric},
+        quantise={"frames": 8},
+    )
+
+
+def shots(root: Path) -> list[Image]:
+    found = Dataset.open(root, "test")
+    return [found[i][0] for i in range(len(found))]
+
+
+def compiled(model: Path, out: Path, target: str, root: Path, precision: str = "int8", **more: Any) -> Any:
+    return compile_model(model, out, Target.load(target), precision, spec=SPEC, frames=shots(root), **more)
+
+
+# The arithmetic
+
+
+@pytest.mark.parametrize(("channels", "low", "zero"), [(1, 0, 17), (1, -128, 0), (4, -128, 0)])
+def test_a_rounding_is_torch_s_own(channels: int, low: int, zero: int) -> None:
+    rounding = qat.Rounding(channels, low, zero)
+    scale = torch.tensor([0.02, 0.1, 0.005, 1.0][:channels])
+    rounding.log_scale.data = scale.log()
+    x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    zeros = torch.full((channels,), zero, dtype=torch.int32)
+    per_channel = torch.fake_quantize_per_channel_affine(
+        x, scale.expand(4).contiguous(), zeros.expand(4).contiguous(), 0, low, low + 255
+    )
+    torch.testing.assert_close(rounding(x), per_channel, atol=1e-6, rtol=1e-6)
+    assert not torch.equal(rounding(x), x)
+
+
+def test_its_gradients_are_those_of_the_paper() -> None:
+    """LSQ: 1 for x inside and 0 outside; for the scale round(x/s) - x/s inside, the end of the grid outside."""
+    scale, zero = 0.1, 3
+    rounding = qat.Rounding(1, 0, zero)
+    rounding.log_scale.data = torch.tensor([scale]).log()
+    x = torch.tensor([0.12, 1.0, 100.0, -5.0, -0.21], requires_grad=True)
+    rounding(x).sum().backward()
+    assert x.grad is not None and rounding.log_scale.grad is not None
+    assert x.grad.tolist() == [1, 1, 0, 0, 1]
+    v = x.detach().numpy() / scale
+    expected = np.where(v > 255 - zero, 255 - zero, np.where(v < -zero, -zero, np.round(v) - v)).sum()
+    share = (len(v) * 255 / 2) ** -0.5
+    assert float(rounding.log_scale.grad) == pytest.approx(share * scale * expected, rel=1e-4)
+
+
+def test_prepared_is_nearly_the_float_net(learner: Path, frames: list[Tensor]) -> None:
+    model, *_ = checkpoint.load(learner)
+    made = qat.prepare(model, frames)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in made.modules())
+    roundings = [name for name, m in made.named_modules() if isinstance(m, qat.Rounding)]
+    convs = [m for m in made.modules() if isinstance(m, nn.Conv2d)]
+    assert sum("pre_hooks" in name for name in roundings) == len(convs), "every layer's weights are rounded"
+    with torch.no_grad():
+        expected, found = model(frames[0]), made.eval()(frames[0])
+    assert 0 < float((expected - found).abs().max()) < 0.1 * float(expected.abs().max())
+    logits: list[Tensor] = []
+    nets.head(made)[-1].register_forward_hook(lambda module, inputs, output: logits.append(output))
+    with torch.no_grad():
+        made(frames[0])
+    assert len(logits[0].unique()) > 300, "the logits themselves are not rounded to 8 bits"
+
+
+def test_symmetric_has_no_zero_points(learner: Path, frames: list[Tensor]) -> None:
+    made = qat.prepare(checkpoint.load(learner)[0], frames, symmetric=True)
+    found = {(m.low, m.zero) for m in made.modules() if isinstance(m, qat.Rounding)}
+    assert found == {(-128, 0)}
+
+
+# Training
+
+
+def test_the_stage(trained: dict[bool, Path], root: Path, learner: Path) -> None:
+    report = json.loads(trained[False].with_suffix(".json").read_text())
+    before = json.loads(learner.with_suffix(".json").read_text())
+    assert report["stage"] == "qat" and len(report["history"]) == 2
+    assert report["val_miou"] > before["val_miou"] - 0.1
+    start = qat.prepare(checkpoint.load(learner)[0], [torch.zeros(1, 3, SPEC.height, SPEC.width)])
+    end = checkpoint.load(trained[False])[0]
+    moved = [k for k, v in end.state_dict().items() if not torch.equal(v, start.state_dict()[k])]
+    assert any("log_scale" in key for key in moved) and any(key.endswith("0.weight") for key in moved)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_that_was_stopped_ends_where_it_would_have(
+    root: Path, learner: Path, frames: list[Tensor], tmp_path: Path, ema: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = [SegmentationDataset(Dataset.open(root, split), SPEC) for split in ("train", "val")]
+    settings = Settings(epochs=3, batch=4, lr=1e-3, ema=ema)
+
+    def run(folder: str) -> nn.Module:
+        model = qat.prepare(checkpoint.load(learner)[0], frames)
+        loop.fit(model, *sets, settings, tmp_path / folder, net=NET)
+        return model
+
+    whole = run("whole")
+    steps = iter(range(100))
+    real = loop._Run.step
+
+    def step(self: Any, *words: Any) -> float:
+        if next(steps) == 3:  # in the second epoch
+            raise KeyboardInterrupt
+        return real(self, *words)
+
+    monkeypatch.setattr(loop._Run, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        run("parts")
+    monkeypatch.setattr(loop._Run, "step", real)
+    assert checkpoint.read(tmp_path / "parts" / "last.pt")["epoch"] == 1
+    again = run("parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values()))
+    best, *_ = checkpoint.load(tmp_path / "parts" / "best.pt")
+    assert any(isinstance(m, qat.Rounding) for m in best.modules())
+
+
+@pytest.mark.parametrize("net", [NET, NetConfig("unet", "tu-mobilenetv3_small_050")], ids=lambda net: net.arch)
+def test_the_checkpoint_is_restored_exactly(net: NetConfig, tmp_path: Path) -> None:
+    """The second has batch norms with activations inside, gates, and layers of one channel a group."""
+    torch.manual_seed(0)
+    model = nets.build(net, 3)
+    image = torch.randn(2, 3, SPEC.height, SPEC.width)
+    with torch.no_grad():
+        model(image)  # in training mode: its batch norms learn statistics
+    made = qat.prepare(model.eval(), [image[:1], image[1:]])
+    path = checkpoint.save(tmp_path / "q.pt", made, net, SPEC)
+    again, *_ = checkpoint.load(path)
+    with torch.no_grad():
+        assert torch.equal(again(image), made.eval()(image))
+
+
+# The bundle
+
+
+def executed(xml: Path) -> Counter[str]:
+    """What OpenVINO runs the convolutions in."""
+    import openvino as ov
+
+    compiled = ov.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
+    return Counter(
+        str(info["runtimePrecision"].astype(str))
+        for info in infos
+        if str(info["layerType"].astype(str)) == "Convolution"
+    )
+
+
+@pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu", "jetson-orin"])
+def test_the_bundle_is_int8_and_says_what_torch_says(
+    trained: dict[bool, Path], root: Path, tmp_path: Path, target: str
+) -> None:
+    symmetric = target == "jetson-orin"
+    onnx = export_onnx(trained[symmetric], tmp_path / "qat.onnx")
+    bundle = compiled(onnx, tmp_path / "out", target, root)
+    manifest = bundle.manifest
+    assert manifest["parity"]["agreement"] > 0.98
+    assert (manifest["precision"], manifest["calibration"], manifest["ptq"]) == ("int8", None, None)
+    assert any("came quantised" in note for note in manifest["graph"]["notes"])
+    assert any("folded into the first convolution" in note for note in manifest["graph"]["notes"])
+    model, _, spec, _ = checkpoint.load(trained[symmetric])
+    from edgeseg.segmenter import Segmenter
+
+    with Segmenter.open(bundle.path, backend=manifest["proved_by"]) as segmenter:
+        for frame in shots(root):
+            image = (frame[..., ::-1] / 255.0 - spec.mean) / spec.std
+            with torch.no_grad():
+                wanted = model(torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))).argmax(1)[0].numpy()
+            assert (segmenter(frame).classmap == wanted).mean() > 0.97
+
+
+def test_every_convolution_runs_in_int8(trained: dict[bool, Path], root: Path, tmp_path: Path) -> None:
+    onnx = export_onnx(trained[False], tmp_path / "qat.onnx")
+    bundle = compiled(onnx, tmp_path / "out", "openvino-cpu", root)
+    convs = sum(isinstance(m, nn.Conv2d) for m in checkpoint.load(trained[False])[0].modules())
+    assert set(executed(bundle.path / "model.xml")) <= {"u8", "i8"}
+    assert executed(bundle.path / "model.xml").total() == convs
+
+
+def test_weights_are_stored_in_a_byte(trained: dict[bool, Path], root: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    bundle = compiled(export_onnx(trained[False], tmp_path / "qat.onnx"), tmp_path / "out", "onnxruntime-cpu", root)
+    stored = [numpy_helper.to_array(i) for i in onnx.load(str(bundle.path / "model.onnx")).graph.initializer]
+    assert {w.dtype.name for w in stored if w.ndim == 4 and w.size > 3} == {"int8"}
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "more", "message"),
+    [
+        ("openvino-cpu", "fp32", {}, r"is quantised already and has no fp32.\nUse --precision int8"),
+        ("openvino-cpu", "int8", {"calibration": True}, r"takes no calibration frames.\nLeave out --calibration"),
+        ("openvino-cpu", "int8", {"keep": ("x",)}, "quantised already: no layer of it can be kept in float"),
+        ("openvino-cpu", "int8", {"ptq": PTQ("mse")}, "quantised already: its ranges and biases are what they are"),
+        ("tflite-cpu", "int8", {}, r"quantised already, which TFLite's rules does not read.\nGive it the float model"),
+        ("jetson-orin", "int8", {}, r"zero points, TensorRT has none.\nTrain it with symmetric = true"),
+    ],
+)
+def test_what_cannot_be_made_of_it(
+    trained: dict[bool, Path], root: Path, tmp_path: Path, target: str, precision: str, more: Any, message: str
+) -> None:
+    if "calibration" in more:
+        more = {"calibration": Calibration.choose(root, 8)}
+    onnx = export_onnx(trained[False], tmp_path / "qat.onnx")
+    with pytest.raises(OptionError, match=message):
+        compiled(onnx, tmp_path / "out", target, root, precision, **more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_without_epochs(root: Path, learner: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"no epochs with rounding.\nAdd to it: \[qat\] with epochs"):
+        stages.qat_student(recipe(), learner, learner, root, tmp_path)
+
+
+def test_what_was_trained_for_int8_is_no_student(root: Path, trained: dict[bool, Path], tmp_path: Path) -> None:
+    for stage in (stages.qat_student, stages.prune_student):
+        with pytest.raises(OptionError, match=r"qat\.pt was trained for INT8 .*\nGive the checkpoint that it was"):
+            stage(rounds(), trained[False], trained[False], root, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "roundings",
+    [
+        "{",
+        "{}",
+        '{"compression_state": [{"module_path": "os", "module_cls_name": "system", "module_config": {}}]}',
+        '{"compression_state": [{"module_path": "nncf.torch.quantization.layers", "module_cls_name": '
+        '"SymmetricQuantizer", "module_config": {}, "hook_names_in_model": ["pre_hooks.conv2d/0__1.0"]}]}',
+    ],
+)
+def test_hostile_roundings(trained: dict[bool, Path], tmp_path: Path, roundings: str) -> None:
+    data = checkpoint.read(trained[False])
+    checkpoint.write(tmp_path / "bad.pt", {**data, "roundings": roundings})
+    with pytest.raises(FileError, match="does not fit its own net: its roundings cannot be read"):
+        checkpoint.load(tmp_path / "bad.pt")
+
+
+def test_the_verb(edgeseg: Run, root: Path, learner: Path, tmp_path: Path) -> None:
+    text = f"""
+name = "tiny"
+data = {{ root = "{root}", size = [64, 96] }}
+student = {{ width = 0.25, batch = 4 }}
+quantise = {{ frames = 8 }}
+qat = {{ epochs = 1 }}
+"""
+    (tmp_path / "r.toml").write_text(text)
+    ran = edgeseg("qat", tmp_path / "r.toml", "--student", learner, "--teacher", learner, "-o", tmp_path / "o")
+    assert ran.code == 0, ran.err
+    assert "qat.pt: val mIoU" in ran.err
+    ran = edgeseg("compile", tmp_path / "o" / "qat.pt", "-p", "int8", "-o", tmp_path / "bundle")
+    assert ran.code == 0, ran.err
+    ran = edgeseg("verify", tmp_path / "bundle")
+    assert ran.code == 0, ran.err
