@@ -4,7 +4,7 @@
 
 Each recipe is a student family. Its student is distilled from the teacher, then: FP32, bf16, INT8 after training (PTQ),
 INT8 with layers kept in float by accuracy control (chosen on val), INT8 trained with rounding (QAT), and pruned to 70,
-50 and 30 % of its latency, each fine-tuned with the teacher. All bundles take turns in one run of speed measurements.
+50 and 30 % of its multiply-accumulates, each fine-tuned with the teacher, in INT8. All bundles take turns in the speed measurements.
 With --seeds the first recipe's student is also trained alone and distilled from several seeds: what the teacher gives.
 Stages that are done are not done again. OUT/compression.json and OUT/compression.md.
 """
@@ -42,7 +42,7 @@ from edgeseg.segmenter import Segmenter
 from edgeseg.target import Target
 from edgeseg.training import stages
 
-SHARES = (0.7, 0.5, 0.3)  # of the student's latency
+SHARES = (0.7, 0.5, 0.3)  # of the student's multiply-accumulates: so small a net spends half its time elsewhere
 MAX_DROP = 0.3
 console = Console(stderr=True)
 Row = dict[str, Any]
@@ -96,7 +96,7 @@ class Family:
         trained = self.trained("qat", qat, [student, teacher], stages.qat_student)
         made.append(self.bundle("qat", stages.export_onnx(trained, out / "qat.onnx"), "int8"))
         for share in SHARES:
-            prune = dataclasses.replace(self.recipe.prune, latency=share, epochs=self.options.prune_epochs)
+            prune = dataclasses.replace(self.recipe.prune, macs=share, epochs=self.options.prune_epochs)
             name = f"pruned{round(100 * share)}"
             cut = self.trained(
                 name, dataclasses.replace(self.recipe, prune=prune), [student, teacher], stages.prune_student
