@@ -3,8 +3,9 @@
     python benchmarks/compression.py RECIPE... --teacher CKPT --data DIR --out OUT [--seeds 3] [--rounds 5]
 
 Each recipe is a student family. Its student is distilled from the teacher, then: FP32, bf16, INT8 after training (PTQ),
-INT8 with layers kept in float by accuracy control (chosen on val), INT8 trained with rounding (QAT), and pruned to 70,
-50 and 30 % of its multiply-accumulates, each fine-tuned with the teacher, in INT8. All bundles take turns in the speed measurements.
+INT8 with layers kept in float by accuracy control (chosen on val), INT8 trained with rounding (QAT), and INT8 after
+pruning to 70, 50 and 30 % of the multiply-accumulates, each fine-tuned with the teacher. All bundles take turns in the
+speed measurements.
 With --seeds the first recipe's student is also trained alone and distilled from several seeds: what the teacher gives.
 Stages that are done are not done again. OUT/compression.json and OUT/compression.md.
 """
