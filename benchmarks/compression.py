@@ -66,6 +66,8 @@ def main() -> None:
     for path in options.recipes:
         rows += Family(Recipe.load(path), options).rows()
     speeds(rows, Dataset.open(options.data, "test"), options.rounds, options.seconds)
+    for row in rows:
+        row["path"] = Path(row["path"]).name
     result = {"kind": "compression", "machine": fingerprint(), "data": options.data.name, "rows": rows}
     result["distillation"] = gains(Recipe.load(options.recipes[0]), options) if options.seeds else []
     write_bytes(options.out / "compression.json", (json.dumps(result, indent=1) + "\n").encode())

@@ -115,3 +115,5 @@ def _count_channels(module: nn.Module) -> None:
         module.num_features = module.weight.shape[0]
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(module.weight.shape)
