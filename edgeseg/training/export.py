@@ -25,6 +25,7 @@ from edgeseg.data.images import write_bytes
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError, unknown
 from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.training import checkpoint
+from edgeseg.training.fusion import branched, fuse
 
 OPSET = 17
 TOLERANCE = 1e-4
@@ -125,7 +126,9 @@ def outputs(ckpt: Path, images: Iterable[Any]) -> tuple[Iterator[Any], str]:
 
 def _proven_onnx(ckpt: Path | str) -> tuple[bytes, Spec]:
     model, _, spec, _ = checkpoint.load(ckpt)
-    data = to_onnx(model, spec)
+    # Branches that are there for training alone become one layer. Batch norms the exporter folds by itself.
+    single = fuse(model, (spec.height, spec.width)).model if branched(model) else model
+    data = to_onnx(single, spec)
     if importlib.util.find_spec("onnxruntime"):
         worst = parity(model, data, spec)
         allowed = ROUNDED if hasattr(model, "roundings") else TOLERANCE

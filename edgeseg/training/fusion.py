@@ -65,6 +65,11 @@ def fuse(model: nn.Module, size: tuple[int, int]) -> Fused:
     return Fused(after, (_norms(before), _norms(after)), tuple(merged), left | more, error)
 
 
+def branched(model: nn.Module) -> bool:
+    """Whether any block of the net offers to merge its branches."""
+    return any(_offer(module) for name, module in model.named_modules() if name)
+
+
 def difference(found: Tensor, expected: Tensor) -> float:
     """Largest difference as a share of the largest expected value; NaN where anything is NaN."""
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))

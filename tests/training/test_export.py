@@ -55,6 +55,16 @@ def test_names_shapes_spec_and_last_resize(ckpt: Path, tmp_path: Path) -> None:
     assert "BatchNormalization" not in {n.op_type for n in graph.node}
 
 
+def test_branches_of_training_leave_with_the_export(tmp_path: Path) -> None:
+    net = NetConfig("fpn", "tu-repvgg_a0")
+    model = nets.build(net, 3).eval()
+    path = checkpoint.save(tmp_path / "m.pt", model, net, SPEC)
+    made = onnx.load(export.export_onnx(path, tmp_path / "m.onnx"))
+    plain = onnx.load_from_string(export.to_onnx(model, SPEC))
+    convs = [sum(n.op_type == "Conv" for n in m.graph.node) for m in (plain, made)]
+    assert convs[0] - convs[1] == 22, "every RepVGG block had a 1x1 branch"
+
+
 def test_a_pruned_net_exports(tmp_path: Path) -> None:
     pruned = pruning.prune(nets.build(NETS[0], 3), (HEIGHT, WIDTH), 0.7, round_to=2)
     path = checkpoint.save(tmp_path / "m.pt", pruned, NETS[0], SPEC)
