@@ -28,8 +28,9 @@ from edgeseg.compression.calibration import Calibration
 from edgeseg.compression.latency import place
 from edgeseg.data.dataset import Dataset
 from edgeseg.data.images import read_image, write_bytes, write_image
+from edgeseg.errors import require_file
 from edgeseg.evaluation.pictures import strips
-from edgeseg.recipe import PTQ, Recipe, Targets
+from edgeseg.recipe import PTQ, Recipe, Role, Targets
 from edgeseg.segmenter import Segmenter
 
 ROLES = ("teacher", "student", "distilled", "pruned")
@@ -133,6 +134,8 @@ def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str
         path = out / f"{name}.pt"
         inputs = [made["data"]["train"], made["data"]["val"], recipe.data.size, recipe.seed, *map(asdict, parts)]
         inputs += [made[parent] for parent in parents]
+        starts = [recipe.resolve(part.init) for part in parts if isinstance(part, Role) and part.init]
+        inputs += [sha256(require_file(start, "Checkpoint")) for start in starts]
         ledger.stage(name, inputs, [path], lambda: json.loads(work(out).with_suffix(".json").read_text()))
         made[name] = sha256(path)
 

@@ -77,6 +77,17 @@ def test_a_device_needs_its_own_runtime_only(
     assert ran.returncode == 0, ran.stderr
 
 
+def test_int8_for_openvino_needs_no_other_runtime(network: Path, street: Path, tmp_path: Path) -> None:
+    """`make demo` installs [openvino,compress]: ranges and biases are measured without ONNX Runtime, and alike."""
+    words = ("compile", network, "-p", "int8", "--calibration", street, "--equalise", "--json", "-", "-o")
+    agreement = []
+    for name, missing in (("lean", ("onnxruntime",)), ("full", ())):
+        ran = edgeseg(missing, *words, tmp_path / name)
+        assert ran.returncode == 0, ran.stderr
+        agreement.append(json.loads(ran.stdout)["parity"]["agreement"])
+    assert agreement[0] == pytest.approx(agreement[1], abs=0.01)
+
+
 DEVICE = ("backends", "stream", "bench", "evaluation", "data", "cli")
 NOUNS = ("bundle", "errors", "mask", "recipe", "segmenter", "signature", "spec", "target", "toml")
 
