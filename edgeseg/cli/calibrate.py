@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from edgeseg.cli.common import JSON_OPTION, console, emit, percent, table
-from edgeseg.cli.compress import OutputOpt, SpecOpt, TargetOpt, _model
+from edgeseg.cli.compress import OutputOpt, SpecOpt, TargetOpt, opened
 from edgeseg.errors import OptionError
 
 app = typer.Typer()
@@ -53,7 +53,7 @@ def calibrate(
         raise OptionError("--data is what resamples are judged on.", "Say how many: --resamples 5")
     profile = Target.load(target)
     profile.require("int8")
-    loaded = (*_model(model, spec_file, output), output) if model else None
+    loaded = (*opened(model, spec_file, output), output) if model else None
     judged = Dataset.open(data, split) if data else None
     with console.status("calibrate") as status:
 

@@ -45,7 +45,7 @@ def sensitivity(
 
     profile = Target.load(target)
     profile.require("int8")
-    source, spec = _model(model, spec_file, output)
+    source, spec = opened(model, spec_file, output)
     chosen = _calibration(calibration, FRAMES)
     with console.status("deploy graph") as status, tempfile.TemporaryDirectory() as folder:
         from edgeseg import graph
@@ -87,7 +87,7 @@ def control(
     from edgeseg.compression.control import blocks, told
     from edgeseg.compression.control import control as run
 
-    source, spec = _model(model, spec_file, output)
+    source, spec = opened(model, spec_file, output)
     with console.status("accuracy control") as status:
         trials = _trials(
             out.with_name(f"{out.name}.trials"), target, calibration, calibration_frames, data, split,
@@ -134,7 +134,7 @@ def autotune(
     from edgeseg.compression.control import told
 
     asked = [size(text) for text in sizes or ()]
-    pairs = [pair for model in models for pair in tuner.sized(*_model(model, spec_file, output), asked)]
+    pairs = [pair for model in models for pair in tuner.sized(*opened(model, spec_file, output), asked)]
     with console.status("autotune") as status:
         trials = _trials(
             out / "trials", target, calibration, calibration_frames, data, split,
@@ -196,7 +196,7 @@ def _calibration(source: Path, count: int) -> Any:
     return Calibration.choose(source, count)
 
 
-def _model(model: Path, spec_file: Path | None, output: str) -> tuple[Path, Any]:
+def opened(model: Path, spec_file: Path | None, output: str) -> tuple[Path, Any]:
     """(ONNX file, Spec); what had to be assumed is said."""
     from edgeseg.cli.compile import as_onnx, spec_table
     from edgeseg.compile import spec_of
