@@ -2,9 +2,10 @@
 
     python benchmarks/compression.py RECIPE... --teacher CKPT --data DIR --out OUT [--seeds 3] [--rounds 5]
 
-Each recipe is a student family. Its student is distilled from the teacher, then: FP32, bf16, INT8 after training (PTQ),
-INT8 with layers kept in float by accuracy control (chosen on val), INT8 trained with rounding (QAT), and INT8 after
-pruning to 70, 50 and 30 % of the multiply-accumulates, each fine-tuned with the teacher. All bundles take turns in the
+Each recipe is a student family. Its student is distilled from the teacher, or one of --distilled; then: FP32, bf16,
+INT8 after training (PTQ), INT8 with layers kept in float by accuracy control (so many that the whole 95 % interval of
+its drop on val is within 0.3 points), INT8 trained with rounding (QAT), and INT8 after pruning to 70, 50 and 30 % of
+the multiply-accumulates, or to the shares of --latency, each fine-tuned with the teacher. All bundles take turns in the
 speed measurements.
 With --seeds the first recipe's student is also trained alone and distilled from several seeds: what the teacher gives.
 Stages that are done are not done again. OUT/compression.json and OUT/compression.md.
@@ -26,7 +27,7 @@ from rich.console import Console
 
 from edgeseg.bench.blocks import Table, markdown
 from edgeseg.bench.machine import fingerprint
-from edgeseg.bench.measure import bench
+from edgeseg.bench.turns import in_turns
 from edgeseg.bundle import Bundle, sha256
 from edgeseg.compile import compile_model, golden_frames, spec_of
 from edgeseg.compression.calibration import Calibration
@@ -55,7 +56,11 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--distilled", nargs="+", default=[], metavar="ARCH=CKPT", help="students that are trained")
     parser.add_argument("--target", default="openvino-cpu")
+    parser.add_argument(
+        "--latency", type=float, nargs="+", default=[], help="shares of INT8's latency to prune to, too"
+    )
     parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="to measure each bundle's speed in each round")
@@ -85,11 +90,15 @@ class Family:
         self.target = Target.load(options.target)
         self.calibration = Calibration.choose(options.data, recipe.quantise.frames, recipe.seed)
         self.test = Dataset.open(options.data, "test")
+        given = dict(text.split("=", 1) for text in options.distilled)
+        self.student = Path(given[self.name]) if self.name in given else self.folder / "distilled.pt"
 
     def rows(self) -> list[Row]:
         """Every bundle's accuracy; the float one of the distilled student comes first."""
         teacher, out = self.options.teacher, self.folder
-        student = self.trained("distilled", self.recipe, [teacher], stages.distil_student)
+        student = self.student
+        if student.parent == out:
+            self.trained("distilled", self.recipe, [teacher], stages.distil_student)
         model = stages.export_onnx(student, out / "distilled.onnx")
         spec, _ = spec_of(model, {})
         made = [self.bundle("fp32", model, "fp32"), self.bundle("bf16", model, "bf16")]
@@ -98,12 +107,12 @@ class Family:
         qat = dataclasses.replace(self.recipe, qat=Qat(epochs=self.options.qat_epochs))
         trained = self.trained("qat", qat, [student, teacher], stages.qat_student)
         made.append(self.bundle("qat", stages.export_onnx(trained, out / "qat.onnx"), "int8"))
-        for share in SHARES:
-            prune = dataclasses.replace(self.recipe.prune, macs=share, epochs=self.options.prune_epochs)
-            name = f"pruned{round(100 * share)}"
-            cut = self.trained(
-                name, dataclasses.replace(self.recipe, prune=prune), [student, teacher], stages.prune_student
-            )
+        cuts = [(f"pruned{round(100 * share)}", {"macs": share}) for share in SHARES]
+        cuts += [(f"latency{round(100 * share)}", {"latency": share}) for share in self.options.latency]
+        for name, goal in cuts:
+            prune = dataclasses.replace(self.recipe.prune, epochs=self.options.prune_epochs, **goal)
+            asked = dataclasses.replace(self.recipe, prune=prune)
+            cut = self.trained(name, asked, [student, teacher], stages.prune_student)
             made.append(self.bundle(f"{name}-int8", stages.export_onnx(cut, out / f"{name}.onnx"), "int8", cut=cut))
         return self.compared(made)
 
@@ -122,10 +131,10 @@ class Family:
         return path
 
     def kept(self, model: Path, spec: Any) -> tuple[str, ...]:
-        """The layers that accuracy control keeps in float so that val loses at most MAX_DROP."""
+        """The layers that accuracy control keeps in float so that val loses at most MAX_DROP for sure."""
         val, budget = Dataset.open(self.options.data, "val"), Budget()
         trials = Trials(self.folder / "trials", self.target, self.calibration, val, budget, console.print)
-        return tuple(control(trials, model, spec, MAX_DROP, self.folder / "control")["kept"])
+        return tuple(control(trials, model, spec, MAX_DROP, self.folder / "control", sure=True)["kept"])
 
     def bundle(
         self, name: str, model: Path, precision: str, keep: tuple[str, ...] = (), cut: Path | None = None
@@ -145,7 +154,7 @@ class Family:
 
         inputs = [sha256(model), precision, list(keep), self.calibration.digest, self.test.digest()]
         self.ledger.stage(f"bundle {name}", inputs, [path / "bundle.json", tables], work)
-        report = json.loads((cut or self.folder / "distilled.pt").with_suffix(".json").read_text())
+        report = json.loads((cut or self.student).with_suffix(".json").read_text())
         about = {"family": self.name, "name": name, "path": str(path), "kept": list(keep)}
         return {**about, "macs": report["macs"], "bytes": Bundle.load(path).size, "tables": np.load(tables)}
 
@@ -164,18 +173,16 @@ class Family:
 
 
 def speeds(rows: list[Row], test: Dataset, rounds: int, seconds: float) -> None:
-    """Adds p50, p99 and FPS to each row: medians over rounds in which all bundles take turns."""
+    """Adds p50, p99 and FPS to each row; all bundles take turns. `latency_share`: of its family's first, the median of
+    what the rounds say."""
     frames = [test[i][0] for i in range(min(8, len(test)))]
-    found: list[list[Row]] = [[] for _ in rows]
-    for _ in range(rounds):
-        for row, kept in zip(rows, found):
-            kept.append(bench(Path(row["path"]), frames, seconds))
-    for row, kept in zip(rows, found):
-        row["p50_ms"], row["p99_ms"] = (statistics.median(d["latency_ms"][k] for d in kept) for k in ("p50", "p99"))
-        row["fps"] = statistics.median(d["fps"] for d in kept)
-        base = found[[r["family"] for r in rows].index(row["family"])]
-        pairs = [d["latency_ms"]["p50"] / b["latency_ms"]["p50"] for d, b in zip(kept, base)]
-        row["latency_share"] = statistics.median(pairs)
+    paths = [Path(row["path"]) for row in rows]
+    found = in_turns(paths, [frames] * len(rows), rounds * seconds, rounds)
+    for row, own in zip(rows, found):
+        first = found[[r["family"] for r in rows].index(row["family"])]
+        row["p50_ms"], row["p99_ms"], row["fps"] = own["latency_ms"]["p50"], own["latency_ms"]["p99"], own["fps"]
+        pairs = zip(own["rounds_p50_ms"], first["rounds_p50_ms"])
+        row["latency_share"] = statistics.median(one / base for one, base in pairs)
 
 
 def gains(recipe: Recipe, options: argparse.Namespace) -> list[Row]:

@@ -63,7 +63,7 @@ def bench(
             single.append(list(timed_loop(one, frames, share, stages, least)))
             multi.append(list(_groups(many, frames, share)))
             pure.append(_pure_latency(one.engine, share))
-            fps.append(_rate(many.stream(_loop(frames, share))))
+            fps.append(offline_fps(many, frames, share))
             pure_fps.append(_rate(_pure_stream(many.engine, share)))
             if progress:
                 progress(turn + 1, ROUNDS)
@@ -122,7 +122,7 @@ def sustained(
     with Watch(Sensors()) as watch, Segmenter.open(bundle, "throughput", **options) as segmenter:
         list(segmenter.stream(_loop(frames, 0.3)))
         for done in range(minutes):
-            fps.append(_rate(segmenter.stream(_loop(frames, minute))))
+            fps.append(offline_fps(segmenter, frames, minute))
             if progress:
                 progress(done + 1, minutes)
     return {
@@ -178,6 +178,11 @@ def timed_loop(
         for stage, value in times.items() if stages is not None else ():
             stages.setdefault(stage, []).append(value)  # type: ignore[union-attr]
         yield sum(times.values())
+
+
+def offline_fps(segmenter: Segmenter, frames: list[Image], seconds: float) -> float:
+    """Frames a second with several in flight."""
+    return _rate(segmenter.stream(_loop(frames, seconds)))
 
 
 def _groups(segmenter: Segmenter, frames: list[Image], seconds: float) -> Iterator[float]:

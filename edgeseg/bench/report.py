@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgeseg.bench import choices
 from edgeseg.bench.blocks import Block, Heading, Picture, Table, Text, markdown, page
 from edgeseg.bench.charts import Bars, Heat, Histogram, Scatter, Stack
 from edgeseg.bench.comparison import compare
@@ -246,7 +247,16 @@ def benches(d: Document) -> list[Block]:
     return [block for one in d["hosts"] for block in speed(one)]
 
 
-KINDS = {"pipeline": pipeline, "eval": evaluation, "bench": speed, "run": stream, "gate": gate, "benches": benches}
+KINDS = {
+    "pipeline": pipeline,
+    "eval": evaluation,
+    "bench": speed,
+    "run": stream,
+    "gate": gate,
+    "benches": benches,
+    "control": choices.control,
+    "autotune": choices.autotune,
+}
 POINTS = ("p50", "p90", "p99")
 
 

@@ -21,6 +21,7 @@ FramesOpt = Annotated[int, typer.Option("--calibration-frames", help="How many o
 DataOpt = Annotated[Path, typer.Option(help="Labelled frames to judge on; none of the calibration frames.")]
 SplitOpt = Annotated[str, typer.Option(help="Split of --data. Not the one you will report on.")]
 DropOpt = Annotated[float, typer.Option(help="Points of mIoU that may be lost against float.", min=0)]
+SureOpt = Annotated[bool, typer.Option("--sure", help="Hold --max-drop with the drop's whole 95 % interval.")]
 MinutesOpt = Annotated[float, typer.Option(help="Stop before a step that would take longer; 0 = no limit.", min=0)]
 MemoryOpt = Annotated[float, typer.Option(help="Stop once this process took so many MB; 0 = no limit.", min=0)]
 SpecOpt = Annotated[Path | None, typer.Option("--spec", help="Spec as TOML: height, width, classes, mean, std, ...")]
@@ -75,16 +76,17 @@ def control(
     target: TargetOpt = "openvino-cpu",
     split: SplitOpt = "val",
     max_drop: DropOpt = 0.5,
+    sure: SureOpt = False,
     calibration_frames: FramesOpt = 64,
     max_minutes: MinutesOpt = 0,
     max_memory: MemoryOpt = 0,
-    seconds: SecondsOpt = 1.0,
+    seconds: SecondsOpt = 2.0,
     spec_file: SpecOpt = None,
     output: OutputOpt = "",
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """INT8 with as few layers in float as keep the accuracy. Exit 1 when no choice does: the best is written."""
-    from edgeseg.compression.control import blocks, told
+    from edgeseg.bench.choices import told
     from edgeseg.compression.control import control as run
 
     source, spec = opened(model, spec_file, output)
@@ -93,8 +95,8 @@ def control(
             out.with_name(f"{out.name}.trials"), target, calibration, calibration_frames, data, split,
             max_minutes, max_memory, seconds, output, status,
         )  # fmt: skip
-        found = run(trials, source, spec, max_drop, out)
-    _report(trials.folder, "edgeseg control", blocks(found), found)
+        found = run(trials, source, spec, max_drop, out, sure)
+    _report(trials.folder, found)
     shown = table(f"{escape(str(out))}: layers in float", "k", "mIoU", "points lost (95 %)", "p50 ms", "MB")
     for row in found["rows"]:
         mark = "[green]*[/]" if row["k"] == found["chosen"] else ""
@@ -119,6 +121,7 @@ def autotune(
     target: TargetOpt = "openvino-cpu",
     split: SplitOpt = "val",
     max_drop: DropOpt = 0.5,
+    sure: SureOpt = False,
     p99: Annotated[float | None, typer.Option(help="Largest p99 of one frame, milliseconds.", min=0)] = None,
     sizes: Annotated[list[str] | None, typer.Option("--size", help="Input WIDTHxHEIGHT to try; repeatable.")] = None,
     calibration_frames: FramesOpt = 64,
@@ -130,8 +133,8 @@ def autotune(
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """Measure precisions, mixed sets, sizes and models; pick the fastest within the limits. Exit 1 when none is."""
+    from edgeseg.bench.choices import told
     from edgeseg.compression import autotune as tuner
-    from edgeseg.compression.control import told
 
     asked = [size(text) for text in sizes or ()]
     pairs = [pair for model in models for pair in tuner.sized(*opened(model, spec_file, output), asked)]
@@ -140,8 +143,8 @@ def autotune(
             out / "trials", target, calibration, calibration_frames, data, split,
             max_minutes, max_memory, seconds, output, status,
         )  # fmt: skip
-        found = tuner.autotune(trials, pairs, max_drop, p99, out / "best")
-    _report(out, "edgeseg autotune", tuner.blocks(found), found)
+        found = tuner.autotune(trials, pairs, max_drop, p99, out / "best", sure)
+    _report(out, found)
     shown = table(escape(str(out)), "candidate", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "")
     for row in found["rows"]:
         speed = [f"{row['latency_ms'][k]:.2f}" for k in ("p50", "p99")]
@@ -165,12 +168,14 @@ def _finish(found: dict[str, Any], missed: str, out: Path) -> None:
     console.print(f"[green]ok[/] {escape(str(out))}", highlight=False)
 
 
-def _report(folder: Path, title: str, blocks: list[Any], found: dict[str, Any]) -> None:
-    from edgeseg.bench.blocks import Heading, markdown, page
+def _report(folder: Path, found: dict[str, Any]) -> None:
+    """report.json, and it drawn as report.html and report.md."""
+    from edgeseg.bench import report
 
-    drawn = [Heading(title, 1), *blocks]
-    for kind, text in (("html", page(title, drawn)), ("md", markdown(drawn)), ("json", json.dumps(found, indent=1))):
-        write_bytes(folder / f"report.{kind}", text.encode())
+    source = folder / "report.json"
+    write_bytes(source, json.dumps(found, indent=1).encode())
+    for kind in ("html", "md"):
+        report.write([(source, found)], folder / f"report.{kind}")
 
 
 def _trials(

@@ -1,5 +1,7 @@
 """Autotune: every candidate measured on the target, the Pareto front drawn, one of them picked, and why.
 
+Accuracies first, one after another; then the speeds of all, in turns.
+
 A candidate is a model (one for each pruning level that is given) at an input size in a precision; INT8 also with its
 noisiest layers in float, where plain INT8 loses too much.
 """
@@ -11,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeseg.bench.blocks import Block, Heading, Table, Text
-from edgeseg.bench.charts import Scatter
+from edgeseg.bench.choices import scatter
 from edgeseg.bench.machine import fingerprint
-from edgeseg.compression.control import told
+from edgeseg.compression.control import counted
 from edgeseg.compression.trials import Outcome, Trial, Trials, points_lost, reference_precision
 from edgeseg.errors import OptionError
 from edgeseg.spec import Spec
@@ -25,11 +26,14 @@ Row = dict[str, Any]
 Model = tuple[Path, Spec]
 
 
-def autotune(trials: Trials, models: Sequence[Model], max_drop: float, p99: float | None, out: Path) -> dict[str, Any]:
+def autotune(
+    trials: Trials, models: Sequence[Model], max_drop: float, p99: float | None, out: Path, sure: bool = False
+) -> dict[str, Any]:
     """Measure every candidate of `models` (each with its Spec; the first in float is what drops are counted from).
 
-    Picks the fastest (p50) that loses at most `max_drop` points of mIoU and whose p99 is at most `p99` ms, and writes
-    it to `out`. Returns the result (kind "autotune"): `held`, `chosen`, `why`, `rows`, `front`, `stopped`.
+    Picks the fastest (p50) that loses at most `max_drop` points of mIoU (`sure`: with its whole 95 % interval) and
+    whose p99 is at most `p99` ms, and writes it to `out`. Returns the result (kind "autotune"): `held`, `chosen`,
+    `why`, `rows`, `front`, `stopped`.
     """
     known: dict[str, Path] = {}
     for model, _ in models:
@@ -37,33 +41,32 @@ def autotune(trials: Trials, models: Sequence[Model], max_drop: float, p99: floa
             raise OptionError(f"Two models are called {model.stem}.", "Give the files names that differ.")
     precision = reference_precision(trials.target)
     reference = trials.measure(trial(*models[0], precision))
-    rows: list[Row] = []
     outcomes: dict[str, Outcome] = {}
     stopped = ""
 
-    def measure(candidate: Trial) -> Row | None:
+    def measure(candidate: Trial) -> float | None:
+        """The points it lost, as they count; nothing where the budget is spent."""
         nonlocal stopped
         stopped = stopped or trials.budget.spent()
         if stopped:
             return None
-        found = trials.measure(candidate)
-        outcomes[candidate.name] = found
-        rows.append(_row(found, reference))
-        trials.log(
-            f"{candidate.name}: {rows[-1]['drop']['value']:.2f} points lost, p50 {found.latency_ms['p50']:.2f} ms"
-        )
-        return rows[-1]
+        outcomes[candidate.name] = trials.measure(candidate)
+        drop = points_lost(reference, outcomes[candidate.name])
+        trials.log(f"{candidate.name}: {drop.value:.2f} points lost")
+        return counted(drop, sure)
 
     for model, spec in models:
         for each in trials.target.precisions:
-            row = measure(trial(model, spec, each))
-            if each == "int8" and row and row["drop"]["value"] > max_drop:
+            lost = measure(trial(model, spec, each))
+            if each == "int8" and lost is not None and lost > max_drop:
                 for candidate in mixed(trials, model, spec):
                     measure(candidate)
-    rows = rows or [_row(reference, reference)]
-    outcomes.setdefault(reference.trial.name, reference)
+    outcomes = outcomes or {reference.trial.name: reference}
+    speeds = trials.speeds(list(outcomes.values()))
+    rows = [{**_row(found, reference, sure), **speeds[name]} for name, found in outcomes.items()]
     chosen, held = choose(rows, max_drop, p99)
-    trials.publish(outcomes[chosen["name"]], out, {"autotune": {"held": held, "max_drop": max_drop, "p99": p99}})
+    limits = {"max_drop": max_drop, "sure": sure, "p99": p99}
+    trials.publish(outcomes[chosen["name"]], out, {"autotune": {"held": held, **limits}})
     front = [name for name, _, _ in scatter(rows).front()]
     return {
         "kind": KIND,
@@ -71,8 +74,7 @@ def autotune(trials: Trials, models: Sequence[Model], max_drop: float, p99: floa
         "bundle": str(out),
         "chosen": chosen["name"],
         "held": held,
-        "max_drop": max_drop,
-        "p99": p99,
+        **limits,
         "why": explain(rows, chosen, held, max_drop, p99),
         "stopped": stopped,
         "front": front,
@@ -122,7 +124,7 @@ def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row
     def most_accurate(row: Row) -> tuple[float, float]:
         return -row["miou"], row["latency_ms"]["p50"]
 
-    accurate = [row for row in rows if row["drop"]["value"] <= max_drop]
+    accurate = [row for row in rows if row["counted"] <= max_drop]
     in_time = [row for row in rows if p99 is None or row["latency_ms"]["p99"] <= p99]
     both = [row for row in accurate if row in in_time]
     if both:
@@ -147,50 +149,18 @@ def explain(rows: Sequence[Row], chosen: Row, held: bool, max_drop: float, p99: 
         lines.append(f"Its drop may lie between {low:.2f} and {high:.2f} points: more frames would tell.")
     for row in sorted(rows, key=lambda r: float(r["latency_ms"]["p50"])):
         if row["latency_ms"]["p50"] < chosen["latency_ms"]["p50"]:
-            reasons = [f"it loses {row['drop']['value']:.2f} points"] if row["drop"]["value"] > max_drop else []
+            lost = f"{row['drop']['value']:.2f}"
+            if row["counted"] > row["drop"]["value"]:
+                lost += f" and may lose {row['counted']:.2f}"
+            reasons = [f"it loses {lost} points"] if row["counted"] > max_drop else []
             if p99 is not None and row["latency_ms"]["p99"] > p99:
                 reasons.append(f"its p99 is {row['latency_ms']['p99']:.2f} ms")
             lines.append(f"{row['name']} is faster ({row['latency_ms']['p50']:.2f} ms), but {' and '.join(reasons)}.")
     return lines
 
 
-def scatter(rows: Sequence[Row]) -> Scatter:
-    points = [(row["name"], float(row["latency_ms"]["p50"]), 100 * float(row["miou"])) for row in rows]
-    return Scatter("accuracy over latency: up and left is better", "latency p50, ms", "mIoU, %", points)
-
-
-def blocks(d: dict[str, Any]) -> list[Block]:
-    """The result as a report."""
-    limit = f"{d['max_drop']:g} points of mIoU may be lost" + (f", p99 {d['p99']:g} ms" if d["p99"] is not None else "")
-    table = [
-        [
-            row["name"],
-            "front" if row["name"] in d["front"] else "",
-            f"{100 * row['miou']:.2f}",
-            told(row["drop"]),
-            *(f"{row['latency_ms'][k]:.2f}" for k in ("p50", "p99")),
-            f"{row['fps']:.0f}",
-            f"{row['bytes'] / 1e6:.2f}",
-            ", ".join(row["kept"]) or "-",
-        ]
-        for row in d["rows"]
-    ]
-    data = d["data"]
-    return [
-        Heading(f"Autotune for {d['target']}"),
-        Text(f"{d['chosen']} is {'picked' if d['held'] else 'the best, but beyond the limits'}.", True),
-        *(Text(line) for line in d["why"]),
-        Text(
-            f"{limit}. Accuracy on {data['frames']} frames of {data['root']} {data['split']}; "
-            f"speed of {d['measured_by']} on {d['machine']['cpu']}, {d['machine']['cores']} cores."
-        ),
-        *([Text(f"Not everything was measured: {d['stopped']}.", True)] if d["stopped"] else []),
-        scatter(d["rows"]),
-        Table(["candidate", "", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "FPS", "MB", "in float"], table),
-    ]
-
-
-def _row(found: Outcome, reference: Outcome) -> Row:
+def _row(found: Outcome, reference: Outcome, sure: bool) -> Row:
+    drop = points_lost(reference, found)
     return {
         "name": found.trial.name,
         "model": found.trial.model.name,
@@ -198,9 +168,8 @@ def _row(found: Outcome, reference: Outcome) -> Row:
         "precision": found.trial.precision,
         "kept": list(found.trial.keep),
         "miou": found.miou,
-        "drop": points_lost(reference, found).to_dict(),
-        "latency_ms": found.latency_ms,
-        "fps": found.fps,
+        "drop": drop.to_dict(),
+        "counted": counted(drop, sure),
         "bytes": found.bytes,
     }
 

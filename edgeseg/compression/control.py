@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeseg.bench.blocks import Block, Heading, Table, Text
 from edgeseg.compression.sensitivity import Noise
 from edgeseg.compression.trials import Outcome, Trial, Trials, points_lost, reference_precision
 from edgeseg.data.dataset import Dataset
@@ -16,8 +15,9 @@ KIND = "control"
 Tried = dict[int, tuple[Outcome, Estimate]]
 
 
-def control(trials: Trials, model: Path, spec: Spec, max_drop: float, out: Path) -> dict[str, Any]:
-    """Write to `out` the INT8 bundle with the fewest layers in float that loses at most `max_drop` points of mIoU.
+def control(trials: Trials, model: Path, spec: Spec, max_drop: float, out: Path, sure: bool = False) -> dict[str, Any]:
+    """Write to `out` the INT8 bundle with the fewest layers in float that loses at most `max_drop` points of mIoU;
+    `sure`: with its whole 95 % interval, so that other frames agree.
 
     Plain INT8 is tried first. If it loses more, the layers are ranked by noise once, and the k noisiest stay float:
     k doubles until the drop holds, then the gap is halved. Where the budget ends that, or no k holds, the best bundle
@@ -30,21 +30,23 @@ def control(trials: Trials, model: Path, spec: Spec, max_drop: float, out: Path)
     def holds(k: int) -> bool:
         found = trials.measure(Trial(f"keep-{k:03d}", model, spec, "int8", tuple(n.layer for n in noise[:k])))
         tried[k] = found, points_lost(reference, found)
-        drop = tried[k][1].value
-        trials.log(f"{k} layers in float: {drop:.2f} points lost, {max_drop:g} allowed")
-        return drop <= max_drop
+        drop = tried[k][1]
+        trials.log(f"{k} layers in float: {drop.value:.2f} points lost, {max_drop:g} allowed")
+        return counted(drop, sure) <= max_drop
 
     noise: list[Noise] = []
     stopped = ""
     if not holds(0):
         noise, stopped = trials.noise(model, spec)
         stopped = _search(trials, holds, len(noise)) or stopped
-    chosen = best(tried, max_drop)
+    chosen = best({k: counted(drop, sure) for k, (_, drop) in tried.items()}, max_drop)
     outcome, drop = tried[chosen]
-    held = drop.value <= max_drop
+    held = counted(drop, sure) <= max_drop
+    speeds = trials.speeds([reference, *(tried[k][0] for k in sorted(tried))])
     summary = {
         "held": held,
         "max_drop": max_drop,
+        "sure": sure,
         "drop": drop.to_dict(),
         "data": _data(trials.dataset),
         "noise": [row.to_dict() for row in noise],
@@ -56,56 +58,22 @@ def control(trials: Trials, model: Path, spec: Spec, max_drop: float, out: Path)
         "chosen": chosen,
         "kept": list(outcome.trial.keep),
         "stopped": stopped,
-        "reference": {"precision": precision, "miou": reference.miou, "latency_ms": reference.latency_ms},
-        "rows": [_row(k, *tried[k]) for k in sorted(tried)],
+        "reference": {"precision": precision, "miou": reference.miou, **speeds[reference.trial.name]},
+        "rows": [_row(k, *tried[k], speeds) for k in sorted(tried)],
         "measured_by": outcome.measured_by,
         **summary,
     }
 
 
-def best(tried: Tried, max_drop: float) -> int:
-    """The smallest k that holds; where none does, the one that lost least (of equals, the smallest)."""
-    holding = [k for k, (_, drop) in tried.items() if drop.value <= max_drop]
-    return min(holding) if holding else min(tried, key=lambda k: (round(tried[k][1].value, 3), k))
+def counted(drop: Estimate, sure: bool) -> float:
+    """The points that a limit is held against: the estimate, or to be sure the upper end of its interval."""
+    return drop.high if sure else drop.value
 
 
-def blocks(d: dict[str, Any]) -> list[Block]:
-    """The result as a report: what was tried, each layer's noise, and what was kept."""
-    data, drop = d["data"], d["drop"]
-    rows = [
-        [
-            f"{row['k']}{' (chosen)' if row['k'] == d['chosen'] else ''}",
-            f"{100 * row['miou']:.2f}",
-            told(row["drop"]),
-            f"{row['latency_ms']['p50']:.2f}",
-            f"{row['bytes'] / 1e6:.2f}",
-            f"{row['seconds']:.0f}",
-        ]
-        for row in d["rows"]
-    ]
-    noise = [
-        [row["layer"], row["operator"], f"{row['sqnr_db']:.1f}", "float" if row["layer"] in d["kept"] else "INT8"]
-        for row in d["noise"]
-    ]
-    kept = f"{len(d['kept'])} layers in float" if d["kept"] else "every layer in INT8"
-    return [
-        Heading(f"Accuracy control: {kept}"),
-        Text(
-            f"{told(drop)} points of mIoU lost, {d['max_drop']:g} allowed: {'held' if d['held'] else 'NOT held'}. "
-            f"Measured on {data['frames']} frames of {data['root']} {data['split']} through {d['measured_by']}.",
-            True,
-        ),
-        *([Text(f"Stopped early: {d['stopped']}.", True)] if d["stopped"] else []),
-        Table(["layers in float", "mIoU", "points lost (95 %)", "p50 ms", "MB", "seconds"], rows),
-        Heading("Noise of INT8 at the logits, layer by layer", 3),
-        Table(["layer", "operator", "SQNR dB", ""], noise) if noise else Text("Plain INT8 held: nothing was ranked."),
-    ]
-
-
-def told(drop: dict[str, Any]) -> str:
-    """Points with their interval."""
-    ends = "" if drop["low"] is None else f" ({drop['low']:.2f} to {drop['high']:.2f})"
-    return f"{drop['value'] + 0.0:.2f}{ends}"
+def best(points: dict[int, float], max_drop: float) -> int:
+    """The smallest k whose points hold; where none do, the one that loses least (of equals, the smallest)."""
+    holding = [k for k, lost in points.items() if lost <= max_drop]
+    return min(holding) if holding else min(points, key=lambda k: (round(points[k], 3), k))
 
 
 def _search(trials: Trials, holds: Any, count: int) -> str:
@@ -124,13 +92,13 @@ def _search(trials: Trials, holds: Any, count: int) -> str:
     return ""
 
 
-def _row(k: int, found: Outcome, drop: Estimate) -> dict[str, Any]:
+def _row(k: int, found: Outcome, drop: Estimate, speeds: dict[str, Any]) -> dict[str, Any]:
     return {
         "k": k,
         "kept": list(found.trial.keep),
         "miou": found.miou,
         "drop": drop.to_dict(),
-        "latency_ms": found.latency_ms,
+        **speeds[found.trial.name],
         "bytes": found.bytes,
         "seconds": found.seconds,
     }

@@ -2,6 +2,8 @@
 
 FOLDER/NAME/         a bundle;  FOLDER/NAME.npy  its count tables [N, C, 7] on the data
 FOLDER/ledger.json   what each was made from: a search that was killed continues where it was
+
+Accuracy is measured as each is made; speed of all at the end, in turns.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import io
 import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.bench.measure import bench
+from edgeseg.bench.turns import in_turns
 from edgeseg.bundle import MANIFEST, Bundle, replacing, seal, sha256
 from edgeseg.compile import PARITY_FRAMES, compile_model
 from edgeseg.compression import sensitivity
@@ -43,18 +45,19 @@ Log = Callable[[str], None]
 class Budget:
     """Minutes and peak megabytes (of this process) that a search may take; 0 = no limit.
 
-    It ends before a step that would not fit, taking the longest step so far as the measure of the next.
+    It ends before a step that would not fit, taking the longest step so far as the measure of the next. `later`:
+    seconds that are promised to the end of the search.
     """
 
     def __init__(self, minutes: float = 0, megabytes: float = 0):
         self.minutes, self.megabytes = minutes, megabytes
-        self.begin = time.monotonic()
+        self.begin, self.later = time.monotonic(), 0.0
         self.steps: list[float] = []  # seconds of each, those of an earlier run included
 
     def spent(self) -> str:
         """What has run out, in words, or ""."""
         used = time.monotonic() - self.begin
-        if self.minutes and used + max(self.steps, default=0) > 60 * self.minutes:
+        if self.minutes and used + self.later + max(self.steps, default=0) > 60 * self.minutes:
             return f"the next step would go beyond {self.minutes:g} minutes ({used / 60:.1f} used)"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if self.megabytes and peak > self.megabytes:
@@ -79,13 +82,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured of a trial. `latency_ms` and `fps` are this machine's, through the backend `measured_by`."""
+    """What was measured of a trial, through the backend `measured_by`."""
 
     trial: Trial
     path: Path
     tables: Table
-    latency_ms: dict[str, float]
-    fps: float
     bytes: int
     measured_by: str
     seconds: float
@@ -120,7 +121,7 @@ class Trials:
             trial.precision,
             trial.keep,
         ]
-        inputs += [self.calibration.digest, self._data, self.output, self.bench_seconds]
+        inputs += [self.calibration.digest, self._data, self.output]
 
         def work() -> dict[str, Any]:
             begin = time.monotonic()
@@ -130,7 +131,29 @@ class Trials:
 
         row = self.ledger.stage(trial.name, inputs, [path / MANIFEST, tables], work)
         self.budget.steps.append(row["seconds"])
+        self.budget.later += self.bench_seconds
         return Outcome(trial, path, np.load(tables), **row)
+
+    def speeds(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """{latency_ms: {p50, p90, p99}, fps} of each by its trial's name, on this machine; they take turns."""
+        spec_of = {o.trial.name: o.trial.spec for o in outcomes}
+        sizes = {(spec.height, spec.width) for spec in spec_of.values()}
+        few = [self.dataset[i][0] for i in range(min(FRAMES, len(self.dataset)))]
+        frames = {shape: [resize(image, *shape) for image in few] for shape in sizes}
+
+        def work() -> dict[str, Any]:
+            found = in_turns(
+                [o.path for o in outcomes],
+                [frames[spec.height, spec.width] for spec in spec_of.values()],
+                self.bench_seconds,
+                progress=lambda i, n: self.log(f"speed, turn {i} of {n}"),
+                backend=outcomes[0].measured_by,
+            )
+            return dict(zip(spec_of, found))
+
+        inputs = [[o.trial.name, sha256(o.path / MANIFEST)] for o in outcomes]
+        found: dict[str, Any] = self.ledger.stage("speed", [inputs, self.bench_seconds], [], work)
+        return found
 
     def noise(self, model: Path, spec: Spec) -> tuple[list[Noise], str]:
         """The layers, the noisiest first, and what of the budget ran out ("" where nothing did)."""
@@ -188,11 +211,7 @@ class Trials:
         data = io.BytesIO()
         np.save(data, counts.tables())
         write_bytes(tables, data.getvalue())
-        self.log(f"{path.name}: speed")
-        shape = bundle.spec.height, bundle.spec.width
-        frames = [resize(self.dataset[i][0], *shape) for i in range(min(FRAMES, len(self.dataset)))]
-        speed = bench(path, frames, self.bench_seconds, backend=prover)
-        return {"latency_ms": speed["latency_ms"], "fps": speed["fps"], "bytes": bundle.size, "measured_by": prover}
+        return {"bytes": bundle.size, "measured_by": prover}
 
 
 def points_lost(before: Outcome, after: Outcome) -> Estimate:

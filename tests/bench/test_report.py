@@ -60,19 +60,23 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def results(bundle: Path, street: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """eval, bench and run as the command line writes them, and a pipeline's report made of their figures."""
+def results(bundle: Path, network: Path, street: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Results as the command line writes them, and a pipeline's report made of their figures."""
     from typer.testing import CliRunner
 
     from edgeseg.cli import app
 
     folder = tmp_path_factory.mktemp("results")
-    made = {kind: folder / f"{kind}.json" for kind in ("eval", "bench", "run")}
+    made = {kind: folder / f"{kind}.json" for kind in ("eval", "bench", "run", "control", "autotune")}
+    judged = ["-t", "onnxruntime-cpu", "--calibration", street, "--data", street, "--max-drop", "90"]
+    judged += ["--seconds", "0.2"]
     images = street / "test" / "images"
     for words in (
         ["eval", bundle, "--data", street, "--json", made["eval"], "--pictures", folder / "worst"],
         ["bench", bundle, "--seconds", "1", "--size", "160x96", "--json", made["bench"]],
         ["run", bundle, "--source", images, "--sink", folder / "masks", "--json", made["run"]],
+        ["control", network, *judged, "--out", folder / "chosen", "--json", made["control"]],
+        ["autotune", network, *judged, "--out", folder / "tuned", "--json", made["autotune"]],
     ):
         done = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
         assert done.exit_code == 0, done.output
@@ -130,6 +134,11 @@ def test_every_result_names_its_kind(results: dict[str, Path], kind: str) -> Non
         ("gate", ("Gate: openvino-cpu-fp32", "PASS on 4 frames", "latency p99")),
         ("benches", ("At a glance", "on near", "on far")),
         (
+            "control",
+            ("Accuracy control: every layer in INT8", "90 allowed: held", "2 frames of street val", "0 (chosen)"),
+        ),
+        ("autotune", ("Autotune for onnxruntime-cpu", "is picked", "tiny-96x64-int8", "the fastest of 3 candidates")),
+        (
             "pipeline",
             ("Pipeline tiny", "From teacher to student", "(OVER 1.0)", "tiny-int8", "mIoU, %", "IoU per class"),
         ),
@@ -153,7 +162,7 @@ def test_a_page_of_every_kind(
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len(rows) >= 3
     assert ("img" in page.tags) == (kind == "eval")
-    assert ("svg" in page.tags) == (kind in ("pipeline", "bench", "benches"))
+    assert ("svg" in page.tags) == (kind in ("pipeline", "bench", "benches", "autotune"))
 
 
 def test_one_page_of_all(results: dict[str, Path], tmp_path: Path, edgeseg: Edgeseg) -> None:
@@ -184,6 +193,9 @@ def test_text_from_results_is_escaped(results: dict[str, Path], tmp_path: Path) 
         if kind == "gate":
             d.update(bundle=HOSTILE, against=HOSTILE)
             d["checks"][0].update(name=HOSTILE, text=HOSTILE)
+        elif kind in ("control", "autotune"):
+            d.update(bundle=HOSTILE, chosen=HOSTILE, why=[HOSTILE], measured_by=HOSTILE, target=HOSTILE)
+            d["data"].update(root=HOSTILE)
         elif "bundle" in d:
             d["bundle"].update(name=HOSTILE, target=HOSTILE, precision=HOSTILE)
         for row in [*d.get("stages", []), *d.get("bundles", [])] if kind == "pipeline" else []:
