@@ -84,7 +84,7 @@ def compile(
     chosen = Calibration.choose(calibration, calibration_frames) if calibration else None
     flags = {"size": input_size, "classes": classes, "color": color, "mean": mean, "std": std, "head": head}
     given = {**spec_table(spec_file), **_spec_flags(flags)}
-    source = as_onnx(model)
+    source = as_onnx(model, size=size(input_size) if input_size else None)
     spec, assumed = spec_of(source, given, output)
     for line in assumed:
         console.print(f"[yellow]assumed[/] {line}", highlight=False)
@@ -194,13 +194,18 @@ def describe(bundle: Any) -> None:
     console.print(shown)
 
 
-def as_onnx(model: Path, folder: Path | None = None) -> Path:
-    """A checkpoint is exported first, into `folder` or beside itself."""
-    if model.suffix not in (".pt", ".pth"):
+def is_checkpoint(model: Path) -> bool:
+    """Whether a model is a file of torch, going by its name."""
+    return model.suffix in (".pt", ".pth")
+
+
+def as_onnx(model: Path, folder: Path | None = None, size: tuple[int, int] | None = None) -> Path:
+    """A checkpoint is exported first, into `folder` or beside itself, for its own input size or (height, width)."""
+    if not is_checkpoint(model):
         return model
     from edgeseg.training.export import export_onnx
 
-    return export_onnx(model, (folder or model.parent) / f"{model.stem}.onnx")
+    return export_onnx(model, (folder or model.parent) / f"{model.stem}.onnx", size)
 
 
 def _parity_frames(chosen: Any, spec: Spec) -> list[Any]:

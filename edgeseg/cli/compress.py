@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,8 +137,8 @@ def autotune(
     from edgeseg.bench.choices import told
     from edgeseg.compression import autotune as tuner
 
-    asked = [size(text) for text in sizes or ()]
-    pairs = [pair for model in models for pair in tuner.sized(*opened(model, spec_file, output), asked)]
+    asked = sorted({size(text) for text in sizes or ()}, key=math.prod, reverse=True)
+    pairs = [pair for model in models for pair in _sized(model, asked, spec_file, output, out / "models")]
     with console.status("autotune") as status:
         trials = _trials(
             out / "trials", target, calibration, calibration_frames, data, split,
@@ -176,6 +177,19 @@ def _report(folder: Path, found: dict[str, Any]) -> None:
     write_bytes(source, json.dumps(found, indent=1).encode())
     for kind in ("html", "md"):
         report.write([(source, found)], folder / f"report.{kind}")
+
+
+def _sized(
+    model: Path, sizes: list[tuple[int, int]], spec_file: Path | None, output: str, folder: Path
+) -> list[tuple[Path, Any]]:
+    """(ONNX, Spec) of a model for each size; a checkpoint is exported into `folder` for each."""
+    from edgeseg.cli.compile import as_onnx, is_checkpoint
+    from edgeseg.compression.autotune import sized
+
+    if not is_checkpoint(model):
+        return sized(*opened(model, spec_file, output), sizes)
+    exports = [as_onnx(model, folder / f"{w}x{h}", (h, w)) for h, w in sizes] or [as_onnx(model, folder)]
+    return [opened(path, spec_file, output) for path in exports]
 
 
 def _trials(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli.common import console
+from edgeseg.cli.common import console, size
 from edgeseg.errors import OptionError
 from edgeseg.recipe import Recipe
 
@@ -76,11 +76,13 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint (.pt).", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
     kind: Annotated[str, typer.Option("--format", "-f", help="pth, torchscript, onnx, openvino or tflite.")] = "onnx",
+    input_size: Annotated[str, typer.Option("--size", help="Input WIDTHxHEIGHT [default: what it trained on].")] = "",
 ) -> None:
     """Write a checkpoint as a float model with its Spec inside; ONNX is what `edgeseg compile` takes."""
     from edgeseg.training.export import export as write
 
-    console.print(f"Wrote {write(checkpoint, out, kind)}", highlight=False)
+    asked = size(input_size) if input_size else None
+    console.print(f"Wrote {write(checkpoint, out, kind, asked)}", highlight=False)
 
 
 def _dataset(recipe: Recipe, file: Path, data: Path | None) -> Path:

@@ -36,8 +36,8 @@ def autotune(
     `why`, `rows`, `front`, `stopped`.
     """
     known: dict[str, Path] = {}
-    for model, _ in models:
-        if known.setdefault(model.stem, model) != model:
+    for model, spec in models:
+        if known.setdefault(trial(model, spec, "").name, model) != model:
             raise OptionError(f"Two models are called {model.stem}.", "Give the files names that differ.")
     precision = reference_precision(trials.target)
     reference = trials.measure(trial(*models[0], precision))
@@ -99,7 +99,7 @@ def mixed(trials: Trials, model: Path, spec: Spec) -> Iterator[Trial]:
 
 
 def sized(model: Path, spec: Spec, sizes: Sequence[tuple[int, int]]) -> list[Model]:
-    """The model at each (height, width), largest first; OptionError where its input is fixed at another size."""
+    """The model at each (height, width); OptionError where its input is fixed at another size."""
     from edgeseg import graph
 
     _, _, *fixed = graph.image_input(graph.load(model))
@@ -107,10 +107,9 @@ def sized(model: Path, spec: Spec, sizes: Sequence[tuple[int, int]]) -> list[Mod
         if any(own not in (None, asked) for own, asked in zip(fixed, (height, width))):
             raise OptionError(
                 f"{model} cannot run at {width}x{height}: its input is fixed at {fixed[1]}x{fixed[0]}.",
-                "Leave --size out, or export it with a dynamic height and width.",
+                "Leave --size out, name a checkpoint (.pt) or a model with a dynamic height and width.",
             )
-    ordered = sorted(sizes, key=lambda size: -size[0] * size[1])
-    return [(model, replace(spec, height=height, width=width)) for height, width in ordered] or [(model, spec)]
+    return [(model, replace(spec, height=height, width=width)) for height, width in sizes] or [(model, spec)]
 
 
 def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row, bool]:

@@ -1,7 +1,8 @@
 """Checkpoints: weights, the net they belong to, the Spec and anything worth knowing, in one file without pickled code.
 
 A pruned net needs no module stored: the fresh net of the same NetConfig is cut to the shapes of the stored tensors.
-One that was trained for INT8 (qat.py) also has `roundings`: as JSON, where it rounds.
+One that was trained for INT8 (qat.py) also has `roundings`: as JSON, where it rounds; and `merged`: the names of the
+blocks whose branches are one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgeseg.errors import EdgesegError, FileError, require_file
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
 from edgeseg.training import nets
-from edgeseg.training.fusion import LAYERS, NORM
+from edgeseg.training.fusion import LAYERS, NORM, merge
 
 FORMAT = "edgeseg-checkpoint-1"
 Loaded = tuple[nn.Module, NetConfig, Spec, dict[str, Any]]
@@ -28,9 +29,9 @@ Loaded = tuple[nn.Module, NetConfig, Spec, dict[str, Any]]
 
 def save(path: Path, model: nn.Module, net: NetConfig, spec: Spec, extra: dict[str, Any] | None = None) -> Path:
     """Write atomically. `extra`: plain values only (numbers, strings, lists, dicts)."""
-    roundings = {"roundings": model.roundings} if hasattr(model, "roundings") else {}
+    rounds = {key: getattr(model, key) for key in ("roundings", "merged") if hasattr(model, key)}
     write(path, {"format": FORMAT, "net": dataclasses.asdict(net), "spec": spec.to_dict(), "extra": extra or {},
-                 **roundings, "state": model.state_dict()})  # fmt: skip
+                 **rounds, "state": model.state_dict()})  # fmt: skip
     return path
 
 
@@ -46,13 +47,16 @@ def load(path: Path | str) -> Loaded:
     try:
         net, spec = NetConfig(**data["net"]), Spec.from_dict(data["spec"])
         model = nets.build(dataclasses.replace(net, weights=""), len(spec.classes))
+        merged = list(data.get("merged", ()))
+        for name in merged:
+            model.set_submodule(name, merge(model.get_submodule(name)))
         if "roundings" in data:
             without_norms(model, data["state"])
         fit_shapes(model, data["state"])
         if "roundings" in data:
             from edgeseg.training import qat  # needs NNCF
 
-            model = qat.restore(model, data["roundings"])
+            model = qat.restore(model, data["roundings"], merged)
         model.load_state_dict(data["state"])
         return model.eval(), net, spec, data["extra"]
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, EdgesegError) as error:

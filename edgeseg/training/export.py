@@ -23,34 +23,40 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeseg.data.images import write_bytes
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError, unknown
+from edgeseg.recipe import NetConfig
 from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.training import checkpoint
 from edgeseg.training.fusion import branched, fuse
+from edgeseg.training.loader import STRIDE
 
 OPSET = 17
 TOLERANCE = 1e-4
+Size = tuple[int, int]
 ROUNDED = 0.1  # where the net rounds to 8 bits: one value that falls on the other side moves those behind it
 
 
-def export(ckpt: Path | str, path: Path | str, kind: str) -> Path:
-    """Write a checkpoint in the format `kind`; returns the file. OptionError for a format that does not exist."""
+def export(ckpt: Path | str, path: Path | str, kind: str, size: Size | None = None) -> Path:
+    """Write a checkpoint in the format `kind`, for its own input size or another (height, width); returns the file.
+
+    OptionError for a format that does not exist, or a size that is not made of multiples of 32.
+    """
     if kind not in FORMATS:
         raise unknown("format", kind, FORMATS)
-    return FORMATS[kind](ckpt, path)
+    return FORMATS[kind](ckpt, path, size)
 
 
-def export_pth(ckpt: Path | str, path: Path | str) -> Path:
+def export_pth(ckpt: Path | str, path: Path | str, size: Size | None = None) -> Path:
     """A file for torch.load(weights_only=True): `state_dict`, and as JSON `edgeseg.spec` and `edgeseg.net`."""
-    model, net, spec, _ = checkpoint.load(ckpt)
+    model, net, spec = _loaded(ckpt, size)
     about = {"net": dataclasses.asdict(net), "spec": spec.to_dict()}
     texts = {f"edgeseg.{key}": json.dumps(value) for key, value in about.items()}
     checkpoint.write(Path(path), {"state_dict": model.state_dict(), **texts})
     return Path(path)
 
 
-def export_torchscript(ckpt: Path | str, path: Path | str) -> Path:
+def export_torchscript(ckpt: Path | str, path: Path | str, size: Size | None = None) -> Path:
     """A traced module for torch.jit.load: float32 [1, 3, H, W] -> [1, C, H, W]. The Spec is an extra file of it."""
-    model, _, spec, _ = checkpoint.load(ckpt)
+    model, _, spec = _loaded(ckpt, size)
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
@@ -61,17 +67,17 @@ def export_torchscript(ckpt: Path | str, path: Path | str) -> Path:
     return Path(path)
 
 
-def export_onnx(ckpt: Path | str, path: Path | str) -> Path:
+def export_onnx(ckpt: Path | str, path: Path | str, size: Size | None = None) -> Path:
     """Write ONNX: `image` float32 [1, 3, H, W] -> `logits` [1, C, H, W]. The Spec is in its metadata.
 
     Raises EdgesegError where onnxruntime, if installed, does not agree with torch to 1e-4 (a net that rounds: 0.1).
     A net trained for INT8 has Q/DQ pairs.
     """
-    write_bytes(Path(path), _proven_onnx(ckpt)[0])
+    write_bytes(Path(path), _proven_onnx(ckpt, size)[0])
     return Path(path)
 
 
-def export_openvino(ckpt: Path | str, path: Path | str) -> Path:
+def export_openvino(ckpt: Path | str, path: Path | str, size: Size | None = None) -> Path:
     """Write OpenVINO's IR (FILE.xml and FILE.bin, float32), of the ONNX. The Spec is in its rt_info."""
     try:
         import openvino as ov
@@ -80,7 +86,7 @@ def export_openvino(ckpt: Path | str, path: Path | str) -> Path:
     path = Path(path)
     if path.suffix != ".xml":
         raise OptionError(f"OpenVINO IR as {path}.", "Expected a name that ends in .xml; the weights go beside it.")
-    data, spec = _proven_onnx(ckpt)
+    data, spec = _proven_onnx(ckpt, size)
     model = ov.Core().read_model(data)
     model.set_rt_info(json.dumps(spec.to_dict()), [ONNX_KEY])
     with tempfile.TemporaryDirectory() as folder:
@@ -90,20 +96,20 @@ def export_openvino(ckpt: Path | str, path: Path | str) -> Path:
     return path
 
 
-def export_tflite(ckpt: Path | str, path: Path | str) -> Path:
+def export_tflite(ckpt: Path | str, path: Path | str, size: Size | None = None) -> Path:
     """Write TFLite: `image` float32 [1, H, W, 3] -> `logits` [1, H, W, C], of the ONNX. The Spec is in its metadata."""
     import onnx
 
     from edgeseg.graph import simplify
     from edgeseg.tflite.convert import convert
 
-    data, spec = _proven_onnx(ckpt)
+    data, spec = _proven_onnx(ckpt, size)
     model = simplify(onnx.load_from_string(data), spec.height, spec.width)
     write_bytes(Path(path), convert(model, {ONNX_KEY: json.dumps(spec.to_dict())}))
     return Path(path)
 
 
-FORMATS: dict[str, Callable[[Path | str, Path | str], Path]] = {
+FORMATS: dict[str, Callable[[Path | str, Path | str, Size | None], Path]] = {
     "pth": export_pth,
     "torchscript": export_torchscript,
     "onnx": export_onnx,
@@ -124,10 +130,24 @@ def outputs(ckpt: Path, images: Iterable[Any]) -> tuple[Iterator[Any], str]:
     return run(), f"torch {torch.__version__}"
 
 
-def _proven_onnx(ckpt: Path | str) -> tuple[bytes, Spec]:
-    model, _, spec, _ = checkpoint.load(ckpt)
-    # Branches that are there for training alone become one layer. Batch norms the exporter folds by itself.
-    single = fuse(model, (spec.height, spec.width)).model if branched(model) else model
+def _loaded(ckpt: Path | str, size: Size | None) -> tuple[nn.Module, NetConfig, Spec]:
+    """A checkpoint's model, its net, and its Spec, for another input size if one is asked for."""
+    model, net, spec, _ = checkpoint.load(ckpt)
+    if size is None:
+        return model, net, spec
+    if any(side < STRIDE or side % STRIDE for side in size):
+        raise OptionError(
+            f"Input size {size[1]}x{size[0]}.", f"Expected multiples of {STRIDE}, the stride of the deepest stage."
+        )
+    return model, net, dataclasses.replace(spec, height=size[0], width=size[1])
+
+
+def _proven_onnx(ckpt: Path | str, size: Size | None) -> tuple[bytes, Spec]:
+    model, _, spec = _loaded(ckpt, size)
+    # Branches that are there for training alone become one layer, which a net that rounds has already. Batch norms the
+    # exporter folds by itself.
+    split = branched(model) and not hasattr(model, "roundings")
+    single = fuse(model, (spec.height, spec.width)).model if split else model
     data = to_onnx(single, spec)
     if importlib.util.find_spec("onnxruntime"):
         worst = parity(model, data, spec)

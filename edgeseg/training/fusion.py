@@ -70,6 +70,14 @@ def branched(model: nn.Module) -> bool:
     return any(_offer(module) for name, module in model.named_modules() if name)
 
 
+def merge(block: nn.Module) -> nn.Module:
+    """A copy of a block whose branches are one, worked out in float64; unproven."""
+    copied = copy.deepcopy(block).double()
+    offer = _offer(copied)
+    made = offer() if offer else None  # some blocks change themselves, others return their successor
+    return (made if isinstance(made, nn.Module) else copied).float().eval()
+
+
 def difference(found: Tensor, expected: Tensor) -> float:
     """Largest difference as a share of the largest expected value; NaN where anything is NaN."""
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
@@ -94,7 +102,7 @@ def _merge(model: nn.Module, image: Tensor) -> tuple[list[str], dict[str, str]]:
         block = model.get_submodule(name)
         args, kwargs, expected = seen[name]
         try:
-            single = _merged(block)
+            single = merge(block)
             error = difference(single(*args, **kwargs), expected)
         except Exception as problem:  # code from outside: it may raise whatever it likes
             left[name] = f"cannot be merged: {type(problem).__name__} {problem}"
@@ -111,14 +119,6 @@ def _offer(module: nn.Module) -> Callable[[], Any] | None:
     """The method that merges a block's branches, if its class has one."""
     name = next((name for name in MERGES if callable(getattr(type(module), name, None))), "")
     return getattr(module, name) if name else None
-
-
-def _merged(block: nn.Module) -> nn.Module:
-    """A merged copy, worked out in float64. Some blocks change themselves, others return their successor."""
-    copied = copy.deepcopy(block).double()
-    offer = _offer(copied)
-    made = offer() if offer else None
-    return (made if isinstance(made, nn.Module) else copied).float().eval()
 
 
 def _parts(module: nn.Module) -> int:

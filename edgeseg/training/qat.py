@@ -1,7 +1,8 @@
 """Quantisation-aware training: a net that learns with INT8's rounding inside, and so loses little when it is INT8.
 
 NNCF decides where the net rounds and finds the first ranges; `Rounding` does it, with scales that are learnt. Batch
-norms are folded first: weights are rounded as the device has them, and nothing is left to be folded behind a rounding.
+norms are folded and branches merged first: weights are rounded as the device has them, and nothing is left to be folded
+behind a rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeseg.errors import EdgesegError, MissingPackage
+from edgeseg.errors import MissingPackage
 from edgeseg.training.fusion import fuse
 
 try:
@@ -91,11 +92,6 @@ def prepare(model: nn.Module, frames: list[Tensor], symmetric: bool = False) -> 
     `symmetric`: as TensorRT's does, INT8 on both sides and every zero point 0. The logits stay float.
     """
     fused = fuse(model, (frames[0].shape[2], frames[0].shape[3]))
-    if fused.merged:
-        raise EdgesegError(
-            f"{fused.merged[0]} merges its branches for inference, which training with rounding cannot restore.",
-            "Choose an encoder without such blocks, or use INT8 without it.",
-        )
     logging.getLogger("nncf").setLevel(logging.ERROR)
     presets = nncf.QuantizationPreset
     with contextlib.redirect_stdout(sys.stderr):  # its progress bars
@@ -111,21 +107,23 @@ def prepare(model: nn.Module, frames: list[Tensor], symmetric: bool = False) -> 
         )
     _own_roundings(made, symmetric)
     _float_logits(made, frames[0])
-    return _marked(made)
+    return _marked(made, list(fused.merged))
 
 
-def restore(model: nn.Module, roundings: str) -> nn.Module:
-    """A float net (batch norms folded) with the roundings that `marks` told; load its state dict next. ValueError."""
+def restore(model: nn.Module, roundings: str, merged: list[str]) -> nn.Module:
+    """A float net (batch norms folded, the blocks `merged` merged) with its `roundings` as _marked told them; load its
+    state dict next. ValueError."""
     try:
         made: nn.Module = nncf.torch.load_from_config(model, json.loads(roundings), allowed_modules=(__name__,))
     except Exception as error:  # NNCF checks nothing: whatever a hostile file makes of it
         raise ValueError(f"its roundings cannot be read: {error}") from error
-    return _marked(made)
+    return _marked(made, merged)
 
 
-def _marked(model: nn.Module) -> nn.Module:
-    """With its roundings (JSON) as attribute `roundings`, which checkpoints keep."""
-    model.roundings = json.dumps(nncf.torch.get_config(model))  # type: ignore[assignment]
+def _marked(model: nn.Module, merged: list[str]) -> nn.Module:
+    """With what checkpoints keep of it: its `roundings` (JSON), and the blocks whose branches were `merged`."""
+    untyped: Any = model
+    untyped.roundings, untyped.merged = json.dumps(nncf.torch.get_config(model)), merged
     return model
 
 

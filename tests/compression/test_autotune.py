@@ -63,7 +63,7 @@ def test_every_candidate_is_measured_and_the_choice_is_on_the_true_front(
 
 def test_sizes_and_models_are_candidates_where_the_model_allows(labelled: Path, network: Path, tmp_path: Path) -> None:
     free = dynamic(tmp_path / "free.onnx")
-    pairs = sized(free, tiny.SPEC, [(32, 48), (64, 96)])
+    pairs = sized(free, tiny.SPEC, [(64, 96), (32, 48)])
     assert [(spec.height, spec.width) for _, spec in pairs] == [(64, 96), (32, 48)]
     found = autotune(trials_in(tmp_path / "t", labelled), [*pairs, (network, tiny.SPEC)], 20, None, tmp_path / "best")
     assert {tuple(row["size"]) for row in found["rows"]} == {(96, 64), (48, 32)}
@@ -163,6 +163,30 @@ def test_a_budget_that_ends_it_early_is_said(labelled: Path, network: Path, tmp_
     found = autotune(trials, [(network, tiny.SPEC)], 1.0, None, tmp_path / "best")
     assert [row["precision"] for row in found["rows"]] == ["fp32"]
     assert "beyond" in found["stopped"]
+
+
+def test_a_checkpoint_is_exported_for_every_size(edgeseg: Run, labelled: Path, tmp_path: Path) -> None:
+    """The largest in float is what the others are counted from, in whatever order the sizes are given."""
+    torch = pytest.importorskip("torch")
+    from edgeseg.recipe import NetConfig
+    from edgeseg.training import checkpoint, nets
+
+    torch.manual_seed(0)
+    net = NetConfig("lite", width=0.25)
+    saved = checkpoint.save(tmp_path / "small.pt", nets.build(net, len(tiny.SPEC.classes)), net, tiny.SPEC)
+    words = ("autotune", saved, "-t", "onnxruntime-cpu", "--calibration", labelled, "--data", labelled)
+    words += ("-o", tmp_path / "out", "--max-drop", "99", "--seconds", "0.1", "--json", tmp_path / "a.json")
+    ran = edgeseg(*words, "--size", "64x32", "--size", "96x64")
+    assert ran.code == 0, ran.err
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == [
+        f"small-{size}-{precision}" for size in ("96x64", "64x32") for precision in ("fp32", "fp16", "int8")
+    ]
+    assert rows[0]["drop"]["value"] == 0
+    assert Bundle.load(tmp_path / "out" / "trials" / "small-64x32-fp32").spec.width == 64
+    assert not (tmp_path / "small.onnx").exists()
+    ran = edgeseg(*words, "--size", "90x64")
+    assert ran.code == 2 and "Input size 90x64.\nExpected multiples of 32" in ran.err
 
 
 def test_a_size_that_is_none(edgeseg: Run, network: Path, labelled: Path, tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from training_helpers import HEIGHT, SPEC, WIDTH
 
+from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
@@ -18,6 +21,7 @@ from edgeseg.training import checkpoint, export, nets, pruning
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
+Run = Callable[..., Any]
 NETS = [NetConfig("lite", width=0.25), NetConfig("deeplabv3plus", "tu-tf_efficientnet_lite0")]
 
 
@@ -53,6 +57,36 @@ def test_names_shapes_spec_and_last_resize(ckpt: Path, tmp_path: Path) -> None:
     assert last.op_type == "Resize" and attributes["mode"] == b"linear"
     assert attributes["coordinate_transformation_mode"] == b"half_pixel"
     assert "BatchNormalization" not in {n.op_type for n in graph.node}
+
+
+def test_another_size(ckpt: Path, tmp_path: Path, edgeseg: Run) -> None:
+    """The same weights for another input."""
+    image = torch.randn(1, 3, HEIGHT + 64, WIDTH + 32)
+    with torch.inference_mode():
+        expected = checkpoint.load(ckpt)[0](image).numpy()
+    for kind in ("onnx", "torchscript"):
+        ran = edgeseg("export", ckpt, "-o", tmp_path / kind, "-f", kind, "--size", f"{WIDTH + 32}x{HEIGHT + 64}")
+        assert ran.code == 0, ran.err
+    session = ort.InferenceSession(tmp_path / "onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["logits"], {"image": image.numpy()})[0], expected, atol=1e-4)
+    with torch.inference_mode():
+        np.testing.assert_allclose(torch.jit.load(tmp_path / "torchscript")(image).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [("100x96", "Input size 100x96.\nExpected multiples of 32"), ("big", "'big' is not a size")]
+)
+def test_a_size_that_no_net_takes(ckpt: Path, tmp_path: Path, edgeseg: Run, size: str, message: str) -> None:
+    ran = edgeseg("export", ckpt, "-o", tmp_path / "m.onnx", "--size", size)
+    assert ran.code == 2 and message in ran.err
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_checkpoint_is_compiled_for_another_size(ckpt: Path, tmp_path: Path, edgeseg: Run) -> None:
+    ran = edgeseg("compile", ckpt, "-p", "fp32", "--size", f"{WIDTH + 32}x{HEIGHT}", "-o", tmp_path / "bundle")
+    assert ran.code == 0, ran.err
+    spec = Bundle.load(tmp_path / "bundle").spec
+    assert (spec.height, spec.width) == (HEIGHT, WIDTH + 32)
 
 
 def test_branches_of_training_leave_with_the_export(tmp_path: Path) -> None:

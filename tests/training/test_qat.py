@@ -27,6 +27,8 @@ from edgeseg.training import checkpoint, loop, nets, qat, stages
 from edgeseg.training.export import export_onnx
 from edgeseg.training.loader import SegmentationDataset
 
+onnx = pytest.importorskip("onnx")
+
 Run = Callable[..., Any]
 NET = NetConfig(width=0.25)
 
@@ -171,19 +173,35 @@ def test_a_run_that_was_stopped_ends_where_it_would_have(
     assert any(isinstance(m, qat.Rounding) for m in best.modules())
 
 
-@pytest.mark.parametrize("net", [NET, NetConfig("unet", "tu-mobilenetv3_small_050")], ids=lambda net: net.arch)
-def test_the_checkpoint_is_restored_exactly(net: NetConfig, tmp_path: Path) -> None:
-    """The second has batch norms with activations inside, gates, and layers of one channel a group."""
+@pytest.mark.parametrize(
+    ("net", "blocks"),
+    [
+        (NET, 0),
+        (NetConfig("unet", "tu-mobilenetv3_small_050"), 0),
+        (NetConfig("lite", "tu-repghostnet_050"), 24),
+        pytest.param(NetConfig("fpn", "tu-mobileone_s0"), 43, marks=pytest.mark.slow),
+        pytest.param(NetConfig("unet", "tu-repvgg_a0"), 22, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: value.encoder if isinstance(value, NetConfig) else None,
+)
+def test_the_checkpoint_is_restored_exactly(net: NetConfig, blocks: int, tmp_path: Path) -> None:
+    """The second has batch norms with activations inside, gates, and layers of one channel a group; the others have
+    blocks whose branches are merged before they round."""
     torch.manual_seed(0)
     model = nets.build(net, 3)
     image = torch.randn(2, 3, SPEC.height, SPEC.width)
     with torch.no_grad():
         model(image)  # in training mode: its batch norms learn statistics
     made = qat.prepare(model.eval(), [image[:1], image[1:]])
+    assert len(made.merged) == blocks  # type: ignore[arg-type]
     path = checkpoint.save(tmp_path / "q.pt", made, net, SPEC)
     again, *_ = checkpoint.load(path)
     with torch.no_grad():
         assert torch.equal(again(image), made.eval()(image))
+    exported = Counter(node.op_type for node in onnx.load(export_onnx(path, tmp_path / "q.onnx")).graph.node)
+    convs = [m for m in made.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
+    assert exported["Conv"] + exported["ConvTranspose"] == len(convs)
+    assert exported["QuantizeLinear"] >= len(convs)
 
 
 # The bundle
@@ -292,6 +310,14 @@ def test_hostile_roundings(trained: dict[bool, Path], tmp_path: Path, roundings:
     data = checkpoint.read(trained[False])
     checkpoint.write(tmp_path / "bad.pt", {**data, "roundings": roundings})
     with pytest.raises(FileError, match="does not fit its own net: its roundings cannot be read"):
+        checkpoint.load(tmp_path / "bad.pt")
+
+
+@pytest.mark.parametrize("merged", [["nowhere"], [7], None, 3])
+def test_hostile_names_of_merged_blocks(trained: dict[bool, Path], tmp_path: Path, merged: object) -> None:
+    data = checkpoint.read(trained[False])
+    checkpoint.write(tmp_path / "bad.pt", {**data, "merged": merged})
+    with pytest.raises(FileError, match="does not fit its own net"):
         checkpoint.load(tmp_path / "bad.pt")
 
 
