@@ -70,11 +70,12 @@ def main() -> None:
     rows: list[Row] = []
     for path in options.recipes:
         rows += Family(Recipe.load(path), options).rows()
+    found = gains(Recipe.load(options.recipes[0]), options) if options.seeds else []
     speeds(rows, Dataset.open(options.data, "test"), options.rounds, options.seconds)
     for row in rows:
         row["path"] = Path(row["path"]).name
     result = {"kind": "compression", "machine": fingerprint(), "data": options.data.name, "rows": rows}
-    result["distillation"] = gains(Recipe.load(options.recipes[0]), options) if options.seeds else []
+    result["distillation"] = found
     write_bytes(options.out / "compression.json", (json.dumps(result, indent=1) + "\n").encode())
     write_bytes(options.out / "compression.md", table(result).encode())
     print(table(result))
@@ -107,10 +108,11 @@ class Family:
         qat = dataclasses.replace(self.recipe, qat=Qat(epochs=self.options.qat_epochs))
         trained = self.trained("qat", qat, [student, teacher], stages.qat_student)
         made.append(self.bundle("qat", stages.export_onnx(trained, out / "qat.onnx"), "int8"))
-        cuts = [(f"pruned{round(100 * share)}", {"macs": share}) for share in SHARES]
-        cuts += [(f"latency{round(100 * share)}", {"latency": share}) for share in self.options.latency]
-        for name, goal in cuts:
-            prune = dataclasses.replace(self.recipe.prune, epochs=self.options.prune_epochs, **goal)
+        fine = dataclasses.replace(self.recipe.prune, epochs=self.options.prune_epochs)
+        cuts = {f"pruned{round(100 * share)}": dataclasses.replace(fine, macs=share) for share in SHARES}
+        for share in self.options.latency:
+            cuts[f"latency{round(100 * share)}"] = dataclasses.replace(fine, latency=share)
+        for name, prune in cuts.items():
             asked = dataclasses.replace(self.recipe, prune=prune)
             cut = self.trained(name, asked, [student, teacher], stages.prune_student)
             made.append(self.bundle(f"{name}-int8", stages.export_onnx(cut, out / f"{name}.onnx"), "int8", cut=cut))
@@ -119,7 +121,10 @@ class Family:
     def trained(self, name: str, recipe: Recipe, parents: list[Path], stage: Callable[..., Path]) -> Path:
         """FOLDER/NAME.pt of a stage of the recipe."""
         path, scratch = self.folder / f"{name}.pt", self.folder / f"train-{name}"
-        inputs = [recipe.to_dict(), *(sha256(parent) for parent in parents)]
+        settings = recipe.to_dict()
+        if stage is not stages.prune_student:
+            del settings["prune"]
+        inputs = [settings, *(sha256(parent) for parent in parents)]
 
         def work() -> dict[str, Any]:
             made = stage(recipe, *parents, self.options.data, scratch)

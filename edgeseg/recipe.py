@@ -164,8 +164,8 @@ class Prune:
     first target (in int8 where that is compiled); above 0 it drives instead of `macs`.
 
     `rounds`: cut a part, fine-tune, cut again; the `epochs` of fine-tuning with the teacher are spread over them.
-    `round_to`: layers keep multiples of so many channels. `importance`: of a channel, by the norm of its weights, the
-    scale of its batch norm, or Taylor's estimate from the gradients of a few batches.
+    `round_to`: layers keep multiples of so many channels. `importance`: of a channel, by what the loss changes without
+    it (Taylor's estimate from the gradients of a few batches), the norm of its weights, or the scale of its batch norm.
     """
 
     macs: float = number(0.7, 0.05, 1)
@@ -174,7 +174,7 @@ class Prune:
     epochs: int = number(10, 1, 10_000)
     lr: float = number(1e-3, 1e-7, 10)
     round_to: int = number(8, 1, 64)
-    importance: str = choice("magnitude", "bn", "taylor")
+    importance: str = choice("taylor", "magnitude", "bn")
 
 
 @dataclass(frozen=True)

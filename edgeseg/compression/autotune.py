@@ -2,8 +2,8 @@
 
 Accuracies first, one after another; then the speeds of all, in turns.
 
-A candidate is a model (one for each pruning level that is given) at an input size in a precision; INT8 also with its
-noisiest layers in float, where plain INT8 loses too much.
+A candidate is a model (one for each pruning level that is given) at an input size in a precision. Where plain INT8
+loses too much, it is also tried by other ranges, with equalised channels, and with its noisiest layers in float.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 from edgeseg.bench.choices import scatter
 from edgeseg.bench.machine import fingerprint
 from edgeseg.compression.control import counted
-from edgeseg.compression.trials import Outcome, Trial, Trials, points_lost, reference_precision
+from edgeseg.compression.quantize import RANGES
+from edgeseg.compression.trials import Outcome, Trial, Trials, came_quantised, points_lost, reference_precision
 from edgeseg.errors import OptionError
+from edgeseg.recipe import PTQ
 from edgeseg.spec import Spec
 
 KIND = "autotune"
@@ -35,33 +37,9 @@ def autotune(
     whose p99 is at most `p99` ms, and writes it to `out`. Returns the result (kind "autotune"): `held`, `chosen`,
     `why`, `rows`, `front`, `stopped`.
     """
-    known: dict[str, Path] = {}
-    for model, spec in models:
-        if known.setdefault(trial(model, spec, "").name, model) != model:
-            raise OptionError(f"Two models are called {model.stem}.", "Give the files names that differ.")
-    precision = reference_precision(trials.target)
-    reference = trials.measure(trial(*models[0], precision))
-    outcomes: dict[str, Outcome] = {}
-    stopped = ""
-
-    def measure(candidate: Trial) -> float | None:
-        """The points it lost, as they count; nothing where the budget is spent."""
-        nonlocal stopped
-        stopped = stopped or trials.budget.spent()
-        if stopped:
-            return None
-        outcomes[candidate.name] = trials.measure(candidate)
-        drop = points_lost(reference, outcomes[candidate.name])
-        trials.log(f"{candidate.name}: {drop.value:.2f} points lost")
-        return counted(drop, sure)
-
-    for model, spec in models:
-        for each in trials.target.precisions:
-            lost = measure(trial(model, spec, each))
-            if each == "int8" and lost is not None and lost > max_drop:
-                for candidate in mixed(trials, model, spec):
-                    measure(candidate)
-    outcomes = outcomes or {reference.trial.name: reference}
+    _require(models)
+    reference = trials.measure(trial(*models[0], reference_precision(trials.target)))
+    outcomes, stopped = _measured(trials, models, reference, max_drop, sure)
     speeds = trials.speeds(list(outcomes.values()))
     rows = [{**_row(found, reference, sure), **speeds[name]} for name, found in outcomes.items()]
     chosen, held = choose(rows, max_drop, p99)
@@ -85,9 +63,57 @@ def autotune(
     }
 
 
+def _require(models: Sequence[Model]) -> None:
+    """OptionError for models of one name, and where there is no float model to count drops from."""
+    known: dict[str, Path] = {}
+    for model, spec in models:
+        if known.setdefault(trial(model, spec, "").name, model) != model:
+            raise OptionError(f"Two models are called {model.stem}.", "Give the files names that differ.")
+    if came_quantised(models[0][0]):
+        raise OptionError(
+            f"{models[0][0].name} came quantised, and drops are counted from the first model in float.",
+            "Name the float model first.",
+        )
+
+
+def _measured(
+    trials: Trials, models: Sequence[Model], reference: Outcome, max_drop: float, sure: bool
+) -> tuple[dict[str, Outcome], str]:
+    """Every candidate by name, or `reference` alone; and what of the budget ran out, or ""."""
+    outcomes: dict[str, Outcome] = {}
+
+    def measure(candidate: Trial) -> float:
+        """The points it lost, as they count."""
+        outcomes[candidate.name] = trials.measure(candidate)
+        drop = points_lost(reference, outcomes[candidate.name])
+        trials.log(f"{candidate.name}: {drop.value:.2f} points lost")
+        return counted(drop, sure)
+
+    stopped = ""
+    for model, spec in models:
+        trained = came_quantised(model)
+        queue = [trial(model, spec, precision) for precision in (("int8",) if trained else trials.target.precisions)]
+        while queue and not (stopped := trials.budget.spent()):
+            candidate = queue.pop(0)
+            lost = measure(candidate)
+            if lost > max_drop and candidate == trial(model, spec, "int8") and not trained:
+                queue += [*other_ranges(trials, model, spec), *mixed(trials, model, spec)]
+    return outcomes or {reference.trial.name: reference}, stopped
+
+
 def trial(model: Path, spec: Spec, precision: str, keep: Sequence[str] = ()) -> Trial:
     kept = f"-keep{len(keep)}" if keep else ""
     return Trial(f"{model.stem}-{spec.width}x{spec.height}-{precision}{kept}", model, spec, precision, tuple(keep))
+
+
+def other_ranges(trials: Trials, model: Path, spec: Spec) -> Iterator[Trial]:
+    """INT8 by the other ranges that the target's rules have, and with channels equalised."""
+    plain = trial(model, spec, "int8")
+    _, *others = RANGES[trials.target.quantizer]
+    for ranges in others:
+        yield replace(plain, name=f"{plain.name}-{ranges}", ptq=PTQ(ranges=ranges))
+    if others:  # TensorRT's own calibrator has no choice
+        yield replace(plain, name=f"{plain.name}-equalised", ptq=PTQ(equalise=True))
 
 
 def mixed(trials: Trials, model: Path, spec: Spec) -> Iterator[Trial]:

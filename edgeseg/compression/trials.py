@@ -33,6 +33,7 @@ from edgeseg.evaluation.evaluate import count
 from edgeseg.evaluation.metrics import Table
 from edgeseg.evaluation.statistics import Estimate, difference, miou
 from edgeseg.pipeline import Ledger
+from edgeseg.recipe import PTQ
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
 from edgeseg.target import Target
@@ -71,13 +72,15 @@ class Budget:
 
 @dataclass(frozen=True)
 class Trial:
-    """What to make: a model in a precision, with these layers kept in float."""
+    """What to make: a model in a precision, with these layers kept in float, and INT8 found so. A model that came
+    quantised has neither."""
 
     name: str
     model: Path
     spec: Spec
     precision: str
     keep: tuple[str, ...] = ()
+    ptq: PTQ = PTQ()  # noqa: RUF009  # frozen
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class Trials:
             asdict(self.target),
             trial.precision,
             trial.keep,
+            asdict(trial.ptq),
         ]
         inputs += [self.calibration.digest, self._data, self.output]
 
@@ -188,6 +192,7 @@ class Trials:
             seal(work, manifest)
 
     def _compile(self, trial: Trial, path: Path) -> None:
+        chosen = trial.precision == "int8" and not came_quantised(trial.model)
         compile_model(
             trial.model,
             path,
@@ -195,9 +200,10 @@ class Trials:
             trial.precision,
             spec=trial.spec,
             frames=list(islice(self.calibration.images(trial.spec), PARITY_FRAMES)),
-            calibration=self.calibration if trial.precision == "int8" else None,
+            calibration=self.calibration if chosen else None,
             output=self.output,
             keep=trial.keep,
+            ptq=trial.ptq,
             log=lambda text: self.log(f"{trial.name}: {text}"),
         )
 
@@ -212,6 +218,13 @@ class Trials:
         np.save(data, counts.tables())
         write_bytes(tables, data.getvalue())
         return {"bytes": bundle.size, "measured_by": prover}
+
+
+def came_quantised(model: Path) -> bool:
+    """Whether an ONNX file has Q/DQ pairs already, as `edgeseg qat` trains them."""
+    from edgeseg import graph
+
+    return graph.is_quantised(graph.load(model))
 
 
 def points_lost(before: Outcome, after: Outcome) -> Estimate:

@@ -11,7 +11,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import torch
@@ -19,16 +18,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from edgeseg.compression.latency import Layer
-from edgeseg.errors import EdgesegError, unknown
-from edgeseg.recipe import Settings
+from edgeseg.errors import EdgesegError
 from edgeseg.training import nets
 from edgeseg.training.export import macs_params
-from edgeseg.training.lessons import Lessons
-from edgeseg.training.loader import SegmentationDataset, batches
+from edgeseg.training.importance import Importance, Scorer, scorer
 
 LEAST = 0.2  # share of a layer's channels that stay, so that none becomes a bottleneck
 AHEAD = 3  # steps of one group that are weighed at once: latency falls in stairs
-BATCHES = 4  # of training frames, for Taylor importance
 TRIES = 5
 CLOSE = 0.9  # of the share of latency that was asked for: near enough
 Price = Callable[[Layer], float]
@@ -39,16 +35,16 @@ def prune(
     size: tuple[int, int],
     keep: float,
     round_to: int = 8,
-    importance: str = "magnitude",
+    importance: Importance = "magnitude",
     price: Price | None = None,
     parent: nn.Module | None = None,
 ) -> nn.Module:
     """A pruned copy with at most `keep` (0..1) of the price of `parent` (or of `model`) at `size` (height, width).
 
-    Without a `price`, multiply-accumulates count, and the channels of least importance go wherever they are. With one,
-    those go that cost most for their importance (a greedy knapsack, after Shen et al. 2021, HALP). Layers keep
-    multiples of `round_to` channels. `importance`: a key of IMPORTANCE; taylor reads the gradients in `model`. Raises
-    EdgesegError where the goal cannot be reached.
+    Without a `price`, multiply-accumulates count. Those channels go that cost most for their importance (a greedy
+    knapsack, after Shen et al. 2021, HALP). Layers keep multiples of `round_to` channels. `importance`: what
+    importance.losses found of `model`, or the name of one that looks at weights. Raises EdgesegError where the goal
+    cannot be reached.
     """
     whole = parent or model
     goal = keep * total(whole, size, price)
@@ -57,7 +53,6 @@ def prune(
     pruned = _cut(model, size, goal, round_to, importance, price, whole)
     if total(pruned, size, price) > goal * (1 + 1e-9):
         raise Unreachable(keep, price)
-    pruned.zero_grad(set_to_none=True)
     return pruned
 
 
@@ -66,7 +61,7 @@ def prune_to_latency(
     size: tuple[int, int],
     keep: float,
     round_to: int,
-    importance: str,
+    importance: Importance,
     price: Price,
     parent: nn.Module,
     measure: Callable[[nn.Module], float],
@@ -171,10 +166,10 @@ class _Group:
 
 
 def _group(
-    graph: Any, group: Any, importance: Any, round_to: int, least: float, shapes: dict[nn.Module, Layer]
+    graph: Any, group: Any, score: Scorer, round_to: int, least: float, shapes: dict[nn.Module, Layer]
 ) -> list[_Group]:
     """What pruning needs to know of a group of torch-pruning; nothing where it cannot be pruned."""
-    scores = importance(group)
+    scores = score(group)
     if scores is None:
         return []
     copies = max((_channel_groups(graph, dep) for dep, _ in group), default=1)
@@ -221,28 +216,25 @@ def _cut(
     size: tuple[int, int],
     goal: float,
     round_to: int,
-    importance: str,
+    importance: Importance,
     price: Price | None,
     parent: nn.Module,
 ) -> nn.Module:
     """A copy whose price is at most `goal`, or as low as it gets. No layer keeps less than LEAST of its `parent`'s."""
     cost = price or (lambda layer: float(layer.macs))
-    scorer = _scorer(importance)
-    gradients = [p.grad for p in model.parameters()]
     model = copy.deepcopy(model).eval().requires_grad_(True)  # the dependency graph is traced through autograd
-    if importance == "taylor":
-        _lay_in(gradients, model)
     shapes = layers(model, size)
     rest = total(model, size, price) - sum(map(cost, shapes.values()))
     graph = _dependencies(model, size)
     kept = [m for layer in (*nets.head(model), *_attention(model)) for m in layer.modules()]
     names = {module: name for name, module in model.named_modules()}
+    score = scorer(importance, graph, names)
     groups = []
     for group in graph.get_all_groups(kept):
         first: Any = parent.get_submodule(names[group[0].dep.target.module])
         least = LEAST * (first.out_features if isinstance(first, nn.Linear) else first.out_channels)
-        groups += _group(graph, group, scorer, round_to, least, shapes)
-    _search(groups, shapes, goal - rest, cost, by_price=price is not None)
+        groups += _group(graph, group, score, round_to, least, shapes)
+    _search(groups, shapes, goal - rest, cost)
     for group in groups:
         if group.gone:
             gone = sorted(i for position in group.order[: group.gone] for i in position)
@@ -276,14 +268,14 @@ def _attention(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if "Attention" in type(m).__name__]
 
 
-def _search(groups: list[_Group], shapes: dict[nn.Module, Layer], goal: float, price: Price, by_price: bool) -> None:
+def _search(groups: list[_Group], shapes: dict[nn.Module, Layer], goal: float, price: Price) -> None:
     """Mark channels as gone until the layers' price is at most `goal`, or nothing more can go."""
     widths = dict(shapes)
     now = sum(map(price, widths.values()))
     while now > goal:
         best: tuple[float, _Group, int, dict[nn.Module, Layer], float] | None = None
         for group in groups:
-            for steps in range(1, AHEAD + 1 if by_price else 2):
+            for steps in range(1, AHEAD + 1):
                 count = group.after(steps)
                 if not count:
                     break
@@ -291,9 +283,8 @@ def _search(groups: list[_Group], shapes: dict[nn.Module, Layer], goal: float, p
                 saved = sum(price(widths[m]) - price(new) for m, new in fewer.items())
                 lost = sum(group.worth[group.gone : count])
                 useful = min(saved, now - goal)  # what it saves beyond the goal is no gain
-                score = (lost / useful if saved > 0 else math.inf) if by_price else lost / (count - group.gone)
-                if score < math.inf and (best is None or score < best[0]):
-                    best = score, group, count, fewer, saved
+                if saved > 0 and (best is None or lost / useful < best[0]):
+                    best = lost / useful, group, count, fewer, saved
         if best is None:
             return
         _, group, count, fewer, saved = best
@@ -305,39 +296,3 @@ def _search(groups: list[_Group], shapes: dict[nn.Module, Layer], goal: float, p
 def _narrower(layer: Layer, reach: list[float], positions: int) -> Layer:
     inputs, outputs = (round(share * positions) for share in reach)
     return layer.widths(layer.inputs - inputs, layer.outputs - outputs)
-
-
-# How important a channel is
-
-
-def _scorer(importance: str) -> Any:
-    if importance not in IMPORTANCE:
-        raise unknown("importance", importance, IMPORTANCE)
-    import torch_pruning as tp
-
-    return IMPORTANCE[importance](tp.importance)
-
-
-# Of all weights that depend on a channel, relative to the mean of its layer.
-IMPORTANCE: dict[str, Callable[[Any], Any]] = {
-    "magnitude": lambda tp: tp.GroupMagnitudeImportance(p=2),  # their L2 norm
-    "bn": lambda tp: tp.BNScaleImportance(),  # the scale of the batch norm behind it (Liu et al. 2017)
-    "taylor": lambda tp: tp.GroupTaylorImportance(),  # |weight x gradient| (Molchanov et al. 2019)
-}
-
-
-def add_gradients(model: nn.Module, train: SegmentationDataset, settings: Settings, seed: int) -> None:
-    """Leave in `model` what taylor reads: the gradients of the labels' loss, summed over a few batches."""
-    torch.manual_seed(seed)
-    lessons = Lessons(settings, len(train.spec.classes))
-    model.eval().zero_grad()
-    for images, labels in islice(batches(train, settings.batch, 0, True), BATCHES):
-        lessons(model, images, labels).backward()  # type: ignore[no-untyped-call]
-
-
-def _lay_in(gradients: list[Tensor | None], model: nn.Module) -> None:
-    """Give a copy the gradients of its original; zeros to layers that the loss does not see."""
-    if all(g is None for g in gradients):
-        raise EdgesegError("Taylor importance needs gradients, the net has none.", "Call pruning.add_gradients before.")
-    for p, g in zip(model.parameters(), gradients):
-        p.grad = torch.zeros_like(p) if g is None else g.clone()

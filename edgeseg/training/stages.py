@@ -30,6 +30,7 @@ from edgeseg.recipe import Distil, NetConfig, Recipe, Role, Settings
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, devices, nets, pruning
 from edgeseg.training.export import export_onnx, macs_params
+from edgeseg.training.importance import Importance, losses
 from edgeseg.training.lessons import Teacher
 from edgeseg.training.loader import SegmentationDataset
 from edgeseg.training.loop import fit
@@ -100,17 +101,16 @@ def _cut(
     could not be measured here."""
     wanted, size = recipe.prune, recipe.data.size
     watch = Stopwatch(recipe, spec, student, table)
-    if wanted.importance == "taylor":
+    by: Importance = wanted.importance
+    if by == "taylor":
         train = SegmentationDataset(Dataset.open(dataset_root, "train"), spec, recipe.student, recipe.seed, cache=0)
-        pruning.add_gradients(model, train, recipe.student, recipe.seed)
+        by = losses(model, train, recipe.student, recipe.seed)
     if wanted.latency:
         watch.require()
         share = wanted.latency**part
-        model = pruning.prune_to_latency(
-            model, size, share, wanted.round_to, wanted.importance, watch.price, student, watch.share
-        )
+        model = pruning.prune_to_latency(model, size, share, wanted.round_to, by, watch.price, student, watch.share)
     else:
-        model = pruning.prune(model, size, wanted.macs**part, wanted.round_to, wanted.importance, parent=student)
+        model = pruning.prune(model, size, wanted.macs**part, wanted.round_to, by, parent=student)
     if watch.why:
         log.warning("Whether the pruned net is faster was not measured: %s.", watch.why)
         return model, watch.why

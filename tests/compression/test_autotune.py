@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 from hypothesis import given
@@ -46,7 +47,13 @@ def test_every_candidate_is_measured_and_the_choice_is_on_the_true_front(
     """Accuracies are measured again by the evaluator; then no other candidate beats the choice in both."""
     found = autotune(trials_in(tmp_path / "t", labelled), [(fragile, tiny.SPEC)], 4.0, None, tmp_path / "best")
     names = [row["name"] for row in found["rows"]]
-    assert names == [f"fragile-96x64-{kind}" for kind in ("fp32", "fp16", "int8", "int8-keep1")]
+    others = [f"int8-{how}" for how in ("mean", "percentile", "mse", "entropy", "equalised", "keep1")]
+    assert names == [f"fragile-96x64-{kind}" for kind in ("fp32", "fp16", "int8", *others)]
+    manifests = {name: Bundle.load(tmp_path / "t" / name).manifest for name in names}
+    assert manifests["fragile-96x64-int8-mse"]["ptq"]["ranges"] == "mse"
+    assert manifests["fragile-96x64-int8-equalised"]["ptq"]["equalise"]
+    drops = {row["name"].removeprefix("fragile-96x64-"): row["drop"]["value"] for row in found["rows"]}
+    assert drops["int8"] > 50 and max(drops["int8-equalised"], drops["int8-keep1"]) <= 4
     test = Dataset.open(labelled, "val")
     for row in found["rows"]:
         with Segmenter.open(tmp_path / "t" / row["name"]) as segmenter:
@@ -83,6 +90,29 @@ def test_models_of_one_name_are_told_apart(fragile: Path, labelled: Path, tmp_pa
         module.autotune(
             trials_in(tmp_path / "t", labelled), [(fragile, tiny.SPEC), (other, tiny.SPEC)], 1, None, tmp_path / "b"
         )
+
+
+def test_a_model_that_came_quantised_is_a_candidate(labelled: Path, network: Path, tmp_path: Path) -> None:
+    """It is compared with the float one, as it is: no other precision, ranges or layers in float."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Reader(CalibrationDataReader):
+        noise = iter(np.random.default_rng(0).normal(0, 1, (8, 1, 3, tiny.HEIGHT, tiny.WIDTH)).astype(np.float32))
+
+        def get_next(self) -> Any:
+            image = next(self.noise, None)
+            return None if image is None else {"image": image}
+
+    trained = tmp_path / "trained.onnx"
+    quantize_static(str(network), str(trained), Reader(), quant_format=QuantFormat.QDQ)
+    found = autotune(
+        trials_in(tmp_path / "t", labelled), [(network, tiny.SPEC), (trained, tiny.SPEC)], 50, None, tmp_path / "best"
+    )
+    names = [row["name"] for row in found["rows"] if row["model"] == "trained.onnx"]
+    assert names == ["trained-96x64-int8"]
+    assert Bundle.load(tmp_path / "t" / "trained-96x64-int8").manifest["calibration"] is None
+    with pytest.raises(OptionError, match=r"trained.onnx came quantised.*\nName the float model first"):
+        autotune(trials_in(tmp_path / "t", labelled), [(trained, tiny.SPEC)], 50, None, tmp_path / "best")
 
 
 def row(name: str, p50: float, miou: float, p99: float | None = None, best: float = 1.0) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from edgeseg.recipe import NetConfig, Recipe, Settings
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, nets, pruning, stages
 from edgeseg.training.export import macs_params
+from edgeseg.training.importance import losses
 from edgeseg.training.loader import SegmentationDataset
 from edgeseg.training.speed import Stopwatch
 
@@ -156,10 +157,11 @@ def test_each_importance_finds_channels_that_do_nothing(importance: str, root: P
         block[1].bias.fill_(1)  # no ReLU is dead by chance
         for tensor in (block[0].weight, block[1].weight, block[1].bias):
             tensor[idle] *= 1e-3
-    if importance == "taylor":
-        train = SegmentationDataset(Dataset.open(root, "train"), SPEC, Settings(batch=2))
-        pruning.add_gradients(net, train, Settings(batch=2), 0)
-    pruned: Any = pruning.prune(net, SIZE, 0.9, round_to=4, importance=importance)
+        reader: Any = net.encoder.stages[3][1].second  # type: ignore[union-attr,index]
+        reader[0].weight[:, idle] *= 1e-3
+    train = SegmentationDataset(Dataset.open(root, "train"), SPEC, Settings(batch=2))
+    by = losses(net, train, Settings(batch=2), 0) if importance == "taylor" else importance
+    pruned: Any = pruning.prune(net, SIZE, 0.9, round_to=4, importance=by)
     left = pruned.encoder.stages[3][1].first[0].weight.abs().amax((1, 2, 3))
     gone = block[0].out_channels - len(left)
     idle_left = int((left < 0.01).sum())
@@ -167,10 +169,10 @@ def test_each_importance_finds_channels_that_do_nothing(importance: str, root: P
     assert all(p.grad is None for p in pruned.parameters())
 
 
-def test_importance_that_does_not_exist_or_lacks_gradients(model: nn.Module) -> None:
+def test_importance_that_does_not_exist_or_lacks_losses(model: nn.Module) -> None:
     with pytest.raises(OptionError, match=r"Unknown importance 'tailor'\.\nDid you mean 'taylor'"):
         pruning.prune(model, SIZE, 0.7, importance="tailor")
-    with pytest.raises(EdgesegError, match="Taylor importance needs gradients"):
+    with pytest.raises(EdgesegError, match="Taylor importance asks the loss"):
         pruning.prune(model, SIZE, 0.7, importance="taylor")
 
 
