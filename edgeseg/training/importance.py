@@ -39,7 +39,8 @@ def losses(model: nn.Module, train: SegmentationDataset, settings: Settings, see
     for images, labels in islice(batches(train, min(BATCH, settings.batch), 0, True), BATCHES):
         lessons(model, images, labels).backward()  # type: ignore[no-untyped-call]
         for name, module in model.named_modules():
-            if isinstance(module, (*NORMS, *LAYERS)) and module.weight is not None and module.weight.grad is not None:
+            weight = module.weight if isinstance(module, (*NORMS, *LAYERS)) else None
+            if weight is not None and weight.grad is not None and (weight.ndim == 1 or isinstance(module, LAYERS)):
                 found[name] = found.get(name, 0) + _at_gates(module).square()
         model.zero_grad()
         count += 1

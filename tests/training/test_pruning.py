@@ -18,10 +18,11 @@ from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.recipe import NetConfig, Recipe, Settings
 from edgeseg.spec import Spec
-from edgeseg.training import checkpoint, nets, pruning, stages
+from edgeseg.training import checkpoint, importance, nets, pruning, stages
 from edgeseg.training.export import macs_params
 from edgeseg.training.importance import losses
-from edgeseg.training.loader import SegmentationDataset
+from edgeseg.training.lessons import Lessons
+from edgeseg.training.loader import SegmentationDataset, batches
 from edgeseg.training.speed import Stopwatch
 
 SIZE = (64, 96)
@@ -144,8 +145,30 @@ def test_the_whole_is_measured_and_cut_again_where_the_sum_was_wrong(model: nn.M
 # Importance
 
 
-@pytest.mark.parametrize("importance", ["magnitude", "bn", "taylor"])
-def test_each_importance_finds_channels_that_do_nothing(importance: str, root: Path) -> None:
+def test_losses_are_what_gates_would_say(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside gates that are really there: multiply each module's output by ones, and ask autograd."""
+    monkeypatch.setattr(importance, "BATCHES", 1)
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(6, 4, 2, stride=2, groups=2)
+    net = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), up, nn.ReLU(),
+                        nn.Conv2d(4, 3, 1)).eval()  # fmt: skip
+    settings, train = Settings(batch=2), SegmentationDataset(Dataset.open(root, "train"), SPEC, Settings(batch=2))
+    found = losses(net, train, settings, seed=3)
+    assert set(found) == {"1", "2", "4", "6"}
+    gates = {name: torch.ones(len(own), requires_grad=True) for name, own in found.items()}
+    for name, gate in gates.items():
+        net.get_submodule(name).register_forward_hook(lambda m, args, out, gate=gate: out * gate[:, None, None])
+    torch.manual_seed(3)
+    lessons = Lessons(settings, 3)
+    images, labels, *_ = next(batches(train, 2, 0, True))
+    lessons(net, images, labels).backward()  # type: ignore[no-untyped-call]
+    for name, gate in gates.items():
+        assert gate.grad is not None and gate.grad.any()
+        torch.testing.assert_close(found[name], gate.grad.square(), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "bn", "taylor"])
+def test_each_importance_finds_channels_that_do_nothing(kind: str, root: Path) -> None:
     torch.manual_seed(0)
     net = nets.build(NetConfig("lite", width=0.75), 3).eval()
     block: Any = net.encoder.stages[3][1].first  # type: ignore[union-attr,index]
@@ -160,7 +183,7 @@ def test_each_importance_finds_channels_that_do_nothing(importance: str, root: P
         reader: Any = net.encoder.stages[3][1].second  # type: ignore[union-attr,index]
         reader[0].weight[:, idle] *= 1e-3
     train = SegmentationDataset(Dataset.open(root, "train"), SPEC, Settings(batch=2))
-    by = losses(net, train, Settings(batch=2), 0) if importance == "taylor" else importance
+    by = losses(net, train, Settings(batch=2), 0) if kind == "taylor" else kind
     pruned: Any = pruning.prune(net, SIZE, 0.9, round_to=4, importance=by)
     left = pruned.encoder.stages[3][1].first[0].weight.abs().amax((1, 2, 3))
     gone = block[0].out_channels - len(left)
