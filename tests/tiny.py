@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,16 @@ def parent_says(model: Any, frame: np.ndarray, spec: Spec, output: str = "", lay
         border = 0.5 if found.min() >= 0 and found.max() <= 1 else 0
         return (planes[0] > border).astype(np.uint8)
     return np.argmax(planes, 0).astype(np.uint8)
+
+
+def executed(xml: Path) -> Counter[str]:
+    """What OpenVINO runs the convolutions of a bundle's model in, and how many of them."""
+    import openvino as ov
+
+    compiled = ov.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
+    return Counter(
+        str(info["runtimePrecision"].astype(str))
+        for info in infos
+        if str(info["layerType"].astype(str)) == "Convolution"
+    )

@@ -100,10 +100,15 @@ def nncf(graph: Path, frames: list[Any], out: Path, keep: frozenset[str], ptq: P
         import nncf
         import openvino as ov
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+        from openvino.passes import ConstantFolding, Manager
     except ImportError as error:
         raise MissingPackage("nncf", "INT8 for OpenVINO", "compress,openvino") from error
     logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level would change shared handlers, too
     model = ov.Core().read_model(graph)
+    # Weights of grouped convolutions come through a Reshape. Behind it, roundings would keep them out of INT8 kernels.
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(model)
     with redirect_stdout(sys.stderr):  # its progress bars; standard output belongs to --json -
         quantised = nncf.quantize(
             model,
@@ -111,7 +116,7 @@ def nncf(graph: Path, frames: list[Any], out: Path, keep: frozenset[str], ptq: P
             preset=nncf.QuantizationPreset(preset),
             subset_size=len(frames),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                disable_bias_correction=True,  # finds no bias: ONNX's reach OpenVINO through a Reshape. See _prepared
+                disable_bias_correction=True,  # _prepared has done it
                 activations_range_estimator_params=getattr(RangeEstimatorParametersSet, ESTIMATORS[ptq.ranges]),
             ),
             ignored_scope=nncf.IgnoredScope(names=openvino_names(model, keep)) if keep else None,

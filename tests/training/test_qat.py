@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from torch import Tensor, nn
 from training_helpers import SPEC, recipe
@@ -207,19 +208,6 @@ def test_the_checkpoint_is_restored_exactly(net: NetConfig, blocks: int, tmp_pat
 # The bundle
 
 
-def executed(xml: Path) -> Counter[str]:
-    """What OpenVINO runs the convolutions in."""
-    import openvino as ov
-
-    compiled = ov.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
-    return Counter(
-        str(info["runtimePrecision"].astype(str))
-        for info in infos
-        if str(info["layerType"].astype(str)) == "Convolution"
-    )
-
-
 @pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu", "jetson-orin"])
 def test_the_bundle_is_int8_and_says_what_torch_says(
     trained: dict[bool, Path], root: Path, tmp_path: Path, target: str
@@ -247,8 +235,8 @@ def test_every_convolution_runs_in_int8(trained: dict[bool, Path], root: Path, t
     onnx = export_onnx(trained[False], tmp_path / "qat.onnx")
     bundle = compiled(onnx, tmp_path / "out", "openvino-cpu", root)
     convs = sum(isinstance(m, nn.Conv2d) for m in checkpoint.load(trained[False])[0].modules())
-    assert set(executed(bundle.path / "model.xml")) <= {"u8", "i8"}
-    assert executed(bundle.path / "model.xml").total() == convs
+    assert set(tiny.executed(bundle.path / "model.xml")) <= {"u8", "i8"}
+    assert tiny.executed(bundle.path / "model.xml").total() == convs
 
 
 def test_weights_are_stored_in_a_byte(trained: dict[bool, Path], root: Path, tmp_path: Path) -> None:
