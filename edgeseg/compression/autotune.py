@@ -177,8 +177,8 @@ def explain(rows: Sequence[Row], chosen: Row, held: bool, max_drop: float, p99: 
     about = f"{chosen['name']}: {_told(chosen)}"
     if held:
         lines = [
-            f"{about}. Of {len(rows)} candidates none within {limit} is more than {STABLE:.0%} faster, and of those as "
-            "fast it is the most accurate."
+            f"{about}. Of {len(rows)} candidates none within {limit} is more than {100 * STABLE:g} % faster, and of "
+            "those as fast it is the most accurate."
         ]
     else:
         lines = [f"No candidate holds {limit}. The best of {len(rows)} is {about}."]
@@ -208,7 +208,7 @@ def _row(found: Outcome, reference: Outcome, sure: bool) -> Row:
         "kept": list(found.trial.keep),
         "miou": found.miou,
         "drop": drop.to_dict(),
-        "counted": counted(drop, sure),
+        "counted": round(counted(drop, sure), 6),  # like the drop's own figures
         "bytes": found.bytes,
     }
 
