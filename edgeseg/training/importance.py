@@ -90,6 +90,8 @@ def _by_losses(found: Losses, graph: Any, names: dict[nn.Module, str]) -> Scorer
             own = found.get(names.get(module, ""))
             if own is None or not graph.is_out_channel_pruning_fn(item.dep.handler):
                 continue
+            if max(item.idxs) >= len(own):
+                return None  # torch-pruning lost count (attention's split heads): leave them alone
             total = sums.setdefault(isinstance(module, NORMS), torch.zeros(len(group[0].idxs)))
             total.index_add_(0, torch.tensor(item.root_idxs), own[torch.tensor(item.idxs)])
         return sums.get(True, sums.get(False))
