@@ -27,7 +27,7 @@ from rich.console import Console
 
 from edgeseg.bench.blocks import Table, markdown
 from edgeseg.bench.machine import fingerprint
-from edgeseg.bench.turns import in_turns
+from edgeseg.bench.turns import in_turns, slower
 from edgeseg.bundle import Bundle, sha256
 from edgeseg.compile import compile_model, golden_frames, spec_of
 from edgeseg.compression.calibration import Calibration
@@ -186,8 +186,7 @@ def speeds(rows: list[Row], test: Dataset, rounds: int, seconds: float) -> None:
     for row, own in zip(rows, found):
         first = found[[r["family"] for r in rows].index(row["family"])]
         row["p50_ms"], row["p99_ms"], row["fps"] = own["latency_ms"]["p50"], own["latency_ms"]["p99"], own["fps"]
-        pairs = zip(own["rounds_p50_ms"], first["rounds_p50_ms"])
-        row["latency_share"] = statistics.median(one / base for one, base in pairs)
+        row["latency_share"] = slower(own, first)
 
 
 def gains(recipe: Recipe, options: argparse.Namespace) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,9 @@ def in_turns(
         }
         for rows, rates in zip(single, fps)
     ]
+
+
+def slower(row: dict[str, Any], than: dict[str, Any]) -> float:
+    """How many times as long a frame takes, of two that in_turns measured: the median over rounds."""
+    pairs = zip(row["rounds_p50_ms"], than["rounds_p50_ms"])
+    return float(statistics.median(own / other for own, other in pairs))

@@ -8,7 +8,6 @@ loses too much, it is also tried by other ranges, with equalised channels, and w
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from edgeseg.bench.choices import scatter
 from edgeseg.bench.machine import fingerprint
 from edgeseg.bench.measure import STABLE
+from edgeseg.bench.turns import slower
 from edgeseg.compression.control import counted
 from edgeseg.compression.quantize import RANGES
 from edgeseg.compression.trials import Outcome, Trial, Trials, came_quantised, points_lost, reference_precision
@@ -148,7 +148,9 @@ def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row
 
     def fastest(some: list[Row]) -> Row:
         first = min(some, key=lambda row: (row["latency_ms"]["p50"], -row["miou"]))
-        return min((row for row in some if slower(row, first) <= 1 + STABLE), key=most_accurate)
+        # By p50 up to the last that is as fast: nothing that is faster and as accurate is passed over.
+        last = max(row["latency_ms"]["p50"] for row in some if slower(row, first) <= 1 + STABLE)
+        return min((row for row in some if row["latency_ms"]["p50"] <= last), key=most_accurate)
 
     def most_accurate(row: Row) -> tuple[float, float]:
         return -row["miou"], row["latency_ms"]["p50"]
@@ -163,12 +165,6 @@ def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row
     if accurate:
         return fastest(accurate), False
     return min(rows, key=most_accurate), False
-
-
-def slower(row: Row, than: Row) -> float:
-    """How many times as long a frame takes: the median over rounds, in which both had their turn."""
-    pairs = zip(row["rounds_p50_ms"], than["rounds_p50_ms"])
-    return float(statistics.median(own / other for own, other in pairs))
 
 
 def explain(rows: Sequence[Row], chosen: Row, held: bool, max_drop: float, p99: float | None) -> list[str]:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError, unknown
 from edgeseg.recipe import Settings
+from edgeseg.training.fusion import LAYERS, NORM
 from edgeseg.training.lessons import Lessons
 from edgeseg.training.loader import SegmentationDataset, batches
 
 BATCHES = 24
 BATCH = 4
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+NORMS = (NORM, nn.LayerNorm, nn.GroupNorm)
 Losses = dict[str, Tensor]
 Importance = str | Losses
 Scorer = Callable[[Any], Tensor | None]  # a group of torch-pruning -> one number for each of its channels
