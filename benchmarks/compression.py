@@ -4,9 +4,8 @@
 
 Each recipe is a student family. Its student is distilled from the teacher, or one of --distilled; then: FP32, bf16,
 INT8 after training (PTQ), INT8 with layers kept in float by accuracy control (so many that the whole 95 % interval of
-its drop on val is within 0.3 points), INT8 trained with rounding (QAT), and INT8 after pruning to 70, 50 and 30 % of
-the multiply-accumulates, or to the shares of --latency, each fine-tuned with the teacher. All bundles take turns in the
-speed measurements.
+its drop on val is within 0.3 points), INT8 trained with rounding (QAT), and INT8 after pruning to the shares of --macs
+and --latency, each fine-tuned with the teacher. All bundles take turns in the speed measurements.
 With --seeds the first recipe's student is also trained alone and distilled from several seeds: what the teacher gives.
 Stages that are done are not done again. OUT/compression.json and OUT/compression.md.
 """
@@ -44,7 +43,6 @@ from edgeseg.segmenter import Segmenter
 from edgeseg.target import Target
 from edgeseg.training import stages
 
-SHARES = (0.7, 0.5, 0.3)  # of the student's multiply-accumulates: so small a net spends half its time elsewhere
 MAX_DROP = 0.3
 console = Console(stderr=True)
 Row = dict[str, Any]
@@ -58,6 +56,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--distilled", nargs="+", default=[], metavar="ARCH=CKPT", help="students that are trained")
     parser.add_argument("--target", default="openvino-cpu")
+    parser.add_argument(
+        "--macs", type=float, nargs="*", default=[0.7, 0.5, 0.3], help="shares of multiply-accumulates to prune to"
+    )
     parser.add_argument(
         "--latency", type=float, nargs="+", default=[], help="shares of INT8's latency to prune to, too"
     )
@@ -109,7 +110,7 @@ class Family:
         trained = self.trained("qat", qat, [student, teacher], stages.qat_student)
         made.append(self.bundle("qat", stages.export_onnx(trained, out / "qat.onnx"), "int8"))
         fine = dataclasses.replace(self.recipe.prune, epochs=self.options.prune_epochs)
-        cuts = {f"pruned{round(100 * share)}": dataclasses.replace(fine, macs=share) for share in SHARES}
+        cuts = {f"pruned{round(100 * share)}": dataclasses.replace(fine, macs=share) for share in self.options.macs}
         for share in self.options.latency:
             cuts[f"latency{round(100 * share)}"] = dataclasses.replace(fine, latency=share)
         for name, prune in cuts.items():

@@ -19,7 +19,7 @@ from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.recipe import PTQ
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import ONNX_KEY, Spec
-from edgeseg.target import Target
+from edgeseg.target import Target, is_int8
 
 if TYPE_CHECKING:
     from edgeseg.compression.calibration import Calibration
@@ -71,7 +71,7 @@ def compile_model(
         source.write_bytes(deploy.model.SerializeToString())
         scratch = [source]
         asked = None
-        if precision == "int8":
+        if is_int8(precision):
             from edgeseg.compression.quantize import as_trained, quantize, resolved
 
             before = set(work.iterdir())
@@ -123,18 +123,18 @@ def _check_int8(
     chosen = any(getattr(ptq, f.name) != f.default for f in fields(PTQ))
     if trained:
         what = f"{model} is quantised already"
-        if precision != "int8":
+        if not is_int8(precision):
             raise OptionError(f"{what} and has no {precision}.", "Use --precision int8, or the float model.")
         if calibration is not None:
             raise OptionError(f"{what} and takes no calibration frames.", "Leave out --calibration.")
         if keep or chosen:
             why = "no layer of it can be kept in float" if keep else "its ranges and biases are what they are"
             raise OptionError(f"{what}: {why}.", "Leave that option out, or give the float model.")
-    elif precision == "int8" and calibration is None:
+    elif is_int8(precision) and calibration is None:
         raise OptionError(
             "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
         )
-    elif precision != "int8" and (keep or chosen):
+    elif not is_int8(precision) and (keep or chosen):
         what = "Layers to keep in float" if keep else "Ranges, biases or equalisation"
         raise OptionError(f"{what} were given for {precision}.", "Only INT8 has any: --precision int8.")
 

@@ -203,9 +203,10 @@ def _bundle(
     log: Log,
 ) -> dict[str, Any]:
     path = out / "bundles" / bundle_name(recipe, profile, precision)
-    rounded = bool(recipe.qat.epochs) and precision == "int8" and profile.quantizer in QAT_RULES[recipe.qat.symmetric]
+    int8 = target.is_int8(precision)
+    rounded = bool(recipe.qat.epochs) and int8 and profile.quantizer in QAT_RULES[recipe.qat.symmetric]
     parent = out / (f"{recipe.name}-qat.onnx" if rounded else f"{recipe.name}.onnx")
-    chosen = calibration if precision == "int8" and not rounded else None
+    chosen = calibration if int8 and not rounded else None
 
     def work() -> dict[str, Any]:
         spec, _ = spec_of(parent, {})
@@ -260,7 +261,7 @@ def publish(report: dict[str, Any], out: Path, folder: Path) -> None:
 def _drops(bundles: list[dict[str, Any]], allowed: float) -> list[dict[str, Any]]:
     """Points of mIoU that each INT8 bundle lost against the float32 one of its target."""
     floats = {row["target"]: row["miou"] for row in bundles if row["precision"] == "fp32"}
-    rows = [row for row in bundles if row["precision"] == "int8" and row["target"] in floats]
+    rows = [row for row in bundles if target.is_int8(row["precision"]) and row["target"] in floats]
     drops = [(row["name"], 100 * (floats[row["target"]] - row["miou"])) for row in rows]
     return [{"name": name, "drop": drop, "allowed": allowed, "ok": drop <= allowed} for name, drop in drops]
 

@@ -183,7 +183,7 @@ class PTQ:
 
     `ranges`: of activations. minmax: all that occurs. mean: the mean over frames of each frame's ends. percentile: all
     but 0.01 % at either end. mse: the least squared error. entropy: the least information lost (Migacz 2017). auto:
-    what the target's quantiser does by itself, mean for OpenVINO, minmax elsewhere.
+    the first of these that the target has, minmax (TensorRT's own calibrator: entropy).
     `bias`: correct the mean shift that rounded weights cause. `equalise`: first give the channels between two layers
     ranges that fit each other, which changes nothing in float.
     """

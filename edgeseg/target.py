@@ -90,6 +90,11 @@ class Target:
         return version(self.tensorrt[0])
 
 
+def is_int8(precision: str) -> bool:
+    """int8, or int8-bf16: what is not quantised runs in bfloat16 instead of float32 (CPUs that have it)."""
+    return precision in ("int8", "int8-bf16")
+
+
 def names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.toml"))
 

@@ -142,11 +142,11 @@ def parent_says(model: Any, frame: np.ndarray, spec: Spec, output: str = "", lay
     return np.argmax(planes, 0).astype(np.uint8)
 
 
-def executed(xml: Path) -> Counter[str]:
+def executed(xml: Path, compute: str = "f32") -> Counter[str]:
     """What OpenVINO runs the convolutions of a bundle's model in, and how many of them."""
     import openvino as ov
 
-    compiled = ov.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = ov.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": compute})
     infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
     return Counter(
         str(info["runtimePrecision"].astype(str))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # it makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a way to store weights, computed in f32, and
 # AUTO, which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.
 COMPUTE = {
-    "CPU": {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"},
+    "CPU": {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32", "int8-bf16": "bf16"},
     "GPU": {"fp32": "f32", "fp16": "f16", "int8": "f16"},
     "NPU": {"fp16": "f16", "int8": "f16"},
     "AUTO": {"fp32": "f32", "fp16": "f32", "int8": "f32"},

@@ -16,7 +16,8 @@ def control(d: Document) -> list[Block]:
     data, drop = d["data"], d["drop"]
     rows = [
         [
-            f"{row['k']}{' (chosen)' if row['k'] == d['chosen'] else ''}",
+            f"{row['k']}{' (chosen)' if row['name'] == d['chosen'] else ''}",
+            row["way"] or "-",
             f"{100 * row['miou']:.2f}",
             told(row["drop"]),
             f"{row['latency_ms']['p50']:.2f}",
@@ -39,9 +40,9 @@ def control(d: Document) -> list[Block]:
             True,
         ),
         *([Text(f"Stopped early: {d['stopped']}.", True)] if d["stopped"] else []),
-        Table(["layers in float", "mIoU", "points lost (95 %)", "p50 ms", "MB", "seconds"], rows),
+        Table(["layers in float", "way", "mIoU", "points lost (95 %)", "p50 ms", "MB", "seconds"], rows),
         Heading("Noise of INT8 at the logits, layer by layer", 3),
-        Table(["layer", "operator", "SQNR dB", ""], noise) if noise else Text("Plain INT8 held: nothing was ranked."),
+        Table(["layer", "operator", "SQNR dB", ""], noise) if noise else Text("No layer was ranked: none had to stay."),
     ]
 
 

@@ -23,6 +23,7 @@ DataOpt = Annotated[Path, typer.Option(help="Labelled frames to judge on; none o
 SplitOpt = Annotated[str, typer.Option(help="Split of --data. Not the one you will report on.")]
 DropOpt = Annotated[float, typer.Option(help="Points of mIoU that may be lost against float.", min=0)]
 SureOpt = Annotated[bool, typer.Option("--sure", help="Hold --max-drop with the drop's whole 95 % interval.")]
+Int8Opt = Annotated[str, typer.Option("--precision", "-p", help="int8, or int8-bf16: the layers in float as bf16.")]
 MinutesOpt = Annotated[float, typer.Option(help="Stop before a step that would take longer; 0 = no limit.", min=0)]
 MemoryOpt = Annotated[float, typer.Option(help="Stop once this process took so many MB; 0 = no limit.", min=0)]
 SpecOpt = Annotated[Path | None, typer.Option("--spec", help="Spec as TOML: height, width, classes, mean, std, ...")]
@@ -75,6 +76,7 @@ def control(
     data: DataOpt,
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write; OUT.trials: report and measurements.")],
     target: TargetOpt = "openvino-cpu",
+    precision: Int8Opt = "int8",
     split: SplitOpt = "val",
     max_drop: DropOpt = 0.5,
     sure: SureOpt = False,
@@ -86,7 +88,8 @@ def control(
     output: OutputOpt = "",
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
-    """INT8 with as few layers in float as keep the accuracy. Exit 1 when no choice does: the best is written."""
+    """INT8, found in the way and with the layers in float that keep the accuracy. Exit 1 when none does: the best is
+    written."""
     from edgeseg.bench.choices import told
     from edgeseg.compression.control import control as run
 
@@ -96,13 +99,13 @@ def control(
             out.with_name(f"{out.name}.trials"), target, calibration, calibration_frames, data, split,
             max_minutes, max_memory, seconds, output, status,
         )  # fmt: skip
-        found = run(trials, source, spec, max_drop, out, sure)
+        found = run(trials, source, spec, max_drop, out, sure, precision)
     _report(trials.folder, found)
-    shown = table(f"{escape(str(out))}: layers in float", "k", "mIoU", "points lost (95 %)", "p50 ms", "MB")
+    shown = table(f"{escape(str(out))}: layers in float", "k", "way", "mIoU", "points lost (95 %)", "p50 ms", "MB")
     for row in found["rows"]:
-        mark = "[green]*[/]" if row["k"] == found["chosen"] else ""
+        mark = "[green]*[/]" if row["name"] == found["chosen"] else ""
         shown.add_row(
-            f"{row['k']}{mark}", percent(row["miou"]), told(row["drop"]), f"{row['latency_ms']['p50']:.2f}",
+            f"{row['k']}{mark}", row["way"], percent(row["miou"]), told(row["drop"]), f"{row['latency_ms']['p50']:.2f}",
             f"{row['bytes'] / 1e6:.2f}",
         )  # fmt: skip
     console.print(shown)

@@ -67,10 +67,10 @@ def parity(
     from edgeseg.compile import compile_model, spec_of
     from edgeseg.compression.calibration import Calibration
     from edgeseg.evaluation.matrix import matrix
-    from edgeseg.target import Target
+    from edgeseg.target import Target, is_int8
 
     pairs = _pairs(targets, calibration is not None)
-    if calibration is None and any(precision == "int8" for _, precision in pairs):
+    if calibration is None and any(is_int8(precision) for _, precision in pairs):
         raise OptionError(
             "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
         )

@@ -3,12 +3,13 @@
 Accuracies first, one after another; then the speeds of all, in turns.
 
 A candidate is a model (one for each pruning level that is given) at an input size in a precision. Where plain INT8
-loses too much, it is also tried by other ranges, with equalised channels, and with its noisiest layers in float.
+loses too much, other ways to find it are tried (ranges, equalised channels, biases as they are), and in the best of
+them its noisiest layers stay in float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from edgeseg.bench.choices import scatter
 from edgeseg.bench.machine import fingerprint
 from edgeseg.bench.measure import STABLE
 from edgeseg.bench.turns import slower
-from edgeseg.compression.control import counted
-from edgeseg.compression.quantize import RANGES
+from edgeseg.compression.control import counted, other_ways, way_of
 from edgeseg.compression.trials import Outcome, Trial, Trials, came_quantised, points_lost, reference_precision
 from edgeseg.errors import OptionError
 from edgeseg.recipe import PTQ
 from edgeseg.spec import Spec
+from edgeseg.target import is_int8
 
 KIND = "autotune"
 MIXED = (1, 4, 16)  # noisiest layers in float
@@ -91,39 +92,38 @@ def _measured(
         trials.log(f"{candidate.name}: {drop.value:.2f} points lost")
         return counted(drop, sure)
 
-    stopped = ""
+    lost: dict[str, float] = {}
     for model, spec in models:
-        trained = came_quantised(model)
-        queue = [trial(model, spec, precision) for precision in (("int8",) if trained else trials.target.precisions)]
-        while queue and not (stopped := trials.budget.spent()):
-            candidate = queue.pop(0)
-            lost = measure(candidate)
-            if lost > max_drop and candidate == trial(model, spec, "int8") and not trained:
-                queue += [*other_ranges(trials, model, spec), *mixed(trials, model, spec)]
-    return outcomes or {reference.trial.name: reference}, stopped
+        for candidate in candidates(trials, model, spec, max_drop, lost):
+            if stopped := trials.budget.spent():
+                return outcomes or {reference.trial.name: reference}, stopped
+            lost[candidate.name] = measure(candidate)
+    return outcomes, ""
 
 
-def trial(model: Path, spec: Spec, precision: str, keep: Sequence[str] = ()) -> Trial:
-    kept = f"-keep{len(keep)}" if keep else ""
-    return Trial(f"{model.stem}-{spec.width}x{spec.height}-{precision}{kept}", model, spec, precision, tuple(keep))
+def trial(model: Path, spec: Spec, precision: str, keep: Sequence[str] = (), ptq: PTQ = PTQ()) -> Trial:  # noqa: B008
+    words = [model.stem, f"{spec.width}x{spec.height}", precision, way_of(ptq), f"keep{len(keep)}" if keep else ""]
+    return Trial("-".join(filter(None, words)), model, spec, precision, tuple(keep), ptq)
 
 
-def other_ranges(trials: Trials, model: Path, spec: Spec) -> Iterator[Trial]:
-    """INT8 by the other ranges that the target's rules have, and with channels equalised."""
+def candidates(trials: Trials, model: Path, spec: Spec, max_drop: float, lost: Mapping[str, float]) -> Iterator[Trial]:
+    """The model in every precision. Where plain INT8 loses too much, also by the other ways to it and, in the best of
+    those, with its noisiest layers in float. `lost`: the points of each by name, once it was measured."""
+    precisions = trials.target.precisions
+    if came_quantised(model):
+        yield from (trial(model, spec, precision) for precision in filter(is_int8, precisions))
+        return
+    yield from (trial(model, spec, precision) for precision in precisions)
     plain = trial(model, spec, "int8")
-    _, *others = RANGES[trials.target.quantizer]
-    for ranges in others:
-        yield replace(plain, name=f"{plain.name}-{ranges}", ptq=PTQ(ranges=ranges))
-    if others:  # TensorRT's own calibrator has no choice
-        yield replace(plain, name=f"{plain.name}-equalised", ptq=PTQ(equalise=True))
-
-
-def mixed(trials: Trials, model: Path, spec: Spec) -> Iterator[Trial]:
-    """INT8 with the noisiest layers in float."""
+    if lost[plain.name] <= max_drop:
+        return
+    others = list(other_ways(plain, trials.target.quantizer))
+    yield from others
+    way = min((plain, *others), key=lambda each: lost[each.name])
     noise, _ = trials.noise(model, spec)
     for k in MIXED:
-        if k < len(noise):
-            yield trial(model, spec, "int8", [row.layer for row in noise[:k]])
+        for precision in filter(is_int8, precisions if k < len(noise) else ()):
+            yield trial(model, spec, precision, [row.layer for row in noise[:k]], way.ptq)
 
 
 def sized(model: Path, spec: Spec, sizes: Sequence[tuple[int, int]]) -> list[Model]:

@@ -2,47 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeseg.compression.quantize import RANGES
 from edgeseg.compression.sensitivity import Noise
 from edgeseg.compression.trials import Outcome, Trial, Trials, points_lost, reference_precision
 from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.statistics import Estimate
+from edgeseg.recipe import PTQ
 from edgeseg.spec import Spec
 
 KIND = "control"
-Tried = dict[int, tuple[Outcome, Estimate]]
+Loss = Callable[[Trial], float]  # measures a trial: the points it lost, as they count
 
 
-def control(trials: Trials, model: Path, spec: Spec, max_drop: float, out: Path, sure: bool = False) -> dict[str, Any]:
+def control(
+    trials: Trials, model: Path, spec: Spec, max_drop: float, out: Path, sure: bool = False, precision: str = "int8"
+) -> dict[str, Any]:
     """Write to `out` the INT8 bundle with the fewest layers in float that loses at most `max_drop` points of mIoU;
     `sure`: with its whole 95 % interval, so that other frames agree.
 
-    Plain INT8 is tried first. If it loses more, the layers are ranked by noise once, and the k noisiest stay float:
-    k doubles until the drop holds, then the gap is halved. Where the budget ends that, or no k holds, the best bundle
-    so far is written. Returns the result (kind "control"): `held`, `chosen`, `rows` by k, `noise`, `stopped`.
+    Plain INT8 is tried first, then other ways to find INT8 (other_ways), until one holds. If none does, the layers are
+    ranked by noise once, and in the best of those ways the k noisiest stay float: k doubles until the drop holds, then
+    the gap is halved. Where the budget ends that, or no k holds, the best bundle so far is written. Returns the result
+    (kind "control"): `held`, `chosen`, `rows`, `noise`, `stopped`.
     """
-    precision = reference_precision(trials.target)
-    reference = trials.measure(Trial(precision, model, spec, precision))
-    tried: Tried = {}
+    floating = reference_precision(trials.target)
+    reference = trials.measure(Trial(floating, model, spec, floating))
+    tried: list[tuple[Outcome, Estimate]] = []
 
-    def holds(k: int) -> bool:
-        found = trials.measure(Trial(f"keep-{k:03d}", model, spec, "int8", tuple(n.layer for n in noise[:k])))
-        tried[k] = found, points_lost(reference, found)
-        drop = tried[k][1]
-        trials.log(f"{k} layers in float: {drop.value:.2f} points lost, {max_drop:g} allowed")
-        return counted(drop, sure) <= max_drop
+    def loss(candidate: Trial) -> float:
+        found = trials.measure(candidate)
+        tried.append((found, points_lost(reference, found)))
+        lost = tried[-1][1]
+        what = f"{len(candidate.keep)} layers in float" + (f", {way}" if (way := way_of(candidate.ptq)) else "")
+        trials.log(f"{what}: {lost.value:.2f} points lost, {max_drop:g} allowed")
+        return counted(lost, sure)
 
+    way, lost, stopped = best_way(trials, Trial("keep-000", model, spec, precision), max_drop, loss)
     noise: list[Noise] = []
-    stopped = ""
-    if not holds(0):
+    if lost > max_drop and not stopped:
         noise, stopped = trials.noise(model, spec)
+
+        def holds(k: int) -> bool:
+            kept = tuple(n.layer for n in noise[:k])
+            return loss(replace(way, name=way.name.replace("000", f"{k:03d}"), keep=kept)) <= max_drop
+
         stopped = _search(trials, holds, len(noise)) or stopped
-    chosen = best({k: counted(drop, sure) for k, (_, drop) in tried.items()}, max_drop)
-    outcome, drop = tried[chosen]
+    number = best([(len(found.trial.keep), counted(drop, sure)) for found, drop in tried], max_drop)
+    outcome, drop = tried[number]
     held = counted(drop, sure) <= max_drop
-    speeds = trials.speeds([reference, *(tried[k][0] for k in sorted(tried))])
+    speeds = trials.speeds([reference, *(found for found, _ in tried)])
     summary = {
         "held": held,
         "max_drop": max_drop,
@@ -55,14 +68,41 @@ def control(trials: Trials, model: Path, spec: Spec, max_drop: float, out: Path,
     return {
         "kind": KIND,
         "bundle": str(out),
-        "chosen": chosen,
+        "chosen": outcome.trial.name,
         "kept": list(outcome.trial.keep),
         "stopped": stopped,
-        "reference": {"precision": precision, "miou": reference.miou, **speeds[reference.trial.name]},
-        "rows": [_row(k, *tried[k], speeds) for k in sorted(tried)],
+        "reference": {"precision": floating, "miou": reference.miou, **speeds[reference.trial.name]},
+        "rows": [_row(*each, speeds) for each in sorted(tried, key=lambda each: len(each[0].trial.keep))],
         "measured_by": outcome.measured_by,
         **summary,
     }
+
+
+def best_way(trials: Trials, plain: Trial, max_drop: float, loss: Loss) -> tuple[Trial, float, str]:
+    """(trial, what it lost, what of the budget ran out or ""): the first way to INT8 that holds; where none does, the
+    one that loses least."""
+    found = [(loss(plain), plain)]
+    stopped = ""
+    for other in other_ways(plain, trials.target.quantizer):
+        if found[-1][0] <= max_drop or (stopped := trials.budget.spent()):
+            break
+        found.append((loss(other), other))
+    lost, way = min(found, key=lambda pair: pair[0])
+    return way, lost, stopped
+
+
+def other_ways(plain: Trial, rules: str) -> Iterator[Trial]:
+    """INT8 by the other ranges that these rules have, with channels equalised, and with biases left as they are."""
+    _, *others = RANGES[rules]
+    if others:  # TensorRT's own calibrator has no choice
+        ways = [PTQ(ranges=ranges) for ranges in others] + [PTQ(equalise=True), PTQ(bias=False)]
+        yield from (replace(plain, name=f"{plain.name}-{way_of(ptq)}", ptq=ptq) for ptq in ways)
+
+
+def way_of(ptq: PTQ) -> str:
+    """What differs from the plain way, for people: mse, equalised, uncorrected, or "" for nothing."""
+    words = [ptq.ranges if ptq.ranges != PTQ.ranges else "", "equalised" if ptq.equalise else ""]
+    return "-".join(word for word in (*words, "" if ptq.bias else "uncorrected") if word)
 
 
 def counted(drop: Estimate, sure: bool) -> float:
@@ -70,10 +110,13 @@ def counted(drop: Estimate, sure: bool) -> float:
     return drop.high if sure else drop.value
 
 
-def best(points: dict[int, float], max_drop: float) -> int:
-    """The smallest k whose points hold; where none do, the one that loses least (of equals, the smallest)."""
-    holding = [k for k, lost in points.items() if lost <= max_drop]
-    return min(holding) if holding else min(points, key=lambda k: (round(points[k], 3), k))
+def best(tried: Sequence[tuple[int, float]], max_drop: float) -> int:
+    """Which of these (layers in float, points lost): the fewest layers that hold, of those the one that loses least;
+    where none holds, the one that loses least (of equals, with the fewest layers)."""
+    holding = [i for i, (_, lost) in enumerate(tried) if lost <= max_drop]
+    if holding:
+        return min(holding, key=lambda i: tried[i])
+    return min(range(len(tried)), key=lambda i: (round(tried[i][1], 3), tried[i][0]))
 
 
 def _search(trials: Trials, holds: Any, count: int) -> str:
@@ -92,9 +135,11 @@ def _search(trials: Trials, holds: Any, count: int) -> str:
     return ""
 
 
-def _row(k: int, found: Outcome, drop: Estimate, speeds: dict[str, Any]) -> dict[str, Any]:
+def _row(found: Outcome, drop: Estimate, speeds: dict[str, Any]) -> dict[str, Any]:
     return {
-        "k": k,
+        "name": found.trial.name,
+        "k": len(found.trial.keep),
+        "way": way_of(found.trial.ptq),
         "kept": list(found.trial.keep),
         "miou": found.miou,
         "drop": drop.to_dict(),

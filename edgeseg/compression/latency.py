@@ -34,7 +34,7 @@ from edgeseg.errors import OptionError
 from edgeseg.recipe import Recipe
 from edgeseg.segmenter import Engine
 from edgeseg.spec import Spec
-from edgeseg.target import Target, split
+from edgeseg.target import Target, is_int8, split
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -238,7 +238,7 @@ def opened(graph: ModelProto, target: Target, precision: str, rules: str) -> Ite
         work = Path(folder)
         source = work / "deploy.onnx"
         source.write_bytes(graph.SerializeToString())
-        if precision == "int8":
+        if is_int8(precision):
             with _silent():
                 source = quantize(source, [noise], rules, work, target.preset if rules == target.quantizer else "")
         backend.compile(source, work, target, precision)

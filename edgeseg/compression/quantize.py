@@ -92,13 +92,14 @@ def as_trained(graph: Path, rules: str, out: Path) -> Path:
 
 
 def nncf(graph: Path, frames: list[Any], out: Path, keep: frozenset[str], ptq: PTQ, preset: str = "mixed") -> Path:
-    """OpenVINO's own rules: per-channel INT8 weights, UINT8 activations.
+    """OpenVINO's own rules: INT8 weights per channel, UINT8 activations per tensor.
 
     `preset`: mixed (activations asymmetric where that fits them better) or performance (symmetric).
     """
     try:
         import nncf
         import openvino as ov
+        from nncf.quantization.advanced_parameters import QuantizationParameters
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
         from openvino.passes import ConstantFolding, Manager
     except ImportError as error:
@@ -118,6 +119,9 @@ def nncf(graph: Path, frames: list[Any], out: Path, keep: frozenset[str], ptq: P
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 disable_bias_correction=True,  # _prepared has done it
                 activations_range_estimator_params=getattr(RangeEstimatorParametersSet, ESTIMATORS[ptq.ranges]),
+                # NNCF's own choice in front of depthwise convolutions is a range for each channel. One that fires in
+                # few calibration frames, or in none, would be clipped where it fires: rare classes suffer.
+                activations_quantization_params=QuantizationParameters(per_channel=False),
             ),
             ignored_scope=nncf.IgnoredScope(names=openvino_names(model, keep)) if keep else None,
         )
@@ -227,7 +231,7 @@ TITLES = {
     "litert": "TFLite's rules",
 }
 OURS = ("minmax", "mean", "percentile", "mse", "entropy")
-ESTIMATORS = {"mean": "MEAN_MINMAX", "minmax": "MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
+ESTIMATORS = {"minmax": "MINMAX", "mean": "MEAN_MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
 # What each can do about ranges; the first is what it does by itself.
 # NNCF lets no channel of weights have a scale under this share of the largest (1 % in its fake_quantize.py).
 LEAST_SCALE = {"nncf": 0.01}

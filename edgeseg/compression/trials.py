@@ -36,7 +36,7 @@ from edgeseg.pipeline import Ledger
 from edgeseg.recipe import PTQ
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
-from edgeseg.target import Target
+from edgeseg.target import Target, is_int8
 
 BENCH_SECONDS = 1.0
 FRAMES = 16  # for speed
@@ -192,7 +192,7 @@ class Trials:
             seal(work, manifest)
 
     def _compile(self, trial: Trial, path: Path) -> None:
-        chosen = trial.precision == "int8" and not came_quantised(trial.model)
+        chosen = is_int8(trial.precision) and not came_quantised(trial.model)
         compile_model(
             trial.model,
             path,

@@ -23,6 +23,7 @@ try:
     import nncf
     import nncf.torch
     from nncf.quantization.advanced_parameters import OverflowFix
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
     from nncf.torch.layer_utils import StatefulModuleInterface
     from nncf.torch.quantization.layers import BaseQuantizer
 except ImportError as error:
@@ -103,6 +104,8 @@ def prepare(model: nn.Module, frames: list[Tensor], symmetric: bool = False) -> 
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=OverflowFix.DISABLE,
                 disable_bias_correction=True,  # biases are trained
+                # Its mean over frames would clip what fires in few of them.
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             ),
         )
     _own_roundings(made, symmetric)

@@ -46,6 +46,24 @@ def fragile(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def stubborn(fragile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a Clip that clips nothing for the last ReLU, where no channels are equalised across: only keeping
+    the last Conv in float helps."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(str(fragile))
+    relu = [n for n in model.graph.node if n.op_type == "Relu"][-1]
+    clip = helper.make_node("Clip", [relu.input[0], "none", "lots"], [relu.output[0]], name=relu.name)
+    relu.CopyFrom(clip)
+    for name, value in (("none", 0), ("lots", 1e9)):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    path = tmp_path_factory.mktemp("stubborn") / "stubborn.onnx"
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
 def labelled(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset that the float network gets right everywhere: 10 + 4 + 1 frames of 96x64."""
     import onnx

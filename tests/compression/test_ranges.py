@@ -147,14 +147,14 @@ def test_biases_are_corrected_for_every_rule_set(network: Path, tmp_path: Path, 
 
 def test_auto_is_the_first_of_each() -> None:
     assert set(RANGES) == set(RULES) == set(TITLES)
-    assert resolved(PTQ(), "nncf").ranges == "mean"
+    assert resolved(PTQ(), "nncf").ranges == "minmax"
     assert resolved(PTQ(), "qdq").ranges == "minmax"
 
 
 @pytest.mark.parametrize(
     ("rules", "how", "message"),
     [
-        ("nncf", "entropy", r"INT8 by NNCF \(OpenVINO\) has no ranges 'entropy'.\nIt has: mean, minmax, percentile, m"),
+        ("nncf", "entropy", r"INT8 by NNCF \(OpenVINO\) has no ranges 'entropy'.\nIt has: minmax, mean, percentile, m"),
         ("entropy", "mse", "own calibrator has no ranges 'mse'.\nIt has: entropy"),
         ("litert", "histogram", "TFLite's rules has no ranges 'histogram'"),
         ("nnfc", "auto", "Unknown quantiser 'nnfc'.\nDid you mean 'nncf'"),
