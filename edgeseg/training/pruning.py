@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -146,57 +148,78 @@ def total(model: nn.Module, size: tuple[int, int], price: Price | None) -> float
 
 @dataclass
 class _Group:
-    """Channels that leave together. `order`: positions, the least important first; a position is one channel in each
-    channel group of a grouped convolution or norm. `worth`: their importance, in that order."""
+    """Channels that leave together, in chunks, the least important first. `worth`: of each chunk. `reach`: how many
+    inputs and outputs each layer has lost once so many chunks have gone."""
 
     root: nn.Module
     handler: Any
-    order: list[list[int]]
+    chunks: list[list[int]]
     worth: list[float]
-    step: int  # positions that keep multiples of round_to
-    most: int  # positions that may go
-    reach: dict[nn.Module, list[float]] = field(default_factory=dict)  # inputs and outputs that go with one position
+    reach: dict[nn.Module, tuple[list[int], list[int]]]
     gone: int = 0
-
-    def after(self, steps: int) -> int:
-        """How many positions have gone after `steps` more; 0 where that is too many."""
-        first = len(self.order) % self.step if not self.gone else 0
-        count = self.gone + (first + (steps - 1) * self.step if first else steps * self.step)
-        return count if count <= self.most else 0
 
 
 def _group(
     graph: Any, group: Any, score: Scorer, round_to: int, least: float, shapes: dict[nn.Module, Layer]
 ) -> list[_Group]:
-    """What pruning needs to know of a group of torch-pruning; nothing where it cannot be pruned."""
+    """What pruning needs to know of a group of torch-pruning; nothing where it cannot be pruned.
+
+    A position is one channel in each channel group of a grouped convolution or norm. Where several layers make the
+    group's channels side by side (a concatenation that a depthwise convolution reads), each is rounded for itself.
+    """
     scores = score(group)
     if scores is None:
         return []
     copies = max((_channel_groups(graph, dep) for dep, _ in group), default=1)
     per_group = len(scores) // copies
-    means = scores.detach().nan_to_num(0.0).reshape(copies, per_group).mean(0)
-    ranked = means.argsort(stable=True).tolist()
+    worth = scores.detach().nan_to_num(0.0).reshape(copies, per_group).mean(0).tolist()
     step = math.lcm(round_to, copies) // copies
-    kept = step * math.ceil(least / (copies * step))
+    leaves = _leaving(graph, group, per_group, shapes)
+    parts: dict[frozenset[Any], list[int]] = {}
+    for i in sorted(range(per_group), key=worth.__getitem__):
+        parts.setdefault(frozenset(leaves[i]), []).append(i)
+    chunks: list[list[int]] = []
+    for part in parts.values():
+        kept = step * math.ceil(least * len(part) / (per_group * copies * step))
+        first = len(part) % step or step
+        ends = range(first, len(part) - kept + 1, step)
+        chunks += [part[max(0, end - step) : end] for end in ends]
+    chunks.sort(key=lambda chunk: sum(worth[i] for i in chunk) / len(chunk))
+    if not chunks:
+        return []
+    layers = {layer for found in leaves for layer, _ in found}
+    lost = {
+        (layer, side): [sum(leaves[i][layer, side] for i in chunk) for chunk in chunks]
+        for layer in layers
+        for side in (0, 1)
+    }
     made = _Group(
         group[0].dep.target.module,
         group[0].dep.handler,
-        [[i + n * per_group for n in range(copies)] for i in ranked],
-        [float(means[i]) for i in ranked],
-        step,
-        per_group - kept,
+        [[i + n * per_group for i in chunk for n in range(copies)] for chunk in chunks],
+        [sum(worth[i] for i in chunk) for chunk in chunks],
+        {layer: ([0, *accumulate(lost[layer, 0])], [0, *accumulate(lost[layer, 1])]) for layer in layers},
     )
-    for dep, idxs in group:
-        layer = dep.target.module
+    return [made]
+
+
+def _leaving(
+    graph: Any, group: Any, positions: int, shapes: dict[nn.Module, Layer]
+) -> list[Counter[tuple[nn.Module, int]]]:
+    """How many inputs (side 0) and outputs (side 1) leave each layer with each position."""
+    found: list[Counter[tuple[nn.Module, int]]] = [Counter() for _ in range(positions)]
+    for item in group:
+        layer = item.dep.target.module
         if layer not in shapes:
             continue
-        reach = made.reach.setdefault(layer, [0.0, 0.0])
-        share = len(idxs) / per_group
-        if shapes[layer].depthwise:
-            reach[:] = share, share
-        else:
-            reach[graph.is_out_channel_pruning_fn(dep.handler)] += share
-    return [made] if made.most > 0 else []
+        if shapes[layer].depthwise:  # may be there twice, by either side
+            for root, count in Counter(root % positions for root in item.root_idxs).items():
+                found[root][layer, 0] = found[root][layer, 1] = count
+            continue
+        side = int(graph.is_out_channel_pruning_fn(item.dep.handler))
+        for root in item.root_idxs:
+            found[root % positions][layer, side] += 1
+    return found
 
 
 def _channel_groups(graph: Any, dep: Any) -> int:
@@ -237,7 +260,7 @@ def _cut(
     _search(groups, shapes, goal - rest, cost)
     for group in groups:
         if group.gone:
-            gone = sorted(i for position in group.order[: group.gone] for i in position)
+            gone = sorted(i for chunk in group.chunks[: group.gone] for i in chunk)
             graph.get_pruning_group(group.root, group.handler, gone).prune()
     return model
 
@@ -269,17 +292,14 @@ def _attention(model: nn.Module) -> list[nn.Module]:
 
 
 def _search(groups: list[_Group], shapes: dict[nn.Module, Layer], goal: float, price: Price) -> None:
-    """Mark channels as gone until the layers' price is at most `goal`, or nothing more can go."""
+    """Mark chunks as gone until the layers' price is at most `goal`, or nothing more can go."""
     widths = dict(shapes)
     now = sum(map(price, widths.values()))
     while now > goal:
         best: tuple[float, _Group, int, dict[nn.Module, Layer], float] | None = None
         for group in groups:
-            for steps in range(1, AHEAD + 1):
-                count = group.after(steps)
-                if not count:
-                    break
-                fewer = {m: _narrower(widths[m], reach, count - group.gone) for m, reach in group.reach.items()}
+            for count in range(group.gone + 1, min(group.gone + AHEAD, len(group.chunks)) + 1):
+                fewer = {m: _narrower(widths[m], reach, group.gone, count) for m, reach in group.reach.items()}
                 saved = sum(price(widths[m]) - price(new) for m, new in fewer.items())
                 lost = sum(group.worth[group.gone : count])
                 useful = min(saved, now - goal)  # what it saves beyond the goal is no gain
@@ -293,6 +313,6 @@ def _search(groups: list[_Group], shapes: dict[nn.Module, Layer], goal: float, p
         now -= saved
 
 
-def _narrower(layer: Layer, reach: list[float], positions: int) -> Layer:
-    inputs, outputs = (round(share * positions) for share in reach)
+def _narrower(layer: Layer, reach: tuple[list[int], list[int]], gone: int, count: int) -> Layer:
+    inputs, outputs = (lost[count] - lost[gone] for lost in reach)
     return layer.widths(layer.inputs - inputs, layer.outputs - outputs)

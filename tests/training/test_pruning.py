@@ -49,6 +49,21 @@ def test_channels_stay_multiples_of_round_to(model: nn.Module) -> None:
     assert {m.out_channels % 8 for m in pruned.modules() if isinstance(m, nn.Conv2d) and m not in head} == {0}
 
 
+@pytest.mark.parametrize("keep", [0.7, 0.5])
+def test_layers_side_by_side_in_a_concatenation_are_rounded_each_for_itself(keep: float) -> None:
+    """A depthwise convolution reads DeepLabV3+'s concatenation: what two layers make leaves in one group, and what
+    leaves of which must be known to meet the goal."""
+    torch.manual_seed(0)
+    net = nets.build(NetConfig("deeplabv3plus", "tu-mobilenetv3_small_050"), 5).eval()
+    found = {name: torch.rand(len(m.weight)) for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    pruned = pruning.prune(net, SIZE, keep, round_to=8, importance=found)
+    before = macs_params(net, SIZE)[0]
+    assert 0.95 * keep < macs_params(pruned, SIZE)[0] / before <= keep
+    decoder = {n: m.out_channels for n, m in pruned.decoder.named_modules() if isinstance(m, nn.Conv2d)}
+    assert {n: width for n, width in decoder.items() if width % 8} == {}
+    assert decoder["block1.0"] < 48 and decoder["aspp.1.1"] < 256  # both were cut
+
+
 def test_the_least_important_channels_go_first(model: nn.Module) -> None:
     """Channels whose weights are nearly nothing can be cut without changing what the net says."""
     quiet = nets.build(NetConfig("lite", width=0.75), 5).eval()
