@@ -75,20 +75,34 @@ def prune_to_latency(
     """
     goal, best, found = keep, 0.0, math.inf
     chosen: nn.Module | None = None
+    tried: list[tuple[float, float]] = []
     for _ in range(TRIES):
         try:
             candidate = prune(model, size, min(goal, 1.0), round_to, importance, price, parent)
         except Unreachable:
             break
         found = measure(candidate)
+        tried.append((goal, found))
         if best < found <= keep:
             chosen, best = candidate, found
         if CLOSE * keep <= found <= keep or (found < keep and goal >= 1):
             break
-        goal *= 0.98 * keep / found
+        goal = _next_goal(tried, 0.98 * keep)
     if chosen is None:
         raise Unreachable(keep, price, f" The last one measured takes {found:.0%}." if found < math.inf else "")
     return chosen
+
+
+def _next_goal(tried: list[tuple[float, float]], wanted: float) -> float:
+    """The sum to cut to next, from (sum, measured) so far, both as shares. Runtimes add to a sum what no layer has, so
+    the last two are extended as a line; the first step, and one that noise turned round, is a proportion."""
+    goal, found = tried[-1]
+    if len(tried) > 1 and goal != tried[-2][0]:
+        slope = (found - tried[-2][1]) / (goal - tried[-2][0])
+        ahead = goal + (wanted - found) / slope if slope > 0 else 0.0
+        if goal / 2 < ahead < 2 * goal:
+            return ahead
+    return goal * wanted / found
 
 
 class Unreachable(EdgesegError):

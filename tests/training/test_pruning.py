@@ -151,7 +151,7 @@ def test_the_whole_is_measured_and_cut_again_where_the_sum_was_wrong(model: nn.M
         return float(layer.macs)
 
     found = pruning.prune_to_latency(model, SIZE, 0.6, 4, "magnitude", price, model, measure)
-    assert len(asked) > 1 and asked[0] > 0.6, "the sum alone cuts too little"
+    assert 1 < len(asked) <= 3 and asked[0] > 0.6, "the sum alone cuts too little"
     assert 0.9 * 0.6 < 0.3 + 0.7 * macs_params(found, SIZE)[0] / full <= 0.6
     with pytest.raises(EdgesegError, match=r"to 28% of its latency\..*\nRaise prune\.latency or lower prune\.round_to"):
         pruning.prune_to_latency(model, SIZE, 0.28, 4, "magnitude", price, model, measure)
