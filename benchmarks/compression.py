@@ -31,6 +31,7 @@ from edgeseg.bundle import Bundle, sha256
 from edgeseg.compile import compile_model, golden_frames, spec_of
 from edgeseg.compression.calibration import Calibration
 from edgeseg.compression.control import control
+from edgeseg.compression.quantize import resolved
 from edgeseg.compression.trials import Budget, Trials
 from edgeseg.data.dataset import Dataset
 from edgeseg.data.images import write_bytes
@@ -38,7 +39,7 @@ from edgeseg.evaluation.evaluate import count
 from edgeseg.evaluation.metrics import scores
 from edgeseg.evaluation.statistics import difference, intervals, miou
 from edgeseg.pipeline import Ledger
-from edgeseg.recipe import Qat, Recipe
+from edgeseg.recipe import PTQ, Qat, Recipe
 from edgeseg.segmenter import Segmenter
 from edgeseg.target import Target
 from edgeseg.training import stages
@@ -66,6 +67,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="to measure each bundle's speed in each round")
     parser.add_argument("--prune-epochs", type=int, default=10)
+    parser.add_argument(
+        "--latency-epochs", type=int, default=0, help="for --latency; as many as for --macs unless given"
+    )
     parser.add_argument("--qat-epochs", type=int, default=4)
     options = parser.parse_args()
     rows: list[Row] = []
@@ -105,14 +109,16 @@ class Family:
         spec, _ = spec_of(model, {})
         made = [self.bundle("fp32", model, "fp32"), self.bundle("bf16", model, "bf16")]
         made.append(self.bundle("int8", model, "int8"))
-        made.append(self.bundle("mixed", model, "int8", self.kept(model, spec)))
+        keep, ptq, way = self.controlled(model, spec)
+        made.append({**self.bundle("mixed", model, "int8", keep, ptq), "way": way})
         qat = dataclasses.replace(self.recipe, qat=Qat(epochs=self.options.qat_epochs))
         trained = self.trained("qat", qat, [student, teacher], stages.qat_student)
         made.append(self.bundle("qat", stages.export_onnx(trained, out / "qat.onnx"), "int8"))
         fine = dataclasses.replace(self.recipe.prune, epochs=self.options.prune_epochs)
         cuts = {f"pruned{round(100 * share)}": dataclasses.replace(fine, macs=share) for share in self.options.macs}
         for share in self.options.latency:
-            cuts[f"latency{round(100 * share)}"] = dataclasses.replace(fine, latency=share)
+            epochs = self.options.latency_epochs or fine.epochs
+            cuts[f"latency{round(100 * share)}"] = dataclasses.replace(fine, latency=share, epochs=epochs)
         for name, prune in cuts.items():
             asked = dataclasses.replace(self.recipe, prune=prune)
             cut = self.trained(name, asked, [student, teacher], stages.prune_student)
@@ -136,14 +142,23 @@ class Family:
         self.ledger.stage(name, inputs, [path], work)
         return path
 
-    def kept(self, model: Path, spec: Any) -> tuple[str, ...]:
-        """The layers that accuracy control keeps in float so that val loses at most MAX_DROP for sure."""
-        val, budget = Dataset.open(self.options.data, "val"), Budget()
+    def controlled(self, model: Path, spec: Any) -> tuple[tuple[str, ...], PTQ, str]:
+        """The layers that accuracy control keeps in float so that val loses at most MAX_DROP for sure, and how it
+        finds INT8."""
+        val, budget, out = Dataset.open(self.options.data, "val"), Budget(), self.folder / "control"
         trials = Trials(self.folder / "trials", self.target, self.calibration, val, budget, console.print)
-        return tuple(control(trials, model, spec, MAX_DROP, self.folder / "control", sure=True)["kept"])
+        found = control(trials, model, spec, MAX_DROP, out, sure=True)
+        (way,) = [row["way"] for row in found["rows"] if row["name"] == found["chosen"]]
+        return tuple(found["kept"]), PTQ(**Bundle.load(out).manifest["ptq"]), way
 
     def bundle(
-        self, name: str, model: Path, precision: str, keep: tuple[str, ...] = (), cut: Path | None = None
+        self,
+        name: str,
+        model: Path,
+        precision: str,
+        keep: tuple[str, ...] = (),
+        ptq: PTQ = PTQ(),  # noqa: B008  # frozen
+        cut: Path | None = None,
     ) -> Row:
         """Compile it, and count what it gets right on the test split."""
         path, tables = self.folder / "bundles" / f"{self.name}-{name}", self.folder / "bundles" / f"{name}.npy"
@@ -152,13 +167,16 @@ class Family:
 
         def work() -> dict[str, Any]:
             frames = golden_frames("synthetic", spec)
-            compile_model(model, path, self.target, precision, spec=spec, frames=frames, calibration=chosen, keep=keep)
+            compile_model(
+                model, path, self.target, precision, spec=spec, frames=frames, calibration=chosen, keep=keep, ptq=ptq
+            )
             with Segmenter.open(path, "throughput") as segmenter:
                 found = count(segmenter, self.test)[0].tables()
             np.save(tables, found)
             return {}
 
-        inputs = [sha256(model), precision, list(keep), self.calibration.digest, self.test.digest()]
+        how = dataclasses.asdict(resolved(ptq, self.target.quantizer)) if chosen else None
+        inputs = [sha256(model), precision, list(keep), self.calibration.digest, self.test.digest(), how]
         self.ledger.stage(f"bundle {name}", inputs, [path / "bundle.json", tables], work)
         report = json.loads((cut or self.student).with_suffix(".json").read_text())
         about = {"family": self.name, "name": name, "path": str(path), "kept": list(keep)}
@@ -236,7 +254,8 @@ def _cells(row: Row) -> Iterator[str]:
     low, high = (100 * v for v in row["interval"])
     lost = row["lost"]
     yield row["family"]
-    yield row["name"] + (f" ({len(row['kept'])} in float)" if row["kept"] else "")
+    how = [row.get("way", ""), f"{len(row['kept'])} in float" if row["kept"] else ""]
+    yield row["name"] + (f" ({', '.join(filter(None, how))})" if any(how) else "")
     yield f"{100 * row['miou']:.2f} ({low:.1f} to {high:.1f})"
     yield "{:.2f} ({:.2f} to {:.2f})".format(*(100 * lost[k] for k in ("value", "low", "high")))
     yield f"{row['worst_class']} {row['worst_drop']:+.1f}"

@@ -25,6 +25,7 @@ from edgeseg.bundle import MANIFEST, Bundle, replacing, seal, sha256
 from edgeseg.compile import PARITY_FRAMES, compile_model
 from edgeseg.compression import sensitivity
 from edgeseg.compression.calibration import Calibration
+from edgeseg.compression.quantize import resolved
 from edgeseg.compression.sensitivity import Noise
 from edgeseg.data.dataset import Dataset
 from edgeseg.data.images import resize, write_bytes
@@ -123,7 +124,7 @@ class Trials:
             asdict(self.target),
             trial.precision,
             trial.keep,
-            asdict(trial.ptq),
+            asdict(resolved(trial.ptq, self.target.quantizer)),
         ]
         inputs += [self.calibration.digest, self._data, self.output]
 
