@@ -67,9 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="to measure each bundle's speed in each round")
     parser.add_argument("--prune-epochs", type=int, default=10)
-    parser.add_argument(
-        "--latency-epochs", type=int, default=0, help="for --latency; as many as for --macs unless given"
-    )
+    parser.add_argument("--latency-epochs", type=int, default=0, help="for --latency; else as many as for --macs")
     parser.add_argument("--qat-epochs", type=int, default=4)
     options = parser.parse_args()
     rows: list[Row] = []

@@ -17,6 +17,7 @@ app = typer.Typer()
 
 ModelArg = Annotated[Path, typer.Argument(help="An ONNX segmentation model, or a checkpoint (.pt) of edgeseg.")]
 TargetOpt = Annotated[str, typer.Option("--target", "-t", help="Device profile; see edgeseg targets.")]
+PrecisionOpt = Annotated[str, typer.Option("--precision", "-p", help="fp32, fp16, bf16, dynamic, int8 or int8-bf16.")]
 OutOpt = Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write [default: MODEL-PRECISION].")]
 CalibrationOpt = Annotated[
     Path | None, typer.Option(help="For INT8: a folder of images, a dataset, or a manifest of edgeseg calibrate.")
@@ -41,7 +42,7 @@ HeadOpt = Annotated[str | None, typer.Option(help="argmax, or threshold for one 
 def compile(
     model: ModelArg,
     target: TargetOpt = "openvino-cpu",
-    precision: Annotated[str, typer.Option("--precision", "-p", help="fp32, fp16, bf16, dynamic or int8.")] = "fp32",
+    precision: PrecisionOpt = "fp32",
     out: OutOpt = None,
     calibration: CalibrationOpt = None,
     calibration_frames: FramesOpt = 64,

@@ -16,7 +16,7 @@ def test_every_table_names_parts_that_exist(name: str) -> None:
     assert loaded.backend in backends.names()
     assert loaded.quantizer in RULES
     assert "fp16" in loaded.precisions
-    assert set(loaded.precisions) <= {"fp32", "fp16", "bf16", "dynamic", "int8"}
+    assert set(loaded.precisions) <= {"fp32", "fp16", "bf16", "dynamic", "int8", "int8-bf16"}
     assert loaded.title
     assert loaded.way in target.WAYS
     if loaded.way:
