@@ -3,7 +3,7 @@
 Accuracies first, one after another; then the speeds of all, in turns.
 
 A candidate is a model (one for each pruning level that is given) at an input size in a precision. Where plain INT8
-loses too much, other ways to find it are tried (ranges, equalised channels, biases as they are), and in the best of
+loses too much, other ways to find it are tried (equalised channels, biases as they are, ranges), and in the best of
 them its noisiest layers stay in float.
 """
 

@@ -92,10 +92,10 @@ def best_way(trials: Trials, plain: Trial, max_drop: float, loss: Loss) -> tuple
 
 
 def other_ways(plain: Trial, rules: str) -> Iterator[Trial]:
-    """INT8 by the other ranges that these rules have, with channels equalised, and with biases left as they are."""
+    """INT8 with channels equalised, with biases left as they are, and by the other ranges that these rules have."""
     _, *others = RANGES[rules]
     if others:  # TensorRT's own calibrator has no choice
-        ways = [PTQ(ranges=ranges) for ranges in others] + [PTQ(equalise=True), PTQ(bias=False)]
+        ways = [PTQ(equalise=True), PTQ(bias=False), *(PTQ(ranges=ranges) for ranges in others)]
         yield from (replace(plain, name=f"{plain.name}-{way_of(ptq)}", ptq=ptq) for ptq in ways)
 
 

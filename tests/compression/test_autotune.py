@@ -47,7 +47,7 @@ def test_every_candidate_is_measured_and_the_choice_is_on_the_true_front(
     """Accuracies are measured again by the evaluator; then no other candidate beats the choice in both."""
     found = autotune(trials_in(tmp_path / "t", labelled), [(fragile, tiny.SPEC)], 4.0, None, tmp_path / "best")
     names = [row["name"] for row in found["rows"]]
-    ways = ("mean", "percentile", "mse", "entropy", "equalised", "uncorrected", "equalised-keep1")
+    ways = ("equalised", "uncorrected", "mean", "percentile", "mse", "entropy", "equalised-keep1")
     assert names == [f"fragile-96x64-{kind}" for kind in ("fp32", "fp16", "int8", *(f"int8-{way}" for way in ways))]
     manifests = {name: Bundle.load(tmp_path / "t" / name).manifest for name in names}
     assert manifests["fragile-96x64-int8-mse"]["ptq"]["ranges"] == "mse"
