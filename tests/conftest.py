@@ -54,7 +54,7 @@ def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFact
     """bundle_of(target, precision): the tiny network's bundle, compiled on first use. Copy it before changing it."""
     from edgeseg.compile import compile_model
     from edgeseg.compression.calibration import Calibration
-    from edgeseg.target import Target
+    from edgeseg.target import Target, is_int8
 
     folder = tmp_path_factory.mktemp("bundles")
     made: dict[tuple[str, str], Bundle] = {}
@@ -68,7 +68,7 @@ def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFact
                 precision,
                 spec=tiny.SPEC,
                 frames=tiny.frames(4, seed=1),
-                calibration=Calibration.choose(street, 10) if precision == "int8" else None,
+                calibration=Calibration.choose(street, 10) if is_int8(precision) else None,
             )
         return made[target, precision].path
 
