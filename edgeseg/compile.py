@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import metadata
@@ -67,24 +68,13 @@ def compile_model(
         log("deploy graph")
         deploy = graph.deploy(loaded, spec, output)
         graph.require_layers(deploy.model, keep)
-        source = work / "deploy.onnx"
-        source.write_bytes(deploy.model.SerializeToString())
-        scratch = [source]
-        asked = None
-        if is_int8(precision):
-            from edgeseg.compression.quantize import as_trained, quantize, resolved
-
-            before = set(work.iterdir())
-            if calibration is None:
-                source = as_trained(source, target.quantizer, work)
-            else:
-                log(f"INT8 from {len(calibration.frames)} frames")
-                asked, images = resolved(ptq, target.quantizer), calibration.images(spec)
-                source = quantize(source, images, target.quantizer, work, target.preset, keep, asked)
-            scratch += set(work.iterdir()) - before
-        backend.compile(source, work, target, precision)
-        for path in scratch:
-            path.unlink()
+        with tempfile.TemporaryDirectory(dir=work) as scratch:
+            source = Path(scratch) / "deploy.onnx"
+            source.write_bytes(deploy.model.SerializeToString())
+            asked = None
+            if is_int8(precision):
+                source, asked = _int8(source, target, spec, calibration, keep, ptq, log)
+            backend.compile(source, work, target, precision)
         manifest = {
             "name": out.name,
             "spec": spec.to_dict(),
@@ -114,6 +104,26 @@ def compile_model(
             manifest["metrics"] = _measure(work, dataset, prover)
         seal(work, manifest)
     return Bundle.load(out)
+
+
+def _int8(
+    graph: Path,
+    target: Target,
+    spec: Spec,
+    calibration: Calibration | None,
+    keep: Sequence[str],
+    ptq: PTQ,
+    log: Callable[[str], None],
+) -> tuple[Path, PTQ | None]:
+    """A deploy graph in INT8, beside it, and how it was found; None where the model came quantised."""
+    from edgeseg.compression.quantize import as_trained, quantize, resolved
+
+    if calibration is None:
+        return as_trained(graph, target.quantizer, graph.parent), None
+    log(f"INT8 from {len(calibration.frames)} frames")
+    asked = resolved(ptq, target.quantizer)
+    images = calibration.images(spec)
+    return quantize(graph, images, target.quantizer, graph.parent, target.preset, keep, asked), asked
 
 
 def _check_int8(

@@ -17,22 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgeseg.data.buildings import Building, design
 from edgeseg.data.dataset import SPLITS, Classes
 from edgeseg.data.images import Image, write_bytes, write_image
 from edgeseg.data.painting import Air, Camera, Canvas
-from edgeseg.data.scenery import (
-    Building,
-    Ground,
-    Hedge,
-    Pole,
-    Rng,
-    Thing,
-    Tree,
-    design,
-    foliage,
-    leaves,
-    paint_sky,
-)
+from edgeseg.data.scenery import Ground, Hedge, Pole, Rng, Thing, Tree, foliage, leaves, paint_sky
 from edgeseg.data.traffic import Car, Pedestrian
 from edgeseg.errors import FileError, OptionError
 
