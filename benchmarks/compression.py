@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="to measure each bundle's speed in each round")
     parser.add_argument("--prune-epochs", type=int, default=10)
     parser.add_argument("--latency-epochs", type=int, default=0, help="for --latency; else as many as for --macs")
+    parser.add_argument("--latency-rounds", type=int, default=1, help="for --latency: cut and fine-tune so many times")
     parser.add_argument("--qat-epochs", type=int, default=4)
     options = parser.parse_args()
     rows: list[Row] = []
@@ -115,8 +116,8 @@ class Family:
         fine = dataclasses.replace(self.recipe.prune, epochs=self.options.prune_epochs)
         cuts = {f"pruned{round(100 * share)}": dataclasses.replace(fine, macs=share) for share in self.options.macs}
         for share in self.options.latency:
-            epochs = self.options.latency_epochs or fine.epochs
-            cuts[f"latency{round(100 * share)}"] = dataclasses.replace(fine, latency=share, epochs=epochs)
+            more = {"epochs": self.options.latency_epochs or fine.epochs, "rounds": self.options.latency_rounds}
+            cuts[f"latency{round(100 * share)}"] = dataclasses.replace(fine, latency=share, **more)
         for name, prune in cuts.items():
             asked = dataclasses.replace(self.recipe, prune=prune)
             cut = self.trained(name, asked, [student, teacher], stages.prune_student)
