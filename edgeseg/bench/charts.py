@@ -9,6 +9,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 SERIES = 6  # colours in the style sheet: .s0 to .s5, then again
 
 STYLE = """
@@ -181,11 +182,13 @@ class Scatter:
         parts = ["<line class=axis x1=60 y1=270 x2=620 y2=270 /><line class=axis x1=60 y1=20 x2=60 y2=270 />"]
         for i in range(5):
             (x, _), (_, y) = at(x0 + i * (x1 - x0) / 4, y0), at(x0, y0 + i * (y1 - y0) / 4)
-            parts.append(f"<text x={x:.0f} y=288 text-anchor=middle>{x0 + i * (x1 - x0) / 4:.1f}</text>")
+            parts.append(
+                f"<text x={x:.0f} y=288 text-anchor=middle>{x0 + i * (x1 - x0) / 4:.{0 if x1 > 10 else 2}f}</text>"
+            )
             parts.append(f"<text x=54 y={y + 4:.0f} text-anchor=end>{y0 + i * (y1 - y0) / 4:.1f}</text>")
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(px, py) for _, px, py in self.front()))
         parts.append(f"<polyline class=front points='{joined}' />")
-        parts += _labels([(label, *at(px, py)) for label, px, py in self.points])
+        parts += _labels([(label, *at(px, py)) for label, px, py in dict.fromkeys([*self.front(), *self.points])])
         parts.append(f"<text x=340 y=312 text-anchor=middle>{html.escape(self.x)}</text>")
         parts.append(f"<text x=60 y=14>{html.escape(self.y)}</text>")
         return _figure(self.title, "".join(parts), 720, 320)
@@ -194,18 +197,26 @@ class Scatter:
         return "\n".join(f"- {label}: {self.y} {y:.2f}, {self.x} {x:.2f}" for label, x, y in self.points)
 
 
-def _labels(places: list[tuple[str, float, float]]) -> list[str]:
-    """Dots with names; a name gives way upwards to the ones below it."""
-    parts = []
-    taken: list[tuple[float, float]] = []
-    for label, x, y in sorted(places, key=lambda place: -place[2]):
-        parts.append(f"<circle cx={x:.1f} cy={y:.1f} r=5 />")
-        text_y = y + 4
-        while any(abs(text_y - ty) < 14 and abs(x - tx) < 110 for tx, ty in taken):
-            text_y -= 14
-        taken.append((x, text_y))
-        parts.append(f"<text x={x + 9:.1f} y={text_y:.1f}>{html.escape(label)}</text>")
-    return parts
+def _labels(places: Sequence[tuple[str, float, float]]) -> list[str]:
+    """Dots with names. A name stands where there is room beside its dot, the first ones first; where there is none, the
+    dot tells it when pointed at.
+    """
+    dots, names = [], []
+    taken = [(x - 5, y - 5, x + 5, y + 5) for _, x, y in places]
+    for label, x, y in places:
+        name, width = html.escape(label), 6.5 * len(label)
+        dots.append(f"<circle cx={x:.1f} cy={y:.1f} r=5><title>{name}</title></circle>")
+        for left, middle in [(x + 9, y + up) for up in (0, -14, 14, -28, 28)] + [(x - 9 - width, y)]:
+            box = (left, middle - 6, left + width, middle + 6)
+            if box[0] > 62 and box[1] > 16 and box[2] < 720 and box[3] < 270 and not any(_meet(box, b) for b in taken):
+                names.append(f"<text x={left:.1f} y={middle + 4:.1f}>{name}</text>")
+                taken.append(box)
+                break
+    return dots + names
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _legend(names: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from edgeseg.target import is_int8
 
 KIND = "autotune"
 MIXED = (1, 4, 16)  # noisiest layers in float
+TOLD = 5  # of the faster ones, why not
 Row = dict[str, Any]
 Model = tuple[Path, Spec]
 
@@ -181,17 +182,24 @@ def explain(rows: Sequence[Row], chosen: Row, held: bool, max_drop: float, p99: 
     low, high = chosen["drop"]["low"], chosen["drop"]["high"]
     if held and high is not None and high > max_drop:
         lines.append(f"Its drop may lie between {low:.2f} and {high:.2f} points: more frames would tell.")
-    for row in sorted(rows, key=lambda r: float(r["latency_ms"]["p50"])):
-        if row["latency_ms"]["p50"] < chosen["latency_ms"]["p50"]:
-            lost = f"{row['drop']['value']:.2f}"
-            if row["counted"] > row["drop"]["value"]:
-                lost += f" and may lose {row['counted']:.2f}"
-            reasons = [f"it loses {lost} points"] if row["counted"] > max_drop else []
-            if p99 is not None and row["latency_ms"]["p99"] > p99:
-                reasons.append(f"its p99 is {row['latency_ms']['p99']:.2f} ms")
-            reasons = reasons or [f"by no more than rounds differ, and its mIoU is {100 * row['miou']:.2f}"]
-            lines.append(f"{row['name']} is faster ({row['latency_ms']['p50']:.2f} ms), but {' and '.join(reasons)}.")
+    faster = [row for row in rows if row["latency_ms"]["p50"] < chosen["latency_ms"]["p50"]]
+    faster.sort(key=lambda row: (row["counted"], row["latency_ms"]["p50"]))
+    lines += [_passed_over(row, max_drop, p99) for row in faster[:TOLD]]
+    if len(faster) > TOLD:
+        lines.append(f"{len(faster) - TOLD} more are faster, but none of them loses less.")
     return lines
+
+
+def _passed_over(row: Row, max_drop: float, p99: float | None) -> str:
+    """Why a faster one was not taken."""
+    lost = f"{row['drop']['value']:.2f}"
+    if row["counted"] > row["drop"]["value"]:
+        lost += f" and may lose {row['counted']:.2f}"
+    reasons = [f"it loses {lost} points"] if row["counted"] > max_drop else []
+    if p99 is not None and row["latency_ms"]["p99"] > p99:
+        reasons.append(f"its p99 is {row['latency_ms']['p99']:.2f} ms")
+    reasons = reasons or [f"by no more than rounds differ, and its mIoU is {100 * row['miou']:.2f}"]
+    return f"{row['name']} is faster ({row['latency_ms']['p50']:.2f} ms), but {' and '.join(reasons)}."
 
 
 def _row(found: Outcome, reference: Outcome, sure: bool) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import html
 import html.parser
+import itertools
 import json
 import re
 import shutil
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeseg.bench.card import card
 from edgeseg.bench.charts import Scatter
@@ -31,7 +34,7 @@ Edgeseg = Callable[..., Ran]
 class Page(html.parser.HTMLParser):
     """What a browser would load, and the text it would show."""
 
-    VOID = ("meta", "img", "line", "circle", "rect", "polyline")
+    VOID = ("meta", "img", "line", "rect", "polyline")
 
     def __init__(self, text: str):
         super().__init__()
@@ -353,6 +356,19 @@ def test_figures_of_different_machines_are_not_put_in_one_ranking_without_a_word
 def test_the_front_is_what_no_other_point_beats_in_both() -> None:
     points = [("slow", 9.0, 80.0), ("fast", 1.0, 70.0), ("bad", 5.0, 69.0), ("middle", 4.0, 75.0), ("tie", 4.0, 74.0)]
     assert [name for name, _, _ in Scatter("", "", "", points).front()] == ["fast", "middle", "slow"]
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 50), st.floats(0, 100)), min_size=1, max_size=60, unique=True))
+def test_names_of_points_do_not_cover_each_other(points: list[tuple[float, float]]) -> None:
+    named = [(f"candidate {i} & more", x, y) for i, (x, y) in enumerate(points)]
+    drawn = Scatter("", "", "", named).html()
+    assert [n for n, _, _ in named if f"<title>{html.escape(n)}</title>" not in drawn] == []
+    names = re.findall(r"<text x=([\d.]+) y=([\d.]+)>candidate", drawn)
+    at = [(float(x), float(y)) for x, y in names]
+    assert min(len(points), 2) <= len(at) <= len(points)
+    width = 6.5 * len("candidate 1 & more")
+    assert not any(abs(a[0] - b[0]) < width - 1 and abs(a[1] - b[1]) < 11 for a, b in itertools.combinations(at, 2))
+    assert all(x > 60 and x + width < 721 for x, _ in at)
 
 
 def test_a_card_of_single_results_through_the_command_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgeseg.bench.choices import scatter
 from edgeseg.bundle import Bundle
-from edgeseg.compression.autotune import autotune, choose, explain, sized
+from edgeseg.compression.autotune import TOLD, autotune, choose, explain, sized
 from edgeseg.compression.calibration import Calibration
 from edgeseg.compression.trials import Budget, Trials
 from edgeseg.data.dataset import Dataset
@@ -145,14 +146,18 @@ def test_every_faster_one_has_a_reason(points: list[tuple[float, float, float]],
     both = [r for r in rows if r["drop"]["value"] <= limit and r["latency_ms"]["p99"] <= p99]
     assert held == bool(both) == (chosen in both)
     if held:
-        faster = sum(r["latency_ms"]["p50"] < chosen["latency_ms"]["p50"] for r in rows)
-        lines = [line for line in explain(rows, chosen, held, limit, p99) if "is faster" in line]
-        assert len(lines) == faster
+        why = explain(rows, chosen, held, limit, p99)
+        lines = [line for line in why if "is faster" in line]
+        faster = [r for r in rows if r["latency_ms"]["p50"] < chosen["latency_ms"]["p50"]]
+        assert len(lines) == min(len(faster), TOLD)
+        assert (f"{len(faster) - TOLD} more are faster" in why[-1]) == (len(faster) > TOLD)
+        told = [r for r in faster if any(line.startswith(f"{r['name']} is faster") for line in lines)]
+        assert max((r["counted"] for r in told), default=0) <= min(
+            (r["counted"] for r in faster if r not in told), default=math.inf
+        )
         near = [line for line in lines if "by no more than rounds differ" in line]
         assert all("it loses" in line or "its p99 is" in line or line in near for line in lines)
-        assert len(near) == sum(
-            r["latency_ms"]["p50"] < chosen["latency_ms"]["p50"] and r["miou"] < chosen["miou"] for r in both
-        )
+        assert len(near) == sum(r in both and r["miou"] < chosen["miou"] for r in told)
 
 
 def test_of_those_as_fast_the_most_accurate_is_taken() -> None:
