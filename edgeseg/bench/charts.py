@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+NAME_PX = 7.4  # of a letter of 13 px: a little more than a name takes in the usual fonts
 SERIES = 6  # colours in the style sheet: .s0 to .s5, then again
 
 STYLE = """
@@ -172,23 +173,24 @@ class Scatter:
 
     def html(self) -> str:
         xs, ys = [p[1] for p in self.points], [p[2] for p in self.points]
-        x0, x1 = 0.0, max(xs) * 1.25 or 1.0
+        right = max(xs) * 1.25 or 1.0
         pad = max((max(ys) - min(ys)) * 0.15, 1.0)
-        y0, y1 = min(ys) - pad, max(ys) + pad
+        low, high = min(ys) - pad, max(ys) + pad
 
         def at(x: float, y: float) -> tuple[float, float]:
-            return 60 + (x - x0) / (x1 - x0) * 560, 270 - (y - y0) / (y1 - y0) * 250
+            return 60 + x / right * 560, 270 - (y - low) / (high - low) * 250
 
         parts = ["<line class=axis x1=60 y1=270 x2=620 y2=270 /><line class=axis x1=60 y1=20 x2=60 y2=270 />"]
-        for i in range(5):
-            (x, _), (_, y) = at(x0 + i * (x1 - x0) / 4, y0), at(x0, y0 + i * (y1 - y0) / 4)
-            parts.append(
-                f"<text x={x:.0f} y=288 text-anchor=middle>{x0 + i * (x1 - x0) / 4:.{0 if x1 > 10 else 2}f}</text>"
-            )
-            parts.append(f"<text x=54 y={y + 4:.0f} text-anchor=end>{y0 + i * (y1 - y0) / 4:.1f}</text>")
-        joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(px, py) for _, px, py in self.front()))
+        digits = 0 if right > 10 else 2
+        for quarter in range(5):
+            tick, level = quarter * right / 4, low + quarter * (high - low) / 4
+            x, y = at(tick, level)
+            parts.append(f"<text x={x:.0f} y=288 text-anchor=middle>{tick:.{digits}f}</text>")
+            parts.append(f"<text x=54 y={y + 4:.0f} text-anchor=end>{level:.1f}</text>")
+        front = self.front()
+        joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(px, py) for _, px, py in front))
         parts.append(f"<polyline class=front points='{joined}' />")
-        parts += _labels([(label, *at(px, py)) for label, px, py in dict.fromkeys([*self.front(), *self.points])])
+        parts += _labels([(label, *at(px, py)) for label, px, py in dict.fromkeys([*front, *self.points])])
         parts.append(f"<text x=340 y=312 text-anchor=middle>{html.escape(self.x)}</text>")
         parts.append(f"<text x=60 y=14>{html.escape(self.y)}</text>")
         return _figure(self.title, "".join(parts), 720, 320)
@@ -204,11 +206,12 @@ def _labels(places: Sequence[tuple[str, float, float]]) -> list[str]:
     dots, names = [], []
     taken = [(x - 5, y - 5, x + 5, y + 5) for _, x, y in places]
     for label, x, y in places:
-        name, width = html.escape(label), 6.5 * len(label)
+        name, width = html.escape(label), NAME_PX * len(label)
         dots.append(f"<circle cx={x:.1f} cy={y:.1f} r=5><title>{name}</title></circle>")
         for left, middle in [(x + 9, y + up) for up in (0, -14, 14, -28, 28)] + [(x - 9 - width, y)]:
             box = (left, middle - 6, left + width, middle + 6)
-            if box[0] > 62 and box[1] > 16 and box[2] < 720 and box[3] < 270 and not any(_meet(box, b) for b in taken):
+            inside = left > 62 and left + width < 720 and 22 < middle < 264  # between the axes and the edge
+            if inside and not any(_meet(box, other) for other in taken):
                 names.append(f"<text x={left:.1f} y={middle + 4:.1f}>{name}</text>")
                 taken.append(box)
                 break

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseg.bench.card import card
-from edgeseg.bench.charts import Scatter
+from edgeseg.bench.charts import NAME_PX, Scatter
 from edgeseg.bench.report import KINDS, write
 from edgeseg.data.images import write_image
 from edgeseg.errors import FileError, OptionError
@@ -356,6 +356,7 @@ def test_figures_of_different_machines_are_not_put_in_one_ranking_without_a_word
 def test_the_front_is_what_no_other_point_beats_in_both() -> None:
     points = [("slow", 9.0, 80.0), ("fast", 1.0, 70.0), ("bad", 5.0, 69.0), ("middle", 4.0, 75.0), ("tie", 4.0, 74.0)]
     assert [name for name, _, _ in Scatter("", "", "", points).front()] == ["fast", "middle", "slow"]
+    assert all(f">{name}</text>" in Scatter("", "", "", points).html() for name, _, _ in points)
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 50), st.floats(0, 100)), min_size=1, max_size=60, unique=True))
@@ -366,7 +367,7 @@ def test_names_of_points_do_not_cover_each_other(points: list[tuple[float, float
     names = re.findall(r"<text x=([\d.]+) y=([\d.]+)>candidate", drawn)
     at = [(float(x), float(y)) for x, y in names]
     assert min(len(points), 2) <= len(at) <= len(points)
-    width = 6.5 * len("candidate 1 & more")
+    width = NAME_PX * len("candidate 1 & more")
     assert not any(abs(a[0] - b[0]) < width - 1 and abs(a[1] - b[1]) < 11 for a, b in itertools.combinations(at, 2))
     assert all(x > 60 and x + width < 721 for x, _ in at)
 
