@@ -17,16 +17,16 @@ from typing import Any
 
 from rich.console import Console
 
-from edgeseg.bench.blocks import Heading, Table, Text, markdown, page
-from edgeseg.bench.choices import scatter
-from edgeseg.bench.machine import fingerprint
+from edgeseg.calibration.frames import Calibration
 from edgeseg.cli.common import size
 from edgeseg.compile import spec_of
-from edgeseg.compression.autotune import Model, autotune, trial
-from edgeseg.compression.calibration import Calibration
-from edgeseg.compression.trials import Budget, Trial, Trials
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import write_bytes
+from edgeseg.files import write_bytes
+from edgeseg.machine import fingerprint
+from edgeseg.report.blocks import Heading, Table, Text, markdown, page
+from edgeseg.report.search_results import scatter
+from edgeseg.search.autotune import Model, autotune, trial
+from edgeseg.search.trials import Budget, Trial, Trials
 from edgeseg.target import Target
 from edgeseg.training.export import export_onnx
 

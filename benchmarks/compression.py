@@ -24,23 +24,23 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from edgeseg.bench.blocks import Table, markdown
-from edgeseg.bench.machine import fingerprint
-from edgeseg.bench.turns import in_turns, slower
-from edgeseg.bundle import Bundle, sha256
+from edgeseg.bench.interleaved import in_turns, slower
+from edgeseg.bundle import Bundle
+from edgeseg.calibration.frames import Calibration
 from edgeseg.compile import compile_model, golden_frames, spec_of
-from edgeseg.compression.calibration import Calibration
-from edgeseg.compression.control import control
-from edgeseg.compression.quantize import resolved
-from edgeseg.compression.trials import Budget, Trials
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import write_bytes
 from edgeseg.evaluation.evaluate import count
 from edgeseg.evaluation.metrics import scores
 from edgeseg.evaluation.statistics import difference, intervals, miou
-from edgeseg.pipeline import Ledger
+from edgeseg.files import sha256, write_bytes
+from edgeseg.ledger import Ledger
+from edgeseg.machine import fingerprint
+from edgeseg.quantization.quantize import resolved
 from edgeseg.recipe import PTQ, Qat, Recipe
-from edgeseg.segmenter import Segmenter
+from edgeseg.report.blocks import Table, markdown
+from edgeseg.runtime import open_segmenter
+from edgeseg.search.control import control
+from edgeseg.search.trials import Budget, Trials
 from edgeseg.target import Target
 from edgeseg.training import stages
 
@@ -93,7 +93,7 @@ class Family:
         self.folder = options.out / self.name
         self.ledger = Ledger(self.folder, console.print)
         self.target = Target.load(options.target)
-        self.calibration = Calibration.choose(options.data, recipe.quantise.frames, recipe.seed)
+        self.calibration = Calibration.choose(options.data, recipe.quantize.frames, recipe.seed)
         self.test = Dataset.open(options.data, "test")
         given = dict(text.split("=", 1) for text in options.distilled)
         self.student = Path(given[self.name]) if self.name in given else self.folder / "distilled.pt"
@@ -103,7 +103,7 @@ class Family:
         teacher, out = self.options.teacher, self.folder
         student = self.student
         if student.parent == out:
-            self.trained("distilled", self.recipe, [teacher], stages.distil_student)
+            self.trained("distilled", self.recipe, [teacher], stages.distill_student)
         model = stages.export_onnx(student, out / "distilled.onnx")
         spec, _ = spec_of(model, {})
         made = [self.bundle("fp32", model, "fp32"), self.bundle("bf16", model, "bf16")]
@@ -169,7 +169,7 @@ class Family:
             compile_model(
                 model, path, self.target, precision, spec=spec, frames=frames, calibration=chosen, keep=keep, ptq=ptq
             )
-            with Segmenter.open(path, "throughput") as segmenter:
+            with open_segmenter(path, "throughput") as segmenter:
                 found = count(segmenter, self.test)[0].tables()
             np.save(tables, found)
             return {}
@@ -216,7 +216,7 @@ def gains(recipe: Recipe, options: argparse.Namespace) -> list[Row]:
         family.folder = options.out / f"seed{seed}"
         family.ledger = Ledger(family.folder, console.print)
         alone = family.trained("student", seeded, [], stages.train_student)
-        taught = family.trained("distilled", seeded, [options.teacher], stages.distil_student)
+        taught = family.trained("distilled", seeded, [options.teacher], stages.distill_student)
         row: Row = {"seed": seed}
         for name, checkpoint in (("student", alone), ("distilled", taught)):
             model = stages.export_onnx(checkpoint, family.folder / f"{name}.onnx")

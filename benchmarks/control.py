@@ -22,18 +22,18 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeseg import graph
+from edgeseg import onnx_graph
+from edgeseg.calibration.frames import Calibration
 from edgeseg.compile import spec_of
-from edgeseg.compression.calibration import Calibration
-from edgeseg.compression.control import control
-from edgeseg.compression.trials import Budget, Trials
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import resize
-from edgeseg.data.synthetic import write_dataset
 from edgeseg.evaluation.evaluate import fit
 from edgeseg.evaluation.metrics import Counts
-from edgeseg.fold import attribute
+from edgeseg.images import resize
 from edgeseg.mask import class_map
+from edgeseg.onnx_graph.fold import attribute
+from edgeseg.search.control import control
+from edgeseg.search.trials import Budget, Trials
+from edgeseg.synth.street import write_dataset
 from edgeseg.target import Target
 
 MODEL = Path(__file__).parent.parent / "models" / "street" / "street.onnx"
@@ -74,7 +74,7 @@ def nncf_control(model: Path, spec: Any, calibration: Calibration, dataset: Data
     import nncf
     import openvino as ov
 
-    deploy = graph.deploy(graph.load(model), spec)
+    deploy = onnx_graph.deploy_graph(onnx_graph.load(model), spec)
     network = ov.Core().read_model(deploy.model.SerializeToString())
 
     def score(compiled: Any, indices: Any) -> float:
@@ -100,11 +100,11 @@ def nncf_control(model: Path, spec: Any, calibration: Calibration, dataset: Data
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     before, after = (score(ov.Core().compile_model(m, "CPU", hint), range(len(dataset))) for m in (network, made))
     convolutions = [op for op in made.get_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
-    kept = [op.get_friendly_name() for op in convolutions if not _quantised(op)]
+    kept = [op.get_friendly_name() for op in convolutions if not _quantized(op)]
     return {"seconds": round(seconds, 1), "drop": round(100 * (before - after), 3), "kept": kept}
 
 
-def _quantised(op: Any) -> bool:
+def _quantized(op: Any) -> bool:
     return op.input_value(0).get_node().get_type_name() == "FakeQuantize"
 
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from edgeseg.cli.common import emit
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.synthetic import write_dataset
 from edgeseg.evaluation.evaluate import fit
 from edgeseg.evaluation.gate import Limits, Measured, judge, verdict
 from edgeseg.evaluation.metrics import Counts, Table
 from edgeseg.evaluation.statistics import miou
-from edgeseg.segmenter import Segmenter
+from edgeseg.runtime import open_segmenter
+from edgeseg.synth.street import write_dataset
 
 BUNDLE = Path(__file__).parent.parent / "models" / "street" / "street-int8"
 POPULATION = 1000
@@ -37,7 +37,7 @@ def population(folder: Path) -> tuple[Table, Table]:
     write_dataset(folder, train=1, val=1, test=POPULATION, seed=5, height=224, width=384)
     dataset = Dataset.open(folder, "test")
     sharp, blurred = (Counts(len(dataset.classes.names)) for _ in range(2))
-    with Segmenter.open(BUNDLE) as segmenter:
+    with open_segmenter(BUNDLE) as segmenter:
         for i in range(len(dataset)):
             frame, label = dataset[i]
             small = cv2.resize(frame, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)

@@ -20,8 +20,8 @@ import torch
 from openvino import opset13 as ops
 
 from edgeseg import mask
-from edgeseg.bench.machine import fingerprint
 from edgeseg.cli.common import emit
+from edgeseg.machine import fingerprint
 
 CASES = [(2, 128, 128, 512, 512), (8, 56, 96, 224, 384), (11, 90, 120, 360, 480), (19, 128, 128, 512, 512),
          (19, 90, 160, 720, 1280), (150, 64, 64, 512, 512)]  # fmt: skip

@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.bench.machine import fingerprint
 from edgeseg.cli.common import emit
-from edgeseg.segmenter import Segmenter
+from edgeseg.machine import fingerprint
+from edgeseg.runtime import open_segmenter
 from edgeseg.stream import sources
-from edgeseg.stream.lane import Stream
 from edgeseg.stream.loop import Run
-from edgeseg.stream.loopback import LoopbackCamera
-from edgeseg.stream.soak import Observer
+from edgeseg.stream.pipeline import Stream
+from edgeseg.stream.soak.loopback import LoopbackCamera
+from edgeseg.stream.soak.run import Observer
 from edgeseg.stream.supervise import Policy, Supervised
 
 FPS = 12.5
@@ -91,7 +91,7 @@ class RtspCamera:
 def measure(bundle: Path, cameras: int, seconds: float, kill_every: float | None) -> dict[str, Any]:
     with ExitStack() as stack:
         rigs = [stack.enter_context(RtspCamera()) for _ in range(cameras)]
-        segmenter = stack.enter_context(Segmenter.open(bundle, "latency"))
+        segmenter = stack.enter_context(open_segmenter(bundle, "latency"))
         watchers = [Observer() for _ in rigs]
         streams = [
             Stream(rig.supervised(f"camera{i}"), [watcher], f"camera{i}")

@@ -24,7 +24,7 @@ print(logits[0].argmax(0).shape)
 OURS = """
 import numpy
 from edgeseg import Segmenter
-with Segmenter.open({bundle!r}) as segmenter:
+with open_segmenter({bundle!r}) as segmenter:
     print(segmenter(numpy.zeros(({height}, {width}, 3), numpy.uint8)).classmap.shape)
 """
 

@@ -26,14 +26,15 @@ import peers
 from peers import model_api, naive
 
 from edgeseg import mask
-from edgeseg.bench.machine import fingerprint
+from edgeseg.calibration.frames import Calibration
 from edgeseg.cli.common import emit
 from edgeseg.compile import compile_model, spec_of
-from edgeseg.compression.calibration import Calibration
-from edgeseg.data.images import Image, write_image
-from edgeseg.data.synthetic import Street
 from edgeseg.evaluation.evaluate import fit
+from edgeseg.images import Image, write_image
+from edgeseg.machine import fingerprint
+from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.synth.street import Street
 from edgeseg.target import Target
 
 FRAMES = 60
@@ -52,7 +53,7 @@ def measure(model: Path, frames: list[Image], rounds: int, work: Path) -> dict[s
     )
     exported = peers.exported_int8(model, spec, frames[:32], work / "exported.xml")
     alone, by_default = peers.pure(exported, "f32"), peers.pure(exported)
-    with Segmenter.open(bundle, "throughput") as segmenter:
+    with open_segmenter(bundle, "throughput") as segmenter:
         runs: dict[str, Callable[[], int]] = {
             "pure": lambda: alone(len(frames)),
             "pure, default precision": lambda: by_default(len(frames)),

@@ -19,12 +19,12 @@ from typing import Any
 from peers import benchmark_app, onnxruntime_alone
 from rich.console import Console
 
-from edgeseg.bench.machine import fingerprint
 from edgeseg.bench.measure import STABLE, bench
 from edgeseg.bundle import Bundle
-from edgeseg.data.images import write_bytes
-from edgeseg.data.synthetic import Street
-from edgeseg.segmenter import Segmenter
+from edgeseg.files import write_bytes
+from edgeseg.machine import fingerprint
+from edgeseg.runtime import open_segmenter
+from edgeseg.synth.street import Street
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "models"
@@ -47,7 +47,7 @@ def one_run(seconds: float) -> dict[str, dict[str, float]]:
         row |= {"p99_ms": found["latency_ms"]["p99"], "pure_fps": found["pure_fps"]}
         row |= {"pure_p50_ms": found["pure_latency_ms"]["p50"]}
         if benchmark_app.available() and (path / "model.xml").is_file():
-            with Segmenter.open(path, "throughput") as segmenter:
+            with open_segmenter(path, "throughput") as segmenter:
                 slots = segmenter.slots  # as many requests in flight as ours
             wide = benchmark_app.measure(path / "model.xml", "throughput", max(1, round(seconds / 3)), slots)
             narrow = benchmark_app.measure(path / "model.xml", "latency", max(1, round(seconds / 3)), 1)

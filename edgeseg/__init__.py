@@ -1,4 +1,4 @@
-"""edgeseg: image segmentation from labelled frames to a camera on an edge device, with a proof at every step."""
+"""edgeseg: image segmentation from labeled frames to a camera on an edge device, with a proof at every step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
     from edgeseg.compile import compile_model
     from edgeseg.data.dataset import Dataset
-    from edgeseg.data.synthetic import Street
     from edgeseg.errors import EdgesegError
     from edgeseg.evaluation.evaluate import evaluate
     from edgeseg.recipe import Recipe
     from edgeseg.segmenter import Frame, Result, Segmenter
     from edgeseg.spec import Spec
+    from edgeseg.synth.street import Street
     from edgeseg.target import Target
 
 # Where each public name lives; imported on first use, so that `import edgeseg` costs nothing on a device.
@@ -26,7 +26,7 @@ _HOMES = {
     "Result": "segmenter",
     "Segmenter": "segmenter",
     "Spec": "spec",
-    "Street": "data.synthetic",
+    "Street": "synth.street",
     "Target": "target",
     "compile_model": "compile",
     "evaluate": "evaluation.evaluate",

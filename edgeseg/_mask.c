@@ -1,7 +1,7 @@
 /* class_map in C: see mask.py, which holds the plain numpy version this must equal bit for bit.
  *
  * Logits are read once, a row at a time, into a compact buffer (planes whose stride is a power of two would evict each
- * other from the cache). A cell is the square between four neighbouring logits. Where its corners agree on the winner,
+ * other from the cache). A cell is the square between four neighboring logits. Where its corners agree on the winner,
  * so does every pixel inside. Elsewhere only the classes survive that no corner's winner dominates at all four
  * corners; usually two or three are left to interpolate.
  */

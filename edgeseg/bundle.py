@@ -7,18 +7,15 @@ golden/N.png    frames as they came, golden/N.mask.png the class maps this bundl
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgeseg.data.images import Image, read_image, read_mask
-from edgeseg.errors import BundleError, EdgesegError, FileError
+from edgeseg.errors import BundleError, EdgesegError
+from edgeseg.files import sha256
+from edgeseg.images import Image, read_image, read_mask
 from edgeseg.mask import UPSAMPLES
 from edgeseg.spec import Spec
 
@@ -125,43 +122,9 @@ class Bundle:
                 yield read_image(self.file(name.replace(".mask.png", ".png"))), read_mask(self.file(name))
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        total = hashlib.sha256()
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
-
-
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write bundle.json with the digest of every file in `folder`."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     files = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
     text = json.dumps({"format": FORMAT, **manifest, "files": files}, indent=1)
     (folder / MANIFEST).write_text(text + "\n")
-
-
-@contextmanager
-def replacing(path: Path, marker: str) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its name at the end; nothing is left if the block fails.
-
-    An existing `path` is replaced only if it holds `marker` (we made it) or is empty.
-    """
-    path = path.resolve()  # "." has no name to put beside
-    work = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.exists() and not (path.is_dir() and ((path / marker).exists() or not any(path.iterdir()))):
-            raise FileError(f"{path} exists and holds something else.", "Choose another output folder, or remove it.")
-        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed; in containers ids repeat
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise FileError(f"Cannot write {path}: {error.strerror}.", "Choose a folder you may write.") from error
-    try:
-        yield work
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            path.rename(old)
-        work.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

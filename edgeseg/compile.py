@@ -10,20 +10,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg import backends
-from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, replacing, seal, sha256
+from edgeseg import backends, onnx_graph
+from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, seal
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import Image, list_images, read_image, resize, write_image
-from edgeseg.errors import EdgesegError, MissingPackage, OptionError
+from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.evaluation import parity
 from edgeseg.evaluation.evaluate import evaluate
+from edgeseg.files import replacing, sha256
+from edgeseg.images import Image, list_images, read_image, resize, write_image
 from edgeseg.recipe import PTQ
-from edgeseg.segmenter import Segmenter
+from edgeseg.runtime import open_segmenter
 from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.target import Target, is_int8
 
 if TYPE_CHECKING:
-    from edgeseg.compression.calibration import Calibration
+    from edgeseg.calibration.frames import Calibration
 
 GOLDEN_FRAMES = 3
 PARITY_FRAMES = 12
@@ -53,21 +54,20 @@ def compile_model(
     `frames` ([H, W, 3] uint8 BGR, any size) are what parity is measured on. The first of `golden`, else of `frames`,
     are stored as the golden frames: everyone who gets the bundle gets them.
     INT8 is found from `calibration` as `ptq` says, and `keep`, layers (nodes of the deploy graph), stay float in it. A
-    model that came quantised (with Q/DQ pairs, as `edgeseg qat` trains it) takes none of the three. With a `dataset`
+    model that came quantized (with Q/DQ pairs, as `edgeseg qat` trains it) takes none of the three. With a `dataset`
     the bundle's accuracy on it is measured and stored. `extra` joins the manifest.
     """
     target.require(precision)
     backend = backends.get(target.backend)
     prover = _prover(target)
     runtime = prover.partition(":")[0]
-    graph = _graph()
-    loaded = graph.load(model)
-    trained = graph.is_quantised(loaded)
+    loaded = onnx_graph.load(model)
+    trained = onnx_graph.is_quantized(loaded)
     _check_int8(model, trained, precision, calibration, keep, ptq)
     with replacing(out, MANIFEST) as work:
         log("deploy graph")
-        deploy = graph.deploy(loaded, spec, output)
-        graph.require_layers(deploy.model, keep)
+        deploy = onnx_graph.deploy_graph(loaded, spec, output)
+        onnx_graph.require_layers(deploy.model, keep)
         with tempfile.TemporaryDirectory(dir=work) as scratch:
             source = Path(scratch) / "deploy.onnx"
             source.write_bytes(deploy.model.SerializeToString())
@@ -115,8 +115,8 @@ def _int8(
     ptq: PTQ,
     log: Callable[[str], None],
 ) -> tuple[Path, PTQ | None]:
-    """A deploy graph in INT8, beside it, and how it was found; None where the model came quantised."""
-    from edgeseg.compression.quantize import as_trained, quantize, resolved
+    """A deploy graph in INT8, beside it, and how it was found; None where the model came quantized."""
+    from edgeseg.quantization.quantize import as_trained, quantize, resolved
 
     if calibration is None:
         return as_trained(graph, target.quantizer, graph.parent), None
@@ -132,7 +132,7 @@ def _check_int8(
     """OptionError for what INT8 lacks, and for what only INT8 or only a float model can have."""
     chosen = any(getattr(ptq, f.name) != f.default for f in fields(PTQ))
     if trained:
-        what = f"{model} is quantised already"
+        what = f"{model} is quantized already"
         if not is_int8(precision):
             raise OptionError(f"{what} and has no {precision}.", "Use --precision int8, or the float model.")
         if calibration is not None:
@@ -145,7 +145,7 @@ def _check_int8(
             "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
         )
     elif not is_int8(precision) and (keep or chosen):
-        what = "Layers to keep in float" if keep else "Ranges, biases or equalisation"
+        what = "Layers to keep in float" if keep else "Ranges, biases or equalization"
         raise OptionError(f"{what} were given for {precision}.", "Only INT8 has any: --precision int8.")
 
 
@@ -161,7 +161,7 @@ def _prove(
     """Compare the bundle with its parent, store golden frames, and refuse a float32 bundle that differs."""
     seal(work, manifest)
     expected, runtime = parity.reference(model, spec, frames, output)
-    with Segmenter.open(work, backend=manifest["proved_by"]) as segmenter:
+    with open_segmenter(work, backend=manifest["proved_by"]) as segmenter:
         found = parity.compare(segmenter, expected, frames)
         for i, frame in enumerate(golden):
             write_image(work / GOLDEN / f"{i}.png", frame)
@@ -186,7 +186,7 @@ def golden_frames(source: str, spec: Spec, folder: Path = Path()) -> list[Image]
 
 def rendered(spec: Spec, count: int) -> list[Image]:
     """Rendered streets at the Spec's size."""
-    from edgeseg.data.synthetic import Street
+    from edgeseg.synth.street import Street
 
     return [Street(seed, height=spec.height, width=spec.width).frame(0)[0] for seed in range(900, 900 + count)]
 
@@ -203,7 +203,7 @@ def _prover(target: Target) -> str:
 
 
 def _measure(work: Path, dataset: Dataset, prover: str) -> dict[str, Any]:
-    with Segmenter.open(work, "throughput", backend=prover) as segmenter:
+    with open_segmenter(work, "throughput", backend=prover) as segmenter:
         found = evaluate(segmenter, dataset)
     kept = ("miou", "pixel_accuracy", "mean_accuracy", "dice", "boundary_f1", "frames", "per_class")
     return {"data": dataset.root.name, "split": dataset.split, **{key: found[key] for key in kept}}
@@ -214,22 +214,21 @@ def spec_of(model: Path, given: dict[str, Any], output: str = "") -> tuple[Spec,
 
     Also returns what was assumed, one line each, so that the user can correct it.
     """
-    graph = _graph()
-    loaded = graph.load(model)
+    loaded = onnx_graph.load(model)
     stored = next((p.value for p in loaded.metadata_props if p.key == ONNX_KEY), None)
     if stored is not None:
         try:
             carried = dict(json.loads(stored))
             classes: Any = given.get("classes", carried.get("classes", ()))
             if len(classes) != len(carried.get("palette", ())):
-                carried.pop("palette", None)  # the colours of other classes
+                carried.pop("palette", None)  # the colors of other classes
             return Spec.from_dict({**carried, **given}), []
         except (ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
-    _, _, height, width = graph.image_input(loaded)
+    _, _, height, width = onnx_graph.image_input(loaded)
     spec = {"height": height or 512, "width": width or 512, **given}
     assumed = [] if height and width else [f"size {spec['width']}x{spec['height']} (the graph's is dynamic)"]
-    channels, kind = graph.output_channels(loaded, int(spec["height"]), int(spec["width"]), output)
+    channels, kind = onnx_graph.output_channels(loaded, int(spec["height"]), int(spec["width"]), output)
     if "classes" not in given:
         count = 2 if channels == 1 else channels
         spec["classes"] = tuple(f"class{i}" for i in range(count))
@@ -241,11 +240,3 @@ def spec_of(model: Path, given: dict[str, Any], output: str = "") -> tuple[Spec,
         if key not in given:
             assumed.append(f"{key} {getattr(Spec, key)} (ImageNet's)")
     return Spec.from_dict(spec), assumed
-
-
-def _graph() -> Any:
-    try:
-        from edgeseg import graph
-    except ImportError as error:
-        raise MissingPackage("onnx", "Compiling a model", "compress") from error
-    return graph

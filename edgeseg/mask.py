@@ -106,3 +106,8 @@ def sparse(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
     rest = logits[:, top, rgt] * (1 - a) + logits[:, low, rgt] * a
     out[at_y, at_x] = (left * (1 - b) + rest * b).argmax(0)
     return out
+
+
+def agreement(a: ClassMap, b: ClassMap) -> float:
+    """The share of pixels on which two class maps agree."""
+    return float((a == b).mean())

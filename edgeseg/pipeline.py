@@ -10,66 +10,33 @@ OUT/ledger.json           what each stage was made from; OUT/report.{json,html,m
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from edgeseg import target
-from edgeseg.bench.machine import fingerprint
 from edgeseg.bench.measure import bench
-from edgeseg.bundle import Bundle, sha256
+from edgeseg.bundle import Bundle
+from edgeseg.calibration.frames import Calibration
 from edgeseg.compile import compile_model, golden_frames, spec_of
-from edgeseg.compression.calibration import Calibration
-from edgeseg.compression.latency import place
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import read_image, write_bytes, write_image
-from edgeseg.errors import require_file
 from edgeseg.evaluation.pictures import strips
+from edgeseg.files import require_file, sha256, write_bytes
+from edgeseg.images import read_image, write_image
+from edgeseg.ledger import Ledger
+from edgeseg.machine import fingerprint
+from edgeseg.profiling.latency import place
 from edgeseg.recipe import PTQ, Recipe, Role, Targets
-from edgeseg.segmenter import Segmenter
+from edgeseg.runtime import open_segmenter
 
 ROLES = ("teacher", "student", "distilled", "pruned")
 QAT_RULES = {False: ("nncf", "qdq"), True: ("nncf", "qdq", "symmetric")}  # whose INT8 a net trained with rounding is
 BENCH_SECONDS = 4.0
 PICTURES = 4
 Log = Callable[[str], None]
-
-
-class Ledger:
-    """Remembers what each stage was made from, so that a finished stage is not done twice."""
-
-    def __init__(self, folder: Path, log: Log):
-        self.folder = folder
-        self.log = log
-        self.path = folder / "ledger.json"
-        self.rows: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
-
-    def stage(self, name: str, inputs: Any, outputs: list[Path], work: Callable[[], Any]) -> Any:
-        """work()'s result (JSON), from the ledger when `inputs` (JSON) and the content of `outputs` are unchanged."""
-        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
-        row = self.rows.get(name, {})
-        if row.get("inputs") == digest and row.get("outputs") == _digests(outputs):
-            self.log(f"{name}: unchanged")
-            return row["result"]
-        if row.get("inputs") != digest:
-            # A stage that was interrupted continues from its folder, but only with the same inputs.
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            self._note(name, {"inputs": digest})
-        self.log(name)
-        begin = time.monotonic()
-        result = work()
-        seconds = round(time.monotonic() - begin, 1)
-        self._note(name, {"inputs": digest, "outputs": _digests(outputs), "seconds": seconds, "result": result})
-        return result
-
-    def _note(self, name: str, row: dict[str, Any]) -> None:
-        self.rows[name] = row
-        write_bytes(self.path, (json.dumps(self.rows, indent=1) + "\n").encode())
 
 
 def run(recipe: Recipe, out: Path, log: Log) -> dict[str, Any]:
@@ -82,7 +49,7 @@ def run(recipe: Recipe, out: Path, log: Log) -> dict[str, Any]:
     _train(recipe, root, out, ledger, made)
     roles = [_measure_role(role, out, ledger, made, test, wanted[0][0], log) for role in ROLES]
     shutil.copyfile(out / "models" / "pruned.onnx", out / f"{recipe.name}.onnx")
-    calibration = Calibration.choose(root, recipe.quantise.frames, recipe.seed)
+    calibration = Calibration.choose(root, recipe.quantize.frames, recipe.seed)
     bundles = [_bundle(recipe, t, p, out, ledger, made, test, calibration, log) for t, p in wanted]
     fastest = min((b for b in bundles if b["target"] == wanted[0][0].name), key=lambda b: b["latency_ms"]["p50"])
     report = {
@@ -96,7 +63,7 @@ def run(recipe: Recipe, out: Path, log: Log) -> dict[str, Any]:
         "calibration": calibration.summary(),
         "stages": roles,
         "bundles": bundles,
-        "int8": _drops(bundles, recipe.quantise.max_drop),
+        "int8": _drops(bundles, recipe.quantize.max_drop),
         "seconds": {name: row.get("seconds") for name, row in ledger.rows.items()},
         "pictures": _pictures(Path(bundles[-1]["path"]), test, out),
     }
@@ -113,7 +80,7 @@ def bundle_name(recipe: Recipe, profile: target.Target, precision: str) -> str:
 def _data(recipe: Recipe, out: Path, ledger: Ledger) -> Path:
     if recipe.data.synthetic is None:
         return recipe.resolve(recipe.data.root)
-    from edgeseg.data.synthetic import write_dataset
+    from edgeseg.synth.street import write_dataset
 
     root = out / "data"
     wanted = asdict(recipe.data.synthetic)
@@ -150,20 +117,20 @@ def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str
     role("student", [student], [], lambda folder: stages().train_student(recipe, root, folder))
     role(
         "distilled",
-        [student, recipe.distil],
+        [student, recipe.distill],
         ["teacher"],
-        lambda folder: stages().distil_student(recipe, out / "teacher.pt", root, folder),
+        lambda folder: stages().distill_student(recipe, out / "teacher.pt", root, folder),
     )
     role(
         "pruned",
-        [student, recipe.distil, recipe.prune, Targets((f"{timed.name}:{precision}",))],
+        [student, recipe.distill, recipe.prune, Targets((f"{timed.name}:{precision}",))],
         ["teacher", "distilled"],
         lambda folder: stages().prune_student(recipe, out / "distilled.pt", out / "teacher.pt", root, folder),
     )
     if recipe.qat.epochs:
         role(
             "qat",
-            [student, recipe.distil, recipe.qat, recipe.quantise],
+            [student, recipe.distill, recipe.qat, recipe.quantize],
             ["teacher", "pruned"],
             lambda folder: stages().qat_student(recipe, out / "pruned.pt", out / "teacher.pt", root, folder),
         )
@@ -219,7 +186,7 @@ def _bundle(
             spec=spec,
             frames=frames,
             calibration=chosen,
-            ptq=recipe.quantise if chosen else PTQ(),
+            ptq=recipe.quantize if chosen else PTQ(),
             dataset=test,
             golden=golden_frames(recipe.targets.golden, spec, recipe.folder),
             extra={"recipe": recipe.to_dict()},
@@ -228,7 +195,7 @@ def _bundle(
         return measured(path, test)
 
     inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", made["data"]["test"]]
-    inputs += [getattr(recipe.quantise, f.name) for f in fields(PTQ)] if chosen else []
+    inputs += [getattr(recipe.quantize, f.name) for f in fields(PTQ)] if chosen else []
     inputs.append(recipe.targets.golden)
     return dict(ledger.stage(f"compile {path.name}", inputs, [path / "bundle.json"], work))
 
@@ -246,7 +213,7 @@ def measured(path: Path, test: Dataset) -> dict[str, Any]:
 
 def publish(report: dict[str, Any], out: Path, folder: Path) -> None:
     """Copy the float parent and the first target's bundles into a model folder and write its card."""
-    from edgeseg.bench.card import card
+    from edgeseg.report.model_card import card
 
     name = report["name"]
     shutil.copyfile(out / f"{name}.onnx", folder / f"{name}.onnx")
@@ -268,7 +235,7 @@ def _drops(bundles: list[dict[str, Any]], allowed: float) -> list[dict[str, Any]
 
 def _pictures(bundle: Path, test: Dataset, out: Path) -> list[dict[str, str]]:
     indices = [round(i * (len(test) - 1) / max(1, PICTURES - 1)) for i in range(min(PICTURES, len(test)))]
-    with Segmenter.open(bundle) as segmenter:
+    with open_segmenter(bundle) as segmenter:
         made = strips(segmenter, test, indices)
     rows = []
     for index, picture in zip(indices, made):
@@ -276,7 +243,3 @@ def _pictures(bundle: Path, test: Dataset, out: Path) -> list[dict[str, str]]:
         write_image(out / name, picture)
         rows.append({"title": f"{test.images[index].stem}: frame, truth, prediction, differences", "file": name})
     return rows
-
-
-def _digests(paths: list[Path]) -> list[str]:
-    return [sha256(path) if path.is_file() else "" for path in paths]

@@ -138,7 +138,7 @@ class Role(Settings, NetConfig):
 
 
 @dataclass(frozen=True)
-class Distil:
+class Distill:
     """`epochs` and `lr`: 0 takes the student's, so that both runs are comparable.
 
     `weight`: share of the teacher's soft targets in the cross-entropy, the rest is the labels'; dice stays as it is.
@@ -184,17 +184,17 @@ class PTQ:
     `ranges`: of activations. minmax: all that occurs. mean: the mean over frames of each frame's ends. percentile: all
     but 0.01 % at either end. mse: the least squared error. entropy: the least information lost (Migacz 2017). auto:
     the first of these that the target has, minmax (TensorRT's own calibrator: entropy).
-    `bias`: correct the mean shift that rounded weights cause. `equalise`: first give the channels between two layers
+    `bias`: correct the mean shift that rounded weights cause. `equalize`: first give the channels between two layers
     ranges that fit each other, which changes nothing in float.
     """
 
     ranges: str = choice("auto", "minmax", "mean", "percentile", "mse", "entropy")
     bias: bool = True
-    equalise: bool = False
+    equalize: bool = False
 
 
 @dataclass(frozen=True)
-class Quantise(PTQ):
+class Quantize(PTQ):
     """`frames` for calibration; `max_drop`: points of mIoU that INT8 may lose."""
 
     frames: int = number(64, 1, 100_000)
@@ -206,7 +206,7 @@ class Qat:
     """Training of the student with INT8's rounding inside, labels and the teacher; 0 `epochs` = off.
 
     `symmetric`: round as TensorRT does (INT8 on both sides, every zero point 0) instead of as OpenVINO and ONNX Runtime
-    do best. First ranges come from [quantise]'s `frames`.
+    do best. First ranges come from [quantize]'s `frames`.
     """
 
     epochs: int = number(0, 0, 10_000)
@@ -231,7 +231,7 @@ class Card:
     """What the model card says that no measurement can."""
 
     use: str = "Not stated by the recipe's author."
-    licence: str = "Not stated by the recipe's author."
+    license: str = "Not stated by the recipe's author."
     limits: str = "Frames unlike the training data were not tried."
 
 
@@ -260,9 +260,9 @@ class Recipe:
     data: Data
     teacher: Role = Role()
     student: Role = Role()
-    distil: Distil = Distil()
+    distill: Distill = Distill()
     prune: Prune = Prune()
-    quantise: Quantise = Quantise()
+    quantize: Quantize = Quantize()
     qat: Qat = Qat()
     targets: Targets = Targets()
     card: Card = Card()
@@ -281,9 +281,9 @@ class Recipe:
         """`path` names the file in errors and is what relative paths are relative to."""
         recipe = _table(cls, table, "", path)
         _check(recipe, path)
-        student, distil = recipe.student, recipe.distil
-        distil = dataclasses.replace(distil, epochs=distil.epochs or student.epochs, lr=distil.lr or student.lr)
-        return dataclasses.replace(recipe, distil=distil, folder=path.parent)
+        student, distill = recipe.student, recipe.distill
+        distill = dataclasses.replace(distill, epochs=distill.epochs or student.epochs, lr=distill.lr or student.lr)
+        return dataclasses.replace(recipe, distill=distill, folder=path.parent)
 
     def resolve(self, path: str) -> Path:
         """A path of the recipe, relative to the recipe's folder, made usable from here."""
@@ -377,9 +377,9 @@ def _check(recipe: Recipe, path: Path) -> None:
             raise _wrong(path, f"{name}.accumulate", role.accumulate, f"at most the batch, {role.batch}")
         if not role.ce + role.dice + role.iou + role.boundary:
             raise _wrong(path, f"{name}.ce", role.ce, "a loss: at least one of ce, dice, iou and boundary above 0")
-    if recipe.distil.cache and (recipe.distil.feature or recipe.distil.structure):
+    if recipe.distill.cache and (recipe.distill.feature or recipe.distill.structure):
         raise OptionError(
-            f"{path}: distil.cache is on with feature or structure.",
+            f"{path}: distill.cache is on with feature or structure.",
             "Only answers are kept, no maps: set feature and structure to 0, or cache = false.",
         )
     if recipe.prune.rounds > recipe.prune.epochs:

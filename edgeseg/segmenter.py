@@ -6,15 +6,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg import mask
-from edgeseg.data.images import Image, resize
-from edgeseg.errors import BundleError, unknown
+from edgeseg.images import Image, resize
 from edgeseg.spec import Spec
 
 MODES = ("latency", "throughput")
@@ -72,32 +70,6 @@ class Segmenter:
         self.margin = margin
         self._free = deque(range(engine.slots))
         self._busy: deque[tuple[int, Frame, float, float]] = deque()
-
-    @classmethod
-    def open(
-        cls, bundle: Path | str, mode: str = "latency", margin: bool = False, backend: str = "", **options: Any
-    ) -> Segmenter:
-        """Open a bundle. `mode`: `latency` (one frame at a time, fastest answer) or `throughput` (several at once).
-
-        `backend`: another one than the bundle's own that can load its files (BACKEND, or BACKEND:DEVICE), to prove it
-        off the device.
-        """
-        from edgeseg import backends
-        from edgeseg.bundle import Bundle
-
-        if mode not in MODES:
-            raise unknown("mode", mode, MODES)
-        loaded = Bundle.load(Path(bundle))
-        name, _, device = (backend or loaded.backend).partition(":")
-        if device:
-            options["device"] = device
-        engine = backends.get(name).open(loaded, mode, **options)
-        if engine.frame(0).shape != (loaded.spec.height, loaded.spec.width, 3):
-            raise BundleError(
-                f"Bundle {bundle} holds a model for frames of {engine.frame(0).shape}.",
-                f"Its Spec says {loaded.spec.width}x{loaded.spec.height}; compile it again.",
-            )
-        return cls(loaded.spec, engine, loaded.upsample, margin)
 
     def __enter__(self) -> Segmenter:
         return self

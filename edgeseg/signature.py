@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.bundle import MANIFEST, Bundle
-from edgeseg.data.images import write_bytes
-from edgeseg.errors import BundleError, FileError, MissingPackage, require_file
+from edgeseg.errors import BundleError, FileError, MissingPackage
+from edgeseg.files import require_file, write_bytes
 
 FILE = "bundle.sig"
 PUBLIC_SUFFIX = ".pub.pem"

@@ -46,7 +46,7 @@ class Spec:
         if self.ignore_index is not None and (type(self.ignore_index) is not int or not 0 <= self.ignore_index <= 255):
             raise OptionError(f"Spec: ignore_index is {self.ignore_index!r}.", "Expected an id from 0 to 255, or none.")
         if self.color not in COLORS:
-            raise unknown("colour order", self.color, COLORS)
+            raise unknown("color order", self.color, COLORS)
         if self.head not in HEADS:
             raise unknown("head", self.head, HEADS)
         if self.head == "threshold" and len(self.classes) != 2:
@@ -61,10 +61,10 @@ class Spec:
             object.__setattr__(self, "palette", default_palette(len(self.classes)))
         if len(self.palette) != len(self.classes):
             raise OptionError(
-                f"Spec: {len(self.palette)} colours for {len(self.classes)} classes.", "Expected one each."
+                f"Spec: {len(self.palette)} colors for {len(self.classes)} classes.", "Expected one each."
             )
-        if not all(0 <= v <= 255 for colour in self.palette for v in colour):
-            raise OptionError("Spec: a colour of the palette is out of range.", "Expected r, g, b from 0 to 255.")
+        if not all(0 <= v <= 255 for color in self.palette for v in color):
+            raise OptionError("Spec: a color of the palette is out of range.", "Expected r, g, b from 0 to 255.")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -98,10 +98,10 @@ def _three_numbers(values: tuple[Any, ...]) -> bool:
 
 
 def default_palette(count: int) -> tuple[Rgb, ...]:
-    """`count` distinct RGB colours; hues step by the golden ratio, so neighbours in the list differ."""
+    """`count` distinct RGB colors; hues step by the golden ratio, so neighbors in the list differ."""
 
-    def colour(i: int) -> Rgb:
+    def color(i: int) -> Rgb:
         r, g, b = colorsys.hsv_to_rgb(i * 0.618034 % 1.0, 0.85 - 0.35 * (i % 3 == 2), 0.95 - 0.3 * (i % 2))
         return int(r * 255), int(g * 255), int(b * 255)
 
-    return tuple(colour(i) for i in range(count))
+    return tuple(color(i) for i in range(count))

@@ -20,7 +20,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Target:
-    """`backend` is a module of edgeseg.backends, `quantizer` a function of edgeseg.compression.quantize.
+    """`backend` is a module of edgeseg.backends, `quantizer` a function of edgeseg.quantization.quantize.
 
     `preset`: what that function may choose by device (NNCF: mixed or performance). `proxy`: the backend that proves a
     bundle where the target's own cannot run, on the same files; "" where a bundle is only made on the device itself.
@@ -91,7 +91,7 @@ class Target:
 
 
 def is_int8(precision: str) -> bool:
-    """int8, or int8-bf16: what is not quantised runs in bfloat16 instead of float32 (CPUs that have it)."""
+    """int8, or int8-bf16: what is not quantized runs in bfloat16 instead of float32 (CPUs that have it)."""
     return precision in ("int8", "int8-bf16")
 
 

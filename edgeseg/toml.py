@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgeseg.errors import FileError, require_file
+from edgeseg.errors import FileError
+from edgeseg.files import require_file
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 
 from edgeseg.bundle import Bundle
 
+pytest_plugins = ["fragile_nets"]
+
 # The same examples every time; no deadlines on a machine that others share.
 settings.register_profile(
     "edgeseg",
@@ -42,7 +44,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of the same classes: 12 + 2 + 4 frames of 96x64."""
-    from edgeseg.data.synthetic import write_dataset
+    from edgeseg.synth.street import write_dataset
 
     root = tmp_path_factory.mktemp("data") / "street"
     write_dataset(root, train=12, val=2, test=4, height=tiny.HEIGHT, width=tiny.WIDTH)
@@ -52,8 +54,8 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """bundle_of(target, precision): the tiny network's bundle, compiled on first use. Copy it before changing it."""
+    from edgeseg.calibration.frames import Calibration
     from edgeseg.compile import compile_model
-    from edgeseg.compression.calibration import Calibration
     from edgeseg.target import Target, is_int8
 
     folder = tmp_path_factory.mktemp("bundles")

@@ -97,11 +97,11 @@ class Builder:
     def _problem(self, network: Network, config: Config) -> str:
         """What the real builder refuses."""
         flags = {flag.name for flag in config.chosen}
-        quantised = any(node.op_type == "QuantizeLinear" for node in network.graph.graph.node)
+        quantized = any(node.op_type == "QuantizeLinear" for node in network.graph.graph.node)
         half = any(weight.data_type == 10 for weight in network.graph.graph.initializer)
         if network.typed and flags & {"INT8", "FP16"}:
             return "precision flags on a strongly typed network"
-        if not network.typed and quantised and "INT8" not in flags:
+        if not network.typed and quantized and "INT8" not in flags:
             return "Q/DQ layers need the INT8 flag"
         if not network.typed and half and "FP16" not in flags:
             return "FP16 tensors need the FP16 flag"
@@ -110,7 +110,7 @@ class Builder:
         if config.default_device_type is not None and "GPU_FALLBACK" not in flags:
             return "a layer is not supported on DLA"
         dynamic = any(not d.dim_value for d in network.graph.graph.input[0].type.tensor_type.shape.dim)
-        return "a dynamic input has no optimisation profile" if dynamic and not config.profiles else ""
+        return "a dynamic input has no optimization profile" if dynamic and not config.profiles else ""
 
 
 def calibrate(calibrator: Any, board: Board) -> None:
@@ -314,9 +314,9 @@ class Dims(list):  # type: ignore[type-arg]
     pass
 
 
-# Behaviour behind the bindings' own signatures
+# Behavior behind the bindings' own signatures
 
-BEHAVIOUR: dict[str, Any] = {
+BEHAVIOR: dict[str, Any] = {
     "Builder": Builder,
     "INetworkDefinition": Network,
     "ITensor": Tensor,
@@ -341,7 +341,7 @@ def tensorrt(board: Board) -> types.ModuleType:
     module.Dims = Dims  # type: ignore[attr-defined]
     for name, members in api.items():
         values = [key for key, kind in members.items() if kind == "enum"]
-        if "." not in name and name not in BEHAVIOUR and values and name != "ILogger":
+        if "." not in name and name not in BEHAVIOR and values and name != "ILogger":
             setattr(module, name, enum.IntEnum(name, {key: i for i, key in enumerate(values)}))
     # Their numbers are the real ones: flags are built from them.
     kinds = [key for key in ("EXPLICIT_BATCH", "STRONGLY_TYPED") if key in api["NetworkDefinitionCreationFlag"]]
@@ -351,7 +351,7 @@ def tensorrt(board: Board) -> types.ModuleType:
     module.ILogger = type("ILogger", (), {"Severity": severity, "__init__": no_arguments})  # type: ignore[attr-defined]
     if "IInt8EntropyCalibrator2" in api:
         module.IInt8EntropyCalibrator2 = type("Calibrator", (), {"__init__": no_arguments})  # type: ignore[attr-defined]
-    for name in BEHAVIOUR:
+    for name in BEHAVIOR:
         setattr(module, name, guarded(module, name, api[name], board))
     return module
 
@@ -361,13 +361,13 @@ def no_arguments(self: Any) -> None:
 
 
 def guarded(module: types.ModuleType, name: str, api: dict[str, Any], board: Board) -> type:
-    """A class with exactly the members of `api`, whose calls are checked and then done by BEHAVIOUR[name]."""
+    """A class with exactly the members of `api`, whose calls are checked and then done by BEHAVIOR[name]."""
 
     def make(self: Any, *given: Any) -> None:
         if name not in CREATED_BY_USERS:
             raise TypeError(f"{name}: No constructor defined!")
         checked(module, f"{name}.__init__", api["__init__"], given)
-        self.behind = BEHAVIOUR[name](board, *(getattr(g, "behind", g) for g in given))
+        self.behind = BEHAVIOR[name](board, *(getattr(g, "behind", g) for g in given))
 
     fields: dict[str, Any] = {"__slots__": ("behind",), "__init__": make}
     if name == "IHostMemory":
@@ -396,9 +396,9 @@ def field(module: types.ModuleType, key: str, writable: bool) -> property:
 
 
 def wrapped(module: types.ModuleType, value: Any) -> Any:
-    """A result of our behaviour as the guarded class of the release."""
-    for name, behaviour in BEHAVIOUR.items():
-        if type(value) is behaviour:
+    """A result of our behavior as the guarded class of the release."""
+    for name, behavior in BEHAVIOR.items():
+        if type(value) is behavior:
             made = object.__new__(getattr(module, name))
             made.behind = value
             return made

@@ -17,8 +17,8 @@ import onnx
 import tiny
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeseg import graph
-from edgeseg.compression.quantize import quantize
+from edgeseg import onnx_graph
+from edgeseg.quantization.quantize import quantize
 from edgeseg.spec import Spec
 
 Make = Callable[[], Any]
@@ -140,11 +140,11 @@ class Net(tiny.Net):
 
 
 def floats(*blocks: str) -> Any:
-    return graph.deploy(Net(3).body(*blocks), SPEC).model
+    return onnx_graph.deploy_graph(Net(3).body(*blocks), SPEC).model
 
 
 @functools.cache
-def _quantised(rules: str, *blocks: str) -> Any:
+def _quantized(rules: str, *blocks: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "deploy.onnx"
         onnx.save(floats(*blocks), str(source))
@@ -153,7 +153,7 @@ def _quantised(rules: str, *blocks: str) -> Any:
 
 
 def int8(*blocks: str, rules: str = "symmetric") -> Any:
-    return copy.deepcopy(_quantised(rules, *blocks))
+    return copy.deepcopy(_quantized(rules, *blocks))
 
 
 # Surgery
@@ -401,7 +401,7 @@ CASES: list[tuple[str, set[str], Make]] = [
     ("Det", {"operator"}, lambda: floats("determinant")),
     ("MaxPool indices", {"operator"}, lambda: floats("indices")),
     ("BitShift", {"operator"}, lambda: floats("bits")),
-    ("DynamicQuantizeLinear", {"operator", "scale", "type", "pair", "half quantised"}, lambda: floats("dynamic")),
+    ("DynamicQuantizeLinear", {"operator", "scale", "type", "pair", "half quantized"}, lambda: floats("dynamic")),
     ("Unique", {"operator"}, lambda: floats("unique")),
     ("Compress", {"operator"}, lambda: floats("compress")),
     ("custom operator", {"operator"}, foreign),
@@ -426,9 +426,9 @@ CASES: list[tuple[str, set[str], Make]] = [
     ("int32 bias", {"bias"}, integer_bias),
     ("residual, left side float", {"residual"}, lambda: bypass("Add", 0, 0)),
     ("residual, right side float", {"residual"}, lambda: bypass("Add", 0, 1)),
-    ("float weights", {"half quantised"}, lambda: bypass("Conv", 1, 1)),
-    ("float activations", {"half quantised"}, lambda: bypass("Conv", 1, 0)),
-    ("dangling Q", {"pair", "half quantised"}, dangling_q),
+    ("float weights", {"half quantized"}, lambda: bypass("Conv", 1, 1)),
+    ("float activations", {"half quantized"}, lambda: bypass("Conv", 1, 0)),
+    ("dangling Q", {"pair", "half quantized"}, dangling_q),
     ("dangling DQ", {"pair"}, dangling_dq),
     ("an operator inside a pair", {"pair"}, integers_through_relu),
     ("weights stored as INT8", set(), stored_weights),

@@ -79,7 +79,7 @@ def test_a_device_needs_its_own_runtime_only(
 
 def test_int8_for_openvino_needs_no_other_runtime(network: Path, street: Path, tmp_path: Path) -> None:
     """`make demo` installs [openvino,compress]: ranges and biases are measured without ONNX Runtime, and alike."""
-    words = ("compile", network, "-p", "int8", "--calibration", street, "--equalise", "--json", "-", "-o")
+    words = ("compile", network, "-p", "int8", "--calibration", street, "--equalize", "--json", "-", "-o")
     agreement = []
     for name, missing in (("lean", ("onnxruntime",)), ("full", ())):
         ran = edgeseg(missing, *words, tmp_path / name)
@@ -88,8 +88,8 @@ def test_int8_for_openvino_needs_no_other_runtime(network: Path, street: Path, t
     assert agreement[0] == pytest.approx(agreement[1], abs=0.01)
 
 
-DEVICE = ("backends", "stream", "bench", "evaluation", "data", "cli")
-NOUNS = ("bundle", "errors", "mask", "recipe", "segmenter", "signature", "spec", "target", "toml")
+DEVICE = """backends stream bench evaluation data synth report runtime segmenter telemetry cli bundle errors
+files images ledger machine mask recipe signature spec target timing toml""".split()
 
 
 def modules() -> list[str]:
@@ -97,7 +97,7 @@ def modules() -> list[str]:
 
 
 def test_every_module_for_devices_imports_without_any_optional_package() -> None:
-    wanted = [m for m in modules() if m.split(".")[1] in (*DEVICE, *NOUNS)]
+    wanted = [m for m in modules() if m.split(".")[1] in DEVICE]
     assert len(wanted) > 30
     code = f"""
 import importlib
@@ -198,7 +198,46 @@ def test_int8_for_onnxruntime_needs_no_torch(network: Path, street: Path, tmp_pa
     assert ran.returncode == 0, ran.stderr
 
 
-# The law of the house, read from the source
+# The rules of the layout, read from the source
+
+# Lowest layer first: a module imports from its own package and from the layers above it in this list, lazily or not.
+# A package that is not there yet has its row already.
+LAYERS = [
+    "errors files images toml ledger timing machine",
+    "precision spec target recipe mask result heads bundle signature",
+    "onnx_graph",
+    "segmenter",
+    "tensorrt tflite runner",
+    "backends",
+    "runtime",
+    "data",
+    "synth",
+    "bench",
+    "evaluation",
+    "telemetry monitoring",
+    "stream serving",
+    "report",
+    "calibration",
+    "quantization",
+    "profiling",
+    "compile",
+    "search",
+    "training",
+    "labeling",
+    "pipeline",
+    "cli",
+]
+RANK = {name: i for i, row in enumerate(LAYERS) for name in row.split()}
+# What no module of these packages imports when it is loaded itself; they may inside a function.
+LAZY = """torch torchvision timm segmentation_models_pytorch torch_pruning nncf openvino onnxruntime av gi cryptography
+tensorrt cuda edgeseg.training""".split()
+# What the packages that run on a device never import, not even inside a function.
+DEVICE_SIDE = """segmenter runtime runner heads mask bundle data synth bench evaluation telemetry monitoring stream
+serving""".split()
+NEVER_ON_A_DEVICE = ("torch", "onnx", "nncf", "edgeseg.onnx_graph", "edgeseg.quantization", "edgeseg.training")
+# Packages whose modules are found by file name and do not know each other.
+PLUGINS = ("backends", "training.families", "stream.sources", "stream.sinks", "heads", "data.formats", "data.checks",
+           "quantization.schemes")  # fmt: skip
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -221,52 +260,92 @@ def at_load(tree: ast.Module) -> Iterator[str]:
 
 
 # Programs of their own: `python -m edgeseg`, and the file that bundles carry to boards without edgeseg.
-PROGRAMS = ("__main__.py", "runner/runner.py")
-SOURCES = {
-    name: ast.parse(p.read_text())
-    for p in ROOT.rglob("*.py")
-    if (name := p.relative_to(ROOT).as_posix()) not in PROGRAMS
-}
+PROGRAMS = ("edgeseg.__main__", "edgeseg.runner.runner")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("edgeseg", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+SOURCES = {name: ast.parse(p.read_text()) for p in ROOT.rglob("*.py") if (name := name_of(p)) not in PROGRAMS}
+
+
+def module_of(name: str) -> str:
+    """The module of edgeseg that `name`, a module or something in one, belongs to; "" for other packages."""
+    while name and name not in SOURCES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+EDGES = {name: {module_of(n) for n in imports(tree)} - {"", "edgeseg", name} for name, tree in SOURCES.items()}
+
+
+def package_of(module: str) -> str:
+    return module.split(".")[1]
 
 
 def inside(name: str, *places: str) -> bool:
     return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
-@pytest.mark.parametrize("path", sorted(SOURCES))
-def test_the_law_of_the_house(path: str) -> None:
-    named = list(imports(SOURCES[path]))
-    first = list(at_load(SOURCES[path]))
-    if not path.startswith("cli/"):
-        assert not [n for n in named if inside(n, "edgeseg.cli")], "nothing but the command line knows it"
-    if not path.startswith(("training/", "cli/")) and path != "pipeline.py":
-        heavy = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "torch_pruning", "edgeseg.training")
-        assert not [n for n in named if inside(n, *heavy)], "torch lives in training/ only"
-    if not path.startswith("training/"):
-        assert not [n for n in first if inside(n, "edgeseg.training", "torch", "nncf", "openvino", "onnxruntime", "av")]
-    if path.startswith("backends/"):
-        others = [f"edgeseg.backends.{n}" for n in backends.names() if path != f"backends/{n}.py"]
-        assert not [n for n in named if inside(n, *others)], "backends do not know each other"
-    if path.startswith(("stream/", "evaluation/", "bench/", "data/")) or path in ("segmenter.py", "mask.py", "spec.py"):
-        assert not [n for n in named if inside(n, "onnx", "nncf", "edgeseg.graph", "edgeseg.compression")]
+@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"edgeseg"}))
+def test_imports_follow_the_table(module: str) -> None:
+    package, named = package_of(module), list(imports(SOURCES[module]))
+    assert package in RANK, f"give {package} a row in LAYERS"
+    upward = [other for other in EDGES[module] if RANK[package_of(other)] > RANK[package]]
+    assert not upward, f"{module} is below {upward}"
+    if package not in ("training", "cli", "pipeline"):
+        assert not [n for n in named if inside(n, "torch", "timm", "edgeseg.training")], "torch lives in training only"
+    if package != "training":
+        assert not [n for n in at_load(SOURCES[module]) if inside(n, *LAZY)], "import it where it is used"
+    if package in DEVICE_SIDE:
+        assert not [n for n in named if inside(n, *NEVER_ON_A_DEVICE)], f"{package} runs on devices"
+    home, _, own = module.removeprefix("edgeseg.").rpartition(".")
+    if home in PLUGINS:
+        others = {m for m in SOURCES if m.startswith(f"edgeseg.{home}.")}
+        known = EDGES[module] & others
+        assert not known - shared(home), f"{own} knows its neighbor {known}"
 
 
-@pytest.mark.parametrize("path", sorted(p for p in SOURCES if not p.startswith("cli/")))
-def test_nothing_but_the_command_line_prints_exits_or_reads_the_environment(path: str) -> None:
-    for node in ast.walk(SOURCES[path]):
+def shared(home: str) -> set[str]:
+    """Modules of a plugin package that are helpers of the others: their names start with an underscore."""
+    return {m for m in SOURCES if m.rpartition(".")[2].startswith("_") and m.startswith(f"edgeseg.{home}.")}
+
+
+def test_no_import_cycles() -> None:
+    """Lazy imports and those for type checkers count."""
+    seen: dict[str, int] = {}  # 1: on the path, 2: done
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert seen.get(module) != 1, f"cycle: {' -> '.join((*path, module))}"
+        if module in seen:
+            return
+        seen[module] = 1
+        for other in sorted(EDGES[module]):
+            visit(other, (*path, module))
+        seen[module] = 2
+
+    for module in sorted(EDGES):
+        if module != "edgeseg":
+            visit(module, ())
+
+
+@pytest.mark.parametrize("module", sorted(m for m in SOURCES if not inside(m, "edgeseg.cli")))
+def test_nothing_but_the_command_line_prints_exits_or_reads_the_environment(module: str) -> None:
+    for node in ast.walk(SOURCES[module]):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in ("print", "sys.exit", "exit", "quit", "os.getenv"), f"{path}:{node.lineno} {called}"
+            assert called not in ("print", "sys.exit", "exit", "quit", "os.getenv"), f"{module}:{node.lineno} {called}"
         if isinstance(node, ast.Attribute):
-            assert ast.unparse(node) != "os.environ", f"{path}:{node.lineno}"
+            assert ast.unparse(node) != "os.environ", f"{module}:{node.lineno}"
 
 
 def test_a_backend_is_named_in_its_own_file_and_tables_only() -> None:
     """Adding one is one new file: nothing else branches on its name."""
-    for path, tree in SOURCES.items():
-        if path.startswith(("backends/", "compression/", "cli/")):
+    for module, tree in SOURCES.items():
+        if inside(module, "edgeseg.backends", "edgeseg.quantization", "edgeseg.cli"):
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Compare):
                 constants = [c.value for c in (node.left, *node.comparators) if isinstance(c, ast.Constant)]
-                assert not set(constants) & set(backends.names()), f"{path}:{node.lineno}"
+                assert not set(constants) & set(backends.names()), f"{module}:{node.lineno}"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from edgeseg import pipeline
-from edgeseg.bench.report import write
 from edgeseg.bundle import Bundle
 from edgeseg.recipe import Recipe
+from edgeseg.report.page import write
 
 pytest.importorskip("torch")
 
@@ -29,7 +29,7 @@ width = 0.25
 epochs = 1
 [prune]
 epochs = 1
-[quantise]
+[quantize]
 frames = 8
 max_drop = 100.0
 [targets]
@@ -99,7 +99,7 @@ def test_int8_comes_from_training_with_rounding_where_the_recipe_asks(finished: 
     for name in ("tiny-int8", "tiny-onnxruntime-cpu-int8"):
         manifest = Bundle.load(tmp_path / "run" / "bundles" / name).manifest
         assert manifest["parent"]["file"] == "tiny-qat.onnx" and manifest["calibration"] is None
-        assert any("came quantised" in note for note in manifest["graph"]["notes"])
+        assert any("came quantized" in note for note in manifest["graph"]["notes"])
 
 
 def test_a_damaged_output_is_made_again(finished: Path, tmp_path: Path) -> None:

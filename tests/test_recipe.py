@@ -30,7 +30,7 @@ def changed(**sections: object) -> dict[str, object]:
 
 def test_defaults_are_filled_in_and_distillation_follows_the_student() -> None:
     recipe = Recipe.from_dict(changed(student={"epochs": 7, "lr": 1e-3}), Path("models/x/recipe.toml"))
-    assert (recipe.distil.epochs, recipe.distil.lr) == (7, 1e-3)
+    assert (recipe.distill.epochs, recipe.distill.lr) == (7, 1e-3)
     assert recipe.teacher.arch == "lite" and recipe.teacher.net.width == 1.0
     assert recipe.resolve("frames") == Path("models/x/frames")
 
@@ -129,7 +129,7 @@ VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
 )
-SECTIONS = ["name", "data", "teacher", "student", "distil", "prune", "quantise", "targets", "machine", "seed"]
+SECTIONS = ["name", "data", "teacher", "student", "distill", "prune", "quantize", "targets", "machine", "seed"]
 KEYS = [
     "size",
     "synthetic",

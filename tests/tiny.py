@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgeseg.data.synthetic import CLASSES
 from edgeseg.spec import Spec
+from edgeseg.synth.street import CLASSES
 
 HEIGHT, WIDTH = 64, 96
 SPEC = Spec(HEIGHT, WIDTH, CLASSES.names, CLASSES.palette, CLASSES.ignore_index)
@@ -18,7 +18,7 @@ PAIR = Spec(HEIGHT, WIDTH, ("nothing", "thing"), head="threshold")
 
 
 def frames(count: int, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> list[np.ndarray]:
-    """Smooth coloured clouds with a little noise, [H, W, 3] uint8."""
+    """Smooth colored clouds with a little noise, [H, W, 3] uint8."""
     random = np.random.default_rng(seed)
     made = []
     for _ in range(count):

@@ -12,26 +12,26 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgeseg.data.images import Image
+from edgeseg.images import Image
 from edgeseg.spec import Spec
 
 Peer = Callable[[list[Image]], Iterator[Image]]
 
 
 def exported_int8(model: Path, spec: Spec, frames: list[Image], out: Path) -> Path:
-    """The network as exported (float input, its own upsampling), quantised by NNCF as a user would."""
+    """The network as exported (float input, its own upsampling), quantized by NNCF as a user would."""
     import logging
 
     import nncf
     import openvino as ov
 
     nncf.set_log_level(logging.ERROR)
-    data = nncf.Dataset([normalised(frame, spec) for frame in frames])
+    data = nncf.Dataset([normalized(frame, spec) for frame in frames])
     ov.save_model(nncf.quantize(ov.Core().read_model(model), data, preset=nncf.QuantizationPreset.MIXED), out)
     return out
 
 
-def normalised(frame: Image, spec: Spec) -> Any:
+def normalized(frame: Image, spec: Spec) -> Any:
     """[1, 3, H, W] float32, the textbook way."""
     small = cv2.resize(frame, (spec.width, spec.height))[..., ::-1].astype(np.float32) / 255
     return ((small - np.array(spec.mean)) / np.array(spec.std)).transpose(2, 0, 1)[None].astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 
-from edgeseg.data.images import Image
+from edgeseg.images import Image
 from edgeseg.spec import Spec
 from peers import Peer
 

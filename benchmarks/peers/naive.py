@@ -1,4 +1,4 @@
-"""The textbook way: resize, normalise and argmax in numpy around synchronous inference."""
+"""The textbook way: resize, normalize and argmax in numpy around synchronous inference."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgeseg.data.images import Image
+from edgeseg.images import Image
 from edgeseg.spec import Spec
-from peers import Peer, normalised
+from peers import Peer, normalized
 
 
 def naive(exported: Path, spec: Spec) -> Peer:
@@ -21,7 +21,7 @@ def naive(exported: Path, spec: Spec) -> Peer:
 
     def run(frames: list[Image]) -> Iterator[Image]:
         for frame in frames:
-            logits = compiled(normalised(frame, spec))[0]
+            logits = compiled(normalized(frame, spec))[0]
             small = logits[0].argmax(0).astype(np.uint8)
             yield _nearest(small, frame.shape)
 

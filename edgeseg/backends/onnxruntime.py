@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.images import Image
 from edgeseg.errors import BundleError, MissingPackage
+from edgeseg.images import Image
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -28,11 +28,11 @@ def probe() -> str:
 
 
 def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
-    """Write model.onnx from the deploy graph (for int8 already quantised)."""
+    """Write model.onnx from the deploy graph (for int8 already quantized)."""
     if precision == "fp16":
         import onnx
 
-        from edgeseg.graph import half_weights
+        from edgeseg.onnx_graph.deploy import half_weights
 
         onnx.save(half_weights(onnx.load(str(graph))), str(out / "model.onnx"))
     else:

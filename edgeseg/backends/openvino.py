@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.images import Image
 from edgeseg.errors import BundleError, EdgesegError, MissingPackage
+from edgeseg.images import Image
 from edgeseg.target import Target
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def lacks(device: str) -> str:
 
 
 def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
-    """Write model.xml and model.bin from the deploy graph (for int8 already quantised: .xml or .onnx)."""
+    """Write model.xml and model.bin from the deploy graph (for int8 already quantized: .xml or .onnx)."""
     ov = _openvino("Compiling for OpenVINO")
     try:
         model = ov.Core().read_model(graph)

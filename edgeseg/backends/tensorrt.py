@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg import runner
-from edgeseg.data.images import Image
 from edgeseg.errors import BundleError, EdgesegError
+from edgeseg.images import Image
 from edgeseg.tensorrt import cache as store
 from edgeseg.tensorrt import cuda
 from edgeseg.tensorrt.builder import FRAMES, JETPACK, MODEL, lacking, last, logger
@@ -124,7 +124,7 @@ def _key(bundle: Bundle, plan: Plan, device: cuda.Cuda) -> store.Key:
 
 def _prove(bundle: Bundle, plan: Plan, engine: TensorRtEngine) -> None:
     """BundleError unless every golden frame gives the class map it gave off the device, as far as the plan asks."""
-    from edgeseg.evaluation.metrics import agreement
+    from edgeseg.mask import agreement
     from edgeseg.segmenter import Segmenter
 
     segmenter = Segmenter(bundle.spec, engine, bundle.upsample)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.images import Image
 from edgeseg.errors import BundleError, MissingPackage
+from edgeseg.images import Image
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -31,7 +31,7 @@ def probe() -> str:
 
 
 def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
-    """Write model.tflite from the deploy graph (for int8 already converted and quantised)."""
+    """Write model.tflite from the deploy graph (for int8 already converted and quantized)."""
     if graph.suffix == ".tflite":
         shutil.copyfile(graph, out / MODEL)
         return [MODEL]

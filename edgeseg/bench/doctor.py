@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg import backends, mask
-from edgeseg.bench.machine import fingerprint, read
 from edgeseg.bench.sensors import Sensors
 from edgeseg.errors import EdgesegError
+from edgeseg.machine import fingerprint, read
 from edgeseg.target import Target, names
 
 ROOT = Path("/")
@@ -182,7 +182,7 @@ def self_test() -> list[Finding]:
 
 def _segment(target: Target) -> np.ndarray:
     from edgeseg.bundle import seal
-    from edgeseg.segmenter import Segmenter
+    from edgeseg.runtime import open_segmenter
     from edgeseg.spec import Spec
 
     spec = Spec(32, 48, ("a", "b", "c"))
@@ -195,7 +195,7 @@ def _segment(target: Target) -> np.ndarray:
         about = {"spec": spec.to_dict(), "target": target.name, "backend": target.backend, "precision": "fp32"}
         seal(work, {**about, "upsample": "half_pixel"})
         frame = np.random.default_rng(0).integers(0, 256, (96, 144, 3)).astype(np.uint8)
-        with Segmenter.open(work) as segmenter:
+        with open_segmenter(work) as segmenter:
             return np.array(segmenter(frame).classmap)
 
 

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from edgeseg.bench.sensors import Sensors, Watch
-from edgeseg.data.images import Image
+from edgeseg.images import Image
+from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Engine, Frame, Segmenter
+from edgeseg.timing import percentiles
 
 ROUNDS = 5  # the modes take turns, so that a slow minute hits all of them
 STREAMS = 4
@@ -53,8 +55,8 @@ def bench(
     begin = time.monotonic()
     with (
         Watch(Sensors()) as watch,
-        Segmenter.open(bundle, "latency", **options) as one,
-        Segmenter.open(bundle, "throughput", **options) as many,
+        open_segmenter(bundle, "latency", **options) as one,
+        open_segmenter(bundle, "throughput", **options) as many,
     ):
         for image in islice(cycle(frames), 10):
             one(image)
@@ -119,7 +121,7 @@ def sustained(
     `last_over_first`: frames a second of the last minute by those of the first; `device` tells heat and clocks.
     """
     fps: list[float] = []
-    with Watch(Sensors()) as watch, Segmenter.open(bundle, "throughput", **options) as segmenter:
+    with Watch(Sensors()) as watch, open_segmenter(bundle, "throughput", **options) as segmenter:
         list(segmenter.stream(_loop(frames, 0.3)))
         for done in range(minutes):
             fps.append(offline_fps(segmenter, frames, minute))
@@ -154,12 +156,6 @@ def advice(stages_ms: dict[str, dict[str, float]]) -> str:
         f"The host takes {1 - infer / total:.0%} of a frame's time, most of it for {slowest} "
         f"({medians[slowest]:.2f} ms); {hints.get(slowest, 'a smaller network would gain little')}."
     )
-
-
-def percentiles(seconds: Iterable[float]) -> dict[str, float]:
-    """{p50, p90, p99} in milliseconds."""
-    values = np.percentile(list(seconds), (50, 90, 99)) * 1e3
-    return {name: round(float(value), 3) for name, value in zip(("p50", "p90", "p99"), values)}
 
 
 def timed_loop(

@@ -18,7 +18,7 @@ SCRIPT = """
 import json, sys, time
 import numpy
 from edgeseg import Segmenter
-with Segmenter.open(sys.argv[1]) as segmenter:
+with open_segmenter(sys.argv[1]) as segmenter:
     frame = numpy.zeros((segmenter.spec.height, segmenter.spec.width, 3), numpy.uint8)
     segmenter(frame)
     first = time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli import bench, calibrate, compile, compress, data, gate, measure, pipeline, prove, stream, train
+from edgeseg.cli import bench, calibrate, compile, compress, data, gate, measure, pipeline, run, train, verify
 from edgeseg.cli.common import console
 from edgeseg.errors import EdgesegError
 
 app = typer.Typer(
     name="edgeseg",
-    help="Image segmentation from labelled frames to a camera on an edge device, with a proof at every step.",
+    help="Image segmentation from labeled frames to a camera on an edge device, with a proof at every step.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (pipeline, compile, compress, calibrate, prove, stream, measure, bench, gate, train, data):
+for group in (pipeline, compile, compress, calibrate, verify, run, measure, bench, gate, train, data):
     app.add_typer(group.app)
 
 

@@ -39,9 +39,9 @@ def bench(
                 + (["--cold"] if cold else []) + ["--sustained", str(sustained)], json_to)  # fmt: skip
         return
     from edgeseg.bench import measure
-    from edgeseg.bench.machine import fingerprint
     from edgeseg.bundle import Bundle
-    from edgeseg.data.synthetic import Street
+    from edgeseg.machine import fingerprint
+    from edgeseg.synth.street import Street
 
     loaded = Bundle.load(bundle)
     height, width = size(frame_size)
@@ -77,7 +77,7 @@ def doctor(
 ) -> None:
     """What this machine can run, what is missing, what is misconfigured; exit 1 where something must be mended."""
     from edgeseg.bench import doctor as examination
-    from edgeseg.bench.machine import fingerprint
+    from edgeseg.machine import fingerprint
 
     begin = time.monotonic()
     findings = examination.examine()

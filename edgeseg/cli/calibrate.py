@@ -33,7 +33,7 @@ def calibrate(
         int, typer.Option(help="Make INT8 of --model from so many other choices and tell how far they differ.", min=0)
     ] = 0,
     target: TargetOpt = "openvino-cpu",
-    data: Annotated[Path | None, typer.Option(help="Labelled frames to judge the resamples on.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Labeled frames to judge the resamples on.")] = None,
     split: Annotated[str, typer.Option(help="Split of --data. Not the one you will report on.")] = "val",
     pictures: Annotated[Path | None, typer.Option(help="Draw the chosen frames on one sheet (.jpg, .png).")] = None,
     spec_file: SpecOpt = None,
@@ -41,10 +41,10 @@ def calibrate(
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """Choose calibration frames that cover all of SOURCE, for compile --calibration; refuse any that are judged on."""
-    from edgeseg.compression import coverage
-    from edgeseg.compression.selection import select
+    from edgeseg.calibration import coverage
+    from edgeseg.calibration.selection import select
     from edgeseg.data.dataset import Dataset
-    from edgeseg.data.images import write_image
+    from edgeseg.images import write_image
     from edgeseg.target import Target
 
     if resamples and not model:
@@ -65,7 +65,7 @@ def calibrate(
         )
         about = dict(chosen.about)
         if loaded and resamples:
-            from edgeseg.compression.resample import resample
+            from edgeseg.search.resample import resample
 
             work = out.with_name(f"{out.stem}.resamples")
             about["resamples"] = resample(chosen, loaded, profile, resamples, work, judged, log)

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edgeseg.data.images import write_bytes
 from edgeseg.errors import OptionError
+from edgeseg.files import write_bytes
 
 # Everything for people goes to stderr, so that `--json -` leaves stdout to machines.
 console = Console(stderr=True, soft_wrap=True)

@@ -33,8 +33,8 @@ RangesOpt = Annotated[
     str, typer.Option(help="INT8: ranges of activations: auto, minmax, mean, percentile, mse or entropy.")
 ]
 BiasOpt = Annotated[bool, typer.Option("--bias/--no-bias", help="INT8: correct biases for rounded weights.")]
-EqualiseOpt = Annotated[bool, typer.Option(help="INT8: first equalise the channels between layers.")]
-DataOpt = Annotated[Path | None, typer.Option(help="A labelled dataset: measure the bundle on it, store the figures.")]
+EqualizeOpt = Annotated[bool, typer.Option(help="INT8: first equalize the channels between layers.")]
+DataOpt = Annotated[Path | None, typer.Option(help="A labeled dataset: measure the bundle on it, store the figures.")]
 HeadOpt = Annotated[str | None, typer.Option(help="argmax, or threshold for one output channel.")]
 
 
@@ -60,7 +60,7 @@ def compile(
     ] = None,
     ranges: RangesOpt = "auto",
     bias: BiasOpt = True,
-    equalise: EqualiseOpt = False,
+    equalize: EqualizeOpt = False,
     data: DataOpt = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "test",
     golden: Annotated[
@@ -72,8 +72,8 @@ def compile(
 ) -> None:
     """Compile a model into a bundle for one target and precision."""
     from edgeseg.bundle import Bundle
+    from edgeseg.calibration.frames import Calibration
     from edgeseg.compile import compile_model, golden_frames, spec_of
-    from edgeseg.compression.calibration import Calibration
     from edgeseg.data.dataset import Dataset
     from edgeseg.recipe import PTQ
     from edgeseg.target import Target
@@ -100,7 +100,7 @@ def compile(
             calibration=chosen,
             output=output,
             keep=tuple(keep or ()),
-            ptq=PTQ(ranges, bias, equalise),
+            ptq=PTQ(ranges, bias, equalize),
             dataset=Dataset.open(data, split) if data else None,
             golden=golden_frames(golden, spec),
             log=status.update,
@@ -118,14 +118,14 @@ def quantize(
     calibration_frames: FramesOpt = 64,
     ranges: RangesOpt = "auto",
     bias: BiasOpt = True,
-    equalise: EqualiseOpt = False,
+    equalize: EqualizeOpt = False,
     data: DataOpt = None,
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """INT8 for one target: compile --precision int8 for a model that carries its Spec."""
     compile(
         model, target, "int8", out, calibration, calibration_frames,
-        ranges=ranges, bias=bias, equalise=equalise, data=data, json_to=json_to,
+        ranges=ranges, bias=bias, equalize=equalize, data=data, json_to=json_to,
     )  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def describe(bundle: Any) -> None:
         shown.add_row("graph", note)
     if ptq := m.get("ptq"):
         told = [f"ranges by {ptq['ranges']}", *(["biases corrected"] if ptq["bias"] else [])]
-        shown.add_row("INT8", ", ".join([*told, *(["channels equalised"] if ptq["equalise"] else [])]))
+        shown.add_row("INT8", ", ".join([*told, *(["channels equalized"] if ptq["equalize"] else [])]))
     if kept := m.get("kept"):
         shown.add_row("in float", escape(", ".join(kept)))
     if way := Target.load(bundle.target).way:

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from edgeseg.cli.common import JSON_OPTION, console, emit, percent, size, table
-from edgeseg.data.images import write_bytes
+from edgeseg.files import write_bytes
 
 app = typer.Typer()
 
@@ -19,7 +19,7 @@ ModelArg = Annotated[Path, typer.Argument(help="An ONNX segmentation model, or a
 TargetOpt = Annotated[str, typer.Option("--target", "-t", help="Device profile; see edgeseg targets.")]
 CalibrationOpt = Annotated[Path, typer.Option(help="A folder of images, a dataset, or a manifest.")]
 FramesOpt = Annotated[int, typer.Option("--calibration-frames", help="How many of them to use.", min=8)]
-DataOpt = Annotated[Path, typer.Option(help="Labelled frames to judge on; none of the calibration frames.")]
+DataOpt = Annotated[Path, typer.Option(help="Labeled frames to judge on; none of the calibration frames.")]
 SplitOpt = Annotated[str, typer.Option(help="Split of --data. Not the one you will report on.")]
 DropOpt = Annotated[float, typer.Option(help="Points of mIoU that may be lost against float.", min=0)]
 SureOpt = Annotated[bool, typer.Option("--sure", help="Hold --max-drop with the drop's whole 95 % interval.")]
@@ -43,7 +43,7 @@ def sensitivity(
     """Rank the layers by the noise that INT8 of each adds at the logits, the noisiest first."""
     import tempfile
 
-    from edgeseg.compression.sensitivity import FRAMES, rank
+    from edgeseg.quantization.sensitivity import FRAMES, rank
     from edgeseg.target import Target
 
     profile = Target.load(target)
@@ -51,10 +51,10 @@ def sensitivity(
     source, spec = opened(model, spec_file, output)
     chosen = _calibration(calibration, FRAMES)
     with console.status("deploy graph") as status, tempfile.TemporaryDirectory() as folder:
-        from edgeseg import graph
+        from edgeseg import onnx_graph
 
         path = Path(folder) / "deploy.onnx"
-        path.write_bytes(graph.deploy(graph.load(source), spec, output).model.SerializeToString())
+        path.write_bytes(onnx_graph.deploy_graph(onnx_graph.load(source), spec, output).model.SerializeToString())
 
         def each(index: int, count: int, measure: Any) -> float:
             status.update(f"layer {index + 1} of {count}")
@@ -90,8 +90,8 @@ def control(
 ) -> None:
     """INT8, found in the way and with the layers in float that keep the accuracy. Exit 1 when none does: the best is
     written."""
-    from edgeseg.bench.choices import told
-    from edgeseg.compression.control import control as run
+    from edgeseg.report.search_results import told
+    from edgeseg.search.control import control as run
 
     source, spec = opened(model, spec_file, output)
     with console.status("accuracy control") as status:
@@ -137,8 +137,8 @@ def autotune(
     json_to: Annotated[str | None, JSON_OPTION] = None,
 ) -> None:
     """Measure precisions, mixed sets, sizes and models; pick the fastest within the limits. Exit 1 when none is."""
-    from edgeseg.bench.choices import told
-    from edgeseg.compression import autotune as tuner
+    from edgeseg.report.search_results import told
+    from edgeseg.search import autotune as tuner
 
     asked = sorted({size(text) for text in sizes or ()}, key=math.prod, reverse=True)
     pairs = [pair for model in models for pair in _sized(model, asked, spec_file, output, out / "models")]
@@ -174,12 +174,12 @@ def _finish(found: dict[str, Any], missed: str, out: Path) -> None:
 
 def _report(folder: Path, found: dict[str, Any]) -> None:
     """report.json, and it drawn as report.html and report.md."""
-    from edgeseg.bench import report
+    from edgeseg.report import page
 
     source = folder / "report.json"
     write_bytes(source, json.dumps(found, indent=1).encode())
     for kind in ("html", "md"):
-        report.write([(source, found)], folder / f"report.{kind}")
+        page.write([(source, found)], folder / f"report.{kind}")
 
 
 def _sized(
@@ -187,7 +187,7 @@ def _sized(
 ) -> list[tuple[Path, Any]]:
     """(ONNX, Spec) of a model for each size; a checkpoint is exported into `folder` for each."""
     from edgeseg.cli.compile import as_onnx, is_checkpoint
-    from edgeseg.compression.autotune import sized
+    from edgeseg.search.autotune import sized
 
     if not is_checkpoint(model):
         return sized(*opened(model, spec_file, output), sizes)
@@ -199,8 +199,8 @@ def _trials(
     folder: Path, target: str, calibration: Path, frames: int, data: Path, split: str,
     minutes: float, megabytes: float, seconds: float, output: str, status: Any,
 ) -> Any:  # fmt: skip
-    from edgeseg.compression.trials import Budget, Trials
     from edgeseg.data.dataset import Dataset
+    from edgeseg.search.trials import Budget, Trials
     from edgeseg.target import Target
 
     profile = Target.load(target)
@@ -213,7 +213,7 @@ def _trials(
 
 
 def _calibration(source: Path, count: int) -> Any:
-    from edgeseg.compression.calibration import Calibration
+    from edgeseg.calibration.frames import Calibration
 
     return Calibration.choose(source, count)
 

@@ -26,8 +26,8 @@ def synth(
     frames: Annotated[int, typer.Option(help="Frames of the video, at 25 a second.")] = 250,
     clip_size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the video.")] = "1280x720",
 ) -> None:
-    """Make a labelled dataset of street scenes in DIR, without a download."""
-    from edgeseg.data.synthetic import check_clip, write_clip, write_dataset
+    """Make a labeled dataset of street scenes in DIR, without a download."""
+    from edgeseg.synth.street import check_clip, write_clip, write_dataset
 
     height, width = size(frame_size)
     clip_height, clip_width = size(clip_size)

@@ -14,7 +14,7 @@ from edgeseg.errors import OptionError
 
 app = typer.Typer()
 BundleArg = Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]
-DataOpt = Annotated[Path, typer.Option("--data", help="Labelled frames to judge on.", show_default=False)]
+DataOpt = Annotated[Path, typer.Option("--data", help="Labeled frames to judge on.", show_default=False)]
 SplitOpt = Annotated[str, typer.Option(help="train, val or test.")]
 JsonOpt = Annotated[str | None, JSON_OPTION]
 MARKS = {"pass": "[green]pass[/]", "fail": "[bold red]FAIL[/]", "undecided": "[yellow]undecided[/]"}
@@ -112,7 +112,7 @@ def _show(name: str, against: str | None, checks: list[Any], answer: str) -> Non
 
 
 def _write_junit(path: Path, name: str, checks: list[Any]) -> None:
-    from edgeseg.data.images import write_bytes
+    from edgeseg.files import write_bytes
 
     bad = {word: sum(check.verdict == word for check in checks) for word in ("fail", "undecided")}
     suite = ElementTree.Element(
@@ -131,7 +131,7 @@ def _write_junit(path: Path, name: str, checks: list[Any]) -> None:
 
 def _append_summary(path: Path, name: str, against: str | None, checks: list[Any], answer: str) -> None:
     """Appended, since CI systems collect the summaries of several steps in one file."""
-    from edgeseg.bench.blocks import Heading, Table, Text, markdown
+    from edgeseg.report.blocks import Heading, Table, Text, markdown
 
     rows = [[check.name, check.verdict, check.text] for check in checks]
     title = f"edgeseg gate: {answer}"

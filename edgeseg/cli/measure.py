@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeseg.bench.machine import fingerprint
 from edgeseg.cli.common import JSON_OPTION, console, emit, identity, percent, progress, table
 from edgeseg.errors import FileError, OptionError
+from edgeseg.machine import fingerprint
 
 app = typer.Typer()
 BundleArg = Annotated[Path, typer.Argument(help="The bundle's folder.")]
@@ -32,13 +32,13 @@ def eval(
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored frame (not for a device).")] = False,
     json_to: JsonOpt = None,
 ) -> None:
-    """Measure a bundle's accuracy on labelled frames, through the path that ships."""
-    from edgeseg.bench.report import write
+    """Measure a bundle's accuracy on labeled frames, through the path that ships."""
     from edgeseg.bundle import Bundle
     from edgeseg.data.dataset import Dataset
     from edgeseg.evaluation.augmented import Augmented
     from edgeseg.evaluation.evaluate import evaluate
-    from edgeseg.segmenter import Segmenter
+    from edgeseg.report.page import write
+    from edgeseg.runtime import open_segmenter
 
     if beside and not (pictures or page):
         raise OptionError("--beside is for pictures.", "Say where they go: --pictures DIR or --page FILE.html")
@@ -46,8 +46,8 @@ def eval(
     dataset = Dataset.open(data, split)
     loaded = Bundle.load(bundle)
     with ExitStack() as opened, progress(f"evaluating {loaded.name}") as update:
-        segmenter = opened.enter_context(Segmenter.open(bundle))
-        others = [opened.enter_context(Segmenter.open(beside))] if beside else []
+        segmenter = opened.enter_context(open_segmenter(bundle))
+        others = [opened.enter_context(open_segmenter(beside))] if beside else []
         judged = Augmented(segmenter, _scales(scales), flip) if averaged else segmenter
         result = evaluate(judged, dataset, update, study=page is not None)
         if pictures or page:
@@ -70,7 +70,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="FILE.html or FILE.md.")] = Path("report.html"),
 ) -> None:
     """Draw a report from measurements: one HTML page that works offline, or Markdown."""
-    from edgeseg.bench.report import write
+    from edgeseg.report.page import write
 
     write([(path, read_json(path)) for path in results], out)
     console.print(f"wrote {out}")
@@ -82,10 +82,10 @@ def card(
     results: Annotated[list[Path], typer.Argument(help="JSON of pipeline; or of eval, bench and training.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The card to write (.md).")] = Path("card.md"),
 ) -> None:
-    """Write a model card from a recipe and measurements: use, data, licence, figures, limits, lineage."""
-    from edgeseg.bench.card import card as draw
-    from edgeseg.data.images import write_bytes
+    """Write a model card from a recipe and measurements: use, data, license, figures, limits, lineage."""
+    from edgeseg.files import write_bytes
     from edgeseg.recipe import Recipe
+    from edgeseg.report.model_card import card as draw
 
     documents = [read_json(path) for path in results]
     try:
@@ -128,8 +128,8 @@ def _worst(
     segmenter: Any, dataset: Any, worst: list[dict[str, Any]], folder: Path, others: list[Any]
 ) -> list[dict[str, str]]:
     """One picture per worst frame; rows for the result."""
-    from edgeseg.data.images import write_image
     from edgeseg.evaluation.pictures import strips
+    from edgeseg.images import write_image
 
     rows = []
     for row, picture in zip(worst, strips(segmenter, dataset, [row["index"] for row in worst], *others)):
@@ -144,7 +144,7 @@ def _worst(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    from edgeseg.errors import require_file
+    from edgeseg.files import require_file
 
     try:
         document = json.loads(require_file(path, "Result").read_text())

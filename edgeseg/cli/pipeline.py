@@ -25,8 +25,8 @@ def pipeline(
     A stage whose inputs have not changed is skipped; an interrupted one continues.
     """
     from edgeseg import pipeline as stages
-    from edgeseg.bench.report import write
     from edgeseg.recipe import Recipe
+    from edgeseg.report.page import write
 
     loaded = Recipe.load(recipe)
     folder = out or Path("runs") / loaded.name
@@ -49,7 +49,7 @@ def pipeline(
     if over:
         stopped = EdgesegError(
             f"{over[0]['name']} loses {over[0]['drop']:.2f} points of mIoU; the recipe allows {over[0]['allowed']}.",
-            "Give more calibration frames, or allow more: [quantise] frames, max_drop.",
+            "Give more calibration frames, or allow more: [quantize] frames, max_drop.",
         )
         stopped.exit_code = 1
         raise stopped

@@ -48,7 +48,7 @@ def distill(recipe: RecipeFile, teacher: Checkpoint, out: Out, data: Data = None
     root = _dataset(loaded, recipe, data)
     from edgeseg.training import stages
 
-    _done(stages.distil_student(loaded, teacher, root, out))
+    _done(stages.distill_student(loaded, teacher, root, out))
 
 
 @app.command()

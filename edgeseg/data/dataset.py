@@ -1,7 +1,7 @@
-"""A labelled dataset on disk: ROOT/{train,val,test}/{images,masks} and ROOT/classes.txt.
+"""A labeled dataset on disk: ROOT/{train,val,test}/{images,masks} and ROOT/classes.txt.
 
 classes.txt has one line a class, `id name r g b`; a comment `(id N = ignore)` names the id that is never counted,
-and that id's own line is only its colour.
+and that id's own line is only its color.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.data.images import Image, list_images, read_image, read_mask
-from edgeseg.errors import FileError, require_file, unknown
+from edgeseg.errors import FileError, unknown
+from edgeseg.files import require_file
+from edgeseg.images import Image, list_images, read_image, read_mask
 from edgeseg.spec import Rgb
 
 SPLITS = ("train", "val", "test")

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.images import Image, resize
 from edgeseg.errors import OptionError
+from edgeseg.images import Image, resize
 from edgeseg.mask import upsampled
 from edgeseg.segmenter import Frame, Result, Segmenter
 from edgeseg.spec import Spec

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.images import Image
 from edgeseg.evaluation.metrics import RIGHT, TRUTH, Table
 from edgeseg.evaluation.statistics import miou
+from edgeseg.images import Image
 
 # Upper ends of the distance to the nearest edge between two labels, in pixels at the label's size.
 DISTANCES = (1, 2, 4, 8, 16, np.inf)

@@ -1,4 +1,4 @@
-"""Evaluate a bundle on a labelled dataset, through the Segmenter that ships."""
+"""Evaluate a bundle on a labeled dataset, through the Segmenter that ships."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgeseg.bench.measure import percentiles
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import Image
 from edgeseg.errors import OptionError
 from edgeseg.evaluation import statistics
 from edgeseg.evaluation.augmented import Augmented
 from edgeseg.evaluation.errors import Errors
 from edgeseg.evaluation.metrics import RIGHT, TRUTH, Counts
+from edgeseg.images import Image
 from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.timing import percentiles
 
 WORST = 4  # frames named in the result
 Progress = Callable[[int, int], None]
@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 def evaluate(
     segmenter: Segmenter | Augmented, dataset: Dataset, progress: Progress | None = None, study: bool = False
 ) -> dict[str, Any]:
-    """Metrics over the whole split, JSON friendly. The class map is compared at the label's size (nearest neighbour).
+    """Metrics over the whole split, JSON friendly. The class map is compared at the label's size (nearest neighbor).
 
     `interval`: 95 % bootstrap intervals over frames of miou, boundary_f1 and every class's IoU. `latency_ms` and `fps`
     are of resize + infer + mask; they mean one frame at a time where the segmenter was opened in latency mode.
@@ -82,7 +82,7 @@ def count(
 
 
 def fit(classmap: Image, height: int, width: int) -> Image:
-    """A class map at another size, nearest neighbour."""
+    """A class map at another size, nearest neighbor."""
     if classmap.shape == (height, width):
         return classmap
     return np.asarray(cv2.resize(classmap, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.bench.machine import fingerprint
-from edgeseg.bench.measure import percentiles
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import write_bytes
-from edgeseg.errors import FileError, OptionError, require_file, unknown
+from edgeseg.errors import FileError, OptionError, unknown
 from edgeseg.evaluation.evaluate import Progress, count
 from edgeseg.evaluation.metrics import TRUTH, Table
 from edgeseg.evaluation.statistics import Estimate, boundary_f1, difference, estimate, iou_of, miou
-from edgeseg.segmenter import Segmenter
+from edgeseg.files import require_file, write_bytes
+from edgeseg.machine import fingerprint
+from edgeseg.runtime import open_segmenter
+from edgeseg.timing import percentiles
 
 KIND = "baseline"
 ROUNDS = 5
@@ -102,7 +102,7 @@ def measure(path: Path, dataset: Dataset, progress: Progress | None = None) -> M
     from edgeseg.bundle import Bundle
 
     bundle = Bundle.load(path)
-    with Segmenter.open(path, "throughput") as segmenter:
+    with open_segmenter(path, "throughput") as segmenter:
         counts, _ = count(segmenter, dataset, progress)
     data = {"root": dataset.root.name, "split": dataset.split, "digest": dataset.digest(), "frames": len(dataset)}
     return Measured(
@@ -158,7 +158,7 @@ def latency(path: Path, frames: list[Any], limit: float, seconds: float = 5.0) -
     """p99 of one frame at a time over interleaved rounds; undecided where some rounds are within and some are not."""
     from edgeseg.bench.measure import timed_loop
 
-    with Segmenter.open(path, "latency") as segmenter:
+    with open_segmenter(path, "latency") as segmenter:
         list(timed_loop(segmenter, frames, 0.5))
         rounds = [percentiles(list(timed_loop(segmenter, frames, seconds / ROUNDS)))["p99"] for _ in range(ROUNDS)]
     value, low, high = float(np.median(rounds)), min(rounds), max(rounds)

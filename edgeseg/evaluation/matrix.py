@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg import backends, mask
-from edgeseg.data.images import Image
 from edgeseg.errors import EdgesegError
 from edgeseg.evaluation import parity
-from edgeseg.evaluation.metrics import Counts, agreement
-from edgeseg.segmenter import Segmenter
+from edgeseg.evaluation.metrics import Counts
+from edgeseg.images import Image
+from edgeseg.mask import agreement
+from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
 from edgeseg.target import Target
 
@@ -76,7 +77,7 @@ def compare(bundle: Path, reference: Reference, frames: list[Image]) -> dict[str
     `miou` is that of the bundle's class maps with the reference's as truth; `infer_ms` the median of one frame.
     """
     shares, highest, means, seconds = [], [], [], []
-    with Segmenter.open(bundle) as segmenter:
+    with open_segmenter(bundle) as segmenter:
         spec, engine = segmenter.spec, segmenter.engine
         counts = Counts(len(spec.classes))
         for i, frame in enumerate(frames):

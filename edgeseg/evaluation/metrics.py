@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.images import Image
+from edgeseg.images import Image
 
 # Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013.
 BOUNDARY_TOLERANCE = 0.0075  # of the image diagonal
 
 
-# The columns of a count table: pixels right, predicted and labelled; boundary pixels predicted near a true one, all
+# The columns of a count table: pixels right, predicted and labeled; boundary pixels predicted near a true one, all
 # predicted, true near a predicted one, all true.
 RIGHT, GUESS, TRUTH, MATCHED, EDGE, FOUND, TRUE_EDGE = range(7)
 Table = NDArray[np.int64]
@@ -96,11 +96,6 @@ def scores(table: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
 
 def _rim(region: NDArray[np.bool_], ring: Image) -> Image:
     return np.asarray(cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_GRADIENT, ring), np.uint8)
-
-
-def agreement(a: Image, b: Image) -> float:
-    """The share of pixels on which two class maps agree."""
-    return float((a == b).mean())
 
 
 def _ratio(top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg import mask
-from edgeseg.data.images import Image
 from edgeseg.errors import EdgesegError, MissingPackage
-from edgeseg.evaluation.metrics import agreement
+from edgeseg.images import Image
+from edgeseg.mask import agreement
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
 
@@ -35,7 +35,7 @@ def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") ->
 def outputs(model: Path, spec: Spec, frames: list[Image], output: str = "") -> tuple[Iterator[NDArray[Any]], str]:
     """What the parent itself gives for frames of the Spec's size, one by one, and the runtime's name.
 
-    The parent runs in float32 as it came: normalised here in numpy, its own upsampling. This shares no code with the
+    The parent runs in float32 as it came: normalized here in numpy, its own upsampling. This shares no code with the
     deploy graph, so it also proves the preprocessing that was moved inside.
     """
     with _explained(model, spec):
@@ -59,13 +59,13 @@ def _explained(model: Path, spec: Spec) -> Iterator[None]:
 
 def _run_all(run: Run, layout: str, model: Path, spec: Spec, frames: list[Image]) -> Iterator[NDArray[Any]]:
     for frame in frames:
-        batch = normalised(frame, spec)
+        batch = normalized(frame, spec)
         with _explained(model, spec):
             yield run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if layout == "NCHW" else batch))
 
 
-def normalised(frame: Image, spec: Spec) -> NDArray[np.float32]:
-    """A frame as the parent gets it: [1, H, W, 3] float32 in the Spec's colour order."""
+def normalized(frame: Image, spec: Spec) -> NDArray[np.float32]:
+    """A frame as the parent gets it: [1, H, W, 3] float32 in the Spec's color order."""
     pixels = (frame[..., ::-1] if spec.color == "RGB" else frame).astype(np.float32)
     scaled = (pixels / 255 - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
     return np.asarray(scaled[None], np.float32)

@@ -6,16 +6,16 @@ import cv2
 import numpy as np
 
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import Image
 from edgeseg.evaluation.evaluate import fit
+from edgeseg.images import Image
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Rgb
 
 HEIGHT = 224
 
 
-def colours(classmap: Image, palette: tuple[Rgb, ...]) -> Image:
-    """A class map [H, W] as [H, W, 3] uint8 BGR; ids without a colour are black."""
+def colors(classmap: Image, palette: tuple[Rgb, ...]) -> Image:
+    """A class map [H, W] as [H, W, 3] uint8 BGR; ids without a color are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = np.array(palette, np.uint8)[:, ::-1]
     return table[classmap]
@@ -26,12 +26,12 @@ def strip(frame: Image, truth: Image, prediction: Image, palette: tuple[Rgb, ...
 
     All are [H, W(, 3)] of one size.
     """
-    row = [frame, colours(truth, palette)]
+    row = [frame, colors(truth, palette)]
     for answer in (prediction, *others):
         wrong = (truth != answer) & (truth < len(palette))
         differences = frame // 3
         differences[wrong] = (60, 60, 255)
-        row += [colours(answer, palette), differences]
+        row += [colors(answer, palette), differences]
     width = round(frame.shape[1] * HEIGHT / frame.shape[0])
     small = [cv2.resize(p, (width, HEIGHT), interpolation=cv2.INTER_AREA) for p in row]
     gap = np.full((HEIGHT, 4, 3), 255, np.uint8)

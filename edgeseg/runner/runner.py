@@ -244,7 +244,7 @@ class Segmenter(object):
         return min(shares)
 
     def overlay(self, image, classmap):
-        """The frame with half-transparent class colours."""
+        """The frame with half-transparent class colors."""
         large = cv2.resize(classmap, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         table = np.zeros((256, 3), np.uint8)
         table[: len(self.palette)] = self.palette[:, ::-1]

@@ -10,13 +10,14 @@ from contextlib import ExitStack, contextmanager
 
 from edgeseg import signature
 from edgeseg.errors import OptionError
+from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Segmenter
 from edgeseg.stream import sinks, sources
 from edgeseg.stream.config import Settings, StreamSettings
-from edgeseg.stream.healing import Healing
-from edgeseg.stream.ladder import Ladder
-from edgeseg.stream.lane import Stream
+from edgeseg.stream.fallback import Ladder
 from edgeseg.stream.loop import Run
+from edgeseg.stream.pipeline import Stream
+from edgeseg.stream.reconnect import Healing
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import Source
 from edgeseg.stream.supervise import Supervised, Transition
@@ -60,13 +61,13 @@ def _segmenter(settings: Settings, mode: str, found: list[Source], on_change: On
     if settings.require_signature:
         for path in (settings.bundle, *settings.fallback):
             signature.require(path, settings.require_signature)
-    full = Segmenter.open(settings.bundle, mode)
+    full = open_segmenter(settings.bundle, mode)
     if settings.deadline_ms is None:
         return full
     if not any(source.live for source in found):
         raise OptionError("A deadline is for cameras: files have all the time.", "Leave --deadline out.")
     rungs = [("full", full, 1), ("skip", full, 2)]
-    rungs += [(path.name, Segmenter.open(path, mode), 1) for path in settings.fallback]
+    rungs += [(path.name, open_segmenter(path, mode), 1) for path in settings.fallback]
 
     def told(name: str, why: str) -> None:
         if on_change:

@@ -15,13 +15,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from edgeseg.data.images import Image
 from edgeseg.errors import EdgesegError, StreamError
+from edgeseg.images import Image
 from edgeseg.segmenter import Frame, Result, Segmenter
 from edgeseg.stream.channel import Closed
-from edgeseg.stream.ladder import Ladder
-from edgeseg.stream.lane import TICK, Lane, Stream
+from edgeseg.stream.fallback import Ladder
 from edgeseg.stream.overlay import Overlay
+from edgeseg.stream.pipeline import TICK, Lane, Stream
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import Source
 from edgeseg.stream.summary import STAGES, Summary, Timings

@@ -1,4 +1,4 @@
-"""Overlay: the class map in colour over the frame, with a legend of the classes that are there."""
+"""Overlay: the class map in color over the frame, with a legend of the classes that are there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from edgeseg.data.images import Image
+from edgeseg.images import Image
 from edgeseg.spec import Rgb, Spec
 
 SHARE = 0.005
@@ -22,15 +22,15 @@ class Overlay:
         self.names = spec.classes
         self.palette = spec.palette
         self.alpha = alpha
-        self._colours = np.zeros((256, 1, 3), np.uint8)  # ids outside the Spec stay black
-        self._colours[: len(spec.palette), 0] = np.array(spec.palette, np.uint8)[:, ::-1]
+        self._colors = np.zeros((256, 1, 3), np.uint8)  # ids outside the Spec stay black
+        self._colors[: len(spec.palette), 0] = np.array(spec.palette, np.uint8)[:, ::-1]
         self._plain = spec.classes.index(UNTINTED) if UNTINTED in spec.classes else None
 
     def draw(self, image: Image, classmap: Image, caption: str = "") -> Image:
-        """[H, W, 3] BGR with the class map ([h, w], stretched by nearest neighbour) blended in, legend and caption."""
+        """[H, W, 3] BGR with the class map ([h, w], stretched by nearest neighbor) blended in, legend and caption."""
         height, width = image.shape[:2]
-        # Colour at the class map's own size, then stretch: the same pixels, cheaper than the other way round.
-        tint = cv2.resize(cv2.applyColorMap(classmap, self._colours), (width, height), interpolation=cv2.INTER_NEAREST)
+        # Color at the class map's own size, then stretch: the same pixels, cheaper than the other way round.
+        tint = cv2.resize(cv2.applyColorMap(classmap, self._colors), (width, height), interpolation=cv2.INTER_NEAREST)
         out: Image = cv2.addWeighted(image, 1 - self.alpha, tint, self.alpha, 0)  # type: ignore[assignment]
         if self._plain is not None:
             plain = cv2.resize((classmap == self._plain).view(np.uint8), (width, height), None, 0, 0, cv2.INTER_NEAREST)
@@ -47,7 +47,7 @@ class Overlay:
 
 @lru_cache(maxsize=64)
 def _legend(entries: tuple[tuple[str, Rgb], ...], scale: float) -> Image:
-    """Colour chips and names on a dark panel, one line each."""
+    """Color chips and names on a dark panel, one line each."""
     line = round(30 * scale)
     widths = [cv2.getTextSize(name, FONT, scale, 1)[0][0] for name, _ in entries]
     panel = np.full((line * len(entries) + line // 2, max(widths, default=0) + 2 * line, 3), 32, np.uint8)

@@ -25,8 +25,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edgeseg.data.images import Image
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError, StreamError
+from edgeseg.images import Image
 from edgeseg.segmenter import Frame
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.sources import EndOfStream, Refused, Source

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from edgeseg.data.images import Image
+from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.channel import Channel, Closed
 from edgeseg.stream.sinks import Sink

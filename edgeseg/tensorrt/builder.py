@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeseg.data.images import write_bytes
 from edgeseg.errors import BundleError, EdgesegError
+from edgeseg.files import write_bytes
 from edgeseg.tensorrt import cuda
 from edgeseg.tensorrt.cache import Key, Say
 from edgeseg.tensorrt.plan import Plan
@@ -44,7 +44,7 @@ def lacking() -> str:
 
 
 def build(bundle: Bundle, plan: Plan, folder: Path, key: Key, say: Say) -> bytes:
-    """The engine, serialised. `folder` keeps what makes the next build faster: timings, ranges of a calibrator."""
+    """The engine, serialized. `folder` keeps what makes the next build faster: timings, ranges of a calibrator."""
     import tensorrt as trt
 
     say(f"building the engine with TensorRT {trt.__version__}: minutes on a small board")
@@ -127,7 +127,7 @@ def _choose_device(builder: trt.Builder, config: trt.IBuilderConfig, plan: Plan)
 def _choose_shapes(
     builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig, plan: Plan
 ) -> None:
-    """One optimisation profile, of the plan's shape, where the graph leaves its size open."""
+    """One optimization profile, of the plan's shape, where the graph leaves its size open."""
     import tensorrt as trt
 
     entry = network.get_input(0)

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeseg.data.images import write_bytes
 from edgeseg.errors import EdgesegError, FileError
+from edgeseg.files import write_bytes
 
 T = TypeVar("T")
 Key = dict[str, Any]

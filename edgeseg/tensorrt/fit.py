@@ -7,11 +7,11 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import OptionError
-from edgeseg.fold import drop_unused, element_types, fresh_name, static_shapes
+from edgeseg.onnx_graph.fold import drop_unused, element_types, fresh_name, static_shapes
 from edgeseg.target import Target
 from edgeseg.tensorrt.legality import Finding, check
 
-# Preprocessing and logits stay float32: pixels are normalised before they are rounded.
+# Preprocessing and logits stay float32: pixels are normalized before they are rounded.
 FLOAT32_NODES = ["pre_float", "pre_nchw", "pre_rgb", "pre_Sub", "pre_Mul", "logits", "with_background"]
 # A board's memory also holds its system, the camera's buffers and the program.
 SHARE_OF_MEMORY = 0.75

@@ -1,7 +1,7 @@
 """Will TensorRT take this ONNX graph? A static check that needs no GPU and no TensorRT.
 
-Rules from TensorRT's documentation of explicit quantisation and onnx-tensorrt's table of operators; what the real
-parser says about each of them is measured by tests/trt. TensorRT quantises symmetrically: INT8, every zero point 0,
+Rules from TensorRT's documentation of explicit quantization and onnx-tensorrt's table of operators; what the real
+parser says about each of them is measured by tests/trt. TensorRT quantizes symmetrically: INT8, every zero point 0,
 activations with one scale, weights with one scale per output channel, Q and DQ in pairs, biases in float.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from edgeseg.fold import attribute, element_types
+from edgeseg.onnx_graph.fold import attribute, element_types
 from edgeseg.target import Version
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
@@ -97,7 +97,7 @@ class _Graph:
         value = attribute(node, "value", None) if node is not None and node.op_type == "Constant" else None
         return None if value is None else numpy_helper.to_array(value)
 
-    def dequantised(self, name: str) -> NodeProto | None:
+    def dequantized(self, name: str) -> NodeProto | None:
         node = self.maker.get(name)
         return node if node is not None and node.op_type == DQ else None
 
@@ -137,7 +137,7 @@ def _pair(graph: _Graph, node: NodeProto) -> Iterator[Finding]:
     name = _name(node)
     scale = graph.constant(node.input[1])
     if scale is None:
-        todo = "Make the scale an initializer: quantise statically"
+        todo = "Make the scale an initializer: quantize statically"
         yield Finding(name, "scale", "its scale is computed at run time, which crashes TensorRT's parser", todo)
     elif not (np.all(scale > 0) and np.all(np.isfinite(scale))):
         bad = np.ravel(scale)[~(np.ravel(scale > 0) & np.ravel(np.isfinite(scale)))]
@@ -146,7 +146,7 @@ def _pair(graph: _Graph, node: NodeProto) -> Iterator[Finding]:
     zero = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     yield from _type(graph, node, zero)
     if zero is not None and np.any(zero):
-        todo = 'Quantise symmetrically (quantizer = "symmetric")'
+        todo = 'Quantize symmetrically (quantizer = "symmetric")'
         yield Finding(
             name, "zero point", f"its zero point is {np.ravel(zero)[np.argmax(np.ravel(zero) != 0)]}, not 0", todo
         )
@@ -165,10 +165,10 @@ def _type(graph: _Graph, node: NodeProto, zero: Any | None) -> Iterator[Finding]
     told = TensorProto.DataType.Name(kind).lower()
     if kind == TensorProto.INT32:
         todo = "Leave biases float (QuantizeBias = False)"
-        yield Finding(_name(node), "bias", "an int32 tensor (a quantised bias) is dequantised", todo)
+        yield Finding(_name(node), "bias", "an int32 tensor (a quantized bias) is dequantized", todo)
     else:
         what = f"it holds {told}, which TensorRT refuses or reads as INT8"
-        yield Finding(_name(node), "type", what, "Quantise activations and weights to signed INT8")
+        yield Finding(_name(node), "type", what, "Quantize activations and weights to signed INT8")
 
 
 def _axis(graph: _Graph, node: NodeProto, name: str) -> Iterator[Finding]:
@@ -211,17 +211,17 @@ def _partner(graph: _Graph, node: NodeProto, name: str, scale: Any | None) -> It
 
 
 def _weighted(graph: _Graph, node: NodeProto) -> Iterator[Finding]:
-    sides = [graph.dequantised(name) is not None for name in node.input[:2]]
+    sides = [graph.dequantized(name) is not None for name in node.input[:2]]
     if sides[0] != sides[1]:
         lacking = "weights are" if sides[0] else "input is"
-        todo = "Quantise both its input and its weights, or neither"
-        yield Finding(_name(node), "half quantised", f"its {lacking} float, so it runs in float", todo, fatal=False)
+        todo = "Quantize both its input and its weights, or neither"
+        yield Finding(_name(node), "half quantized", f"its {lacking} float, so it runs in float", todo, fatal=False)
 
 
 def _residual(graph: _Graph, node: NodeProto) -> Iterator[Finding]:
-    sides = [graph.dequantised(name) is not None or graph.constant(name) is not None for name in node.input]
-    quantised = any(graph.dequantised(name) is not None for name in node.input)
-    if quantised and not all(sides):
+    sides = [graph.dequantized(name) is not None or graph.constant(name) is not None for name in node.input]
+    quantized = any(graph.dequantized(name) is not None for name in node.input)
+    if quantized and not all(sides):
         lacking = node.input[sides.index(False)]
         todo = f"Put a Q/DQ pair of its own on {lacking}"
         what = f"one side ({lacking}) is float, so the sum is not fused into the INT8 convolution before it"

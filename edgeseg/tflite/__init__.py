@@ -3,6 +3,6 @@
 convert.py     the one way in           writer.py    tensors and the order they are stored in
 patterns.py    groups of nodes that mean one thing   flatbuffer.py   the file format
 pointwise.py   elements                 shapes.py    reshape, slice, concat, reduce
-spatial.py     convolutions, pools, resizes          algebra.py      products and normalisations
+spatial.py     convolutions, pools, resizes          algebra.py      products and normalizations
 quantize.py    dynamic-range and full INT8, by AI Edge Quantizer
 """

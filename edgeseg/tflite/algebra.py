@@ -1,4 +1,4 @@
-"""Matrix products and normalisations, as TFLite operators."""
+"""Matrix products and normalizations, as TFLite operators."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from onnx import NodeProto
 
-from edgeseg.fold import attribute
+from edgeseg.onnx_graph.fold import attribute
 from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.pointwise import broadcastable
 from edgeseg.tflite.writer import NHWC, Order, Writer, unsupported
@@ -63,19 +63,19 @@ def gemm(w: Writer, node: NodeProto) -> None:
     fully_connected(w, node.input[0], node.output[0], weight, bias)
 
 
-def standardise(w: Writer, index: int, places: Sequence[int], epsilon: float, name: str) -> int:
+def standardize(w: Writer, index: int, places: Sequence[int], epsilon: float, name: str) -> int:
     """(x - mean) / sqrt(variance + epsilon) over stored dimensions `places`; stays float in an INT8 network."""
     shape = w.stored(index)
     small = [1 if d in places else n for d, n in enumerate(shape)]
     name += FLOAT
     axes = [w.const(np.array(places, np.int32), f"{name}/axes") for _ in range(2)]
     mean = w.emit("MEAN", [index, axes[0]], small, f"{name}/mean", keepDims=True)
-    centred = w.emit("SUB", [index, mean], shape, f"{name}/centred")
-    square = w.emit("MUL", [centred, centred], shape, f"{name}/square")
+    centered = w.emit("SUB", [index, mean], shape, f"{name}/centered")
+    square = w.emit("MUL", [centered, centered], shape, f"{name}/square")
     variance = w.emit("MEAN", [square, axes[1]], small, f"{name}/variance", keepDims=True)
     safe = w.emit("ADD", [variance, w.const(np.float32(epsilon))], small, f"{name}/safe")
     root = w.emit("RSQRT", [safe], small, f"{name}/root")
-    return w.emit("MUL", [centred, root], shape, f"{name}/standard")
+    return w.emit("MUL", [centered, root], shape, f"{name}/standard")
 
 
 def scale_and_shift(w: Writer, index: int, name: str, order: Order, scale: str, bias: str) -> None:
@@ -91,7 +91,7 @@ def layer_norm(w: Writer, node: NodeProto) -> None:
     x, rank = node.input[0], len(w.shape(node.input[0]))
     first, order = attribute(node, "axis", -1) % rank, w.order_of(node.input[0])
     places = [order.index(d) for d in range(first, rank)]
-    index = standardise(w, w.get(x, order), places, attribute(node, "epsilon", 1e-5), node.output[0])
+    index = standardize(w, w.get(x, order), places, attribute(node, "epsilon", 1e-5), node.output[0])
     w.constant(node, 1, 1.0)
     scale, bias = [*node.input[1:], "", ""][:2]
     scale_and_shift(w, index, node.output[0], order, scale, bias)
@@ -105,7 +105,7 @@ def group_norm(w: Writer, node: NodeProto) -> None:
     index = w.get(x, order)
     stored = w.stored(index)
     split = [stored[0], int(np.prod(stored[1:-1])), groups, stored[-1] // groups]
-    index = standardise(w, w.reshape(index, split, f"{name}/groups"), [1, 3], attribute(node, "epsilon", 1e-5), name)
+    index = standardize(w, w.reshape(index, split, f"{name}/groups"), [1, 3], attribute(node, "epsilon", 1e-5), name)
     w.put(name, w.reshape(index, stored, f"{name}{FLOAT}"), order)
 
 
@@ -113,7 +113,7 @@ def instance_norm(w: Writer, node: NodeProto) -> None:
     x, name, rank = node.input[0], node.output[0], len(w.shape(node.input[0]))
     order = w.order_of(x)
     places = [k for k, d in enumerate(order) if d > 1]
-    index = standardise(w, w.get(x, order), places, attribute(node, "epsilon", 1e-5), name)
+    index = standardize(w, w.get(x, order), places, attribute(node, "epsilon", 1e-5), name)
     for key in node.input[1:3]:
         w.constants[f"{key}{FLOAT}{rank}"] = w.constants[key].reshape(-1, *[1] * (rank - 2))
     scale_and_shift(w, index, name, order, *(f"{key}{FLOAT}{rank}" for key in node.input[1:3]))

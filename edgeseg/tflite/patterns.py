@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from edgeseg.fold import attribute, drop_unused
+from edgeseg.onnx_graph.fold import attribute, drop_unused
 
 
 class Patterns:
@@ -115,11 +115,11 @@ class Patterns:
         divide = self.next(root, "Div")
         if variance is None or square is None or divide is None or variance.op_type != "ReduceMean":
             return
-        centred = square.input[0]
+        centered = square.input[0]
         power = self.scalar(square) if square.op_type == "Pow" else None
-        squares = (power is not None and power[1] == 2) or (square.op_type == "Mul" and square.input[1] == centred)
-        minus, axes = self.made_by.get(centred), self._last_axis(variance)
-        if not squares or minus is None or minus.op_type != "Sub" or divide.input[0] != centred or not axes:
+        squares = (power is not None and power[1] == 2) or (square.op_type == "Mul" and square.input[1] == centered)
+        minus, axes = self.made_by.get(centered), self._last_axis(variance)
+        if not squares or minus is None or minus.op_type != "Sub" or divide.input[0] != centered or not axes:
             return
         mean = self.made_by.get(minus.input[1])
         if mean is None or mean.op_type != "ReduceMean" or mean.input[0] != minus.input[0] or not self._last_axis(mean):
@@ -132,7 +132,7 @@ class Patterns:
         return axes is not None and [int(a) for a in axes] == [-1] and bool(attribute(node, "keepdims", 1))
 
     def preprocessing(self) -> None:
-        """The deploy graph's channel swap and normalisation as one 1x1 Conv: a single rounding when it is quantised."""
+        """The deploy graph's channel swap and normalization as one 1x1 Conv: a single rounding when it is quantized."""
         minus = self.made_by.get("pre_Sub")
         if minus is None or minus.op_type != "Sub" or (times := self.next(minus, "Mul")) is None:
             return

@@ -21,7 +21,7 @@ FRAME_AS_FLOAT = "pre_float"
 
 
 def dynamic(model: bytes) -> bytes:
-    """INT8 weights per channel; activations are quantised while it runs, each by its own range. No calibration."""
+    """INT8 weights per channel; activations are quantized while it runs, each by its own range. No calibration."""
     aeq = _quantizer()
     with _quiet():
         quantizer = aeq.Quantizer(bytearray(model), aeq.recipe.dynamic_wi8_afp32())
@@ -31,7 +31,7 @@ def dynamic(model: bytes) -> bytes:
 def full(model: bytes, frames: Iterable[Array], spans: Mapping[str, tuple[float, float]] | None = None) -> bytes:
     """INT8 weights per channel and INT8 activations by the ranges that `frames` ([1, H, W, 3] uint8 BGR) give.
 
-    `spans`: other ranges for some of the tensors. What loses most by INT8 stays float: the sums inside normalisations,
+    `spans`: other ranges for some of the tensors. What loses most by INT8 stays float: the sums inside normalizations,
     and the logits as they leave.
     """
     aeq = _quantizer()
@@ -58,7 +58,7 @@ def full(model: bytes, frames: Iterable[Array], spans: Mapping[str, tuple[float,
 
 
 def whole_pixels(model: bytes) -> bytes:
-    """Where the frame is cast to float and quantised again with a step of 1: only requantise it (the same numbers)."""
+    """Where the frame is cast to float and quantized again with a step of 1: only requantize it (the same numbers)."""
     s = schema()
     made = unpacked(model)
     graph = made.subgraphs[0]
@@ -84,7 +84,7 @@ def _finish(quantizer: Any, ranges: dict[str, Any] | None) -> bytes:
         made = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        raise EdgesegError(f"AI Edge Quantizer cannot quantise this network: {reason}.", "Use fp32 or fp16.") from error
+        raise EdgesegError(f"AI Edge Quantizer cannot quantize this network: {reason}.", "Use fp32 or fp16.") from error
     return bytes(made.quantized_model)
 
 

@@ -1,7 +1,7 @@
 """Writer: TFLite operators and tensors, collected while an ONNX graph is walked, then packed as a flatbuffer.
 
 ONNX keeps channels first, TFLite's convolutions keep them last. So every tensor here remembers the order its dimensions
-are stored in: an ONNX Transpose only changes that memory, a Reshape that merges or splits neighbours keeps it, and a
+are stored in: an ONNX Transpose only changes that memory, a Reshape that merges or splits neighbors keeps it, and a
 TRANSPOSE operator is written only where the next operator needs another order than the one at hand.
 """
 

@@ -1,4 +1,4 @@
-"""Random changes of a frame and its mask: geometry for both in one warp, then colour, blur and noise for the frame.
+"""Random changes of a frame and its mask: geometry for both in one warp, then color, blur and noise for the frame.
 
 OpenCV alone, because it takes the random numbers from us, so a frame depends on (seed, epoch, index) and nothing else,
 and one warp does zoom, crop, flip, rotation and elastic deformation with a single interpolation. Of the libraries made
@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.images import Image
+from edgeseg.images import Image
 from edgeseg.recipe import Settings
-from edgeseg.training.losses import IGNORE
+from edgeseg.training.objectives.losses import IGNORE
 
 Floats = NDArray[np.float32]
-GREY = (124, 116, 104)  # ImageNet's mean: about 0 after normalisation
+GRAY = (124, 116, 104)  # ImageNet's mean: about 0 after normalization
 CELL = 32  # pixels between the random shifts of an elastic deformation
 
 
@@ -38,7 +38,7 @@ def augment(
     `geometry`: where it was already drawn from `random`.
     """
     frame, mask = warp(frame, mask, height, width, settings, random, geometry)
-    image = recolour(frame.astype(np.float32), settings.jitter, random)
+    image = recolor(frame.astype(np.float32), settings.jitter, random)
     return disturb(image, settings.blur, settings.noise, random), mask
 
 
@@ -53,10 +53,10 @@ def warp(
 ) -> tuple[Image, Image]:
     """Stretch to height x width as inference does, zoom, mirror, rotate, bend and cut out `settings.crop`, in one warp.
 
-    Where that leaves room, the frame is padded with grey and the mask with IGNORE.
+    Where that leaves room, the frame is padded with gray and the mask with IGNORE.
     """
     geometry = geometry or Geometry.draw(height, width, settings, random)
-    image = geometry.place(frame, cv2.INTER_LINEAR, GREY)
+    image = geometry.place(frame, cv2.INTER_LINEAR, GRAY)
     labels = geometry.place(mask, cv2.INTER_NEAREST, (IGNORE,))
     return image.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
 
@@ -101,7 +101,7 @@ class Geometry:
         """[2, 3]: the place in a picture of `height` x `width` that is seen at a place (x, y, 1), without bending."""
         made = np.zeros((2, 3))
         for axis, (target, source) in enumerate(((self.width, width), (self.height, height))):
-            step = source / (target * self.factor)  # source pixels per target pixel; centres lie at +0.5
+            step = source / (target * self.factor)  # source pixels per target pixel; centers lie at +0.5
             made[axis, axis] = step
             made[axis, 2] = (self.corner[axis] + 0.5) * step - 0.5
         if self.mirror:
@@ -120,14 +120,14 @@ def shifts(size: tuple[int, int], most: float, random: np.random.Generator) -> F
     return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
-def recolour(image: Floats, jitter: float, random: np.random.Generator) -> Floats:
+def recolor(image: Floats, jitter: float, random: np.random.Generator) -> Floats:
     """Random contrast, brightness and saturation of a float image [H, W, 3] in 0..255, each up to +-`jitter`."""
     if not jitter:
         return image
     contrast, brightness, saturation = (np.float32(random.uniform(1 - jitter, 1 + jitter)) for _ in range(3))
     mean = image.mean(dtype=np.float32)
-    grey = image.mean(2, keepdims=True, dtype=np.float32)
-    image = grey + saturation * (image - grey)
+    gray = image.mean(2, keepdims=True, dtype=np.float32)
+    image = gray + saturation * (image - gray)
     result: Floats = (mean + contrast * (image - mean)) * brightness
     return np.clip(result, 0, 255)
 

@@ -1,5 +1,5 @@
-"""What the families of our own are built from: convolution, batch norm, ReLU, pooling, addition, nearest-neighbour
-upsampling. Nothing here loses accuracy or speed when it is quantised on OpenVINO, TensorRT or TFLite."""
+"""What the families of our own are built from: convolution, batch norm, ReLU, pooling, addition, nearest-neighbor
+upsampling. Nothing here loses accuracy or speed when it is quantized on OpenVINO, TensorRT or TFLite."""
 
 from __future__ import annotations
 
@@ -165,5 +165,5 @@ def double(x: Tensor) -> Tensor:
 
 
 def enlarge(x: Tensor, factor: int) -> Tensor:
-    """Bilinear, as a net's last step: the deploy graph recognises it and cuts it off."""
+    """Bilinear, as a net's last step: the deploy graph recognizes it and cuts it off."""
     return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeseg.data.images import write_bytes
-from edgeseg.errors import EdgesegError, FileError, require_file
+from edgeseg.errors import EdgesegError, FileError
+from edgeseg.files import require_file, write_bytes
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
 from edgeseg.training import nets

@@ -1,6 +1,6 @@
 """Checkpoint -> pth, TorchScript, ONNX, OpenVINO or TFLite, each with its Spec; the size of a model.
 
-Every format but pth takes a normalised image in the Spec's colour order and gives logits at full size; the Spec's JSON
+Every format but pth takes a normalized image in the Spec's color order and gives logits at full size; the Spec's JSON
 is stored under `edgeseg.spec`.
 """
 
@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgeseg.data.images import write_bytes
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError, unknown
+from edgeseg.files import write_bytes
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.training import checkpoint
@@ -100,7 +100,7 @@ def export_tflite(ckpt: Path | str, path: Path | str, size: Size | None = None) 
     """Write TFLite: `image` float32 [1, H, W, 3] -> `logits` [1, H, W, C], of the ONNX. The Spec is in its metadata."""
     import onnx
 
-    from edgeseg.graph import simplify
+    from edgeseg.onnx_graph.deploy import simplify
     from edgeseg.tflite.convert import convert
 
     data, spec = _proven_onnx(ckpt, size)
@@ -119,7 +119,7 @@ FORMATS: dict[str, Callable[[Path | str, Path | str, Size | None], Path]] = {
 
 
 def outputs(ckpt: Path, images: Iterable[Any]) -> tuple[Iterator[Any], str]:
-    """What torch itself says: for each [1, H, W, 3] normalised image the logits [1, C, H, W], and who said it."""
+    """What torch itself says: for each [1, H, W, 3] normalized image the logits [1, C, H, W], and who said it."""
     model, *_ = checkpoint.load(ckpt)
 
     def run() -> Iterator[Any]:
@@ -161,7 +161,7 @@ def _proven_onnx(ckpt: Path | str, size: Size | None) -> tuple[bytes, Spec]:
 
 
 def to_onnx(model: nn.Module, spec: Spec) -> bytes:
-    """The serialised ONNX model, Spec inside. The legacy exporter: the newer one cannot write opset 17."""
+    """The serialized ONNX model, Spec inside. The legacy exporter: the newer one cannot write opset 17."""
     import onnx
 
     buffer = io.BytesIO()

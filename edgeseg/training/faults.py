@@ -47,7 +47,7 @@ def inspect(train: SegmentationDataset, val: SegmentationDataset) -> None:
     for frames in (train, val):
         if not frames.pixels.any():
             raise OptionError(
-                f"No pixel of {frames.dataset.root}/{frames.dataset.split} is labelled: every mask is all ignore.",
+                f"No pixel of {frames.dataset.root}/{frames.dataset.split} is labeled: every mask is all ignore.",
                 "Check the masks and the ignore id in classes.txt.",
             )
     found = np.flatnonzero(train.pixels)

@@ -167,7 +167,7 @@ def _fold(model: nn.Module, image: Tensor) -> dict[str, str]:
         elif max(seen.readers[id(t)] for t in (read, layer.weight, norm.running_mean)) > 1:
             left[name] = "its convolution's output, or one of the two layers, is used more than once"
         elif not isinstance(rest, nn.Module):
-            left[name] = f"what a {type(norm).__name__} does behind the normalisation is not known"
+            left[name] = f"what a {type(norm).__name__} does behind the normalization is not known"
         else:
             fold_into(layer, norm)
             model.set_submodule(name, rest)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from edgeseg.errors import EdgesegError, unknown
 from edgeseg.recipe import Settings
 from edgeseg.training.fusion import LAYERS, NORM
-from edgeseg.training.lessons import Lessons
 from edgeseg.training.loader import SegmentationDataset, batches
+from edgeseg.training.objectives.distillation import Lessons
 
 BATCHES = 24
 BATCH = 4

@@ -1,4 +1,4 @@
-"""Frames of a Dataset as normalised tensors and batches of them, reproducible per (seed, epoch, index)."""
+"""Frames of a Dataset as normalized tensors and batches of them, reproducible per (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import Image, resize
 from edgeseg.errors import OptionError
+from edgeseg.images import Image, resize
 from edgeseg.recipe import Settings
 from edgeseg.spec import Spec
-from edgeseg.training import answers
+from edgeseg.training import cached_logits
 from edgeseg.training.augment import Floats, Geometry, augment
-from edgeseg.training.losses import IGNORE
+from edgeseg.training.objectives.losses import IGNORE
 
 Sample = tuple[Tensor, ...]  # image, labels and, where they are kept, the teacher's logits
 STRIDE = 32  # of the deepest stage of a net: padded sizes are multiples of it
@@ -32,8 +32,8 @@ class SegmentationDataset(TorchDataset[Sample]):
 
     Decoded frames are kept in memory, up to `cache` GB. With `settings` the items are augmented, otherwise only
     resized. Set `epoch` before each pass: the random choices of an item depend on (seed, epoch, index) and nothing
-    else, so the number of workers or a resume cannot change them. `pixels` counts the labelled pixels of every class.
-    With `answers` set to a folder of answers.py, augmented items end in the teacher's logits [C, H, W] float32.
+    else, so the number of workers or a resume cannot change them. `pixels` counts the labeled pixels of every class.
+    With `answers` set to a folder of teacher_cache.py, augmented items end in the teacher's logits [C, H, W] float32.
     """
 
     answers: Path | None = None
@@ -83,14 +83,14 @@ class SegmentationDataset(TorchDataset[Sample]):
             geometry = Geometry.draw(height, width, self.settings, random)
             image, mask = augment(frame, mask, height, width, self.settings, random, geometry)
             if self.answers is not None:
-                more = [answers.read(self.answers, index, geometry)]
+                more = [cached_logits.read(self.answers, index, geometry)]
         scaled = (image - self._mean) * self._scale
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))), torch.from_numpy(mask).long(), *more
 
 
 def collate(samples: list[Sample]) -> Sample:
     """images [N, 3, H, W] channels_last, labels [N, H, W], logits [N, C, H, W] where there are any. Smaller samples are
-    padded at the right and below, images and logits with 0 (the mean colour) and labels with IGNORE; sizes that differ
+    padded at the right and below, images and logits with 0 (the mean color) and labels with IGNORE; sizes that differ
     become multiples of STRIDE."""
     sizes = {tuple(sample[1].shape) for sample in samples}
     if len(sizes) > 1:

@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from edgeseg.data.images import Image, write_image
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.evaluation.pictures import strip
-from edgeseg.recipe import Distil, Machine, NetConfig, Settings
-from edgeseg.training import answers, checkpoint, devices, faults, losses, nets, optim
-from edgeseg.training.lessons import Lessons
+from edgeseg.images import Image, write_image
+from edgeseg.recipe import Distill, Machine, NetConfig, Settings
+from edgeseg.training import checkpoint, devices, faults, nets, optim, teacher_cache
 from edgeseg.training.loader import Sample, SegmentationDataset, batches, steps
+from edgeseg.training.objectives import losses
+from edgeseg.training.objectives.distillation import Lessons
 from edgeseg.training.tracking import Tracker, tracker
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def fit(
     net: NetConfig = NetConfig(),  # noqa: B008  # frozen
     seed: int = 0,
     teacher: nn.Module | None = None,
-    distil: Distil | None = None,
+    distill: Distill | None = None,
     machine: Machine = Machine(),  # noqa: B008
     title: str = "training",
 ) -> History:
@@ -62,7 +63,7 @@ def fit(
     """
     faults.inspect(train, val)
     torch.manual_seed(seed)
-    identity = fingerprint(model, train, val, settings, seed, teacher, distil)
+    identity = fingerprint(model, train, val, settings, seed, teacher, distill)
     fabric = devices.connect(machine.device, settings.precision, machine.nodes)
     if settings.batch % fabric.world_size:
         raise OptionError(
@@ -73,13 +74,13 @@ def fit(
     run.resume()
     if teacher is not None:
         nets.channels_last(fabric.to_device(teacher.eval()))
-    lessons = Lessons(settings, len(train.spec.classes), teacher, distil, fabric.autocast)
+    lessons = Lessons(settings, len(train.spec.classes), teacher, distill, fabric.autocast)
     console = Console(stderr=True)
     board = tracker(machine.track, folder, title, dataclasses.asdict(settings)) if devices.first() else Tracker()
     with board, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=settings.epochs * run.steps, completed=run.epoch * run.steps)
-        if teacher is not None and distil and distil.cache and not run.over():
-            train.answers = answers.keep(
+        if teacher is not None and distill and distill.cache and not run.over():
+            train.answers = teacher_cache.fill(
                 teacher,
                 train,
                 folder.parent / "answers",
@@ -96,7 +97,7 @@ def fit(
                     progress.advance(bar)
                 counts = evaluate(run.average, val, settings.batch, fabric, machine.workers)
             if blank:
-                log.warning("epoch %d: %d batches had no labelled pixel and taught nothing", run.epoch + 1, blank)
+                log.warning("epoch %d: %d batches had no labeled pixel and taught nothing", run.epoch + 1, blank)
             miou, accuracy = losses.mean_iou(counts), losses.pixel_accuracy(counts)
             row = {"epoch": run.epoch + 1, "loss": total / run.steps, "val_miou": miou, "val_accuracy": accuracy}
             row |= {"lr": run.lr(), "seconds": time.perf_counter() - begin}
@@ -304,11 +305,11 @@ def fingerprint(
     settings: Settings,
     seed: int,
     teacher: nn.Module | None,
-    distil: Distil | None,
+    distill: Distill | None,
 ) -> str:
     """sha256 of everything the result of `fit` depends on: a run with another one cannot be continued."""
     plain = [dataclasses.asdict(settings), train.spec.to_dict(), seed, train.seed]
-    plain.append(dataclasses.asdict(distil) if distil else None)
+    plain.append(dataclasses.asdict(distill) if distill else None)
     total = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     for frames in (train, val):
         total.update(frames.dataset.digest().encode())

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeseg.errors import EdgesegError, FileError, OptionError, require_file, unknown
+from edgeseg.errors import EdgesegError, FileError, OptionError, unknown
+from edgeseg.files import require_file
 from edgeseg.recipe import NetConfig
 from edgeseg.training import families
 from edgeseg.training.blocks import GridPool, any_size

@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate over the run."""
+"""The optimizer and its learning rate over the run."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from edgeseg.compression.latency import Layer
 from edgeseg.errors import EdgesegError
+from edgeseg.profiling.latency import Layer
 from edgeseg.training import nets
 from edgeseg.training.export import macs_params
 from edgeseg.training.importance import Importance, Scorer, scorer

@@ -1,4 +1,4 @@
-"""Quantisation-aware training: a net that learns with INT8's rounding inside, and so loses little when it is INT8.
+"""Quantization-aware training: a net that learns with INT8's rounding inside, and so loses little when it is INT8.
 
 NNCF decides where the net rounds and finds the first ranges; `Rounding` does it, with scales that are learnt. Batch
 norms are folded and branches merged first: weights are rounded as the device has them, and nothing is left to be folded
@@ -27,7 +27,7 @@ try:
     from nncf.torch.layer_utils import StatefulModuleInterface
     from nncf.torch.quantization.layers import BaseQuantizer
 except ImportError as error:
-    raise MissingPackage("nncf", "Quantisation-aware training", "compress,train") from error
+    raise MissingPackage("nncf", "Quantization-aware training", "compress,train") from error
 
 LEVELS = 255  # steps of 8 bits
 
@@ -60,21 +60,21 @@ class Rounding(nn.Module, StatefulModuleInterface):  # type: ignore[misc,unused-
 
     @classmethod
     @torch.no_grad()
-    def like(cls, quantiser: Any, symmetric: bool) -> Rounding:
+    def like(cls, quantizer: Any, symmetric: bool) -> Rounding:
         """With the range of one of NNCF's; `symmetric`: INT8 with zero point 0, however NNCF has it.
 
         NNCF gives what a depthwise convolution reads a scale for each channel, which only OpenVINO can run: one here.
         """
-        low, high = (end.double() for end in quantiser.get_input_low_input_high())
+        low, high = (end.double() for end in quantizer.get_input_low_input_high())
         if low.numel() > 1 and len(low) == 1:
             low, high = low.min(), high.max()
         low, high = low.reshape(-1), high.reshape(-1)
         if symmetric:
             scale, least, zero = torch.maximum(-low, high) / 127, -128, 0
         else:
-            scale = (high - low) / (quantiser.level_high - quantiser.level_low)
-            least = -128 if quantiser.level_low < 0 else 0
-            zero = quantiser.level_low - round(float(low[0] / scale[0]))
+            scale = (high - low) / (quantizer.level_high - quantizer.level_low)
+            least = -128 if quantizer.level_low < 0 else 0
+            zero = quantizer.level_low - round(float(low[0] / scale[0]))
         made = cls(len(scale), least, zero)
         made.log_scale.copy_(scale.log())
         return made
@@ -88,7 +88,7 @@ class Rounding(nn.Module, StatefulModuleInterface):  # type: ignore[misc,unused-
 
 
 def prepare(model: nn.Module, frames: list[Tensor], symmetric: bool = False) -> nn.Module:
-    """A copy of a float net that rounds as OpenVINO's INT8 does, with ranges from `frames` ([1, 3, H, W], normalised).
+    """A copy of a float net that rounds as OpenVINO's INT8 does, with ranges from `frames` ([1, 3, H, W], normalized).
 
     `symmetric`: as TensorRT's does, INT8 on both sides and every zero point 0. The logits stay float.
     """
@@ -131,7 +131,7 @@ def _marked(model: nn.Module, merged: list[str]) -> nn.Module:
 
 
 def _own_roundings(model: nn.Module, symmetric: bool) -> None:
-    """Rounding for each quantiser of NNCF's, whose training would need a C++ compiler on the spot."""
+    """Rounding for each quantizer of NNCF's, whose training would need a C++ compiler on the spot."""
     made: dict[nn.Module, Rounding] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if isinstance(module, BaseQuantizer):

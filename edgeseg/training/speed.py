@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from edgeseg.compression import latency
-from edgeseg.compression.latency import Layer, Table
 from edgeseg.errors import EdgesegError
+from edgeseg.profiling import latency
+from edgeseg.profiling.latency import Layer, Table
 from edgeseg.recipe import Recipe
 from edgeseg.spec import Spec
 from edgeseg.training.export import to_onnx
@@ -71,6 +71,6 @@ class Stopwatch:
     def _deployed(self, model: nn.Module) -> Any:
         import onnx
 
-        from edgeseg import graph
+        from edgeseg import onnx_graph
 
-        return graph.deploy(onnx.load_from_string(to_onnx(model, self.spec)), self.spec).model
+        return onnx_graph.deploy_graph(onnx.load_from_string(to_onnx(model, self.spec)), self.spec).model

@@ -1,7 +1,7 @@
 """The stages of a recipe, one function each: data and checkpoints in, a checkpoint and its metrics (JSON) out.
 
     train_teacher -> teacher.pt         train_student  -> student.pt
-    distil_student -> distilled.pt      prune_student  -> pruned.pt
+    distill_student -> distilled.pt      prune_student  -> pruned.pt
     qat_student    -> qat.pt            export_onnx    -> NAME.onnx
 
 Beside FOLDER/NAME.pt lie FOLDER/NAME.json (metrics, history) and FOLDER/NAME/: last.pt (for resuming), best.pt (the
@@ -24,22 +24,22 @@ import torch
 from torch import nn
 
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import write_bytes
 from edgeseg.errors import OptionError
-from edgeseg.recipe import Distil, NetConfig, Recipe, Role, Settings
+from edgeseg.files import write_bytes
+from edgeseg.recipe import Distill, NetConfig, Recipe, Role, Settings
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, devices, nets, pruning
 from edgeseg.training.export import export_onnx, macs_params
 from edgeseg.training.importance import Importance, losses
-from edgeseg.training.lessons import Teacher
 from edgeseg.training.loader import SegmentationDataset
 from edgeseg.training.loop import fit
+from edgeseg.training.objectives.distillation import Teacher
 from edgeseg.training.speed import Stopwatch
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-__all__ = ["distil_student", "export_onnx", "prune_student", "qat_student", "train_student", "train_teacher"]
+__all__ = ["distill_student", "export_onnx", "prune_student", "qat_student", "train_student", "train_teacher"]
 
 
 def train_teacher(recipe: Recipe, dataset_root: Path, folder: Path) -> Path:
@@ -53,14 +53,14 @@ def train_student(recipe: Recipe, dataset_root: Path, folder: Path) -> Path:
     return _supervised(recipe, recipe.student, dataset_root, folder, "student")
 
 
-def distil_student(recipe: Recipe, teacher_ckpt: Path, dataset_root: Path, folder: Path) -> Path:
+def distill_student(recipe: Recipe, teacher_ckpt: Path, dataset_root: Path, folder: Path) -> Path:
     """[student] taught by labels and teacher -> FOLDER/distilled.pt.
 
     The same first weights, order of frames and augmentation as train_student, so that the teacher is the difference.
     """
     spec = spec_of(recipe, dataset_root)
     teacher = load_teacher(teacher_ckpt, spec)
-    settings = dataclasses.replace(recipe.student, epochs=recipe.distil.epochs, lr=recipe.distil.lr)
+    settings = dataclasses.replace(recipe.student, epochs=recipe.distill.epochs, lr=recipe.distill.lr)
     model = _fresh(recipe, recipe.student, spec)
     return _train(recipe, model, recipe.student.net, spec, settings, dataset_root, folder, "distilled", teacher)
 
@@ -128,7 +128,7 @@ def qat_student(recipe: Recipe, student_ckpt: Path, teacher_ckpt: Path, dataset_
     teacher = load_teacher(teacher_ckpt, spec)
     student, net = _trained("Student", student_ckpt, recipe.student.net, spec)
     frames = SegmentationDataset(Dataset.open(dataset_root, "train"), spec, cache=0)
-    order = np.random.default_rng(recipe.seed).permutation(len(frames))[: recipe.quantise.frames]
+    order = np.random.default_rng(recipe.seed).permutation(len(frames))[: recipe.quantize.frames]
     model = qat.prepare(student, [frames[int(i)][0][None] for i in order], recipe.qat.symmetric)
     settings = dataclasses.replace(recipe.student, epochs=recipe.qat.epochs, lr=recipe.qat.lr)
     return _train(recipe, model, net, spec, settings, dataset_root, folder, "qat", teacher)
@@ -214,7 +214,7 @@ def _train(
     cache = recipe.machine.cache
     train = SegmentationDataset(Dataset.open(dataset_root, "train"), spec, settings, recipe.seed, cache)
     val = SegmentationDataset(Dataset.open(dataset_root, "val"), spec, cache=cache)
-    distil: Distil | None = recipe.distil if teacher is not None else None
+    distill: Distill | None = recipe.distill if teacher is not None else None
     history = fit(
         model,
         train,
@@ -224,7 +224,7 @@ def _train(
         net=net,
         seed=recipe.seed,
         teacher=teacher,
-        distil=distil,
+        distill=distill,
         machine=recipe.machine,
         title=name,
     )

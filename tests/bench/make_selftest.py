@@ -10,7 +10,7 @@ import onnx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
 
-from edgeseg.graph import deploy
+from edgeseg.onnx_graph.deploy import deploy_graph
 from edgeseg.spec import Spec
 
 
@@ -19,7 +19,7 @@ def model() -> bytes:
     spec = Spec(32, 48, ("a", "b", "c"))
     net = tiny.Net(seed=3)
     made = net.model(net.resize(net.head("image", 3)), shape=(1, 3, 32, 48), spec=spec)
-    return bytes(deploy(made, spec, "").model.SerializeToString())
+    return bytes(deploy_graph(made, spec, "").model.SerializeToString())
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import tiny
 
-from edgeseg.bench.machine import fingerprint
-from edgeseg.bench.measure import ROUNDS, STREAMS, advice, bench, percentiles, sustained
+from edgeseg.bench.measure import ROUNDS, STREAMS, advice, bench, sustained
 from edgeseg.bench.startup import cold_start
 from edgeseg.errors import EdgesegError
+from edgeseg.machine import fingerprint
+from edgeseg.timing import percentiles
 
 POINTS = ("p50", "p90", "p99")
 

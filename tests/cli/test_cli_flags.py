@@ -55,6 +55,6 @@ def test_what_is_no_size(text: str) -> None:
     ("classes", "expected"),
     [("a,b,c,d,e,f,g,h", tuple("abcdefgh")), (" a , b,c,d,e,f,g,h ", tuple("abcdefgh"))],
 )
-def test_names_keep_the_colours_they_had(network: Path, classes: str, expected: tuple[str, ...]) -> None:
+def test_names_keep_the_colors_they_had(network: Path, classes: str, expected: tuple[str, ...]) -> None:
     spec, assumed = spec_of(network, _spec_flags(dict.fromkeys(KEYS) | {"classes": classes}))
     assert (spec.classes, spec.palette, assumed) == (expected, tiny.SPEC.palette, [])

@@ -226,7 +226,7 @@ batch = 6
 [prune]
 epochs = 1
 round_to = 2
-[quantise]
+[quantize]
 frames = 8
 [targets]
 compile = ["onnxruntime-cpu:fp32", "onnxruntime-cpu:int8"]
@@ -382,7 +382,7 @@ def test_models_that_are_none(tmp_path: Path, edgeseg: Edgeseg, make: Callable[[
 def test_what_compile_refuses(
     network: Path, street: Path, tmp_path: Path, edgeseg: Edgeseg, words: list[str], message: str
 ) -> None:
-    from edgeseg.data.images import write_image
+    from edgeseg.images import write_image
 
     places = {name: tmp_path / name for name in ("empty", "nowhere", "few", "file", "spec")} | {"street": street}
     places["empty"].mkdir()

@@ -15,11 +15,11 @@ from edgeseg import backends
 from edgeseg.bundle import Bundle
 from edgeseg.compile import compile_model, golden_frames, rendered, spec_of
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import write_image
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.evaluation.evaluate import evaluate
-from edgeseg.evaluation.metrics import agreement
-from edgeseg.segmenter import Segmenter
+from edgeseg.images import write_image
+from edgeseg.mask import agreement
+from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
 from edgeseg.target import Target, is_int8, names
 
@@ -49,7 +49,7 @@ def test_a_bundle_of_every_target_and_precision(
     assert m["parent"]["file"] == "tiny.onnx"
     assert (m["calibration"] is None) == (not is_int8(precision))
     parent = onnx.load(str(network))
-    with Segmenter.open(loaded.path, threads=1, backend=m["proved_by"]) as segmenter:
+    with open_segmenter(loaded.path, threads=1, backend=m["proved_by"]) as segmenter:
         shares = [
             agreement(segmenter(frame).classmap, tiny.parent_says(parent, frame, tiny.SPEC))
             for frame in tiny.frames(4, seed=1)
@@ -118,7 +118,7 @@ def test_the_same_model_twice_gives_the_same_class_maps(network: Path, tmp_path:
     frames = tiny.frames(3, seed=8)
     maps = []
     for path in paths:
-        with Segmenter.open(path, threads=1, backend=Bundle.load(path).manifest["proved_by"]) as segmenter:
+        with open_segmenter(path, threads=1, backend=Bundle.load(path).manifest["proved_by"]) as segmenter:
             maps.append([segmenter(frame).classmap for frame in frames])
     np.testing.assert_array_equal(maps[0], maps[1])
     a, b = ({k: v["sha256"] for k, v in Bundle.load(p).manifest["files"].items()} for p in paths)
@@ -129,7 +129,7 @@ def test_the_same_model_twice_gives_the_same_class_maps(network: Path, tmp_path:
 
 @pytest.mark.parametrize("target", [name for name in names() if "int8" in Target.load(name).precisions])
 def test_calibration_decides_int8_alone(network: Path, street: Path, tmp_path: Path, target: str) -> None:
-    from edgeseg.compression.calibration import Calibration
+    from edgeseg.calibration.frames import Calibration
 
     chosen = Calibration.choose(street, 8)
     frames = tiny.frames(2, seed=8)
@@ -137,7 +137,7 @@ def test_calibration_decides_int8_alone(network: Path, street: Path, tmp_path: P
     for name in "ab":
         made = compiled(network, tmp_path / name, target, "int8", calibration=chosen)
         assert made.manifest["calibration"] == {"frames": 8, "digest": chosen.digest}
-        with Segmenter.open(made.path, threads=1, backend=made.manifest["proved_by"]) as segmenter:
+        with open_segmenter(made.path, threads=1, backend=made.manifest["proved_by"]) as segmenter:
             maps.append([segmenter(frame).classmap for frame in frames])
     np.testing.assert_array_equal(maps[0], maps[1])
 
@@ -146,7 +146,7 @@ def test_accuracy_on_a_dataset_is_stored(network: Path, street: Path, tmp_path: 
     dataset = Dataset.open(street, "test")
     made = compiled(network, tmp_path / "out", dataset=dataset)
     stored = made.manifest["metrics"]
-    with Segmenter.open(made.path) as segmenter:
+    with open_segmenter(made.path) as segmenter:
         found = evaluate(segmenter, dataset)
     assert (stored["data"], stored["split"], stored["frames"]) == ("street", "test", 4)
     for key in ("miou", "pixel_accuracy", "mean_accuracy", "dice", "boundary_f1", "per_class"):
@@ -217,9 +217,9 @@ def test_a_float_bundle_that_says_something_else_is_refused(
     def wrong(graph: Path, out: Path, target: Target, precision: str) -> Any:
         import onnx
 
-        from edgeseg.graph import deploy
+        from edgeseg.onnx_graph.deploy import deploy_graph
 
-        onnx.save(deploy(onnx.load(str(other)), tiny.SPEC).model, str(out / "wrong.onnx"))
+        onnx.save(deploy_graph(onnx.load(str(other)), tiny.SPEC).model, str(out / "wrong.onnx"))
         made = real(out / "wrong.onnx", out, target, precision)
         (out / "wrong.onnx").unlink()
         return made
@@ -349,5 +349,5 @@ def test_our_own_export_compiles(tmp_path: Path) -> None:
     batch = ((frame[..., ::-1] / 255.0 - spec.mean) / spec.std).astype(np.float32).transpose(2, 0, 1)[None]
     with torch.inference_mode():
         expected = net(torch.from_numpy(np.ascontiguousarray(batch)))[0].argmax(0).numpy()
-    with Segmenter.open(made.path) as segmenter:
+    with open_segmenter(made.path) as segmenter:
         assert agreement(segmenter(frame).classmap, expected) >= 0.999

@@ -16,6 +16,7 @@ import tiny
 from edgeseg import backends
 from edgeseg.bundle import MANIFEST, Bundle, seal
 from edgeseg.errors import BundleError, OptionError
+from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Frame, Segmenter
 from edgeseg.target import Target, names
 
@@ -54,7 +55,7 @@ def runner(path: Path) -> str:
 
 
 def opened(path: Path, mode: str = "latency", **options: Any) -> Segmenter:
-    return Segmenter.open(path, mode, backend=runner(path), **options)
+    return open_segmenter(path, mode, backend=runner(path), **options)
 
 
 @pytest.fixture(params=MODES)
@@ -124,7 +125,7 @@ def test_latency_mode_has_one_slot(path: Path) -> None:
         assert many.engine.slots >= 1
 
 
-def test_results_do_not_depend_on_their_neighbours(path: Path) -> None:
+def test_results_do_not_depend_on_their_neighbors(path: Path) -> None:
     """48 different frames, several in flight, against the same frames one by one."""
     images = tiny.frames(48, seed=11)
     with opened(path, "latency") as single:
@@ -221,14 +222,14 @@ def test_a_missing_engine_file_is_a_bundle_error(path: Path, tmp_path: Path) -> 
 
 def test_an_unknown_mode_is_refused(bundle: Path) -> None:
     with pytest.raises(OptionError, match="Did you mean 'throughput'"):
-        Segmenter.open(bundle, "troughput")
+        open_segmenter(bundle, "troughput")
 
 
 def test_openvino_keeps_what_it_compiled(bundle: Path, tmp_path: Path) -> None:
     image = tiny.frames(1)[0]
     maps = []
     for _ in range(2):
-        with Segmenter.open(bundle, cache=tmp_path / "cache") as segmenter:
+        with open_segmenter(bundle, cache=tmp_path / "cache") as segmenter:
             maps.append(segmenter(image).classmap)
     assert list((tmp_path / "cache").glob("*.blob"))
     np.testing.assert_array_equal(*maps)
@@ -238,4 +239,4 @@ def test_weights_of_the_wrong_length(bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     resealed(copy, lambda p: (p / "model.bin").write_bytes((p / "model.bin").read_bytes()[:50]))
     with pytest.raises(BundleError, match="cannot load"):
-        Segmenter.open(copy)
+        open_segmenter(copy)

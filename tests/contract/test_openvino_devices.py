@@ -13,7 +13,7 @@ from edgeseg import backends
 from edgeseg.backends import openvino
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError
-from edgeseg.segmenter import Segmenter
+from edgeseg.runtime import open_segmenter
 from edgeseg.target import Target
 
 ov = pytest.importorskip("openvino")
@@ -57,10 +57,10 @@ def test_a_bundle_for_an_absent_device_is_proved_on_the_cpu(
     assert manifest["proved_by"] == "openvino:CPU" and manifest["versions"]["openvino"]
     assert manifest["parity"]["agreement"] > 0.995
     with pytest.raises(EdgesegError) as caught:
-        Segmenter.open(path)
+        open_segmenter(path)
     assert f"is for another device: OpenVINO finds no {device} here, only: CPU" in caught.value.what
     assert "driver" in caught.value.hint
-    with Segmenter.open(path, backend="openvino:CPU") as segmenter:
+    with open_segmenter(path, backend="openvino:CPU") as segmenter:
         assert segmenter.engine.slots == 1
     ran = edgeseg("verify", path)
     assert ran.code == 2 and f"finds no {device}" in ran.err
@@ -71,7 +71,7 @@ def test_auto_runs_wherever_it_can(bundle_of: Callable[[str, str], Path], bundle
     import tiny
 
     image = tiny.frames(1)[0]
-    with Segmenter.open(bundle_of("openvino-auto", "fp32")) as auto, Segmenter.open(bundle) as cpu:
+    with open_segmenter(bundle_of("openvino-auto", "fp32")) as auto, open_segmenter(bundle) as cpu:
         if not ABSENT:
             pytest.skip("another device may answer")
         np.testing.assert_array_equal(auto(image).classmap, cpu(image).classmap)

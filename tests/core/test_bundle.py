@@ -14,9 +14,10 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeseg.bundle import MANIFEST, Bundle, replacing, seal, sha256
+from edgeseg.bundle import MANIFEST, Bundle, seal
 from edgeseg.errors import BundleError, EdgesegError, FileError, MissingPackage, OptionError
-from edgeseg.segmenter import Segmenter
+from edgeseg.files import replacing, sha256
+from edgeseg.runtime import open_segmenter
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -57,7 +58,7 @@ def test_a_good_bundle_tells_what_it_is(bundle: Path) -> None:
 def test_golden_frames_are_what_the_bundle_says(bundle: Path) -> None:
     pairs = list(Bundle.load(bundle).golden())
     assert len(pairs) == 3
-    with Segmenter.open(bundle) as segmenter:
+    with open_segmenter(bundle) as segmenter:
         for (frame, expected), made in zip(pairs, tiny.frames(3, seed=1)):
             np.testing.assert_array_equal(frame, made)
             np.testing.assert_array_equal(segmenter(frame).classmap, expected)
@@ -145,7 +146,7 @@ def test_what_loading_refuses(copy: Path, spoil: Callable[[Path], Any], message:
 def test_what_opening_refuses(copy: Path, spoil: Callable[[dict[str, Any]], Any], message: str) -> None:
     edit(copy, spoil)
     with pytest.raises((BundleError, OptionError)) as caught:
-        Segmenter.open(copy)
+        open_segmenter(copy)
     assert message in str(caught.value)
 
 

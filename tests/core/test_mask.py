@@ -72,7 +72,7 @@ def test_the_border_of_two_classes_lies_where_the_convention_says(mode: str, pos
 
 
 def smooth(random: np.random.Generator, classes: int, h: int, w: int) -> np.ndarray:
-    """Logits as a network makes them: neighbours alike."""
+    """Logits as a network makes them: neighbors alike."""
     import cv2
 
     coarse = random.normal(0, 3, (classes, h // 4 + 2, w // 4 + 2)).astype(np.float32)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from edgeseg.data.images import resize
+from edgeseg.images import resize
+from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Frame, Segmenter
 
 
@@ -34,7 +35,7 @@ class Broken:
 
 
 def test_a_result_carries_its_frame_and_the_seconds_of_each_stage(bundle: Path) -> None:
-    with Segmenter.open(bundle) as segmenter:
+    with open_segmenter(bundle) as segmenter:
         frame = Frame(tiny.frames(1)[0], 7, 12.5, "door")
         segmenter.submit(frame)
         assert (segmenter.in_flight, segmenter.full) == (1, True)
@@ -48,7 +49,7 @@ def test_a_result_carries_its_frame_and_the_seconds_of_each_stage(bundle: Path) 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (65, 97), (480, 640), (1, 1)])
 def test_frames_of_another_size_are_stretched_first(bundle: Path, height: int, width: int) -> None:
     image = tiny.frames(1, 3, height, width)[0]
-    with Segmenter.open(bundle) as segmenter:
+    with open_segmenter(bundle) as segmenter:
         np.testing.assert_array_equal(
             segmenter(image).classmap, segmenter(resize(image, tiny.HEIGHT, tiny.WIDTH)).classmap
         )
@@ -56,7 +57,7 @@ def test_frames_of_another_size_are_stretched_first(bundle: Path, height: int, w
 
 def test_a_view_of_a_larger_frame(bundle: Path) -> None:
     image = tiny.frames(1, 3, 128, 192)[0]
-    with Segmenter.open(bundle) as segmenter:
+    with open_segmenter(bundle) as segmenter:
         part = image[10:100, 20:150]
         np.testing.assert_array_equal(segmenter(part).classmap, segmenter(part.copy()).classmap)
 
@@ -82,10 +83,10 @@ def test_a_failure_in_flight_frees_the_slot_and_still_closes_the_engine() -> Non
         np.zeros((64, 96, 1), np.uint8),
         np.zeros((64, 96, 3), np.float32),
     ],
-    ids=["grey", "with alpha", "one channel", "floats"],
+    ids=["gray", "with alpha", "one channel", "floats"],
 )
 def test_what_is_no_frame_is_refused_and_takes_no_slot(bundle: Path, image: np.ndarray) -> None:
-    with Segmenter.open(bundle) as segmenter:
+    with open_segmenter(bundle) as segmenter:
         with pytest.raises(ValueError, match=r"expected \[H, W, 3\] uint8 BGR"):
             segmenter(image)
         assert not segmenter.full and segmenter.in_flight == 0
@@ -93,4 +94,4 @@ def test_what_is_no_frame_is_refused_and_takes_no_slot(bundle: Path, image: np.n
 
 def test_an_option_the_engine_does_not_have(bundle: Path) -> None:
     with pytest.raises(TypeError, match="thread"):
-        Segmenter.open(bundle, thread=2)
+        open_segmenter(bundle, thread=2)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from edgeseg import signature
-from edgeseg.bundle import MANIFEST, Bundle, sha256
+from edgeseg.bundle import MANIFEST, Bundle
 from edgeseg.errors import BundleError, EdgesegError, FileError
+from edgeseg.files import sha256
 
 pytest.importorskip("cryptography")
 

@@ -34,10 +34,10 @@ def test_json_there_and_back() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 19, 255])
-def test_the_default_palette_has_distinct_colours(count: int) -> None:
+def test_the_default_palette_has_distinct_colors(count: int) -> None:
     palette = default_palette(count)
     assert len(set(palette)) == count
-    assert all(0 <= v <= 255 for colour in palette for v in colour)
+    assert all(0 <= v <= 255 for color in palette for v in color)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_default_palette_has_distinct_colours(count: int) -> None:
         ({"classes": ["road", "sky", "road"]}, "class names"),
         ({"classes": 3}, "not usable"),
         ({"color": "rgb"}, "Did you mean 'RGB'"),
-        ({"color": ["RGB"]}, "colour order"),
+        ({"color": ["RGB"]}, "color order"),
         ({"head": "softmax"}, "Known: argmax, threshold"),
         ({"head": "threshold"}, "'threshold' with 3 classes"),
         ({"mean": [0.1, 0.2]}, "Expected three numbers"),
@@ -66,7 +66,7 @@ def test_the_default_palette_has_distinct_colours(count: int) -> None:
         ({"std": [1, 1, 0]}, "std above 0"),
         ({"std": [1, 1, math.inf]}, "Expected three numbers"),
         ({"std": [1, 1, 1, 1]}, "Expected three numbers"),
-        ({"palette": [[0, 0, 0]]}, "1 colours for 3 classes"),
+        ({"palette": [[0, 0, 0]]}, "1 colors for 3 classes"),
         ({"palette": [[0, 0, 0], [1, 1, 1], [2, 2, 256]]}, "0 to 255"),
         ({"palette": [[0, 0, 0], [1, 1, 1], [2, 2, math.inf]]}, "not usable"),
         ({"palette": [[0, 0], [1, 1], [2, 2]]}, "not usable"),

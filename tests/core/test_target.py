@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgeseg import backends, target
-from edgeseg.compression.quantize import RULES
 from edgeseg.errors import OptionError
+from edgeseg.quantization.quantize import RULES
 from edgeseg.target import Target
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgeseg.data.dataset import Classes, Dataset, read_classes
-from edgeseg.data.images import write_image
 from edgeseg.errors import FileError, OptionError
+from edgeseg.images import write_image
 
 TWO = Classes(("road", "car"), ((128, 64, 128), (0, 0, 142)), 11)
 
@@ -114,7 +114,7 @@ def test_a_bad_class_list_names_the_line(root: Path, text: str | None, message: 
     assert caught.value.hint
 
 
-def test_the_ignore_class_is_only_a_colour(tmp_path: Path) -> None:
+def test_the_ignore_class_is_only_a_color(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("# id name r g b  (id 2 = ignore)\n0 road 1 2 3\n1 car 4 5 6  # cars\n\n2 void 0 0 0\n")
     assert read_classes(path) == Classes(("road", "car"), ((1, 2, 3), (4, 5, 6)), 2)

@@ -17,7 +17,8 @@ from edgeseg.evaluation.augmented import Augmented, _starts
 from edgeseg.evaluation.errors import Errors
 from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.evaluation.metrics import Counts
-from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.runtime import open_segmenter
+from edgeseg.segmenter import Frame
 
 
 def image(light: int, shape: tuple[int, int]) -> np.ndarray:
@@ -93,7 +94,7 @@ def test_a_study_through_the_command_line(
 
 def test_one_scale_and_no_mirror_is_what_the_segmenter_says(bundle: Path) -> None:
     frames = [Frame(f, i) for i, f in enumerate(tiny.frames(3, 2, 90, 130))]
-    with Segmenter.open(bundle, threads=1) as segmenter:
+    with open_segmenter(bundle, threads=1) as segmenter:
         for result in Augmented(segmenter).stream(frames):
             assert (result.classmap == segmenter(result.frame.image).classmap).mean() > 0.999
             assert result.times["infer"] > 0
@@ -101,7 +102,7 @@ def test_one_scale_and_no_mirror_is_what_the_segmenter_says(bundle: Path) -> Non
 
 def test_with_mirrors_a_mirrored_frame_gives_the_mirrored_map(bundle: Path) -> None:
     (frame,) = tiny.frames(1, 4)
-    with Segmenter.open(bundle, threads=1) as segmenter:
+    with open_segmenter(bundle, threads=1) as segmenter:
         judged = Augmented(segmenter, (1.0, 1.5), flip=True)
         maps = [r.classmap for r in judged.stream([Frame(frame), Frame(np.ascontiguousarray(frame[:, ::-1]))])]
         plain = segmenter(frame).classmap
@@ -110,7 +111,7 @@ def test_with_mirrors_a_mirrored_frame_gives_the_mirrored_map(bundle: Path) -> N
 
 
 def test_averaged_evaluation_has_the_same_figures(bundle: Path, street: Path) -> None:
-    with Segmenter.open(bundle, threads=1) as segmenter:
+    with open_segmenter(bundle, threads=1) as segmenter:
         dataset = Dataset.open(street, "test")
         plain, averaged = evaluate(segmenter, dataset), evaluate(Augmented(segmenter, (1.25,), True), dataset)
     assert plain.keys() == averaged.keys()
@@ -126,7 +127,7 @@ def test_windows_cover_everything_and_overlap_by_half(size: int) -> None:
 
 @pytest.mark.parametrize("scales", [(), (0.5,), (1.0, 5.0)])
 def test_scales_that_cannot_be(bundle: Path, scales: tuple[float, ...]) -> None:
-    with Segmenter.open(bundle, threads=1) as segmenter, pytest.raises(OptionError, match="cannot be evaluated"):
+    with open_segmenter(bundle, threads=1) as segmenter, pytest.raises(OptionError, match="cannot be evaluated"):
         Augmented(segmenter, scales)
 
 

@@ -10,19 +10,21 @@ import pytest
 import tiny
 
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import write_bytes, write_image
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.evaluation import parity
 from edgeseg.evaluation.evaluate import evaluate, fit
 from edgeseg.evaluation.metrics import Counts
 from edgeseg.evaluation.pictures import strips
+from edgeseg.files import write_bytes
+from edgeseg.images import write_image
+from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Segmenter
 
 
 def test_it_measures_what_the_segmenter_says(bundle: Path, street: Path) -> None:
     dataset = Dataset.open(street, "test")
     seen: list[tuple[int, int]] = []
-    with Segmenter.open(bundle, threads=1) as segmenter:
+    with open_segmenter(bundle, threads=1) as segmenter:
         found = evaluate(segmenter, dataset, lambda done, total: seen.append((done, total)))
         counts = Counts(len(dataset.classes.names))
         right = []
@@ -45,13 +47,13 @@ def test_both_modes_measure_the_same(bundle: Path, street: Path) -> None:
     dataset = Dataset.open(street, "train")
     found = []
     for mode in ("latency", "throughput"):
-        with Segmenter.open(bundle, mode) as segmenter:
+        with open_segmenter(bundle, mode) as segmenter:
             found.append(evaluate(segmenter, dataset))
     assert found[0]["confusion"] == found[1]["confusion"]
     assert found[0]["worst"] == found[1]["worst"]
 
 
-def labelled(root: Path, height: int, width: int, says: Segmenter, classes: str) -> Dataset:
+def labeled(root: Path, height: int, width: int, says: Segmenter, classes: str) -> Dataset:
     """A dataset whose labels are what the segmenter says, with some pixels ignored (id 99)."""
     for i, frame in enumerate(tiny.frames(3, 5, height, width)):
         label = fit(says(frame).classmap, height, width).copy()
@@ -68,15 +70,15 @@ def class_list(names: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (150, 200), (256, 384), (40, 30)])
 def test_labels_of_another_size_than_the_model(bundle: Path, tmp_path: Path, height: int, width: int) -> None:
-    """The class map goes to the label's size, nearest neighbour; the model is right by construction."""
-    with Segmenter.open(bundle) as segmenter:
-        dataset = labelled(tmp_path, height, width, segmenter, class_list(tiny.SPEC.classes))
+    """The class map goes to the label's size, nearest neighbor; the model is right by construction."""
+    with open_segmenter(bundle) as segmenter:
+        dataset = labeled(tmp_path, height, width, segmenter, class_list(tiny.SPEC.classes))
         found = evaluate(segmenter, dataset)
     assert found["pixel_accuracy"] == found["miou"] == 1
     assert sum(map(sum, found["confusion"])) == 3 * width * (height - height // 8)
 
 
-def test_nearest_neighbour_makes_no_new_class() -> None:
+def test_nearest_neighbor_makes_no_new_class() -> None:
     classmap = np.array([[0, 7], [7, 0]], np.uint8)
     assert set(np.unique(fit(classmap, 31, 17))) == {0, 7}
     assert fit(classmap, 2, 2) is classmap
@@ -88,8 +90,8 @@ def test_nearest_neighbour_makes_no_new_class() -> None:
     ids=["another order", "one less", "one more"],
 )
 def test_another_class_list_is_refused(bundle: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
-    with Segmenter.open(bundle) as segmenter:
-        dataset = labelled(tmp_path, 64, 96, segmenter, class_list(tiny.SPEC.classes))
+    with open_segmenter(bundle) as segmenter:
+        dataset = labeled(tmp_path, 64, 96, segmenter, class_list(tiny.SPEC.classes))
         write_bytes(tmp_path / "classes.txt", class_list(names).encode())
         dataset = Dataset.open(tmp_path, "test")
         with pytest.raises(OptionError) as caught:
@@ -101,7 +103,7 @@ def test_another_class_list_is_refused(bundle: Path, tmp_path: Path, names: tupl
 
 def test_pictures_show_frame_truth_prediction_and_differences(bundle: Path, street: Path) -> None:
     dataset = Dataset.open(street, "test")
-    with Segmenter.open(bundle) as segmenter:
+    with open_segmenter(bundle) as segmenter:
         made = strips(segmenter, dataset, [2, 0])
         frame, truth = dataset[2]
         wrong = segmenter(frame).classmap != truth
@@ -114,7 +116,7 @@ def test_pictures_show_frame_truth_prediction_and_differences(bundle: Path, stre
 def test_parity_with_another_network_shows(bundle: Path, network: Path, tmp_path: Path) -> None:
     frames = tiny.frames(3, seed=4)
     other = tiny.network(tmp_path / "other.onnx", seed=9)
-    with Segmenter.open(bundle) as segmenter:
+    with open_segmenter(bundle) as segmenter:
         same = parity.compare(segmenter, parity.reference(network, tiny.SPEC, frames)[0], frames)
         different = parity.compare(segmenter, parity.reference(other, tiny.SPEC, frames)[0], frames)
     assert same["agreement"] >= 0.999 and same["frames"] == 3

@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from edgeseg.data.synthetic import write_dataset
 from edgeseg.errors import FileError, OptionError
 from edgeseg.evaluation import gate
 from edgeseg.evaluation.gate import Limits, Measured, judge, verdict
 from edgeseg.evaluation.metrics import GUESS, MATCHED, RIGHT, TRUTH
+from edgeseg.synth.street import write_dataset
 
 Edgeseg = Callable[..., Any]
 CLASSES = ["road", "sky"]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tiny
 
-from edgeseg.data.images import write_image
 from edgeseg.errors import EdgesegError
 from edgeseg.evaluation import parity
 from edgeseg.evaluation.matrix import Reference, compare, matrix
+from edgeseg.images import write_image
 from edgeseg.target import Target, split
 
 FRAMES = tiny.frames(4, seed=21)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeseg.evaluation.metrics import Counts, agreement
+from edgeseg.evaluation.metrics import Counts
+from edgeseg.mask import agreement
 
 
 def measured(truth: Any, prediction: Any, classes: int, ignore: int | None = None) -> dict[str, Any]:

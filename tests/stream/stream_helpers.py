@@ -1,4 +1,4 @@
-"""Real parts to run streams with: a numpy engine, rendered clips, colours that make right answers known."""
+"""Real parts to run streams with: a numpy engine, rendered clips, colors that make right answers known."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
 
-COLOURS = np.array([(40, 40, 40), (200, 60, 60), (60, 200, 60), (60, 60, 200)], np.uint8)  # BGR, one per class
+COLORS = np.array([(40, 40, 40), (200, 60, 60), (60, 200, 60), (60, 60, 200)], np.uint8)  # BGR, one per class
 SPEC = Spec(height=64, width=96, classes=("road", "sky", "tree", "car"))
 
 
-class ColourEngine:
-    """Logits from the distance to each class's colour, at a quarter of the size, in worker threads.
+class ColorEngine:
+    """Logits from the distance to each class's color, at a quarter of the size, in worker threads.
 
     `seconds` of sleep stand for a slower model; `fail_at` raises there, `hang_at` never answers there.
     """
@@ -50,7 +50,7 @@ class ColourEngine:
             Future().result(timeout=20)
         time.sleep(self.seconds)
         small = cv2.resize(self._frames[slot], None, fx=0.25, fy=0.25, interpolation=cv2.INTER_NEAREST)
-        return -np.abs(small[None].astype(np.float32) - COLOURS[:, None, None]).sum(-1)
+        return -np.abs(small[None].astype(np.float32) - COLORS[:, None, None]).sum(-1)
 
     def close(self):
         self.closed = True
@@ -58,13 +58,13 @@ class ColourEngine:
 
 
 def segmenter(**options) -> Segmenter:
-    return Segmenter(SPEC, ColourEngine(**options), "half_pixel")
+    return Segmenter(SPEC, ColorEngine(**options), "half_pixel")
 
 
 def picture(i: int, height: int = 128, width: int = 192):
-    """Frame `i`: four bands of the classes' colours, which move with i."""
+    """Frame `i`: four bands of the classes' colors, which move with i."""
     bands = np.arange(width) * 4 // width
-    return np.ascontiguousarray(np.broadcast_to(COLOURS[(bands + i) % 4], (height, width, 3)))
+    return np.ascontiguousarray(np.broadcast_to(COLORS[(bands + i) % 4], (height, width, 3)))
 
 
 def clip(path: Path, frames: int = 20, fps: float = 25, codec: str = "MJPG", size=(128, 192)) -> Path:
@@ -85,7 +85,7 @@ def read_back(path: Path) -> list:
 
 
 def bundle(path: Path) -> Path:
-    """A real OpenVINO bundle of the same model: one 4x4-stride convolution, nearest colour wins."""
+    """A real OpenVINO bundle of the same model: one 4x4-stride convolution, nearest color wins."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -93,11 +93,11 @@ def bundle(path: Path) -> Path:
 
     frame = op.parameter([1, SPEC.height, SPEC.width, 3], np.uint8, name="frame")
     x = op.transpose(op.convert(frame, "f32"), np.array([0, 3, 1, 2]))
-    kernel = (2 * COLOURS.astype(np.float32))[:, :, None, None].repeat(4, 2).repeat(4, 3) / 16  # 2 c.x - c.c
+    kernel = (2 * COLORS.astype(np.float32))[:, :, None, None].repeat(4, 2).repeat(4, 3) / 16  # 2 c.x - c.c
     x = op.convolution(x, kernel, strides=[4, 4], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1])
-    x = op.add(x, -(COLOURS.astype(np.float32) ** 2).sum(1)[None, :, None, None])
+    x = op.add(x, -(COLORS.astype(np.float32) ** 2).sum(1)[None, :, None, None])
     path.mkdir()
-    ov.save_model(ov.Model([x], [frame], "colours"), path / "model.xml", compress_to_fp16=False)
+    ov.save_model(ov.Model([x], [frame], "colors"), path / "model.xml", compress_to_fp16=False)
     what = {"target": "openvino-cpu", "backend": "openvino", "precision": "fp32", "upsample": "half_pixel"}
     seal(path, {"spec": SPEC.to_dict(), **what})
     return path

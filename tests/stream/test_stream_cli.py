@@ -24,7 +24,7 @@ EDGESEG = [sys.executable, "-c", "from edgeseg.cli import main; main()"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return bundle(tmp_path_factory.mktemp("model") / "colours")
+    return bundle(tmp_path_factory.mktemp("model") / "colors")
 
 
 def edgeseg(*words) -> subprocess.CompletedProcess:
@@ -185,7 +185,7 @@ def test_systemd_is_told(tmp_path, model):
 def test_the_runtime_never_imports_what_a_device_lacks(tmp_path, model):
     code = (
         "import sys\n"
-        "for name in ('torch', 'onnx', 'nncf', 'edgeseg.training', 'edgeseg.compression', 'av', 'gi'):\n"
+        "for name in ('torch', 'onnx', 'nncf', 'edgeseg.training', 'edgeseg.quantization', 'av', 'gi'):\n"
         "    sys.modules[name] = None\n"
         "from pathlib import Path\n"
         "from edgeseg.stream import assemble, config, metrics\n"

@@ -19,7 +19,7 @@ from stream_helpers import SPEC, clip, picture, read_back, segmenter
 from edgeseg.errors import OptionError, StreamError
 from edgeseg.segmenter import Frame, Result
 from edgeseg.stream import loop, sinks, sources
-from edgeseg.stream.healing import Healing
+from edgeseg.stream.reconnect import Healing
 
 INFO = sinks.Info(SPEC, 25.0, live=True, name="front")
 

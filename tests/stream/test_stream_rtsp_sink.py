@@ -20,7 +20,7 @@ from stream_helpers import SPEC, clip, picture, segmenter
 from edgeseg.errors import OptionError, StreamError
 from edgeseg.segmenter import Frame, Result
 from edgeseg.stream import loop, sinks, sources
-from edgeseg.stream.healing import Healing
+from edgeseg.stream.reconnect import Healing
 from edgeseg.stream.rtsp import authorization, challenge
 from edgeseg.stream.sinks import rtsp
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from stream_helpers import COLOURS, SPEC, picture, read_back
+from stream_helpers import COLORS, SPEC, picture, read_back
 
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.segmenter import Frame, Result
@@ -26,7 +26,7 @@ def result(i: int, captured: float = 0.0, source: str = "") -> Result:
 
 
 def png_ids(data: bytes):
-    """Class ids of a palette PNG, by hand: OpenCV would give colours."""
+    """Class ids of a palette PNG, by hand: OpenCV would give colors."""
     at, parts = 8, {}
     while at < len(data):
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
@@ -38,7 +38,7 @@ def png_ids(data: bytes):
     return np.frombuffer(zlib.decompress(parts[b"IDAT"]), np.uint8).reshape(height, width + 1)[:, 1:], parts[b"PLTE"]
 
 
-def test_a_palette_png_holds_ids_and_shows_colours(tmp_path):
+def test_a_palette_png_holds_ids_and_shows_colors(tmp_path):
     classmap = result(0).classmap
     ids, palette = png_ids(palette_png(classmap, SPEC.palette))
     assert (ids == classmap).all()
@@ -89,7 +89,7 @@ def test_a_folder_gets_masks_and_overlays(tmp_path):
 
 def test_the_overlay_tints_and_names_what_is_there():
     drawn = Overlay(SPEC, alpha=0.5).draw(picture(0), result(0).classmap)
-    expected = (COLOURS[3].astype(int) + np.array(SPEC.palette[3])[::-1]) // 2
+    expected = (COLORS[3].astype(int) + np.array(SPEC.palette[3])[::-1]) // 2
     assert np.abs(drawn[-2, -2] - expected).max() <= 1
     assert drawn.shape == picture(0).shape
     captioned = Overlay(SPEC).draw(picture(0), result(0).classmap, "25 FPS")

@@ -9,9 +9,8 @@ import pytest
 from stream_helpers import bundle
 
 from edgeseg.errors import OptionError
-from edgeseg.stream import slo
-from edgeseg.stream.loopback import read_stamp, stamp
-from edgeseg.stream.soak import soak
+from edgeseg.stream.soak import objectives, soak
+from edgeseg.stream.soak.loopback import read_stamp, stamp
 
 GOOD = {
     "error": None,
@@ -25,7 +24,7 @@ GOOD = {
 
 
 def test_a_good_report_has_no_breaches():
-    assert list(slo.breaches(GOOD)) == []
+    assert list(objectives.breaches(GOOD)) == []
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,7 @@ def test_each_objective(where, value, message):
     for key in where[:-1]:
         at = at[key]
     at[where[-1]] = value
-    assert list(slo.breaches(report)) == [message]
+    assert list(objectives.breaches(report)) == [message]
 
 
 def test_a_slow_leak_shows_in_an_hour_and_a_peak_does_not():
@@ -53,8 +52,8 @@ def test_a_slow_leak_shows_in_an_hour_and_a_peak_does_not():
     leak = {"memory": [(x, 150 + x / 60 * 10, 12) for x in t]}
     peak = {"memory": [(x, 150 + 200 * (1800 < x < 1810), 12) for x in t]}
     for record, found in ((leak, True), (peak, False)):
-        report = {**GOOD, "memory_mib": slo._growth(record["memory"])}
-        assert bool(list(slo.breaches(report))) == found
+        report = {**GOOD, "memory_mib": objectives._growth(record["memory"])}
+        assert bool(list(objectives.breaches(report))) == found
 
 
 def test_a_stamp_survives_compression():
@@ -69,7 +68,7 @@ def test_a_stamp_survives_compression():
 def model(tmp_path_factory):
     pytest.importorskip("openvino", reason="needs OpenVINO: pip install 'edgeseg[openvino]'")
     pytest.importorskip("av", reason="needs PyAV: pip install 'edgeseg[camera]'")
-    return bundle(tmp_path_factory.mktemp("model") / "colours")
+    return bundle(tmp_path_factory.mktemp("model") / "colors")
 
 
 def test_a_leak_is_found_and_the_absent_camera_is_picked_up(model):

@@ -183,4 +183,4 @@ def test_an_image_that_breaks_off_later_ends_the_source_with_its_name(tmp_path):
 
 def test_an_unknown_option_is_an_option_error():
     with pytest.raises(OptionError):
-        sources.open("synthetic://street?colour=red")
+        sources.open("synthetic://street?color=red")

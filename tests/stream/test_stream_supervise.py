@@ -11,7 +11,7 @@ from stream_helpers import SPEC, picture
 
 from edgeseg.errors import EdgesegError, OptionError, StreamError
 from edgeseg.segmenter import Frame, Result
-from edgeseg.stream.healing import Healing
+from edgeseg.stream.reconnect import Healing
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import EndOfStream, Refused, Source
 from edgeseg.stream.supervise import MAX_STUCK, Policy, Supervised

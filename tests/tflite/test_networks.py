@@ -22,7 +22,7 @@ ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 
 from edgeseg.compile import compile_model, spec_of  # noqa: E402
-from edgeseg.graph import deploy, load  # noqa: E402
+from edgeseg.onnx_graph.deploy import deploy_graph, load  # noqa: E402
 from edgeseg.tflite.convert import convert  # noqa: E402
 from edgeseg.tflite.flatbuffer import schema  # noqa: E402
 
@@ -55,7 +55,7 @@ def answer(data: bytes, frame: np.ndarray) -> np.ndarray:
 
 def proven(model: Any, spec: Spec) -> Counter[str]:
     """Convert a network's deploy graph, compare with ONNX Runtime; the operators of the file."""
-    ready = deploy(model, spec).model
+    ready = deploy_graph(model, spec).model
     frame = tiny.frames(1, height=spec.height, width=spec.width)[0]
     expected = ort.InferenceSession(ready.SerializeToString()).run(None, {"frame": frame[None]})[0]
     data = convert(ready)
@@ -125,27 +125,27 @@ def test_networks_of_many_families(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def quantised(bundle_of: Callable[[str, str], Path]) -> dict[str, bytes]:
+def quantized(bundle_of: Callable[[str, str], Path]) -> dict[str, bytes]:
     return {p: (bundle_of("tflite-cpu", p) / "model.tflite").read_bytes() for p in ("fp32", "fp16", "dynamic", "int8")}
 
 
-def test_int8_computes_with_integers_from_the_frame_to_the_logits(quantised: dict[str, bytes]) -> None:
-    found = contents(quantised["int8"])
+def test_int8_computes_with_integers_from_the_frame_to_the_logits(quantized: dict[str, bytes]) -> None:
+    found = contents(quantized["int8"])
     assert found[0] == ("QUANTIZE", ["INT8", "UINT8"]), "the frame is not cast to float and back"
     assert found[-1] == ("DEQUANTIZE", ["FLOAT32", "INT8"])
     assert {t for _, types in found[1:-1] for t in types} == {"INT8", "INT32"}
 
 
-def test_dynamic_range_has_int8_weights_and_float_activations(quantised: dict[str, bytes]) -> None:
-    convolutions = [types for name, types in contents(quantised["dynamic"]) if name == "CONV_2D"]
+def test_dynamic_range_has_int8_weights_and_float_activations(quantized: dict[str, bytes]) -> None:
+    convolutions = [types for name, types in contents(quantized["dynamic"]) if name == "CONV_2D"]
     assert convolutions and all(t[:3] == ["FLOAT32", "FLOAT32", "INT8"] for t in convolutions)
 
 
-def test_fp16_stores_halves(quantised: dict[str, bytes]) -> None:
-    assert ("DEQUANTIZE", ["FLOAT32", "FLOAT16"]) in contents(quantised["fp16"])
+def test_fp16_stores_halves(quantized: dict[str, bytes]) -> None:
+    assert ("DEQUANTIZE", ["FLOAT32", "FLOAT16"]) in contents(quantized["fp16"])
 
 
-def test_normalisations_stay_float_in_int8() -> None:
+def test_normalizations_stay_float_in_int8() -> None:
     from edgeseg.tflite.quantize import full
 
     net = tiny.Net()
@@ -154,7 +154,7 @@ def test_normalisations_stay_float_in_int8() -> None:
     ones, zeros = net.constant(np.ones(2)), net.constant(np.zeros(2))
     norm = net.add("InstanceNormalization", net.add("Reshape", x, shape), ones, zeros)
     back = net.add("Reshape", norm, net.constant([1, 8, 16, 24], kind=np.int64))
-    ready = deploy(net.model(net.conv(back, 8, 8)), tiny.SPEC).model
+    ready = deploy_graph(net.model(net.conv(back, 8, 8)), tiny.SPEC).model
     data = convert(ready)
     small = full(data, [frame[None] for frame in tiny.frames(16)])
     kinds = {name: types[0] for name, types in contents(small)}
@@ -219,7 +219,7 @@ def test_the_older_runtime_will_do(bundle_of: Callable[[str, str], Path], monkey
     engine.close()
 
 
-def test_without_the_quantiser(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_quantizer(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgeseg.tflite.quantize import dynamic
 
     without(monkeypatch, "ai_edge_quantizer")

@@ -174,10 +174,10 @@ def test_layer_norm_of_the_last_dimension_and_its_decomposition() -> None:
     scale, bias = net.constant(np.linspace(0.5, 2, 10)), net.constant(np.linspace(-1, 1, 10))
     whole = net.add("LayerNormalization", x, scale, bias, axis=-1, epsilon=1e-6)
     mean = net.add("ReduceMean", x, axes=[-1])
-    centred = net.add("Sub", x, mean)
-    variance = net.add("ReduceMean", net.add("Pow", centred, net.constant(2.0)), axes=[-1])
+    centered = net.add("Sub", x, mean)
+    variance = net.add("ReduceMean", net.add("Pow", centered, net.constant(2.0)), axes=[-1])
     root = net.add("Sqrt", net.add("Add", variance, net.constant(1e-6)))
-    parts = net.add("Add", net.add("Mul", net.add("Div", centred, root), scale), bias)
+    parts = net.add("Add", net.add("Mul", net.add("Div", centered, root), scale), bias)
     found = same(net, net.add("Transpose", whole, perm=[0, 3, 1, 2]), net.add("Transpose", parts, perm=[0, 3, 1, 2]))
     assert found["RSQRT"] == 2 and not found["TRANSPOSE"] and not found["SQRT"]
 
@@ -203,10 +203,10 @@ def test_instance_norm_and_batch_norm_alone() -> None:
 def test_preprocessing_is_one_convolution() -> None:
     from tiny import SPEC, frames
 
-    from edgeseg.graph import deploy
+    from edgeseg.onnx_graph.deploy import deploy_graph
 
     net = Net()
-    ready = deploy(net.model(net.resize(net.head("image", len(SPEC.classes)))), SPEC).model
+    ready = deploy_graph(net.model(net.resize(net.head("image", len(SPEC.classes)))), SPEC).model
     frame = frames(1)[0][None]
     expected = ort.InferenceSession(ready.SerializeToString()).run(None, {"frame": frame})[0]
     data = convert(ready)

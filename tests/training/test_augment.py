@@ -7,8 +7,8 @@ import pytest
 from training_helpers import HEIGHT, WIDTH, scene
 
 from edgeseg.recipe import Settings
-from edgeseg.training.augment import augment, disturb, recolour, shifts, warp
-from edgeseg.training.losses import IGNORE
+from edgeseg.training.augment import augment, disturb, recolor, shifts, warp
+from edgeseg.training.objectives.losses import IGNORE
 
 STILL = {"scale": (1.0, 1.0), "jitter": 0.0, "flip": False}
 
@@ -65,11 +65,11 @@ def test_elastic_shifts_are_smooth_and_bounded() -> None:
     assert np.abs(np.diff(field, axis=0)).max() < 1 and np.abs(np.diff(field, axis=1)).max() < 1
 
 
-def test_recolour_stays_in_range_and_off_means_off() -> None:
+def test_recolor_stays_in_range_and_off_means_off() -> None:
     image = scene(1)[0].astype(np.float32)
-    changed = recolour(image, 0.5, np.random.default_rng(0))
+    changed = recolor(image, 0.5, np.random.default_rng(0))
     assert changed.min() >= 0 and changed.max() <= 255 and not np.allclose(changed, image)
-    assert recolour(image, 0.0, np.random.default_rng(0)) is image
+    assert recolor(image, 0.0, np.random.default_rng(0)) is image
 
 
 def test_noise_is_as_strong_as_asked_and_blur_removes_it() -> None:

@@ -13,12 +13,13 @@ from training_helpers import CLASSES, SPEC, scene, write_scenes
 from edgeseg.compile import compile_model
 from edgeseg.data.dataset import Dataset
 from edgeseg.recipe import Machine, NetConfig, Settings
-from edgeseg.segmenter import Segmenter
+from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
 from edgeseg.target import Target
-from edgeseg.training import checkpoint, export, families, loop, losses, nets, pruning
+from edgeseg.training import checkpoint, export, families, loop, nets, pruning
 from edgeseg.training.blocks import GridPool
 from edgeseg.training.loader import SegmentationDataset
+from edgeseg.training.objectives import losses
 
 OWN = [
     NetConfig("lite", width=0.5),
@@ -67,7 +68,7 @@ def test_forward_backward_and_export(net: NetConfig) -> None:
 
 
 @pytest.mark.parametrize("arch", STUDENTS)
-def test_students_have_only_operators_that_every_runtime_quantises(arch: str) -> None:
+def test_students_have_only_operators_that_every_runtime_quantizes(arch: str) -> None:
     import onnx
 
     model = nets.build(NetConfig(arch), 8).eval()
@@ -140,7 +141,7 @@ def test_learns_four_frames_by_heart_and_compiles_for_every_runtime(net: NetConf
     for target in ("openvino-cpu", "onnxruntime-cpu"):
         bundle = compile_model(onnx, tmp_path / target, Target.load(target), "fp32", spec=spec, frames=pictures)
         found[target] = bundle.manifest["parity"]["agreement"]
-        with Segmenter.open(bundle.path) as segmenter, torch.inference_mode():
+        with open_segmenter(bundle.path) as segmenter, torch.inference_mode():
             for i, picture in enumerate(pictures):
                 expected = model(frames[i][0][None]).argmax(1)[0].numpy()
                 assert (segmenter(picture).classmap == expected).mean() > 0.995

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from training_helpers import SPEC, write_scenes
 
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import write_image
 from edgeseg.errors import EdgesegError, FileError, MissingPackage, OptionError
+from edgeseg.images import write_image
 from edgeseg.recipe import Machine, NetConfig, Settings
 from edgeseg.training import checkpoint, loop, nets
 from edgeseg.training.loader import SegmentationDataset
@@ -91,7 +91,7 @@ def test_a_full_disk_keeps_the_last_good_state(root: Path, tmp_path: Path, monke
     assert checkpoint.read(tmp_path / "last.pt")["epoch"] == 3
 
 
-def relabelled(folder: Path, split: str, change: dict[int, int], frames: slice = slice(None)) -> Path:
+def relabeled(folder: Path, split: str, change: dict[int, int], frames: slice = slice(None)) -> Path:
     """A dataset in which the labels of some masks are replaced."""
     root = write_scenes(folder, {"train": 8, "val": 2})
     dataset = Dataset.open(root, split)
@@ -109,29 +109,29 @@ NOTHING = {0: 9, 1: 9, 2: 9}
 def test_batches_without_a_label_teach_nothing_and_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = relabelled(tmp_path / "data", "train", NOTHING, slice(0, 7))
+    root = relabeled(tmp_path / "data", "train", NOTHING, slice(0, 7))
     net = model()
     with caplog.at_level(logging.WARNING):
         run(root, tmp_path / "run", net, Settings(epochs=1, batch=1, ce=1.0, dice=1.0, iou=1.0, boundary=1.0))
-    assert "epoch 1: 7 batches had no labelled pixel and taught nothing" in caplog.text
+    assert "epoch 1: 7 batches had no labeled pixel and taught nothing" in caplog.text
     assert all(torch.isfinite(t).all() for t in net.state_dict().values())
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_masks_that_are_all_ignore(tmp_path: Path, split: str) -> None:
-    root = relabelled(tmp_path / "data", split, NOTHING)
-    with pytest.raises(OptionError, match=rf"No pixel of .*/{split} is labelled: every mask is all ignore\.\nCheck"):
+    root = relabeled(tmp_path / "data", split, NOTHING)
+    with pytest.raises(OptionError, match=rf"No pixel of .*/{split} is labeled: every mask is all ignore\.\nCheck"):
         run(root, tmp_path / "run", model())
 
 
 def test_one_class_cannot_be_learnt(tmp_path: Path) -> None:
-    root = relabelled(tmp_path / "data", "train", {1: 0, 2: 9})
+    root = relabeled(tmp_path / "data", "train", {1: 0, 2: 9})
     with pytest.raises(OptionError, match=r"Only the class 'ground' occurs in .*/train\.\nA net needs two classes"):
         run(root, tmp_path / "run", model())
 
 
 def test_a_class_that_never_occurs_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    root = relabelled(tmp_path / "data", "train", {2: 0})
+    root = relabeled(tmp_path / "data", "train", {2: 0})
     run(root, tmp_path / "run", model(), Settings(epochs=1, batch=4, dice=1.0, iou=1.0))
     assert "disc never occurs in" in caplog.text and "take it out of classes.txt" in caplog.text
 

@@ -11,19 +11,19 @@ import torch
 from training_helpers import HEIGHT, SPEC, WIDTH, write_scenes
 
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import resize, write_image
 from edgeseg.errors import FileError, OptionError
+from edgeseg.images import resize, write_image
 from edgeseg.recipe import Settings
 from edgeseg.spec import Spec
 from edgeseg.training.loader import SegmentationDataset, batches, collate
-from edgeseg.training.losses import IGNORE
+from edgeseg.training.objectives.losses import IGNORE
 
 STILL = Settings(scale=(1.0, 1.0), jitter=0.0, flip=False)
 ALL = Settings(rotate=20.0, elastic=3.0, blur=1.0, noise=5.0)
 
 
 @pytest.mark.parametrize("color", ["RGB", "BGR"])
-def test_pixels_are_normalised_as_the_spec_says(root: Path, color: str) -> None:
+def test_pixels_are_normalized_as_the_spec_says(root: Path, color: str) -> None:
     spec = dataclasses.replace(SPEC, height=32, width=64, color=color)
     dataset = Dataset.open(root, "val")
     image, _ = SegmentationDataset(dataset, spec)[0]
@@ -94,7 +94,7 @@ def test_frames_beyond_the_cache_are_decoded_again(root: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", [0.0, 4.0])
-def test_labelled_pixels_are_counted_per_class(root: Path, cache: float) -> None:
+def test_labeled_pixels_are_counted_per_class(root: Path, cache: float) -> None:
     dataset = Dataset.open(root, "train")
     masks = np.stack([dataset.mask(i) for i in range(len(dataset))])
     pixels = SegmentationDataset(dataset, SPEC, cache=cache).pixels

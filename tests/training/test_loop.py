@@ -14,10 +14,11 @@ from training_helpers import HEIGHT, SPEC, WIDTH
 
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError
-from edgeseg.recipe import Distil, Machine, NetConfig, Settings
-from edgeseg.training import checkpoint, loop, losses, nets, optim
-from edgeseg.training.lessons import Lessons
+from edgeseg.recipe import Distill, Machine, NetConfig, Settings
+from edgeseg.training import checkpoint, loop, nets, optim
 from edgeseg.training.loader import SegmentationDataset, batches
+from edgeseg.training.objectives import losses
+from edgeseg.training.objectives.distillation import Lessons
 
 SETTINGS = Settings(epochs=4, batch=4, lr=2e-3, warmup=0.2, stride=1)
 
@@ -145,8 +146,8 @@ def test_distillation_mixes_labels_and_teacher(weight: float) -> None:
     torch.manual_seed(0)
     teacher, student = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
     image, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
-    distil = Distil(weight=weight, temperature=3.0, channel=0.5)
-    got = Lessons(replace(SETTINGS, dice=2.0), 3, teacher, distil)(student, image, labels)
+    distill = Distill(weight=weight, temperature=3.0, channel=0.5)
+    got = Lessons(replace(SETTINGS, dice=2.0), 3, teacher, distill)(student, image, labels)
     logits, wanted = student(image), teacher(image)
     expected = (1 - weight) * losses.cross_entropy(logits, labels)
     expected = expected + weight * losses.soft_targets(logits, wanted, labels, 3.0)
@@ -169,7 +170,7 @@ def test_every_pixel_is_sampled_and_images_and_labels_alike() -> None:
 
 def test_the_teacher_learns_nothing(root: Path, tmp_path: Path) -> None:
     teacher, before = model(5), model(5)
-    run(root, tmp_path, model(), Settings(epochs=1, batch=4), teacher=teacher, distil=Distil())
+    run(root, tmp_path, model(), Settings(epochs=1, batch=4), teacher=teacher, distill=Distill())
     assert same(teacher, before)
 
 
@@ -194,7 +195,7 @@ def test_equal_seeds_give_identical_numbers(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_in_parts_is_the_same_batch(root: Path, tmp_path: Path) -> None:
-    """A net without batch norm, all pixels, the same number of labelled ones per frame: only rounding may differ."""
+    """A net without batch norm, all pixels, the same number of labeled ones per frame: only rounding may differ."""
     ends = []
     for parts in (1, 2, 4):
         torch.manual_seed(0)
@@ -209,7 +210,7 @@ def test_a_batch_in_parts_is_the_same_batch(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_precisions_and_optimisers_learn(root: Path, tmp_path: Path, precision: str, optimizer: str) -> None:
+def test_precisions_and_optimizers_learn(root: Path, tmp_path: Path, precision: str, optimizer: str) -> None:
     lr = 5e-3 if optimizer == "adamw" else 0.05
     settings = Settings(epochs=12, batch=4, lr=lr, optimizer=optimizer, precision=precision, stride=1)
     net, history = quiet(tmp_path, settings, root)

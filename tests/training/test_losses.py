@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from edgeseg.training import losses
-from edgeseg.training.losses import IGNORE
+from edgeseg.training.objectives import losses
+from edgeseg.training.objectives.losses import IGNORE
 
 LOG = torch.log
 
@@ -26,7 +26,7 @@ def smoothed(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return losses.cross_entropy(logits, ids, torch.tensor([1.0, 2.0, 3.0]), smoothing=0.1, ohem=1.0)
 
 
-def test_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
+def test_cross_entropy_is_the_mean_over_labeled_pixels() -> None:
     logits = pixels((0.5, 0.5), (0.25, 0.75), (0.9, 0.1))
     got = losses.cross_entropy(logits, labels(0, 1, IGNORE))
     assert got.item() == pytest.approx(-(math.log(0.5) + math.log(0.75)) / 2, rel=1e-5)
@@ -40,7 +40,7 @@ def test_dice_by_hand() -> None:
     assert got.item() == pytest.approx((first + second) / 2, rel=1e-5)
 
 
-def test_dice_leaves_out_classes_nobody_labelled() -> None:
+def test_dice_leaves_out_classes_nobody_labeled() -> None:
     assert losses.dice(pixels((1 - 2e-9, 1e-9, 1e-9)), labels(0)).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -55,7 +55,7 @@ def test_label_smoothing_by_hand() -> None:
     assert got.item() == pytest.approx(-(0.95 * math.log(0.8) + 0.05 * math.log(0.2)), rel=1e-5)
 
 
-def test_ohem_counts_the_hardest_share_of_the_labelled_pixels() -> None:
+def test_ohem_counts_the_hardest_share_of_the_labeled_pixels() -> None:
     logits = pixels((0.9, 0.1), (0.4, 0.6), (0.2, 0.8), (0.7, 0.3), (0.01, 0.99))
     got = losses.cross_entropy(logits, labels(0, 0, 0, 0, IGNORE), ohem=0.5)
     assert got.item() == pytest.approx(-(math.log(0.4) + math.log(0.2)) / 2, rel=1e-5)
@@ -78,7 +78,7 @@ def test_lovasz_of_hard_answers_is_one_minus_iou() -> None:
     assert losses.lovasz(hard, labels(0, 0, 1, 1)).item() == pytest.approx(1 - (1 / 2 + 2 / 3) / 2, rel=1e-4)
 
 
-def test_boundary_counts_pixels_that_have_a_neighbour_of_another_class() -> None:
+def test_boundary_counts_pixels_that_have_a_neighbor_of_another_class() -> None:
     shares = [(0.9, 0.1), (0.8, 0.2), (0.7, 0.3), (0.6, 0.4), (0.5, 0.5), (0.2, 0.8)]
     got = losses.boundary(pixels(*shares), labels(0, 0, 1, 1, IGNORE, 0))
     # Between the second and the third pixel only: an ignored pixel hides the other change.
@@ -151,7 +151,7 @@ def test_maps_of_other_channels_and_strides_are_compared_on_the_coarser_grid(los
     assert loss(torch.zeros(1, 2, 2, 2), torch.rand(1, 3, 4, 4)).isfinite()  # type: ignore[operator]
 
 
-def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
+def test_nothing_labeled_is_no_loss_and_no_nan() -> None:
     logits = torch.randn(1, 3, 2, 2, requires_grad=True)
     nothing = torch.full((1, 2, 2), IGNORE)
     total = losses.cross_entropy(logits, nothing) + losses.dice(logits, nothing)

@@ -58,7 +58,7 @@ def test_the_student_is_small() -> None:
     assert 0.15e9 < macs < 0.4e9 and 0.3e6 < params < 1.2e6
 
 
-def test_lite_has_only_operators_that_every_runtime_quantises() -> None:
+def test_lite_has_only_operators_that_every_runtime_quantizes() -> None:
     kinds = {type(m).__name__ for m in nets.build(NetConfig("lite"), 8).modules() if not list(m.children())}
     assert kinds == {"Conv2d", "BatchNorm2d", "ReLU", "Identity"}
 

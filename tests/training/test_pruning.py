@@ -12,17 +12,17 @@ import torch
 from torch import nn
 from training_helpers import SPEC, recipe
 
-from edgeseg.compression import latency
-from edgeseg.compression.latency import Layer
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, OptionError
+from edgeseg.profiling import latency
+from edgeseg.profiling.latency import Layer
 from edgeseg.recipe import NetConfig, Recipe, Settings
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, importance, nets, pruning, stages
 from edgeseg.training.export import macs_params
 from edgeseg.training.importance import losses
-from edgeseg.training.lessons import Lessons
 from edgeseg.training.loader import SegmentationDataset, batches
+from edgeseg.training.objectives.distillation import Lessons
 from edgeseg.training.speed import Stopwatch
 
 SIZE = (64, 96)

@@ -17,11 +17,11 @@ from training_helpers import SPEC, recipe
 
 pytest.importorskip("nncf")
 
+from edgeseg.calibration.frames import Calibration
 from edgeseg.compile import compile_model
-from edgeseg.compression.calibration import Calibration
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.images import Image
 from edgeseg.errors import FileError, OptionError
+from edgeseg.images import Image
 from edgeseg.recipe import PTQ, NetConfig, Recipe, Settings
 from edgeseg.target import Target
 from edgeseg.training import checkpoint, loop, nets, qat, stages
@@ -60,7 +60,7 @@ def rounds(symmetric: bool = False) -> Recipe:
     return recipe(
         student={"width": 0.25, "epochs": 4, "batch": 4, "lr": 0.01},
         qat={"epochs": 2, "lr": 1e-3, "symmetric": symmetric},
-        quantise={"frames": 8},
+        quantize={"frames": 8},
     )
 
 
@@ -218,12 +218,12 @@ def test_the_bundle_is_int8_and_says_what_torch_says(
     manifest = bundle.manifest
     assert manifest["parity"]["agreement"] > 0.98
     assert (manifest["precision"], manifest["calibration"], manifest["ptq"]) == ("int8", None, None)
-    assert any("came quantised" in note for note in manifest["graph"]["notes"])
+    assert any("came quantized" in note for note in manifest["graph"]["notes"])
     assert any("folded into the first convolution" in note for note in manifest["graph"]["notes"])
     model, _, spec, _ = checkpoint.load(trained[symmetric])
-    from edgeseg.segmenter import Segmenter
+    from edgeseg.runtime import open_segmenter
 
-    with Segmenter.open(bundle.path, backend=manifest["proved_by"]) as segmenter:
+    with open_segmenter(bundle.path, backend=manifest["proved_by"]) as segmenter:
         for frame in shots(root):
             image = (frame[..., ::-1] / 255.0 - spec.mean) / spec.std
             with torch.no_grad():
@@ -254,11 +254,11 @@ def test_weights_are_stored_in_a_byte(trained: dict[bool, Path], root: Path, tmp
 @pytest.mark.parametrize(
     ("target", "precision", "more", "message"),
     [
-        ("openvino-cpu", "fp32", {}, r"is quantised already and has no fp32.\nUse --precision int8"),
+        ("openvino-cpu", "fp32", {}, r"is quantized already and has no fp32.\nUse --precision int8"),
         ("openvino-cpu", "int8", {"calibration": True}, r"takes no calibration frames.\nLeave out --calibration"),
-        ("openvino-cpu", "int8", {"keep": ("x",)}, "quantised already: no layer of it can be kept in float"),
-        ("openvino-cpu", "int8", {"ptq": PTQ("mse")}, "quantised already: its ranges and biases are what they are"),
-        ("tflite-cpu", "int8", {}, r"quantised already, which TFLite's rules does not read.\nGive it the float model"),
+        ("openvino-cpu", "int8", {"keep": ("x",)}, "quantized already: no layer of it can be kept in float"),
+        ("openvino-cpu", "int8", {"ptq": PTQ("mse")}, "quantized already: its ranges and biases are what they are"),
+        ("tflite-cpu", "int8", {}, r"quantized already, which TFLite's rules does not read.\nGive it the float model"),
         ("jetson-orin", "int8", {}, r"zero points, TensorRT has none.\nTrain it with symmetric = true"),
     ],
 )
@@ -314,7 +314,7 @@ def test_the_verb(edgeseg: Run, root: Path, learner: Path, tmp_path: Path) -> No
 name = "tiny"
 data = {{ root = "{root}", size = [64, 96] }}
 student = {{ width = 0.25, batch = 4 }}
-quantise = {{ frames = 8 }}
+quantize = {{ frames = 8 }}
 qat = {{ epochs = 1 }}
 """
     (tmp_path / "r.toml").write_text(text)

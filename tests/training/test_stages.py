@@ -10,8 +10,8 @@ import pytest
 import torch
 from training_helpers import SPEC, recipe
 
-from edgeseg.data.images import write_bytes
 from edgeseg.errors import EdgesegError, FileError, OptionError
+from edgeseg.files import write_bytes
 from edgeseg.recipe import NetConfig, Recipe
 from edgeseg.training import checkpoint, nets, stages
 from edgeseg.training.export import macs_params
@@ -20,7 +20,7 @@ from edgeseg.training.export import macs_params
 def test_from_teacher_to_onnx(root: Path, tmp_path: Path, tiny_recipe: Recipe) -> None:
     teacher = stages.train_teacher(tiny_recipe, root, tmp_path)
     student = stages.train_student(tiny_recipe, root, tmp_path)
-    distilled = stages.distil_student(tiny_recipe, teacher, root, tmp_path)
+    distilled = stages.distill_student(tiny_recipe, teacher, root, tmp_path)
     pruned = stages.prune_student(tiny_recipe, distilled, teacher, root, tmp_path)
     onnx = stages.export_onnx(pruned, tmp_path / "tiny.onnx")
     assert onnx.is_file()
@@ -37,10 +37,10 @@ def test_from_teacher_to_onnx(root: Path, tmp_path: Path, tiny_recipe: Recipe) -
 
 def test_student_and_distilled_start_from_the_same_weights(root: Path, tmp_path: Path) -> None:
     """With no weight on the teacher the two runs are the same run."""
-    same = recipe(distil={"weight": 0.0})
+    same = recipe(distill={"weight": 0.0})
     teacher = stages.train_teacher(same, root, tmp_path)
     alone, *_ = checkpoint.load(stages.train_student(same, root, tmp_path))
-    taught, *_ = checkpoint.load(stages.distil_student(same, teacher, root, tmp_path))
+    taught, *_ = checkpoint.load(stages.distill_student(same, teacher, root, tmp_path))
     assert all(torch.equal(a, b) for a, b in zip(alone.state_dict().values(), taught.state_dict().values()))
 
 
@@ -61,7 +61,7 @@ def test_a_teacher_of_something_else_is_refused(
     spec = dataclasses.replace(SPEC, **change)  # type: ignore[arg-type]
     path = checkpoint.save(tmp_path / "t.pt", nets.build(net, 3), net, spec)
     with pytest.raises(OptionError, match=message):
-        stages.distil_student(tiny_recipe, path, root, tmp_path)
+        stages.distill_student(tiny_recipe, path, root, tmp_path)
 
 
 def test_a_student_of_other_classes_is_not_pruned(root: Path, tmp_path: Path, tiny_recipe: Recipe) -> None:
@@ -105,7 +105,7 @@ def test_a_misspelt_student_is_found_before_the_teacher_is_trained(root: Path, t
 
 def test_a_missing_teacher_or_dataset(root: Path, tmp_path: Path, tiny_recipe: Recipe) -> None:
     with pytest.raises(FileError, match=r"no\.pt does not exist"):
-        stages.distil_student(tiny_recipe, tmp_path / "no.pt", root, tmp_path)
+        stages.distill_student(tiny_recipe, tmp_path / "no.pt", root, tmp_path)
     with pytest.raises(FileError, match=r"Dataset .* does not exist"):
         stages.train_student(tiny_recipe, tmp_path / "nowhere", tmp_path)
 
@@ -116,7 +116,7 @@ def test_encoder_weights_are_relative_to_the_recipe(root: Path, tmp_path: Path) 
         stages.train_teacher(Recipe.from_dict(table, tmp_path / "recipes" / "r.toml"), root, tmp_path)
 
 
-def test_an_unlabelled_split_is_named(tmp_path: Path, tiny_recipe: Recipe) -> None:
+def test_an_unlabeled_split_is_named(tmp_path: Path, tiny_recipe: Recipe) -> None:
     write_bytes(tmp_path / "val" / "images" / "a.png", b"x")
     with pytest.raises(FileError, match=r"has no split 'train'.\nIt has: val"):
         stages.train_student(tiny_recipe, tmp_path, tmp_path)

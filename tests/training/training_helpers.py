@@ -1,4 +1,4 @@
-"""A tiny dataset that can be learnt: bright rectangles and dark discs on grey, and a stripe that is ignored."""
+"""A tiny dataset that can be learnt: bright rectangles and dark discs on gray, and a stripe that is ignored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from edgeseg.data.dataset import Classes
-from edgeseg.data.images import write_bytes, write_image
+from edgeseg.files import write_bytes
+from edgeseg.images import write_image
 from edgeseg.recipe import Recipe
 from edgeseg.spec import Spec
 
@@ -24,9 +25,9 @@ def scene(seed: int, height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarr
     x, y = int(random.integers(0, width // 2)), int(random.integers(0, height // 2))
     cv2.rectangle(frame, (x, y), (x + 30, y + 24), (40, 220, 250), -1)
     cv2.rectangle(mask, (x, y), (x + 30, y + 24), 1, -1)
-    centre = (int(random.integers(12, width - 12)), int(random.integers(12, height - 12)))
-    cv2.circle(frame, centre, 11, (90, 30, 20), -1)
-    cv2.circle(mask, centre, 11, 2, -1)
+    center = (int(random.integers(12, width - 12)), int(random.integers(12, height - 12)))
+    cv2.circle(frame, center, 11, (90, 30, 20), -1)
+    cv2.circle(mask, center, 11, 2, -1)
     mask[:, -4:] = 9
     noise = random.integers(-12, 13, frame.shape)
     return np.clip(frame + noise, 0, 255).astype(np.uint8), mask

@@ -98,9 +98,9 @@ def test_our_bundles_build(bundle_of: Callable[[str, str], Path], tmp_path: Path
 
 
 def test_the_shipped_student_as_int8_for_orin(tmp_path: Path) -> None:
+    from edgeseg.calibration.frames import Calibration
     from edgeseg.compile import compile_model, spec_of
-    from edgeseg.compression.calibration import Calibration
-    from edgeseg.data.synthetic import Street, write_dataset
+    from edgeseg.synth.street import Street, write_dataset
 
     student = Path(__file__).parents[2] / "models" / "street" / "street.onnx"
     spec, _ = spec_of(student, {})

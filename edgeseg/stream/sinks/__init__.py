@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from edgeseg.data.images import Image
 from edgeseg.errors import FileError, OptionError, StreamError, did_you_mean
+from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.spec import Spec
 from edgeseg.stream.uri import Uri

@@ -10,8 +10,9 @@ import struct
 import zlib
 from pathlib import Path
 
-from edgeseg.data.images import Image, write_bytes, write_image
 from edgeseg.errors import FileError, OptionError
+from edgeseg.files import write_bytes
+from edgeseg.images import Image, write_image
 from edgeseg.segmenter import Result
 from edgeseg.spec import Rgb
 from edgeseg.stream.sinks import Info, Sink, prove_writable
@@ -54,16 +55,16 @@ class Folder(Sink):
 
 
 def palette_png(classmap: Image, palette: tuple[Rgb, ...]) -> bytes:
-    """A PNG (ISO 15948, colour type 3) whose pixels are the class ids and whose palette shows them in colour.
+    """A PNG (ISO 15948, color type 3) whose pixels are the class ids and whose palette shows them in color.
 
-    OpenCV cannot write one. Image programs show the colours; PIL reads the ids back.
+    OpenCV cannot write one. Image programs show the colors; PIL reads the ids back.
     """
     height, width = classmap.shape
     rows = b"".join(b"\0" + row.tobytes() for row in classmap)  # each row starts with its filter: none
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         (
             _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-            _chunk(b"PLTE", bytes(channel for colour in palette for channel in colour)),
+            _chunk(b"PLTE", bytes(channel for color in palette for channel in color)),
             _chunk(b"IDAT", zlib.compress(rows, 1)),
             _chunk(b"IEND", b""),
         )

@@ -6,16 +6,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
-from typing import Any
 
-import cv2
-
-from edgeseg.data.images import Image
 from edgeseg.errors import StreamError
+from edgeseg.images import Image
 from edgeseg.segmenter import Result
-from edgeseg.spec import Spec
+from edgeseg.stream.record import record
 from edgeseg.stream.sinks import Info, Sink, prove_writable
 from edgeseg.stream.uri import Uri, number
 
@@ -56,22 +52,3 @@ class JsonLines(Sink):
             self._file.close()
         except OSError as error:  # what was still in the buffer does not fit
             raise StreamError(f"Cannot write {self._path}: {error.strerror}.", "Free some space.") from error
-
-
-def record(result: Result, info: Info) -> dict[str, Any]:
-    """One result as plain values. `time`: Unix seconds of the capture; `shares` of the picture, of classes present."""
-    age = time.monotonic() - result.frame.captured
-    return {
-        "stream": info.name,
-        "frame": result.frame.index,
-        "time": round(time.time() - age, 3),
-        "age_ms": round(age * 1e3, 1),
-        "size": [result.frame.image.shape[1], result.frame.image.shape[0]],
-        "shares": shares(result.classmap, info.spec),
-        "ms": {stage: round(seconds * 1e3, 2) for stage, seconds in result.times.items()},
-    }
-
-
-def shares(classmap: Image, spec: Spec) -> dict[str, float]:
-    counts = cv2.calcHist([classmap], [0], None, [256], [0, 256]).reshape(-1)  # OpenCV 4 gives a column
-    return {name: round(float(counts[i]) / classmap.size, 4) for i, name in enumerate(spec.classes) if counts[i]}

@@ -9,8 +9,8 @@ import threading
 
 import cv2
 
-from edgeseg.data.images import Image
 from edgeseg.errors import OptionError
+from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.http import Handler, Server
 from edgeseg.stream.sinks import Info, Sink

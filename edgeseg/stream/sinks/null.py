@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeseg.data.images import Image
+from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Uri, flag

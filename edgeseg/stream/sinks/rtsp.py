@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.data.images import Image
 from edgeseg.errors import MissingPackage, StreamError
+from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.rtsp import Publisher, check
 from edgeseg.stream.sinks import Info, Sink

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import cv2
 
-from edgeseg.data.images import Image, resize
 from edgeseg.errors import StreamError
+from edgeseg.images import Image, resize
 from edgeseg.segmenter import Result
 from edgeseg.stream.sinks import Info, Sink, prove_writable, require_space
 from edgeseg.stream.uri import Uri, number

@@ -1,4 +1,4 @@
-"""`webhook+http://host/path#every=30`: POST every n-th result as JSON (see jsonl.record). `#timeout=2` seconds each.
+"""`webhook+http://host/path#every=30`: POST every n-th result as JSON (see record.py). `#timeout=2` seconds each.
 
 A server that is slow or gone is counted and warned about; it never delays the run.
 """
@@ -14,12 +14,12 @@ import urllib.request
 from collections import Counter
 from typing import Any
 
-from edgeseg.data.images import Image
 from edgeseg.errors import OptionError
+from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.channel import Channel, Closed
+from edgeseg.stream.record import record
 from edgeseg.stream.sinks import Info, Sink
-from edgeseg.stream.sinks.jsonl import record
 from edgeseg.stream.uri import Uri, number, redact, whole
 
 FORMS = "webhook+http://HOST/PATH, webhook+https://HOST/PATH"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import cv2
 
-from edgeseg.data.images import Image
 from edgeseg.errors import OptionError, StreamError
+from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Uri

@@ -10,8 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from edgeseg.data.images import IMAGE_SUFFIXES, list_images, read_image
 from edgeseg.errors import FileError
+from edgeseg.images import IMAGE_SUFFIXES, list_images, read_image
 from edgeseg.segmenter import Frame
 from edgeseg.stream.pace import Pace
 from edgeseg.stream.sources import EndOfStream, Source

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.data.images import Image
 from edgeseg.errors import MissingPackage, OptionError, StreamError
+from edgeseg.images import Image
 from edgeseg.segmenter import Frame
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Refused, Source, check_size
 from edgeseg.stream.uri import Convert, Uri, choice, number

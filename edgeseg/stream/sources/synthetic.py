@@ -46,7 +46,7 @@ class Synthetic(Source):
         fog: float = 0.0,
         fps: float | None = None,
     ):
-        from edgeseg.data.synthetic import Street
+        from edgeseg.synth.street import Street
 
         super().__init__()
         self._street = Street(seed, height=size[1], width=size[0], night=night, fog=fog)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import cv2
 
-from edgeseg.data.images import IMAGE_SUFFIXES, Image
-from edgeseg.errors import FileError, require_file
+from edgeseg.errors import FileError
+from edgeseg.files import require_file
+from edgeseg.images import IMAGE_SUFFIXES, Image
 from edgeseg.segmenter import Frame
 from edgeseg.stream.pace import Pace
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Source, check_size

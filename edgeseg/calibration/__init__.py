@@ -1,0 +1,1 @@
+"""Calibration: which frames INT8 takes its ranges from."""

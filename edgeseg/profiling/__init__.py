@@ -1,0 +1,1 @@
+"""Latency tables: what each layer of a network costs on a target."""

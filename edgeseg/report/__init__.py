@@ -1,0 +1,1 @@
+"""Reports: measurements drawn as HTML, Markdown and model cards."""

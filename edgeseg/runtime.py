@@ -1,0 +1,38 @@
+"""Opening a bundle: its files, its backend, and the Segmenter that frames go through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeseg import backends
+from edgeseg.bundle import Bundle
+from edgeseg.errors import BundleError, unknown
+from edgeseg.segmenter import MODES, Segmenter
+
+
+def open_segmenter(
+    bundle: Path | str, mode: str = "latency", margin: bool = False, backend: str = "", **options: Any
+) -> Segmenter:
+    """Open a bundle and check every file in it against its digest.
+
+    `mode`: `latency` (one frame at a time, the fastest result) or `throughput` (several frames in flight). `margin`:
+    also compute by how much each pixel's best logit beats the second. `backend`: a backend other than the bundle's own
+    that can load its files, as BACKEND or BACKEND:DEVICE; used to verify a bundle on a machine that is not its target.
+    `options` go to the backend (`threads=N`).
+
+    Raises BundleError for a bundle that is damaged or does not fit its Spec, MissingPackage without its runtime.
+    """
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    loaded = Bundle.load(Path(bundle))
+    name, _, device = (backend or loaded.backend).partition(":")
+    if device:
+        options["device"] = device
+    engine = backends.get(name).open(loaded, mode, **options)
+    if engine.frame(0).shape != (loaded.spec.height, loaded.spec.width, 3):
+        raise BundleError(
+            f"Bundle {bundle} holds a model for frames of {engine.frame(0).shape}.",
+            f"Its Spec says {loaded.spec.width}x{loaded.spec.height}; compile it again.",
+        )
+    return Segmenter(loaded.spec, engine, loaded.upsample, margin)

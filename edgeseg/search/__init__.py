@@ -1,0 +1,1 @@
+"""Search: candidates built and measured, the best chosen."""

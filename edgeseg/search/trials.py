@@ -1,0 +1,252 @@
+"""Trials: bundles that are made and measured one by one, each only once, within a budget of time and memory.
+
+FOLDER/NAME/         a bundle;  FOLDER/NAME.npy  its count tables [N, C, 7] on the data
+FOLDER/ledger.json   what each was made from: a search that was killed continues where it was
+
+Accuracy is measured as each is made; speed of all at the end, in turns.
+"""
+
+from __future__ import annotations
+
+import io
+import resource
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeseg.bench.interleaved import in_turns
+from edgeseg.bundle import MANIFEST, Bundle, seal
+from edgeseg.calibration.frames import Calibration
+from edgeseg.compile import PARITY_FRAMES, compile_model
+from edgeseg.data.dataset import Dataset
+from edgeseg.errors import OptionError
+from edgeseg.evaluation.evaluate import count
+from edgeseg.evaluation.metrics import Table
+from edgeseg.evaluation.statistics import Estimate, difference, miou
+from edgeseg.files import replacing, sha256, write_bytes
+from edgeseg.images import resize
+from edgeseg.ledger import Ledger
+from edgeseg.quantization import sensitivity
+from edgeseg.quantization.quantize import resolved
+from edgeseg.quantization.sensitivity import Noise
+from edgeseg.recipe import PTQ
+from edgeseg.runtime import open_segmenter
+from edgeseg.spec import Spec
+from edgeseg.target import Target, is_int8
+
+BENCH_SECONDS = 1.0
+FRAMES = 16  # for speed
+Log = Callable[[str], None]
+
+
+class Budget:
+    """Minutes and peak megabytes (of this process) that a search may take; 0 = no limit.
+
+    It ends before a step that would not fit, taking the longest step so far as the measure of the next. `later`:
+    seconds that are promised to the end of the search.
+    """
+
+    def __init__(self, minutes: float = 0, megabytes: float = 0):
+        self.minutes, self.megabytes = minutes, megabytes
+        self.begin, self.later = time.monotonic(), 0.0
+        self.steps: list[float] = []  # seconds of each, those of an earlier run included
+
+    def spent(self) -> str:
+        """What has run out, in words, or ""."""
+        used = time.monotonic() - self.begin
+        if self.minutes and used + self.later + max(self.steps, default=0) > 60 * self.minutes:
+            return f"the next step would go beyond {self.minutes:g} minutes ({used / 60:.1f} used)"
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if self.megabytes and peak > self.megabytes:
+            return f"memory reached {peak:.0f} MB of {self.megabytes:g}"
+        return ""
+
+    def eta(self, left: int) -> str:
+        """How long `left` more steps take if they are like the latest."""
+        return f"about {left * self.steps[-1]:.0f} s left" if self.steps else "first step"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to make: a model in a precision, with these layers kept in float, and INT8 found so. A model that came
+    quantized has neither."""
+
+    name: str
+    model: Path
+    spec: Spec
+    precision: str
+    keep: tuple[str, ...] = ()
+    ptq: PTQ = PTQ()  # noqa: RUF009  # frozen
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured of a trial, through the backend `measured_by`."""
+
+    trial: Trial
+    path: Path
+    tables: Table
+    bytes: int
+    measured_by: str
+    seconds: float
+
+    @property
+    def miou(self) -> float:
+        return float(miou(self.tables.sum(0)))
+
+
+class Trials:
+    """A folder of trials for one target, measured on one dataset."""
+
+    def __init__(
+        self, folder: Path, target: Target, calibration: Calibration, dataset: Dataset, budget: Budget, log: Log,
+        bench_seconds: float = BENCH_SECONDS, output: str = "",
+    ):  # fmt: skip
+        apart(calibration, dataset)
+        for stale in folder.glob(".*.tmp"):  # of a run that was killed
+            shutil.rmtree(stale, ignore_errors=True)
+        self.ledger = Ledger(folder, log)
+        self.folder, self.target, self.calibration, self.dataset = folder, target, calibration, dataset
+        self.budget, self.log, self.bench_seconds, self.output = budget, log, bench_seconds, output
+        self._data = dataset.digest()
+
+    def measure(self, trial: Trial) -> Outcome:
+        """Compile and measure it, or recall what was measured."""
+        path, tables = self.folder / trial.name, self.folder / f"{trial.name}.npy"
+        inputs: list[Any] = [
+            sha256(trial.model),
+            trial.spec.to_dict(),
+            asdict(self.target),
+            trial.precision,
+            trial.keep,
+            asdict(resolved(trial.ptq, self.target.quantizer)),
+        ]
+        inputs += [self.calibration.digest, self._data, self.output]
+
+        def work() -> dict[str, Any]:
+            begin = time.monotonic()
+            self._compile(trial, path)
+            row = self._run(path, tables)
+            return {**row, "seconds": round(time.monotonic() - begin, 1)}
+
+        row = self.ledger.stage(trial.name, inputs, [path / MANIFEST, tables], work)
+        self.budget.steps.append(row["seconds"])
+        self.budget.later += self.bench_seconds
+        return Outcome(trial, path, np.load(tables), **row)
+
+    def speeds(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """{latency_ms: {p50, p90, p99}, fps} of each by its trial's name, on this machine; they take turns."""
+        spec_of = {o.trial.name: o.trial.spec for o in outcomes}
+        sizes = {(spec.height, spec.width) for spec in spec_of.values()}
+        few = [self.dataset[i][0] for i in range(min(FRAMES, len(self.dataset)))]
+        frames = {shape: [resize(image, *shape) for image in few] for shape in sizes}
+
+        def work() -> dict[str, Any]:
+            found = in_turns(
+                [o.path for o in outcomes],
+                [frames[spec.height, spec.width] for spec in spec_of.values()],
+                self.bench_seconds,
+                progress=lambda i, n: self.log(f"speed, turn {i} of {n}"),
+                backend=outcomes[0].measured_by,
+            )
+            return dict(zip(spec_of, found))
+
+        inputs = [[o.trial.name, sha256(o.path / MANIFEST)] for o in outcomes]
+        found: dict[str, Any] = self.ledger.stage("speed", [inputs, self.bench_seconds], [], work)
+        return found
+
+    def noise(self, model: Path, spec: Spec) -> tuple[list[Noise], str]:
+        """The layers, the noisiest first, and what of the budget ran out ("" where nothing did)."""
+        from edgeseg import onnx_graph
+
+        source = self.folder / "deploy.onnx"
+        deploy = onnx_graph.deploy_graph(onnx_graph.load(model), spec, self.output)
+        write_bytes(source, deploy.model.SerializeToString())
+        frames = list(islice(self.calibration.images(spec), sensitivity.FRAMES))
+        inputs = [sha256(source), self.target.quantizer, self.calibration.digest]
+        stopped = ""
+
+        def each(index: int, count: int, measure: Callable[[], float]) -> float | None:
+            nonlocal stopped
+            stopped = stopped or self.budget.spent()
+            if stopped:
+                return None
+            begin = time.monotonic()
+            # Not the layer's name: it comes from the model, and a stage's name is a path.
+            found = float(self.ledger.stage(f"noise-{inputs[0][:8]}-{index:03d}", [*inputs, index], [], measure))
+            took = time.monotonic() - begin
+            self.log(f"noise of layer {index + 1} of {count}, about {(count - index - 1) * took:.0f} s left")
+            return found
+
+        return sensitivity.rank(source, frames, self.target.quantizer, each), stopped
+
+    def publish(self, chosen: Outcome, out: Path, more: dict[str, Any]) -> None:
+        """Copy a trial's bundle to `out` under that name, with `more` in its manifest."""
+        with replacing(out, MANIFEST) as work:
+            shutil.copytree(chosen.path, work, dirs_exist_ok=True)
+            manifest = {**Bundle.load(chosen.path).manifest, "name": out.name, **more}
+            seal(work, manifest)
+
+    def _compile(self, trial: Trial, path: Path) -> None:
+        chosen = is_int8(trial.precision) and not came_quantized(trial.model)
+        compile_model(
+            trial.model,
+            path,
+            self.target,
+            trial.precision,
+            spec=trial.spec,
+            frames=list(islice(self.calibration.images(trial.spec), PARITY_FRAMES)),
+            calibration=self.calibration if chosen else None,
+            output=self.output,
+            keep=trial.keep,
+            ptq=trial.ptq,
+            log=lambda text: self.log(f"{trial.name}: {text}"),
+        )
+
+    def _run(self, path: Path, tables: Path) -> dict[str, Any]:
+        bundle = Bundle.load(path)
+        prover = str(bundle.manifest["proved_by"])
+        with open_segmenter(path, "throughput", backend=prover) as segmenter:
+            counts, _ = count(
+                segmenter, self.dataset, lambda i, n: self.log(f"{path.name}: accuracy, frame {i} of {n}")
+            )
+        data = io.BytesIO()
+        np.save(data, counts.tables())
+        write_bytes(tables, data.getvalue())
+        return {"bytes": bundle.size, "measured_by": prover}
+
+
+def came_quantized(model: Path) -> bool:
+    """Whether an ONNX file has Q/DQ pairs already, as `edgeseg qat` trains them."""
+    from edgeseg import onnx_graph
+
+    return onnx_graph.is_quantized(onnx_graph.load(model))
+
+
+def points_lost(before: Outcome, after: Outcome) -> Estimate:
+    """Points of mIoU lost, with its 95 % interval over the same frames."""
+    lost = difference(before.tables, after.tables, miou)
+    return Estimate(100 * lost.value, 100 * lost.low, 100 * lost.high)
+
+
+def reference_precision(target: Target) -> str:
+    """The precision of a target that stands for the float model: a drop is counted from there."""
+    return "fp32" if "fp32" in target.precisions else "fp16"
+
+
+def apart(calibration: Calibration, dataset: Dataset) -> None:
+    """OptionError where frames to calibrate with are also frames to judge on: INT8 would be judged on what it knows."""
+    known = set(calibration.hashes)
+    both = [image.name for image in dataset.images if sha256(image) in known]
+    if both:
+        raise OptionError(
+            f"{len(both)} of the {len(dataset)} frames of {dataset.root.name} {dataset.split} are calibration frames, "
+            f"too ({both[0]}).",
+            "Calibrate with other frames, like the dataset's train split, or judge on another split.",
+        )

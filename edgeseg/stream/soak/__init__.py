@@ -1,0 +1,1 @@
+"""Soak: a long run through scripted faults, judged by objectives."""

@@ -1,0 +1,151 @@
+"""A real MJPEG camera on loopback, in a process of its own, that misbehaves on demand. For the soak and for tests.
+
+Every picture carries the time it was taken (see stamp), so that a sink can measure its true age. Words on standard
+input set the mode: `normal`, `freeze` (connected, silent), `still` (the same picture), `corrupt` (no JPEGs), `resize`
+(another size). It prints its port when it listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgeseg.errors import StreamError
+from edgeseg.images import Image
+
+MODES = ("normal", "freeze", "still", "corrupt", "resize")
+BITS, BLOCK = 40, 8
+SIZES = {False: (360, 640), True: (240, 480)}  # resized or not -> height, width
+START_SECONDS = 20.0
+
+
+def stamp(image: Image, milliseconds: int) -> None:
+    """Write a number into the top left corner, one 8x8 block per bit, which survives JPEG and H.264."""
+    bits = np.array([milliseconds >> i & 1 for i in range(BITS)], np.uint8) * 255
+    image[:BLOCK, : BITS * BLOCK] = np.repeat(bits, BLOCK)[None, :, None]
+
+
+def read_stamp(image: Image) -> int:
+    blocks = image[:BLOCK, : BITS * BLOCK].reshape(BLOCK, BITS, BLOCK, 3).mean((0, 2, 3))
+    return sum(1 << i for i in range(BITS) if blocks[i] > 127)
+
+
+class LoopbackCamera:
+    """The camera's process, from the outside. `port` stays the same over restarts."""
+
+    def __init__(self, fps: float = 25.0, port: int = 0):
+        self.port = port
+        self._fps = fps
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}/stream"
+
+    def start(self) -> None:
+        words = [sys.executable, "-m", "edgeseg.stream.soak.loopback", str(self.port), str(self._fps)]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line.strip().isdigit():
+            raise StreamError(f"The loopback camera did not start on port {self.port}.", "Is the port in use?")
+        self.port = int(line)
+
+    def say(self, mode: str) -> None:
+        assert self._process and self._process.stdin
+        self._process.stdin.write(mode + "\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        process, self._process = self._process, None
+        if process:
+            process.kill()
+            process.communicate()
+
+    def __enter__(self) -> LoopbackCamera:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+
+
+class Scene:
+    """Moving bands with some noise; cheap, and never twice the same."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self._noise = rng.integers(0, 24, (720, 1280, 3), np.uint8)
+        self._number = 0
+        self.mode = "normal"
+        self._last = b""
+
+    def jpeg(self) -> bytes:
+        """The next part of the stream; empty while frozen."""
+        if self.mode == "freeze":
+            return b""
+        if self.mode == "still" and self._last:
+            return self._last
+        if self.mode == "corrupt":
+            return b"\xff\xd8" + bytes(500) + b"\xff\xd9"
+        height, width = SIZES[self.mode == "resize"]
+        self._number += 1
+        dy, dx = self._number * 7 % 300, self._number * 13 % 600
+        image = self._noise[dy : dy + height, dx : dx + width].copy()
+        image[:, (np.arange(width) + 4 * self._number) // 80 % 2 == 0] += np.array((90, 60, 30), np.uint8)
+        stamp(image, int(time.monotonic() * 1e3))
+        self._last = cv2.imencode(".jpg", image)[1].tobytes()
+        return self._last
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=b")
+        self.end_headers()
+        period = 1 / self.server.fps
+        due = time.monotonic()
+        with contextlib.suppress(OSError):
+            while True:
+                part = self.server.scene.jpeg()
+                if part:
+                    head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(part)}\r\n\r\n"
+                    self.wfile.write(head.encode() + part + b"\r\n")
+                due = max(due + period, time.monotonic() - period)
+                time.sleep(max(0.0, due - time.monotonic()))
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    scene: Scene
+    fps: float
+
+
+def main(port: int, fps: float) -> None:
+    cv2.setNumThreads(1)
+    server = _Server(("127.0.0.1", port), _Handler)
+    server.scene, server.fps = Scene(), fps
+    threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+    sys.stdout.write(f"{server.server_address[1]}\n")
+    sys.stdout.flush()
+    for line in sys.stdin:  # ends when the parent does
+        if line.strip() in MODES:
+            server.scene.mode = line.strip()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]))

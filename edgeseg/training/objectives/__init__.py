@@ -1,0 +1,1 @@
+"""What training minimizes: losses on labels, and distillation from a teacher."""

@@ -1,0 +1,154 @@
+"""Layers that stay float in INT8: that they do, on every backend, and that it helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from edgeseg.bundle import Bundle
+from edgeseg.calibration.frames import Calibration
+from edgeseg.compile import compile_model
+from edgeseg.errors import EdgesegError, OptionError
+from edgeseg.quantization.quantize import RULES, quantize
+from edgeseg.target import Target
+
+onnx = pytest.importorskip("onnx")
+
+LAST = "t6"  # of tiny.network, and so of the fragile one
+
+
+def int8(model: Path, out: Path, target: Target | str, data: Path, *keep: str, precision: str = "int8") -> Bundle:
+    profile = Target.load(target) if isinstance(target, str) else target
+    frames, chosen = tiny.frames(4, seed=1), Calibration.choose(data, 10)
+    return compile_model(
+        model, out, profile, precision, spec=tiny.SPEC, frames=frames, calibration=chosen, keep=keep
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu", "jetson-orin", "tflite-cpu"])
+def test_one_layer_in_float_saves_a_network_that_int8_ruins(
+    fragile: Path, labeled: Path, tmp_path: Path, target: str
+) -> None:
+    ruined = int8(fragile, tmp_path / "all", target, labeled)
+    saved = int8(fragile, tmp_path / "kept", target, labeled, LAST)
+    agreement = [bundle.manifest["parity"]["agreement"] for bundle in (ruined, saved)]
+    assert agreement[0] < 0.85 < 0.94 < agreement[1], agreement
+    assert (ruined.manifest["kept"], saved.manifest["kept"]) == ([], [LAST])
+
+
+def test_the_others_are_still_int8(fragile: Path, labeled: Path, tmp_path: Path) -> None:
+    from onnx import numpy_helper
+
+    bundle = int8(fragile, tmp_path / "out", "onnxruntime-cpu", labeled, LAST)
+    model = onnx.load(str(bundle.path / "model.onnx"))
+    kinds = {i.name: str(numpy_helper.to_array(i).dtype) for i in model.graph.initializer}
+    made_by = {n.output[0]: n for n in model.graph.node}
+    found = {
+        n.name: [made_by[i].op_type if i in made_by else kinds[i] for i in n.input[:2]]
+        for n in model.graph.node
+        if n.op_type == "Conv"
+    }
+    # The layer in front rounds what it makes: it is float, too, but reads INT8.
+    assert found == {
+        "t1": ["DequantizeLinear", "DequantizeLinear"],
+        "t4": ["DequantizeLinear", "float32"],
+        LAST: ["Relu", "float32"],
+    }
+
+
+def test_a_tensor_that_others_read_in_int8_is_read_in_float(labeled: Path, tmp_path: Path) -> None:
+    """A branch: one reader is kept, the other is INT8. ONNX Runtime's quantizer gives both the same pair."""
+    net = tiny.Net()
+    x = net.add("Relu", net.conv("image", 3, 8, stride=2))
+    y = net.add("Relu", net.add("Add", net.conv(x, 8, 8), net.conv(x, 8, 8)))
+    path = tmp_path / "net.onnx"
+    onnx.save(net.model(net.resize(net.conv(y, 8, 8, stride=2)), spec=tiny.SPEC), str(path))
+    bundle = int8(path, tmp_path / "out", "onnxruntime-cpu", labeled, "t2")
+    model = onnx.load(str(bundle.path / "model.onnx"))
+    made_by = {n.output[0]: n.op_type for n in model.graph.node}
+    readers = {n.name: made_by[n.input[0]] for n in model.graph.node if n.op_type == "Conv"}
+    assert readers["t2"] == "Relu"
+    assert readers["t3"] == "DequantizeLinear"
+    assert bundle.manifest["parity"]["agreement"] > 0.9
+
+
+def test_the_tensor_in_front_stays_float_for_tflite(fragile: Path, labeled: Path, tmp_path: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    bundle = int8(fragile, tmp_path / "out", "tflite-cpu", labeled, LAST)
+    network = Interpreter(str(bundle.path / "model.tflite"), experimental_preserve_all_tensors=True)
+    network.allocate_tensors()
+    tensors = {t["index"]: t for t in network.get_tensor_details()}
+    convs = [op for op in network._get_ops_details() if op["op_name"] == "CONV_2D"]
+    kinds = {tensors[op["outputs"][0]]["name"]: tensors[op["inputs"][0]]["dtype"].__name__ for op in convs}
+    # The layer in front makes the bad tensor: it is float, too. The first is as it was.
+    assert kinds == {"image": "int8", "t1": "int8", "t4/float": "float32", "logits": "float32"}
+    assert [*network.get_signature_list()["serving_default"]["outputs"]] == ["logits"]
+
+
+@pytest.mark.parametrize("rules", sorted(set(RULES) - {"entropy"}))
+def test_every_layer_in_float_is_the_float_network(network: Path, labeled: Path, tmp_path: Path, rules: str) -> None:
+    target = {"nncf": "openvino-cpu", "qdq": "onnxruntime-cpu", "symmetric": "jetson-orin", "litert": "tflite-cpu"}
+    bundle = int8(network, tmp_path / "out", target[rules], labeled, "t1", "t4", LAST)
+    assert bundle.manifest["parity"]["worst"] > (0.998 if rules == "litert" else 0.999)  # whose normalization is INT8
+
+
+def test_a_convolution_without_bias_and_a_residual_sum(labeled: Path, tmp_path: Path) -> None:
+    """OpenVINO has one operator for the first and hides none; sums have names of their own."""
+    net = tiny.Net()
+    x = net.add("Relu", net.conv("image", 3, 8, stride=2))
+    y = net.add("Conv", x, net.constant(net.random.normal(0, 0.1, (8, 8, 3, 3))), pads=[1] * 4)
+    x = net.add("Relu", net.add("Add", x, y))
+    path = tmp_path / "net.onnx"
+    onnx.save(net.model(net.resize(net.conv(x, 8, 8, stride=2)), spec=tiny.SPEC), str(path))
+    for name in ("t2", "t3"):
+        bundle = int8(path, tmp_path / name, "openvino-cpu", labeled, name)
+        assert bundle.manifest["kept"] == [name]
+        assert bundle.manifest["parity"]["agreement"] > 0.9
+
+
+def test_a_layer_that_openvino_does_not_have(network: Path, tmp_path: Path) -> None:
+    from edgeseg import onnx_graph
+
+    deploy = tmp_path / "deploy.onnx"
+    deploy.write_bytes(onnx_graph.deploy_graph(onnx_graph.load(network), tiny.SPEC).model.SerializeToString())
+    with pytest.raises(EdgesegError, match="OpenVINO's graph has no layer 't99'"):
+        quantize(deploy, tiny.frames(8), "nncf", tmp_path, "mixed", ["t99"])
+
+
+@pytest.mark.parametrize(
+    ("keep", "precision", "message"),
+    [
+        ("t66", "int8", r"no layer 't66'.\nDid you mean 't6'\? edgeseg sensitivity .* its 3 layers"),
+        ("t2", "int8", "no layer 't2'"),
+        ("pre_Mul", "int8", "no layer 'pre_Mul'"),
+        ("t6", "fp16", "keep in float were given for fp16"),
+    ],
+)
+def test_what_cannot_be_kept(
+    network: Path, labeled: Path, tmp_path: Path, keep: str, precision: str, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        int8(network, tmp_path / "out", "openvino-cpu", labeled, keep, precision=precision)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensorrt_s_own_calibrator_keeps_nothing(network: Path, labeled: Path, tmp_path: Path) -> None:
+    profile = Target.load("jetson-orin").calibrated_on_device()
+    with pytest.raises(OptionError, match="own calibrator chooses each layer's precision"):
+        int8(network, tmp_path / "out", profile, labeled, LAST)
+
+
+def test_the_flag(edgeseg: Callable[..., Any], network: Path, labeled: Path, tmp_path: Path) -> None:
+    words = ("compile", network, "-t", "onnxruntime-cpu", "-p", "int8", "--calibration", labeled, "-o", tmp_path / "o")
+    ran = edgeseg(*words, "--keep", "t6", "--keep", "t1")
+    assert ran.code == 0, ran.err
+    assert "t6, t1" in ran.err
+    assert Bundle.load(tmp_path / "o").manifest["kept"] == ["t6", "t1"]
+    ran = edgeseg(*words, "--keep", "t6_conv")
+    assert ran.code == 2
+    assert "Did you mean 't6'?" in ran.err

@@ -1,0 +1,102 @@
+"""INT8 on OpenVINO is what runs, not only what the file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import qdq_corpus
+import tiny
+
+from edgeseg.calibration.frames import Calibration
+from edgeseg.compile import compile_model
+from edgeseg.images import write_image
+from edgeseg.runtime import open_segmenter
+from edgeseg.spec import Spec
+from edgeseg.target import Target
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("nncf")
+
+
+def test_depthwise_convolutions_run_in_int8(labeled: Path, tmp_path: Path) -> None:
+    """Their weights come through a Reshape in OpenVINO; a rounding in front of it would leave them in float."""
+    net, spec = qdq_corpus.Net().body("depthwise", "residual", "depthwise"), qdq_corpus.SPEC
+    onnx.save(net, str(tmp_path / "net.onnx"))
+    bundle = compile_model(
+        tmp_path / "net.onnx",
+        tmp_path / "out",
+        Target.load("openvino-cpu"),
+        "int8",
+        spec=spec,
+        frames=tiny.frames(2, 0, spec.height, spec.width),
+        calibration=Calibration.choose(labeled, 8),
+    )
+    convolutions = sum(node.op_type == "Conv" for node in net.graph.node)
+    assert convolutions == 7
+    found = tiny.executed(bundle.path / "model.xml")
+    assert found.total() == convolutions and set(found) <= {"u8", "i8"}, found
+
+
+def test_a_channel_that_is_silent_while_calibrated_is_heard_later(tmp_path: Path) -> None:
+    """A range for each channel in front of a depthwise convolution would clip it to nothing."""
+    spec = Spec(64, 96, ("other", "red"), mean=(0, 0, 0), std=(1, 1, 1))
+    net = tiny.Net()
+    detect = np.zeros((4, 3, 1, 1))
+    detect[0, 0] = detect[2, 1] = detect[3, 2] = 1
+    detect[1, 0] = 4  # red above 0.8
+    x = net.add("Conv", "image", net.constant(detect), net.constant([0, -3.2, 0, 0]))
+    center = np.pad(np.ones((4, 1, 1, 1)), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    x = net.add("Relu", x)
+    x = net.add("Relu", net.add("Conv", x, net.constant(center), group=4, pads=[1] * 4))
+    tell = np.zeros((2, 4, 1, 1))
+    tell[1, 1] = 1
+    x = net.add("Conv", x, net.constant(tell), net.constant([0.1, 0]))
+    onnx.save(net.model(x, spec=spec), str(tmp_path / "net.onnx"))
+    for number, frame in enumerate(tiny.frames(8, 1)):
+        frame[..., 2] //= 2
+        write_image(tmp_path / "dull" / f"{number}.png", frame)
+    bundle = compile_model(
+        tmp_path / "net.onnx",
+        tmp_path / "out",
+        Target.load("openvino-cpu"),
+        "int8",
+        spec=spec,
+        frames=tiny.frames(1),
+        calibration=Calibration.choose(tmp_path / "dull", 8),
+    )
+    assert set(tiny.executed(bundle.path / "model.xml")) <= {"u8", "i8"}
+    frame = np.full((64, 96, 3), 60, np.uint8)
+    frame[16:48, 24:72, 2] = 255
+    with open_segmenter(bundle.path) as segmenter:
+        assert (segmenter(frame).classmap == (frame[..., 2] == 255)).all()
+
+
+def test_layers_in_float_run_in_bfloat16_where_that_was_asked_for(
+    stubborn: Path, labeled: Path, tmp_path: Path
+) -> None:
+    import openvino as ov
+
+    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bfloat16")
+    found = {}
+    for precision, compute in (("int8", "f32"), ("int8-bf16", "bf16")):
+        bundle = compile_model(
+            stubborn,
+            tmp_path / precision,
+            Target.load("openvino-cpu"),
+            precision,
+            spec=tiny.SPEC,
+            frames=tiny.frames(2),
+            calibration=Calibration.choose(labeled, 8),
+            keep=["t6"],
+        )
+        with open_segmenter(bundle.path) as segmenter:
+            assert (
+                segmenter.engine._requests[0].get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string()
+                == compute
+            )
+        found[precision] = tiny.executed(bundle.path / "model.xml", compute)
+    assert (found["int8"]["f32"], found["int8-bf16"]["bf16"]) == (1, 1), found
+    assert all(kinds["u8"] + kinds["i8"] == 2 for kinds in found.values()), found
