@@ -16,6 +16,7 @@ from edgeseg.images import Image
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.precision import Precision
     from edgeseg.target import Target
 
 
@@ -27,7 +28,7 @@ def probe() -> str:
     return ""
 
 
-def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+def compile(graph: Path, out: Path, target: Target, precision: Precision) -> list[str]:
     """Write model.onnx from the deploy graph (for int8 already quantized)."""
     if precision == "fp16":
         import onnx

@@ -14,6 +14,7 @@ from edgeseg.target import Target
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.precision import Precision
 
 # What the layers that are not INT8 compute in, by device. On many CPUs OpenVINO's own default is bf16, and so is what
 # it makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a way to store weights, computed in f32, and
@@ -43,7 +44,7 @@ def lacks(device: str) -> str:
     return f"OpenVINO finds no {device} here, only: {', '.join(found) or 'none'}"
 
 
-def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+def compile(graph: Path, out: Path, target: Target, precision: Precision) -> list[str]:
     """Write model.xml and model.bin from the deploy graph (for int8 already quantized: .xml or .onnx)."""
     ov = _openvino("Compiling for OpenVINO")
     try:

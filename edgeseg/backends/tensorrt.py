@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
     from edgeseg.bundle import Bundle
+    from edgeseg.precision import Precision
     from edgeseg.target import Target
 
 LOG = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def probe() -> str:
     return ""
 
 
-def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+def compile(graph: Path, out: Path, target: Target, precision: Precision) -> list[str]:
     """Write model.onnx, legal for the board's TensorRT, and plan.json; needs neither TensorRT nor a GPU."""
     import onnx
 
@@ -58,7 +59,7 @@ def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     plan = Plan.make(target, precision, opset, shape, tuple(notes))
     plan.write(out)
-    more = runner.add(out) if target.way == "runner" else []
+    more = runner.add(out) if target.build_mode == "runner" else []
     if plan.int8 == "entropy":
         shutil.copyfile(graph.with_suffix(".npy"), out / FRAMES)
         more.append(FRAMES)

@@ -16,6 +16,7 @@ from edgeseg.images import Image
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.precision import Precision
     from edgeseg.target import Target
 
 PACKAGE = "ai-edge-litert"
@@ -30,7 +31,7 @@ def probe() -> str:
     return ""
 
 
-def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+def compile(graph: Path, out: Path, target: Target, precision: Precision) -> list[str]:
     """Write model.tflite from the deploy graph (for int8 already converted and quantized)."""
     if graph.suffix == ".tflite":
         shutil.copyfile(graph, out / MODEL)

@@ -17,14 +17,12 @@ from edgeseg.evaluation import parity
 from edgeseg.evaluation.metrics import Counts
 from edgeseg.images import Image
 from edgeseg.mask import agreement
+from edgeseg.precision import Precision
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
 from edgeseg.target import Target
 
-# The smallest mean agreement that needs no explanation.
-EXPECTED = {"int8": 0.98, "int8-bf16": 0.98, "dynamic": 0.98}
-EXPECTED_FLOAT = 0.995
-Pair = tuple[Target, str]
+Pair = tuple[Target, Precision]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Reference:
 
 
 def matrix(
-    build: Callable[[Target, str], Path], pairs: list[Pair], reference: Reference, frames: list[Image]
+    build: Callable[[Target, Precision], Path], pairs: list[Pair], reference: Reference, frames: list[Image]
 ) -> list[dict[str, Any]]:
     """A row for each (target, precision) that can run here; the others say why they cannot.
 
@@ -66,7 +64,7 @@ def matrix(
             rows.append({**row, "missing": error.what})
             continue
         found = compare(bundle, reference, frames)
-        expected = EXPECTED.get(precision, EXPECTED_FLOAT)
+        expected = precision.least_agreement
         rows.append({**row, **found, "expected": expected, "ok": found["agreement"] >= expected})
     return rows
 

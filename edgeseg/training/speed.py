@@ -24,8 +24,8 @@ class Stopwatch:
 
     def __init__(self, recipe: Recipe, spec: Spec, parent: nn.Module, path: Path):
         self.spec, self.parent = spec, parent
-        self.target, self.precision = latency.place(recipe)
-        self.why = latency.cannot(self.target)
+        self.target, self.precision = latency.timing_target(recipe)
+        self.why = latency.unavailable_reason(self.target)
         self.table = Table(path, self.target, self.precision, recipe.prune.round_to)
 
     @property

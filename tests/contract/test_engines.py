@@ -29,7 +29,8 @@ def different() -> list[tuple[str, str]]:
     for name in names():
         t = Target.load(name)
         for precision in t.precisions:
-            found.setdefault((t.backend, t.device, t.quantizer, t.way, t.opset, t.frame, precision), (name, precision))
+            kind = (t.backend, t.device, t.quantizer, t.build_mode, t.opset, t.frame, precision)
+            found.setdefault(kind, (name, precision))
     return list(found.values())
 
 
@@ -40,7 +41,7 @@ def path(
     """The tiny network's bundle; a board that builds its own engine is there as a fake (see fake_tensorrt)."""
     made = bundle_of(*request.param)
     with pytest.MonkeyPatch.context() as patch:
-        if Target.load(request.param[0]).way == "native":
+        if Target.load(request.param[0]).build_mode == "native":
             fake_tensorrt.Board().install(patch)
             patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield made
@@ -50,7 +51,7 @@ def runner(path: Path) -> str:
     """The backend that runs a bundle here: its own, else the one that proved it."""
     loaded = Bundle.load(path, check=False)
     profile = Target.load(loaded.target)
-    foreign = profile.way == "runner" or backends.missing(profile)
+    foreign = profile.build_mode == "runner" or backends.missing(profile)
     return str(loaded.manifest["proved_by"]) if foreign else loaded.backend
 
 
