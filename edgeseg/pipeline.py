@@ -229,7 +229,7 @@ def publish(report: dict[str, Any], out: Path, folder: Path) -> None:
 def _drops(bundles: list[dict[str, Any]], allowed: float) -> list[dict[str, Any]]:
     """Points of mIoU that each INT8 bundle lost against the float32 one of its target."""
     floats = {row["target"]: row["miou"] for row in bundles if row["precision"] == "fp32"}
-    rows = [row for row in bundles if row["precision"].is_int8 and row["target"] in floats]
+    rows = [row for row in bundles if Precision(row["precision"]).is_int8 and row["target"] in floats]
     drops = [(row["name"], 100 * (floats[row["target"]] - row["miou"])) for row in rows]
     return [{"name": name, "drop": drop, "allowed": allowed, "ok": drop <= allowed} for name, drop in drops]
 

@@ -9,7 +9,7 @@ from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
 from edgeseg.precision import Precision
 
-FOLDER = Path(__file__).parent / "targets"
+FOLDERS = [Path(__file__).parent / "targets"]
 Version = tuple[int, ...]
 # Who builds a bundle's engine: nobody needs to; edgeseg on the device; or trtexec and the runner on the device.
 BUILD_MODES = {
@@ -56,9 +56,9 @@ class Target:
     @classmethod
     def load(cls, name: str) -> Target:
         """OptionError for a name that has no table."""
-        if name not in names():
+        if name not in _files():
             raise unknown("target", name, names())
-        table = toml.read(FOLDER / f"{name}.toml", "Target")
+        table = toml.read(_files()[name], "Target")
         lists = [f.name for f in fields(cls) if str(f.type).startswith("tuple") and f.name in table]
         values = {**table, **{key: tuple(table[key]) for key in lists}}
         return cls(name=name, **{**values, "precisions": tuple(map(Precision.parse, table["precisions"]))})
@@ -94,7 +94,11 @@ class Target:
 
 
 def names() -> list[str]:
-    return sorted(p.stem for p in FOLDER.glob("*.toml"))
+    return sorted(_files())
+
+
+def _files() -> dict[str, Path]:
+    return {path.stem: path for folder in FOLDERS for path in folder.glob("*.toml")}
 
 
 def split(text: str) -> tuple[Target, Precision]:

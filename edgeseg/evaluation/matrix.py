@@ -15,6 +15,7 @@ from edgeseg import backends, mask
 from edgeseg.errors import EdgesegError
 from edgeseg.evaluation import parity
 from edgeseg.evaluation.metrics import Counts
+from edgeseg.heads import semantic
 from edgeseg.images import Image
 from edgeseg.mask import agreement
 from edgeseg.precision import Precision
@@ -76,19 +77,19 @@ def compare(bundle: Path, reference: Reference, frames: list[Image]) -> dict[str
     """
     shares, highest, means, seconds = [], [], [], []
     with open_segmenter(bundle) as segmenter:
-        spec, engine = segmenter.spec, segmenter.engine
+        spec, engine, head = segmenter.spec, segmenter.engine, semantic.of(segmenter.head)
         counts = Counts(len(spec.classes))
         for i, frame in enumerate(frames):
-            engine.frame(0)[:] = frame
+            engine.inputs(0)["frame"][:] = frame
             begin = time.perf_counter()
             engine.start(0)
-            logits = engine.wait(0)
+            outputs = engine.wait(0)
             seconds.append(time.perf_counter() - begin)
-            classmap = mask.class_map(logits, spec.height, spec.width, segmenter.upsample)
+            classmap = head.decode(outputs).classmap
             shares.append(agreement(classmap, reference.classmaps[i]))
             counts.add(reference.classmaps[i], classmap)
             if reference.logits is not None:
-                away = np.abs(mask.upsampled(logits, spec.height, spec.width, segmenter.upsample) - reference.logits[i])
+                away = np.abs(head.full_logits(outputs) - reference.logits[i])
                 highest.append(float(away.max()))
                 means.append(float(away.mean()))
     return {

@@ -246,7 +246,7 @@ def opened(graph: ModelProto, target: Target, precision: Precision, scheme: str)
         seal(work, {"spec": Spec(8, 8, ("any", "other")).to_dict(), **about})  # an engine does not look at it
         engine: Engine = backend.open(Bundle.load(work), "latency")
         try:
-            engine.frame(0)[:] = noise
+            engine.inputs(0)["frame"][:] = noise
             yield engine
         finally:
             engine.close()

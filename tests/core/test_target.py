@@ -52,7 +52,7 @@ def test_the_boards_are_what_they_are(name: str) -> None:
         ("../targets/openvino-cpu", "Unknown target"),
         ("", "Unknown target ''"),
         ("onnxruntime-cpu:bf16", "Target onnxruntime-cpu has no precision 'bf16'.\nIt has: fp32, fp16, int8."),
-        ("openvino-cpu:int4", "has no precision 'int4'"),
+        ("openvino-cpu:int4", "Unknown precision 'int4'"),
     ],
 )
 def test_what_is_refused(text: str, message: str) -> None:
