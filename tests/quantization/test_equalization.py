@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.recipe import PTQ
 from edgeseg.target import Target
@@ -119,7 +119,7 @@ def test_equalizing_saves_a_network_that_int8_ruins(
     def agreement(model: Path, ptq: PTQ) -> float:
         bundle = compile_model(
             model, tmp_path / "out", Target.load(target), "int8", spec=tiny.SPEC,
-            frames=tiny.frames(4, seed=1), calibration=Calibration.choose(labeled, 10), ptq=ptq,
+            frames=tiny.frames(4, seed=1), calibration=CalibrationSet.choose(labeled, 10), ptq=ptq,
         )  # fmt: skip
         return float(bundle.manifest["parity"]["agreement"])
 

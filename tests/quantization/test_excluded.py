@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.quantization import schemes
@@ -24,7 +24,7 @@ LAST = "t6"  # of tiny.network, and so of the fragile one
 
 def int8(model: Path, out: Path, target: Target | str, data: Path, *keep: str, precision: str = "int8") -> Bundle:
     profile = Target.load(target) if isinstance(target, str) else target
-    frames, chosen = tiny.frames(4, seed=1), Calibration.choose(data, 10)
+    frames, chosen = tiny.frames(4, seed=1), CalibrationSet.choose(data, 10)
     return compile_model(
         model, out, profile, precision, spec=tiny.SPEC, frames=frames, calibration=chosen, keep=keep
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.errors import OptionError
 from edgeseg.recipe import PTQ, Recipe
@@ -116,7 +116,7 @@ def test_every_choice_makes_a_sound_bundle_that_names_it(
 ) -> None:
     bundle = compile_model(
         network, tmp_path / "out", Target.load(TARGETS[rules]), "int8", spec=tiny.SPEC, frames=tiny.frames(4, seed=1),
-        calibration=Calibration.choose(labeled, 10), ptq=PTQ(ranges=how, bias=False),
+        calibration=CalibrationSet.choose(labeled, 10), ptq=PTQ(ranges=how, bias=False),
     )  # fmt: skip
     assert bundle.manifest["ptq"] == {"ranges": how, "bias": False, "equalize": False}
     assert bundle.manifest["parity"]["agreement"] > 0.9

@@ -15,7 +15,7 @@ import tiny
 
 from edgeseg.backends import tensorrt
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.runtime import open_segmenter
@@ -128,7 +128,7 @@ def test_memory_counts_weights_and_what_is_alive_at_once() -> None:
 
 
 def compiled(model: Path, out: Path, target: Target, precision: str, street: Path | None = None) -> Bundle:
-    chosen = Calibration.choose(street, 8) if street else None
+    chosen = CalibrationSet.choose(street, 8) if street else None
     frames = tiny.frames(3, seed=1)
     return compile_model(model, out, target, precision, spec=tiny.SPEC, frames=frames, calibration=chosen)
 

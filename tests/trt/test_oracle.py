@@ -98,7 +98,7 @@ def test_our_bundles_build(bundle_of: Callable[[str, str], Path], tmp_path: Path
 
 
 def test_the_shipped_student_as_int8_for_orin(tmp_path: Path) -> None:
-    from edgeseg.calibration.frames import Calibration
+    from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.compile import compile_model, spec_of
     from edgeseg.synth.street import Street, write_dataset
 
@@ -112,7 +112,7 @@ def test_the_shipped_student_as_int8_for_orin(tmp_path: Path) -> None:
         "int8",
         spec=spec,
         frames=[Street(seed, height=spec.height, width=spec.width).frame(0)[0] for seed in range(4)],
-        calibration=Calibration.choose(tmp_path / "data", 16),
+        calibration=CalibrationSet.choose(tmp_path / "data", 16),
     )
     assert made.manifest["parity"]["agreement"] > 0.99
     assert asked(onnx.load(str(made.file("model.onnx"))), tmp_path) == ""

@@ -274,12 +274,12 @@ def test_a_dla_core_with_the_gpu_behind_it(bundle_of: BundleOf, board: Board, tm
 
 
 def entropy_bundle(network: Path, street: Path, out: Path) -> Path:
-    from edgeseg.calibration.frames import Calibration
+    from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.compile import compile_model
 
     target = Target.load("jetson-orin").calibrated_on_device()
     frames = tiny.frames(3, seed=1)
-    chosen = Calibration.choose(street, 9)
+    chosen = CalibrationSet.choose(street, 9)
     return compile_model(network, out, target, "int8", spec=tiny.SPEC, frames=frames, calibration=chosen).path
 
 
