@@ -81,7 +81,7 @@ def as_trained(graph: Path, rules: str, out: Path) -> Path:
             f"The model is quantized already, which {TITLES[rules]} does not read.", "Give it the float model."
         )
     if rules != "symmetric":
-        surgery.store_whole(model)
+        surgery.store_integer_weights(model)
     elif not surgery.is_symmetric(model):
         raise OptionError(
             "The model is quantized with zero points, TensorRT has none.",

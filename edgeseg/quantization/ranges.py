@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from edgeseg.errors import MissingPackage
 from edgeseg.images import Image
-from edgeseg.onnx_graph.fold import element_types
+from edgeseg.onnx_graph.index import element_types
 
 Array = NDArray[Any]
 Span = tuple[float, float]

@@ -7,7 +7,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import OptionError
-from edgeseg.onnx_graph.fold import drop_unused, element_types, fresh_name, static_shapes
+from edgeseg.onnx_graph.index import drop_unused, element_types, fresh_name, static_shapes
 from edgeseg.target import Target
 from edgeseg.tensorrt.legality import Finding, check
 

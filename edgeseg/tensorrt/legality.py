@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from edgeseg.onnx_graph.fold import attribute, element_types
+from edgeseg.onnx_graph.index import attribute, element_types
 from edgeseg.target import Version
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"

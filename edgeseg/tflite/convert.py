@@ -5,8 +5,8 @@ from __future__ import annotations
 from onnx import ModelProto, TensorProto
 
 from edgeseg.errors import EdgesegError
-from edgeseg.onnx_graph.deploy import image_input
-from edgeseg.onnx_graph.fold import element_types, static_shapes
+from edgeseg.onnx_graph.index import element_types, static_shapes
+from edgeseg.onnx_graph.loading import image_input
 from edgeseg.tflite import algebra, pointwise, shapes, spatial
 from edgeseg.tflite.patterns import rewrite
 from edgeseg.tflite.writer import NHWC, Writer, unsupported

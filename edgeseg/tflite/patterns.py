@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from edgeseg.onnx_graph.fold import attribute, drop_unused
+from edgeseg.onnx_graph.index import attribute, drop_unused
 
 
 class Patterns:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from onnx import NodeProto
 
-from edgeseg.onnx_graph.deploy import FLOATS
-from edgeseg.onnx_graph.fold import attribute
+from edgeseg.onnx_graph.head import FLOATS
+from edgeseg.onnx_graph.index import attribute
 from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.writer import Order, Writer, unsupported
 

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 from onnx import NodeProto
 
-from edgeseg.onnx_graph.fold import attribute
+from edgeseg.onnx_graph.index import attribute
 from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.pointwise import broadcastable
 from edgeseg.tflite.writer import Order, Writer, unsupported

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from onnx import NodeProto
 
-from edgeseg.onnx_graph.fold import attribute
+from edgeseg.onnx_graph.index import attribute
 from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.shapes import take
 from edgeseg.tflite.writer import NHWC, Writer, unsupported

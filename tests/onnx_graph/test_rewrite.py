@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeseg import onnx_graph
-from edgeseg.onnx_graph.fold import fold
-from edgeseg.onnx_graph.rewrite import rewrite
+from edgeseg.onnx_graph.loading import fold
+from edgeseg.onnx_graph.swap_upsample_conv import swap_upsample_conv
+from edgeseg.onnx_graph.unstack import unstack
 
 SHAPE = (1, 3, 8, 12)
 
@@ -32,7 +33,8 @@ def rewritten(model: Any) -> tuple[Any, int]:
     """A rewritten copy, checked, that gives the same numbers; and how many convolutions moved."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     fold(copy)
-    moved = rewrite(copy)
+    unstack(copy)
+    moved = swap_upsample_conv(copy)
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(copy))
     image = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
     np.testing.assert_allclose(run(model, image), run(copy, image), rtol=1e-4, atol=1e-4)
@@ -76,21 +78,21 @@ def test_a_summed_pyramid(mode: str, convention: str) -> None:
     resized = [n for n in made.graph.node if n.op_type == "Resize"]
     shapes = onnx_graph.static_shapes(made)
     assert sorted(shapes[n.input[0]] for n in resized) == [[1, 5, 2, 3], [1, 5, 4, 6]]
-    assert onnx_graph.count(made)["Add"] == 2
+    assert onnx_graph.operator_counts(made)["Add"] == 2
 
 
 def test_a_stacked_pyramid_loses_its_stack() -> None:
     net = Net()
     made, moved = rewritten(net.model(classifier(net, stacked(net, pyramid(net)), 24), shape=SHAPE))
     assert moved == 1
-    assert not {"Unsqueeze", "Concat", "ReduceSum"} & set(onnx_graph.count(made))
+    assert not {"Unsqueeze", "Concat", "ReduceSum"} & set(onnx_graph.operator_counts(made))
 
 
 def test_a_concatenated_pyramid_splits_the_weights() -> None:
     net = Net()
     joined = net.add("Concat", *pyramid(net), axis=1)
     made, moved = rewritten(net.model(classifier(net, joined, 72), shape=SHAPE))
-    assert moved == 1 and onnx_graph.count(made)["Concat"] == 0
+    assert moved == 1 and onnx_graph.operator_counts(made)["Concat"] == 0
 
 
 def test_two_maps_that_were_not_upsampled_stay_together() -> None:
@@ -98,7 +100,7 @@ def test_two_maps_that_were_not_upsampled_stay_together() -> None:
     a, b, c = pyramid(net)
     joined = net.add("Concat", b, a, net.conv("image", 3, 8), c, axis=1)
     made, moved = rewritten(net.model(classifier(net, joined, 80), shape=SHAPE))
-    assert moved == 1 and onnx_graph.count(made)["Concat"] == 1
+    assert moved == 1 and onnx_graph.operator_counts(made)["Concat"] == 1
     assert onnx_graph.static_shapes(made)[next(n for n in made.graph.node if n.op_type == "Concat").output[0]][1] == 32
 
 
@@ -140,7 +142,7 @@ def test_not_for_a_downsampling_or_cubic() -> None:
     net = Net()
     for resize in (up(net, net.conv("image", 3, 24), 0.5), pyramid(net, mode="cubic")[1]):
         model = net.model(classifier(net, resize, 24), shape=SHAPE)
-        assert rewrite(onnx_graph.simplify(model, 8, 12)) == 0
+        assert swap_upsample_conv(onnx_graph.simplify(model, 8, 12)) == 0
 
 
 @settings(max_examples=30, deadline=None)

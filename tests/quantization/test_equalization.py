@@ -144,7 +144,7 @@ def test_biases_make_up_for_rounded_weights() -> None:
         return made
 
     corrected = copy(model)
-    correct_biases(corrected, frames, keep=[n.name for n in model.graph.node if n.op_type == "Conv"][:-1])
+    correct_biases(corrected, frames, excluded=[n.name for n in model.graph.node if n.op_type == "Conv"][:-1])
     wanted = logits(model, frames).mean((0, 1, 3, 4))
     plain = np.abs(logits(rounded(model), frames).mean((0, 1, 3, 4)) - wanted).max()
     better = np.abs(logits(rounded(corrected), frames).mean((0, 1, 3, 4)) - wanted).max()
@@ -164,6 +164,6 @@ def test_kept_layers_keep_their_biases(network: Path) -> None:
     model = deployed(onnx_graph.load(network))
     convs = [n.name for n in model.graph.node if n.op_type == "Conv"]
     made = copy(model)
-    correct_biases(made, tiny.frames(2), keep=convs[1:])
+    correct_biases(made, tiny.frames(2), excluded=convs[1:])
     biases = [[n.input[2] for n in m.graph.node if n.op_type == "Conv"] for m in (model, made)]
     assert [a == b for a, b in zip(*biases)] == [False, True, True]

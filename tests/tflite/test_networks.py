@@ -22,7 +22,7 @@ ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 
 from edgeseg.compile import compile_model, spec_of  # noqa: E402
-from edgeseg.onnx_graph.deploy import deploy_graph, load  # noqa: E402
+from edgeseg.onnx_graph import deploy_graph, load  # noqa: E402
 from edgeseg.tflite.convert import convert  # noqa: E402
 from edgeseg.tflite.flatbuffer import schema  # noqa: E402
 
