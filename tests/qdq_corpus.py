@@ -374,7 +374,7 @@ def integer_operator() -> Any:
 
 
 def half() -> Any:
-    from edgeseg.tensorrt.fit import half as fp16
+    from edgeseg.tensorrt.fp16 import to_fp16 as fp16
 
     return fp16(floats("residual"))
 

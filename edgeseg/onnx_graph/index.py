@@ -65,6 +65,14 @@ class GraphIndex:
         """The values of a node's input, None where it is left out or computed."""
         return self.constant(node.input[position]) if len(node.input) > position and node.input[position] else None
 
+    def scalar_operand(self, node: NodeProto) -> tuple[str, float] | None:
+        """(the other input, the number) of a node with two inputs of which one is a constant number, else None."""
+        for i in (1, 0) if len(node.input) == 2 else ():
+            values = self.constant(node.input[i])
+            if values is not None and values.size == 1:
+                return node.input[1 - i], float(values.reshape(()))
+        return None
+
     def axes(self, node: NodeProto) -> list[int] | None:
         """The axes of a Squeeze, Unsqueeze or Reduce*: its second input, an attribute up to opset 12 or 17."""
         axes = self.constant_input(node, 1) if len(node.input) > 1 else attribute(node, "axes", None)
@@ -86,14 +94,14 @@ class GraphIndex:
 
     def replace(self, old: NodeProto, new: Iterable[NodeProto]) -> None:
         """Put copies of `new` where `old` was; the index then describes the changed model."""
-        place = next(i for i, node in enumerate(self.graph.node) if node is old)
+        place = self._position(old)
         self._forget(old)
         del self.graph.node[place]
-        for i, node in enumerate(new, place):
-            self.graph.node.insert(i, node)
-            self._add(self.graph.node[i])
-        for cached in ("shapes", "types"):
-            self.__dict__.pop(cached, None)
+        self._insert(place, new)
+
+    def insert_after(self, node: NodeProto, new: NodeProto) -> None:
+        """Put a copy of `new` right behind `node`."""
+        self._insert(self._position(node) + 1, [new])
 
     def remove(self, *nodes: NodeProto) -> None:
         """Take nodes out; what they made has no producer then."""
@@ -127,6 +135,16 @@ class GraphIndex:
             wanted += "_"
         self._names.add(wanted)
         return wanted
+
+    def _position(self, node: NodeProto) -> int:
+        return next(i for i, other in enumerate(self.graph.node) if other is node)
+
+    def _insert(self, position: int, nodes: Iterable[NodeProto]) -> None:
+        for i, node in enumerate(nodes, position):
+            self.graph.node.insert(i, node)
+            self._add(self.graph.node[i])
+        for cached in ("shapes", "types"):
+            self.__dict__.pop(cached, None)
 
     def _store(self, name: str, values: Array) -> None:
         self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))

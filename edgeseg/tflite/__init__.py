@@ -1,7 +1,7 @@
 """ONNX -> TFLite: our own writer, so that compiling for TFLite needs neither torch nor TensorFlow.
 
 convert.py     the one way in           writer.py    tensors and the order they are stored in
-patterns.py    groups of nodes that mean one thing   flatbuffer.py   the file format
+fusions/       groups of nodes that compute one thing   flatbuffer.py   the file format
 pointwise.py   elements                 shapes.py    reshape, slice, concat, reduce
 spatial.py     convolutions, pools, resizes          algebra.py      products and normalizations
 quantize.py    dynamic-range and full INT8, by AI Edge Quantizer

@@ -8,19 +8,19 @@ from edgeseg.errors import EdgesegError
 from edgeseg.onnx_graph.index import element_types, static_shapes
 from edgeseg.onnx_graph.loading import image_input
 from edgeseg.tflite import algebra, pointwise, shapes, spatial
-from edgeseg.tflite.patterns import rewrite
+from edgeseg.tflite.fusions import fuse
 from edgeseg.tflite.writer import NHWC, Writer, unsupported
 
 OPERATORS = {**pointwise.OPERATORS, **shapes.OPERATORS, **spatial.OPERATORS, **algebra.OPERATORS}
 
 
 def convert(model: ModelProto, metadata: dict[str, str] | None = None, half: bool = False) -> bytes:
-    """`model` has fixed sizes and constants folded, as graph.deploy and graph.simplify leave it.
+    """`model` has fixed sizes and constants folded, as onnx_graph.deploy_graph and simplify leave it.
 
     Input and outputs keep their names; images become [1, H, W, C]. `half`: weights are stored as float16. Raises
     EdgesegError that names an operator and its node where TFLite or this writer has no equal.
     """
-    writer = Writer(rewrite(model), static_shapes(model), element_types(model), half)
+    writer = Writer(fuse(model), static_shapes(model), element_types(model), half)
     name, layout, _, _ = image_input(model)
     shape, order = writer.shape(name), (0, 1, 2, 3) if layout == "NHWC" else NHWC
     kind = "uint8" if writer.types[name] == TensorProto.UINT8 else "float32"
@@ -34,7 +34,7 @@ def convert(model: ModelProto, metadata: dict[str, str] | None = None, half: boo
         except EdgesegError:
             raise
         except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise unsupported(node, f"has a form that is not known here ({type(error).__name__}: {error})") from error
+            raise unsupported(node, f"has a form that is not supported ({type(error).__name__}: {error})") from error
     outputs = {}
     for output in writer.graph.output:
         outputs[output.name] = writer.get(output.name, NHWC if len(writer.shape(output.name)) == 4 else None)

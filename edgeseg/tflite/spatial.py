@@ -231,7 +231,7 @@ def _pad_of(w: Writer, node: NodeProto) -> tuple[Array, float, str]:
 
 def before_pad(w: Writer, x: str) -> tuple[str, Pads]:
     """What a Pad with zeros of H and W made `x` from, and by how much; `x` itself where there is no such Pad."""
-    node = w.pads.get(x)
+    node = w.onnx.producer(x, "Pad")
     if node is None or len(w.shape(x)) != 4:
         return x, [(0, 0), (0, 0)]
     amounts, value, mode = _pad_of(w, node)

@@ -20,8 +20,10 @@ from edgeseg.compile import compile_model
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.runtime import open_segmenter
 from edgeseg.target import Target, names
-from edgeseg.tensorrt.fit import fit, half, memory, older_opset
+from edgeseg.tensorrt.fit import fit, older_opset
+from edgeseg.tensorrt.fp16 import to_fp16
 from edgeseg.tensorrt.legality import check
+from edgeseg.tensorrt.memory import memory
 
 onnx = pytest.importorskip("onnx")
 JETSONS = [name for name in names() if name.startswith("jetson-")]
@@ -34,7 +36,7 @@ def test_the_rules_that_a_graph_breaks(name: str, rules: set[str], make: Callabl
     assert {finding.rule for finding in found} == rules
     nodes = {f"{node.op_type} {node.name or node.output[0]}" for node in model.graph.node}
     assert {finding.node for finding in found} <= nodes
-    assert all(finding.what and finding.todo for finding in found)
+    assert all(finding.problem and finding.advice for finding in found)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_an_operator_of_a_newer_opset_is_named() -> None:
 def test_half_computes_in_fp16_between_preprocessing_and_logits() -> None:
     ort = pytest.importorskip("onnxruntime")
     model = qdq_corpus.floats("residual", "bilinear", "gate")
-    made = half(model)
+    made = to_fp16(model)
     types = {v.name: v.type.tensor_type.elem_type for v in made.graph.value_info}
     convolutions = [node for node in made.graph.node if node.op_type == "Conv"]
     assert convolutions and all(types[node.output[0]] == onnx.TensorProto.FLOAT16 for node in convolutions)
