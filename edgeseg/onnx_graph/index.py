@@ -147,7 +147,7 @@ class GraphIndex:
             self.__dict__.pop(cached, None)
 
     def _store(self, name: str, values: Array) -> None:
-        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         self.initializers[name] = self.graph.initializer[-1]
 
     @cached_property
