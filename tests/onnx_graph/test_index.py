@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tiny import Net
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 
+import onnx
 from onnx import helper
 
 from edgeseg.onnx_graph.index import GraphIndex, drop_unused, rename_tensors
