@@ -33,7 +33,7 @@ from edgeseg.mask import class_map
 from edgeseg.onnx_graph.index import attribute
 from edgeseg.search.control import control
 from edgeseg.search.trials import Budget, Trials
-from edgeseg.synth.street import write_dataset
+from edgeseg.synth.files import write_dataset
 from edgeseg.target import Target
 
 MODEL = Path(__file__).parent.parent / "models" / "street" / "street.onnx"

@@ -27,7 +27,7 @@ def synth(
     clip_size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the video.")] = "1280x720",
 ) -> None:
     """Make a labeled dataset of street scenes in DIR, without a download."""
-    from edgeseg.synth.street import check_clip, write_clip, write_dataset
+    from edgeseg.synth.files import check_clip, write_clip, write_dataset
 
     height, width = size(frame_size)
     clip_height, clip_width = size(clip_size)

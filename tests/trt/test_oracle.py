@@ -100,7 +100,8 @@ def test_our_bundles_build(bundle_of: Callable[[str, str], Path], tmp_path: Path
 def test_the_shipped_student_as_int8_for_orin(tmp_path: Path) -> None:
     from edgeseg.calibration.frames import Calibration
     from edgeseg.compile import compile_model, spec_of
-    from edgeseg.synth.street import Street, write_dataset
+    from edgeseg.synth.files import write_dataset
+    from edgeseg.synth.street import Street
 
     student = Path(__file__).parents[2] / "models" / "street" / "street.onnx"
     spec, _ = spec_of(student, {})
