@@ -1,6 +1,8 @@
 """GraphIndex: who makes and who reads each tensor of an ONNX model, and what is known before it runs.
 
-Every pass that rewrites or checks a graph asks its questions here.
+Every pass that rewrites or checks a graph asks its questions here. The index works on the ModelProto itself, which is
+what shape inference, the checker, ONNX Runtime, OpenVINO and NNCF take; onnx-ir's own graph would have to be converted
+there and back around each of them.
 """
 
 from __future__ import annotations

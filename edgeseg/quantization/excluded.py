@@ -89,11 +89,11 @@ def mark_float(model: Any, excluded: frozenset[str], mark: str) -> None:
 
 def unmark_outputs(data: bytes, mark: str) -> bytes:
     """The same .tflite file, its outputs called what they were before mark_float."""
-    from edgeseg.tflite.flatbuffer import packed, unpacked
+    from edgeseg.tflite.flatbuffer import pack, unpack
 
-    model = unpacked(data)
+    model = unpack(data)
     graph = model.subgraphs[0]
     tensors = [graph.tensors[i] for i in graph.outputs]
     for named in [*tensors, *(entry for signature in model.signatureDefs or () for entry in signature.outputs)]:
         named.name = named.name.removesuffix(mark.encode())
-    return packed(model)
+    return pack(model)

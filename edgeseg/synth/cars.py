@@ -121,8 +121,9 @@ class Car:
         if z + self.body.length <= NEAR:
             return
         near = max(z, NEAR)
-        ends = renderer.camera.project([[self.x + s * self.body.width / 2, 0.5, d] for s in (-1, 1)
-                                      for d in (near, z + self.body.length)])  # fmt: skip
+        ends = renderer.camera.project(
+            [[self.x + s * self.body.width / 2, 0.5, d] for s in (-1, 1) for d in (near, z + self.body.length)]
+        )
         detailed = renderer.camera.focal / near > 16
         if renderer.camera.focal / near > 8:
             self._tyres(renderer, z)

@@ -47,8 +47,9 @@ def foliage(rng: Rng, size: int, sun_x: float) -> Sprite:
     colors, shape = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
     bark = np.array((62, 74, 86)) * rng.uniform(0.6, 1.1)
     half, stem = size * rng.uniform(0.02, 0.03), int(size * 0.5)
-    trunk = np.array([[0.5 - 0.6 * half / size, 0.3], [0.5 + 0.6 * half / size, 0.3], [0.5 + half / size, 1],
-                      [0.5 - half / size, 1]])  # fmt: skip
+    trunk = np.array(
+        [[0.5 - 0.6 * half / size, 0.3], [0.5 + 0.6 * half / size, 0.3], [0.5 + half / size, 1], [0.5 - half / size, 1]]
+    )
     colors[:] = bark
     cv2.fillConvexPoly(shape, np.asarray(trunk * size, np.int32), 255)
     colors[:, : size // 2] = bark * (1.15 if sun_x < 0 else 0.8)

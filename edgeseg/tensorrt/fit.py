@@ -25,7 +25,7 @@ SAME_MEANING = """
 
 
 def fit(model: ModelProto, target: Target, precision: str) -> tuple[ModelProto, list[Finding]]:
-    """The graph as the board's oldest TensorRT reads it, and what will not run as meant there.
+    """The graph as the board's oldest TensorRT reads it, and what will not run there as intended.
 
     OptionError where TensorRT would refuse it, or where it needs more memory than the board has.
     """

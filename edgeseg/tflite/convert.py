@@ -23,8 +23,8 @@ def convert(model: ModelProto, metadata: dict[str, str] | None = None, half: boo
     writer = Writer(fuse(model), static_shapes(model), element_types(model), half)
     name, layout, _, _ = image_input(model)
     shape, order = writer.shape(name), (0, 1, 2, 3) if layout == "NHWC" else NHWC
-    kind = "uint8" if writer.types[name] == TensorProto.UINT8 else "float32"
-    writer.put(name, writer.tensor([shape[d] for d in order], kind, name), order)
+    dtype = "uint8" if writer.types[name] == TensorProto.UINT8 else "float32"
+    writer.put(name, writer.tensor([shape[d] for d in order], dtype, name), order)
     inputs = {name: writer.values[name].index}
     for node in writer.graph.node:
         if node.op_type not in OPERATORS:

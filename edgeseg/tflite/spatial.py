@@ -16,7 +16,7 @@ Pads = list[tuple[int, int]]  # (before, after) of H and W
 
 
 def conv(w: Writer, node: NodeProto) -> None:
-    """CONV_2D, or DEPTHWISE_CONV_2D where every channel is a group; a Pad before it is taken in."""
+    """CONV_2D, or DEPTHWISE_CONV_2D where every channel is a group; a Pad before it becomes part of it."""
     name, weight = node.output[0], w.constant(node, 1)
     source, extra = before_pad(w, node.input[0])
     shape, group = w.shape(source), attribute(node, "group", 1)
@@ -26,8 +26,13 @@ def conv(w: Writer, node: NodeProto) -> None:
     size = [n + sum(p) for n, p in zip(shape[2:], extra)]
     pads = [(a + c, b + d) for (a, b), (c, d) in zip(extra, window_pads(node, size, kernel, stride, dilation))]
     index, padding = padded(w, w.get(source, NHWC), pads, kernel, stride, dilation, name)
-    options = {"padding": padding, "strideH": stride[0], "strideW": stride[1],
-               "dilationHFactor": dilation[0], "dilationWFactor": dilation[1]}  # fmt: skip
+    options = {
+        "padding": padding,
+        "strideH": stride[0],
+        "strideW": stride[1],
+        "dilationHFactor": dilation[0],
+        "dilationWFactor": dilation[1],
+    }
     bias = w.constant(node, 2, np.zeros(out, np.float32))
     depthwise = inner == 1 and group == shape[1]
     if depthwise:
@@ -46,17 +51,17 @@ def conv_transpose(w: Writer, node: NodeProto) -> None:
     if attribute(node, "group", 1) != 1 or set(attribute(node, "dilations", [1])) != {1}:
         raise unsupported(node, "has groups or dilations")
     stride, kernel, out = attribute(node, "strides", [1, 1]), weight.shape[2:], w.shape(name)
-    whole = [(n - 1) * s + k for n, s, k in zip(shape[2:], stride, kernel)]
-    crop = [f - o for f, o in zip(whole, out[2:])]
+    uncropped = [(n - 1) * s + k for n, s, k in zip(shape[2:], stride, kernel)]
+    crop = [f - o for f, o in zip(uncropped, out[2:])]
     pads = attribute(node, "pads", [0, 0, 0, 0])
     before = list(pads[:2])
-    kind = attribute(node, "auto_pad", b"NOTSET")
-    if kind in (b"SAME_UPPER", b"SAME_LOWER"):
-        before = [c // 2 if kind == b"SAME_UPPER" else c - c // 2 for c in crop]
+    auto_pad = attribute(node, "auto_pad", b"NOTSET")
+    if auto_pad in (b"SAME_UPPER", b"SAME_LOWER"):
+        before = [c // 2 if auto_pad == b"SAME_UPPER" else c - c // 2 for c in crop]
     if any(b > c for b, c in zip(before, crop)):
         raise unsupported(node, "has an output_padding beyond its kernel")
     fits = all(-(-o // s) == n and c // 2 == b for o, s, n, c, b in zip(out[2:], stride, shape[2:], crop, before))
-    size = [1, *(out[2:] if fits else whole), out[1]]
+    size = [1, *(out[2:] if fits else uncropped), out[1]]
     inputs = [
         w.const(np.array(size, np.int32), f"{name}/size"),
         w.const(weight.transpose(1, 2, 3, 0), f"{name}/weight"),
@@ -64,11 +69,21 @@ def conv_transpose(w: Writer, node: NodeProto) -> None:
         w.const(w.constant(node, 2, np.zeros(out[1], np.float32)), f"{name}/bias"),
     ]
     padding = w.schema.Padding.SAME if fits else w.schema.Padding.VALID
-    index = w.emit("TRANSPOSE_CONV", inputs, size, name if fits else f"{name}/whole", np.float32,
-                   padding=padding, strideH=stride[0], strideW=stride[1])  # fmt: skip
+    index = w.emit(
+        "TRANSPOSE_CONV",
+        inputs,
+        size,
+        name if fits else f"{name}/whole",
+        np.float32,
+        padding=padding,
+        strideH=stride[0],
+        strideW=stride[1],
+    )
     if not fits and any(crop):
-        limits = [w.const(np.array(v, np.int32), f"{name}/{p}")
-                  for v, p in (([0, *before, 0], "begin"), ([1, *out[2:], out[1]], "size"))]  # fmt: skip
+        limits = [
+            w.const(np.array(v, np.int32), f"{name}/{p}")
+            for v, p in (([0, *before, 0], "begin"), ([1, *out[2:], out[1]], "size"))
+        ]
         index = w.emit("SLICE", [index, *limits], [1, *out[2:], out[1]], name)
     w.put(name, index, NHWC)
 
@@ -119,9 +134,18 @@ def _pool(
     w: Writer, op: str, index: int, name: str, kernel: Sequence[int], stride: Sequence[int], padding: int
 ) -> None:
     shape = [w.shape(name)[d] for d in NHWC]
-    made = w.emit(op, [index], shape, name, padding=padding, filterHeight=kernel[0], filterWidth=kernel[1],
-                  strideH=stride[0], strideW=stride[1])  # fmt: skip
-    w.put(name, made, NHWC)
+    result = w.emit(
+        op,
+        [index],
+        shape,
+        name,
+        padding=padding,
+        filterHeight=kernel[0],
+        filterWidth=kernel[1],
+        strideH=stride[0],
+        strideW=stride[1],
+    )
+    w.put(name, result, NHWC)
 
 
 def resize(w: Writer, node: NodeProto) -> None:
@@ -130,16 +154,21 @@ def resize(w: Writer, node: NodeProto) -> None:
     before, after = w.shape(x), w.shape(name)
     _two_dimensional(node, before)
     mode = attribute(node, "coordinate_transformation_mode", b"half_pixel").decode()
-    kind = attribute(node, "mode", b"nearest")
-    if before[:2] != after[:2] or attribute(node, "antialias", 0) or kind == b"cubic" or mode == "tf_crop_and_resize":
+    interpolation = attribute(node, "mode", b"nearest")
+    if (
+        before[:2] != after[:2]
+        or attribute(node, "antialias", 0)
+        or interpolation == b"cubic"
+        or mode == "tf_crop_and_resize"
+    ):
         raise unsupported(node, "is cubic, antialiased, cropping, or not of height and width alone")
     scales = [after[d] / before[d] for d in (2, 3)]
-    given = w.constant(node, 2, np.zeros(0)) if len(node.input) > 2 else np.zeros(0)
-    if given.size and mode != "align_corners":
-        if any(abs(s * n - o) > 1e-3 for s, n, o in zip(given, before, after)) and kind == b"linear":
+    scales_input = w.constant(node, 2, np.zeros(0)) if len(node.input) > 2 else np.zeros(0)
+    if scales_input.size and mode != "align_corners":
+        if any(abs(s * n - o) > 1e-3 for s, n, o in zip(scales_input, before, after)) and interpolation == b"linear":
             raise unsupported(node, "samples at a scale that is not the ratio of its sizes")
-        scales = [float(s) for s in given[2:]]
-    if kind == b"nearest":
+        scales = [float(s) for s in scales_input[2:]]
+    if interpolation == b"nearest":
         return _nearest(w, node, x, name, mode, scales)
     half = mode in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
     if not half and mode not in ("align_corners", "asymmetric"):
@@ -151,38 +180,38 @@ def resize(w: Writer, node: NodeProto) -> None:
 def _resize(w: Writer, op: str, x: str, name: str, align: bool, half: bool) -> None:
     shape = [w.shape(name)[d] for d in NHWC]
     size = w.const(np.array(shape[1:3], np.int32), f"{name}/size")
-    made = w.emit(op, [w.get(x, NHWC), size], shape, name, alignCorners=align, halfPixelCenters=half)
-    w.put(name, made, NHWC)
+    result = w.emit(op, [w.get(x, NHWC), size], shape, name, alignCorners=align, halfPixelCenters=half)
+    w.put(name, result, NHWC)
 
 
 def _nearest(w: Writer, node: NodeProto, x: str, name: str, mode: str, scales: list[float]) -> None:
     rounding = attribute(node, "nearest_mode", b"round_prefer_floor").decode()
-    wanted = [nearest_indices(a, b, s, mode, rounding) for a, b, s in zip(w.shape(x)[2:], w.shape(name)[2:], scales)]
+    expected = [nearest_indices(a, b, s, mode, rounding) for a, b, s in zip(w.shape(x)[2:], w.shape(name)[2:], scales)]
     for align, half in ((False, False), (False, True), (True, False)):
-        theirs = [tflite_nearest(a, b, align, half) for a, b in zip(w.shape(x)[2:], w.shape(name)[2:])]
-        if all(np.array_equal(a, b) for a, b in zip(wanted, theirs)):
+        tflite = [tflite_nearest(a, b, align, half) for a, b in zip(w.shape(x)[2:], w.shape(name)[2:])]
+        if all(np.array_equal(a, b) for a, b in zip(expected, tflite)):
             return _resize(w, "RESIZE_NEAREST_NEIGHBOR", x, name, align, half)
-    w.shapes[f"{name}/rows"] = [*w.shape(x)[:2], len(wanted[0]), w.shape(x)[3]]
-    take(w, x, f"{name}/rows", 2, wanted[0])
-    take(w, f"{name}/rows", name, 3, wanted[1])
+    w.shapes[f"{name}/rows"] = [*w.shape(x)[:2], len(expected[0]), w.shape(x)[3]]
+    take(w, x, f"{name}/rows", 2, expected[0])
+    take(w, f"{name}/rows", name, 3, expected[1])
     return None
 
 
 def nearest_indices(before: int, after: int, ratio: float, mode: str, rounding: str) -> Array:
     """Which source pixel each of `after` pixels takes, as ONNX defines it (Resize-13), in ONNX Runtime's float32."""
     x, half, scale = np.arange(after, dtype=np.float32), np.float32(0.5), np.float32(ratio)
-    places = {
+    positions = {
         "asymmetric": x / scale,
         "half_pixel": (x + half) / scale - half,
         "pytorch_half_pixel": (x + half) / scale - half if after > 1 else x * 0,
         "align_corners": x * np.float32(before - 1) / np.float32(after - 1) if after > 1 else x * 0,
     }
-    place = places.get(mode, places["half_pixel"])
+    position = positions.get(mode, positions["half_pixel"])
     rounded = {
-        "floor": np.floor(place),
-        "ceil": np.ceil(place),
-        "round_prefer_floor": np.ceil(place - half),
-        "round_prefer_ceil": np.floor(place + half),
+        "floor": np.floor(position),
+        "ceil": np.ceil(position),
+        "round_prefer_floor": np.ceil(position - half),
+        "round_prefer_ceil": np.floor(position + half),
     }[rounding]
     return np.asarray(np.clip(rounded, 0, before - 1), np.int64)
 
@@ -190,8 +219,8 @@ def nearest_indices(before: int, after: int, ratio: float, mode: str, rounding: 
 def tflite_nearest(before: int, after: int, align: bool, half: bool) -> Array:
     """Which source pixel TFLite's RESIZE_NEAREST_NEIGHBOR takes, in its own float32 steps."""
     scale = np.float32((before - 1) / (after - 1) if align and after > 1 else before / after)
-    place = (np.arange(after, dtype=np.float32) + np.float32(0.5 if half else 0)) * scale
-    rounded = np.floor(place + np.float32(0.5)) if align else np.floor(place)
+    position = (np.arange(after, dtype=np.float32) + np.float32(0.5 if half else 0)) * scale
+    rounded = np.floor(position + np.float32(0.5)) if align else np.floor(position)
     return np.asarray(np.clip(rounded, 0, before - 1), np.int64)
 
 
@@ -199,38 +228,38 @@ def pad(w: Writer, node: NodeProto) -> None:
     x, name, rank = node.input[0], node.output[0], len(w.shape(node.input[0]))
     amounts, value, mode = _pad_of(w, node)
     if min(amounts.ravel()) < 0:
-        raise unsupported(node, "cuts (has negative pads)")
+        raise unsupported(node, "crops (has negative pads)")
     order = w.order_of(x)
     index = w.get(x, order)
     table = w.const(amounts.reshape(2, rank).T[list(order)].astype(np.int32), f"{name}/pads")
     shape = [w.shape(name)[d] for d in order]
     if mode == "constant":
         op, more = ("PAD", []) if value == 0 else ("PADV2", [w.const(np.float32(value), f"{name}/value")])
-        made = w.emit(op, [index, table, *more], shape, name)
+        result = w.emit(op, [index, table, *more], shape, name)
     elif mode == "reflect" or (mode == "edge" and amounts.max() <= 1):
         # An edge of one pixel is also the first pixel of a symmetric mirror.
         kind = w.schema.MirrorPadMode.REFLECT if mode == "reflect" else w.schema.MirrorPadMode.SYMMETRIC
-        made = w.emit("MIRROR_PAD", [index, table], shape, name, mode=kind)
+        result = w.emit("MIRROR_PAD", [index, table], shape, name, mode=kind)
     else:
         raise unsupported(node, f"has the mode {mode}")
-    w.put(name, made, order)
+    w.put(name, result, order)
 
 
 def _pad_of(w: Writer, node: NodeProto) -> tuple[Array, float, str]:
     """(amounts [2, rank], the constant, the mode) of a Pad."""
     rank = len(w.shape(node.input[0]))
-    given = w.constant(node, 1) if len(node.input) > 1 else np.array(attribute(node, "pads", []))
+    pads = w.constant(node, 1) if len(node.input) > 1 else np.array(attribute(node, "pads", []))
     value = float(w.constant(node, 2, 0.0).reshape(())) if len(node.input) > 1 else attribute(node, "value", 0.0)
-    amounts = given.reshape(2, -1)
+    amounts = pads.reshape(2, -1)
     if len(node.input) > 3 and node.input[3]:
-        whole = np.zeros((2, rank), np.int64)
-        whole[:, w.constant(node, 3) % rank] = amounts
-        amounts = whole
+        all_axes = np.zeros((2, rank), np.int64)
+        all_axes[:, w.constant(node, 3) % rank] = amounts
+        amounts = all_axes
     return amounts, value, attribute(node, "mode", b"constant").decode()
 
 
 def before_pad(w: Writer, x: str) -> tuple[str, Pads]:
-    """What a Pad with zeros of H and W made `x` from, and by how much; `x` itself where there is no such Pad."""
+    """(input, amounts) of the Pad with zeros of H and W that makes `x`; `x` itself where there is no such Pad."""
     node = w.onnx.producer(x, "Pad")
     if node is None or len(w.shape(x)) != 4:
         return x, [(0, 0), (0, 0)]
@@ -241,15 +270,15 @@ def before_pad(w: Writer, x: str) -> tuple[str, Pads]:
 
 
 def depth_to_space(w: Writer, node: NodeProto) -> None:
-    """TFLite keeps the block beside the channels (DCR); for CRD (pixel shuffle) the channels are put so first."""
+    """TFLite expects the block before the channels (DCR); for CRD (pixel shuffle) the channels are reordered first."""
     x, name, block = node.input[0], node.output[0], attribute(node, "blocksize", 1)
     channels = w.shape(name)[1]
     if attribute(node, "mode", b"DCR") == b"CRD":
         w.shapes[f"{name}/sorted"] = list(w.shape(x))
         take(w, x, f"{name}/sorted", 1, np.arange(w.shape(x)[1]).reshape(channels, block * block).T.ravel())
         x = f"{name}/sorted"
-    made = w.emit("DEPTH_TO_SPACE", [w.get(x, NHWC)], [w.shape(name)[d] for d in NHWC], name, blockSize=block)
-    w.put(name, made, NHWC)
+    result = w.emit("DEPTH_TO_SPACE", [w.get(x, NHWC)], [w.shape(name)[d] for d in NHWC], name, blockSize=block)
+    w.put(name, result, NHWC)
 
 
 # Windows
@@ -259,11 +288,11 @@ def window_pads(
     node: NodeProto, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> Pads:
     """The pads a node asks for, also as auto_pad."""
-    kind = attribute(node, "auto_pad", b"NOTSET")
-    if kind in (b"SAME_UPPER", b"SAME_LOWER"):
+    auto_pad = attribute(node, "auto_pad", b"NOTSET")
+    if auto_pad in (b"SAME_UPPER", b"SAME_LOWER"):
         same = _same(size, kernel, stride, dilation)
-        return same if kind == b"SAME_UPPER" else [(b, a) for a, b in same]
-    pads = [0, 0, 0, 0] if kind == b"VALID" else attribute(node, "pads", [0, 0, 0, 0])
+        return same if auto_pad == b"SAME_UPPER" else [(b, a) for a, b in same]
+    pads = [0, 0, 0, 0] if auto_pad == b"VALID" else attribute(node, "pads", [0, 0, 0, 0])
     return [(pads[0], pads[2]), (pads[1], pads[3])]
 
 
@@ -285,9 +314,16 @@ def _ceiled(node: NodeProto, w: Writer, pads: Pads, kernel: Sequence[int], strid
 
 
 def padded(
-    w: Writer, index: int, pads: Pads, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], name: str,
-    kind: str = "CONSTANT", force: bool = False,
-) -> tuple[int, int]:  # fmt: skip
+    w: Writer,
+    index: int,
+    pads: Pads,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    name: str,
+    kind: str = "CONSTANT",
+    force: bool = False,
+) -> tuple[int, int]:
     """A stored NHWC tensor and the TFLite padding to use on it: SAME or VALID where that says it, else a pad before."""
     if not any(map(any, pads)):
         return index, int(w.schema.Padding.VALID)

@@ -1,8 +1,8 @@
 """Writer: TFLite operators and tensors, collected while an ONNX graph is walked, then packed as a flatbuffer.
 
-ONNX keeps channels first, TFLite's convolutions keep them last. So every tensor here remembers the order its dimensions
-are stored in: an ONNX Transpose only changes that memory, a Reshape that merges or splits neighbors keeps it, and a
-TRANSPOSE operator is written only where the next operator needs another order than the one at hand.
+ONNX stores channels first, TFLite's convolutions expect them last. So every tensor here carries the order in which its
+dimensions are stored: an ONNX Transpose only changes that record, a Reshape that merges or splits neighbors leaves the
+memory as it is, and a TRANSPOSE operator is written only where the next operator needs another order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from edgeseg.errors import EdgesegError
 from edgeseg.onnx_graph.index import GraphIndex
 from edgeseg.tflite import flatbuffer
-from edgeseg.tflite.flatbuffer import BARE, OPTIONS, TYPES, Array, aligned, schema
+from edgeseg.tflite.flatbuffer import BARE, OPTIONS, TYPES, Array, aligned_buffer, schema
 
 Order = tuple[int, ...]
 NHWC: Order = (0, 2, 3, 1)
@@ -129,7 +129,7 @@ class Writer:
         data = np.ascontiguousarray(array).reshape(array.shape)  # which would make a number a list of one
         small = self.half and data.dtype == np.float32 and data.size >= 16
         stored = np.clip(data, -65504, 65504).astype(np.float16) if small else data
-        self.buffers.append(aligned(stored.reshape(-1).view(np.uint8)))
+        self.buffers.append(aligned_buffer(stored.reshape(-1).view(np.uint8)))
         index = self.tensor(data.shape, stored.dtype, f"{name}/half" if small else name, len(self.buffers) - 1)
         return self.emit("DEQUANTIZE", [index], data.shape, name, np.float32) if small else index
 
@@ -224,7 +224,7 @@ class Writer:
         graph = self.schema.SubGraphT()
         graph.name, graph.tensors, graph.operators = "main", self.tensors, self.operators
         graph.inputs, graph.outputs = [*inputs.values()], [*outputs.values()]
-        return flatbuffer.packed(flatbuffer.model(graph, self.codes, self.buffers, inputs, outputs, metadata))
+        return flatbuffer.pack(flatbuffer.build_model(graph, self.codes, self.buffers, inputs, outputs, metadata))
 
     def _drop_unused(self, ends: Sequence[int]) -> dict[int, int]:
         """Leave out what no output needs; returns the new number of each tensor that stays."""

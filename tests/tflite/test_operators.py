@@ -481,7 +481,7 @@ def refused(build: Callable[[Net], str]) -> str:
         (lambda n: n.add("Pad", "image", n.constant([0, 0, 2, 2, 0, 0, 2, 2], kind=np.int64), mode="edge"),
          "operator Pad (node t0) has the mode edge"),
         (lambda n: n.add("MaxPool", "image", kernel_shape=[2, 2], dilations=[2, 2]), "has dilations"),
-        (lambda n: n.add("Cast", "image", to=7), "operator Cast (node t0) makes something else than floats"),
+        (lambda n: n.add("Cast", "image", to=7), "operator Cast (node t0) makes integers"),
         (lambda n: n.add("Gather", "image", n.constant([[0, 1], [1, 0]], kind=np.int64), axis=1), "takes a table"),
         (lambda n: n.add("Elu", "image", alpha=0.5), "has an alpha other than 1"),
     ],

@@ -180,7 +180,7 @@ def test_what_this_release_lacks_is_refused(bundle_of: Callable[[str, str], Path
     path = bundle_of("jetson-orin", "int8")
     with pytest.raises(EdgesegError, match="has no entropy calibrator"):
         built(path, tmp_path, real, int8="entropy")
-    with pytest.raises(EdgesegError, match="sees 0 DLA cores; the bundle wants core 0"):
+    with pytest.raises(EdgesegError, match="sees 0 DLA cores; the bundle needs core 0"):
         built(path, tmp_path, real, dla=0)
 
 

@@ -269,7 +269,7 @@ def test_a_dla_core_with_the_gpu_behind_it(bundle_of: BundleOf, board: Board, tm
     open_segmenter(copy).close()
     assert (board.builds[0]["dla"], board.builds[0]["flags"]) == (1, {"GPU_FALLBACK"})
     board.dla_cores, board.driver = 0, 13000
-    with pytest.raises(EdgesegError, match=r"TensorRT 10.3.0 sees 0 DLA cores; the bundle wants core 1"):
+    with pytest.raises(EdgesegError, match=r"TensorRT 10.3.0 sees 0 DLA cores; the bundle needs core 1"):
         open_segmenter(copy)
 
 
