@@ -74,7 +74,7 @@ def read(path: Path, key: Key) -> bytes | None:
         head = json.loads(line)
         stored_key, size, digest = head["key"], head["bytes"], head["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FileError(f"Engine {path} was not written by edgeseg.", "Remove it.") from error
+        raise FileError(f"Engine {path} is not one of ours.", "Remove it.") from error
     if stored_key != json.loads(json.dumps(key)):
         changed = sorted(
             k for k in {*key, *stored_key} if not isinstance(stored_key, dict) or stored_key.get(k) != key.get(k)

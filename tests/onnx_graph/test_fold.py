@@ -1,4 +1,4 @@
-"""Folding by itself: what goes, what stays, and that the numbers do not change."""
+"""Constant and batch-norm folding: what is folded, what stays, and that the results do not change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(model: Any, image: np.ndarray) -> list[np.ndarray]:
 
 
 def folded(model: Any) -> Any:
-    """A folded copy, checked, that gives the same numbers."""
+    """A folded copy, after checking that it is valid and computes the same."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     fold(copy)
     onnx.checker.check_model(copy)
@@ -90,7 +90,7 @@ def test_a_transposed_conv_and_its_norm_become_one(groups: int, bias: bool, padd
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 4), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.integers(1, 4), st.data())
-def test_any_transposed_conv_keeps_its_numbers(groups: int, depths: tuple[int, int], kernel: int, data: Any) -> None:
+def test_folding_any_transposed_conv_is_exact(groups: int, depths: tuple[int, int], kernel: int, data: Any) -> None:
     net, stride = Net(), data.draw(st.integers(1, 3))
     padding, bias = data.draw(st.integers(0, stride - 1)), data.draw(st.booleans())
     made = folded(net.model(transposed(net, groups, depths, kernel, stride, padding, bias), shape=SHAPE))
@@ -138,7 +138,7 @@ def test_a_norm_in_training_mode_stays() -> None:
     assert onnx_graph.operator_counts(folded(net.model("y", shape=SHAPE)))["BatchNormalization"] == 1
 
 
-def test_names_that_the_fold_would_take_are_not_taken_twice() -> None:
+def test_folding_gives_no_name_twice() -> None:
     net = Net()
     x = net.norm(net.conv("image", 3, 4), 4, "bn", prefix="bn")
     x = net.add("Add", x, net.constant(np.ones((1, 4, 1, 1)), "bn_weight_"))
@@ -148,7 +148,7 @@ def test_names_that_the_fold_would_take_are_not_taken_twice() -> None:
     assert fresh_name(made, "other") == "other"
 
 
-def test_arithmetic_on_constants_and_shapes_is_done_once() -> None:
+def test_arithmetic_on_constants_and_shapes_is_folded() -> None:
     net = Net()
     two = net.constant([2], kind=np.int64)
     size = net.add("Slice", net.add("Shape", "image"), two, net.constant([4], kind=np.int64))
@@ -183,7 +183,7 @@ def test_random_numbers_and_quantization_stay() -> None:
     }
 
 
-def test_a_constant_that_would_fill_the_memory_is_not_made() -> None:
+def test_a_constant_that_would_fill_the_memory_is_not_folded() -> None:
     net = Net()
     side = net.constant([1, 1, 1 << 20, 1 << 20], kind=np.int64)  # four tebibytes
     x = net.add("Expand", net.constant([1.0]), side)
@@ -193,7 +193,7 @@ def test_a_constant_that_would_fill_the_memory_is_not_made() -> None:
     assert max(np.prod(i.dims) for i in model.graph.initializer) < MAX_ELEMENTS
 
 
-def test_what_no_output_needs_goes() -> None:
+def test_what_no_output_needs_is_dropped() -> None:
     net = Net()
     net.conv("image", 3, 64)
     made = folded(net.model(net.conv("image", 3, 2), shape=SHAPE))

@@ -1,4 +1,4 @@
-"""Every operator of the TFLite writer says what ONNX Runtime says, whatever its sizes, pads and strides."""
+"""Every operator of the TFLite writer computes what ONNX Runtime computes, for any sizes, pads and strides."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(data: bytes, *inputs: np.ndarray) -> list[np.ndarray]:
 
 
 def operators(data: bytes) -> Counter[str]:
-    """What is in the file, before any delegate takes nodes out of it."""
+    """The operators in the file, before any delegate takes nodes out of it."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -219,8 +219,8 @@ def test_preprocessing_is_one_convolution() -> None:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_a_reshape_that_needs_no_transpose_is_told_from_one_that_does(data: Any) -> None:
-    """regroup against the truth: move memory by numpy and see whether the claimed order reads it back."""
+def test_reshapes_that_need_a_transpose_are_distinguished(data: Any) -> None:
+    """regroup against numpy: transpose the memory and check that the claimed order reads it back."""
     sizes = data.draw(st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4))
     order = tuple(data.draw(st.permutations(range(len(sizes)))))
     total = int(np.prod(sizes))

@@ -138,7 +138,7 @@ def built(path: Path, folder: Path, release: str, **fields: object) -> bytes:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_our_builder_builds_and_keeps_timings(
+def test_our_builder_builds_and_caches_timings(
     bundle_of: Callable[[str, str], Path], tmp_path: Path, real: str, precision: str
 ) -> None:
     assert tensorrt_build.lacking() == ""
@@ -162,7 +162,7 @@ def test_our_builder_gives_an_open_size_one_profile(
     assert len(built(copy, tmp_path / "cache", real)) > 10_000
 
 
-def test_our_builder_says_what_the_real_parser_says(
+def test_our_builder_reports_the_error_of_the_real_parser(
     bundle_of: Callable[[str, str], Path], tmp_path: Path, real: str
 ) -> None:
     copy = Path(shutil.copytree(bundle_of("jetson-orin", "int8"), tmp_path / "copy"))

@@ -1,4 +1,4 @@
-"""Convolutions that move in front of an upsampling: the same numbers, and only where it pays."""
+"""Convolutions that move in front of an upsampling: the same results, and only where it pays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(model: Any, image: np.ndarray) -> np.ndarray:
 
 
 def rewritten(model: Any) -> tuple[Any, int]:
-    """A rewritten copy, checked, that gives the same numbers; and how many convolutions moved."""
+    """(rewritten copy, convolutions moved), after checking that the copy is valid and computes the same."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     fold(copy)
     unstack(copy)
@@ -133,7 +133,7 @@ def test_not_across_a_map_that_something_else_reads() -> None:
 @pytest.mark.parametrize(
     "more", [{"strides": [2, 2]}, {"pads": [1, 1, 1, 1]}, {"group": 1, "auto_pad": "SAME_UPPER", "strides": [2, 1]}]
 )
-def test_not_for_a_convolution_that_looks_around(more: dict[str, Any]) -> None:
+def test_not_for_a_convolution_that_reads_neighbors(more: dict[str, Any]) -> None:
     net = Net()
     assert rewritten(net.model(classifier(net, pyramid(net)[1], 24, **more), shape=SHAPE))[1] == 0
 
@@ -147,7 +147,7 @@ def test_not_for_a_downsampling_or_cubic() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=4), st.booleans(), st.integers(1, 40), st.booleans())
-def test_any_mixture_gives_the_same_numbers(factors: list[int], concat: bool, channels: int, bias: bool) -> None:
+def test_any_mixture_computes_the_same(factors: list[int], concat: bool, channels: int, bias: bool) -> None:
     net = Net()
     maps = [net.conv(down(net, "image", f) if f > 1 else "image", 3, channels) for f in factors]
     maps = [up(net, x, f) if f > 1 else x for x, f in zip(maps, factors)]
