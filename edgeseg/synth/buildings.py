@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeseg.synth.atmosphere import Atmosphere
 from edgeseg.synth.camera import FAR, Color, Floats
-from edgeseg.synth.renderer import BUILDING, Renderer
+from edgeseg.synth.renderer import BUILDING, Renderer, Standing
 from edgeseg.synth.texture import Rng, Texture, as_bytes, noise
 
 
@@ -114,15 +114,13 @@ def _door(wall: Floats, start: float, bays: int, pixels: float) -> Box:
     return max(int(middle - 0.6 * pixels), 0), max(int(height - 2.3 * pixels), 0), int(middle + 0.6 * pixels), height
 
 
-class Building:
+class Building(Standing):
     """A building with its facade along the street, from `start` on."""
 
     def __init__(self, design: Design, side: int, start: float, front: float, exposed: bool):
-        self.design, self.side, self.start, self.front, self.exposed = design, side, start, front, exposed
+        super().__init__(start)
+        self.design, self.side, self.front, self.exposed = design, side, front, exposed
         self.depth, self.visible_range = design.width, FAR
-
-    def position(self, seconds: float) -> float:
-        return self.start
 
     def cast_shadow(self, renderer: Renderer, z: float, seconds: float) -> None:
         x, (dx, dz), height = self.side * self.front, renderer.atmosphere.shadow_slope, self.design.height

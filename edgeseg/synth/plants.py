@@ -6,22 +6,16 @@ import cv2
 import numpy as np
 
 from edgeseg.synth.atmosphere import Atmosphere
-from edgeseg.synth.renderer import TREE, Renderer
+from edgeseg.synth.renderer import TREE, Renderer, Standing
 from edgeseg.synth.texture import Rng, Sprite, Texture, as_bytes, noise
 
 
-class Hedge:
+class Hedge(Standing):
     """A hedge along the edge of a park."""
 
     def __init__(self, leaves: Texture, side: int, start: float, length: float, front: float, height: float):
-        self.leaves, self.side, self.start, self.front, self.height = leaves, side, start, front, height
-        self.depth, self.visible_range = length, 160.0
-
-    def position(self, seconds: float) -> float:
-        return self.start
-
-    def cast_shadow(self, renderer: Renderer, z: float, seconds: float) -> None:
-        pass
+        super().__init__(start)
+        self.leaves, self.side, self.depth, self.front, self.height = leaves, side, length, front, height
 
     def draw(self, renderer: Renderer, z: float, seconds: float) -> None:
         x, h, end, out = self.side * self.front, self.height, z + self.depth, self.side * (self.front + 1.2)
@@ -69,13 +63,10 @@ def foliage(rng: Rng, size: int, sun_x: float) -> Sprite:
     return Sprite(Texture(as_bytes(colors * grain[..., None])), Texture(shape))
 
 
-class Tree:
+class Tree(Standing):
     def __init__(self, foliage: Sprite, x: float, start: float, height: float, width: float):
-        self.foliage, self.x, self.start, self.height, self.width = foliage, x, start, height, width
-        self.depth, self.visible_range = 0.0, 160.0
-
-    def position(self, seconds: float) -> float:
-        return self.start
+        super().__init__(start)
+        self.foliage, self.x, self.height, self.width = foliage, x, height, width
 
     def cast_shadow(self, renderer: Renderer, z: float, seconds: float) -> None:
         (dx, dz), middle = renderer.atmosphere.shadow_slope, self.height * 0.64

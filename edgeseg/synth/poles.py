@@ -7,19 +7,16 @@ import math
 import numpy as np
 
 from edgeseg.synth.camera import Color
-from edgeseg.synth.renderer import POLE, Renderer
+from edgeseg.synth.renderer import POLE, Renderer, Standing
 
 
-class Pole:
+class Pole(Standing):
     """A lamp post, traffic light or sign post; `arm` is the direction of the road, -1 or 1."""
 
     def __init__(self, kind: str, x: float, start: float, arm: int, color: Color, sign: int = 0):
-        self.kind, self.x, self.start, self.arm, self.color, self.sign = kind, x, start, arm, color, sign
+        super().__init__(start)
+        self.kind, self.x, self.arm, self.color, self.sign = kind, x, arm, color, sign
         self.height = {"lamp": 6.5, "light": 3.6, "sign": 2.7}[kind]
-        self.depth, self.visible_range = 0.0, 160.0
-
-    def position(self, seconds: float) -> float:
-        return self.start
 
     def cast_shadow(self, renderer: Renderer, z: float, seconds: float) -> None:
         dx, dz = renderer.atmosphere.shadow_slope[0] * self.height, renderer.atmosphere.shadow_slope[1] * self.height

@@ -41,6 +41,21 @@ class SceneObject(Protocol):
     def draw(self, renderer: Renderer, z: float, seconds: float) -> None: ...
 
 
+class Standing:
+    """A SceneObject that stands at `start` meters along the street."""
+
+    depth, visible_range = 0.0, 160.0
+
+    def __init__(self, start: float):
+        self.start = start
+
+    def position(self, seconds: float) -> float:
+        return self.start
+
+    def cast_shadow(self, renderer: Renderer, z: float, seconds: float) -> None:
+        pass
+
+
 class Renderer:
     """An image [H, W, 3] uint8 BGR and its class map [H, W] uint8, drawn together."""
 

@@ -31,15 +31,8 @@ def matmul(w: Writer, node: NodeProto) -> None:
     transposed = (*natural[:-2], rank - 1, rank - 2)
     orders = [transposed if n in w.values and w.order_of(n)[-1] == rank - 2 else natural for n in (a, b)]
     inputs = [w.get(n, order) for n, order in zip((a, b), orders)]
-    result = w.emit(
-        "BATCH_MATMUL",
-        inputs,
-        w.shape(node.output[0]),
-        node.output[0],
-        adjX=orders[0] == transposed,
-        adjY=orders[1] == transposed,
-    )
-    w.put(node.output[0], result)
+    left, right = (order == transposed for order in orders)
+    w.compute(node.output[0], "BATCH_MATMUL", inputs, adjX=left, adjY=right)
     return None
 
 
@@ -49,12 +42,10 @@ def fully_connected(w: Writer, x: str, name: str, weight: Array, bias: Array | N
     last = len(order) - 1
     if order[-1] != last:
         order = tuple(range(len(order)))
-    index = w.get(x, order)
-    inputs = [index, w.const(weight.T, f"{name}/weight")]
+    inputs = [w.get(x, order), w.const(weight.T, f"{name}/weight")]
     if bias is not None:
         inputs.append(w.const(bias, f"{name}/bias"))
-    shape = [*w.stored(index)[:-1], weight.shape[1]]
-    w.put(name, w.emit("FULLY_CONNECTED", inputs, shape, name, keepNumDims=True), order)
+    w.compute(name, "FULLY_CONNECTED", inputs, order, keepNumDims=True)
 
 
 def gemm(w: Writer, node: NodeProto) -> None:

@@ -27,8 +27,7 @@ def unary(w: Writer, node: NodeProto) -> None:
 
 def _map(w: Writer, node: NodeProto, op: str, x: str, **options: object) -> None:
     """An operator from one tensor to one of the same shape and order."""
-    index = w.get(x, w.order_of(x))
-    w.put(node.output[0], w.emit(op, [index], w.stored(index), node.output[0], **options), w.order_of(x))
+    w.compute(node.output[0], op, [w.get(x, w.order_of(x))], w.order_of(x), **options)
 
 
 def activate(w: Writer, node: NodeProto, x: str, activation: str) -> None:
@@ -67,9 +66,8 @@ def leaky_relu(w: Writer, node: NodeProto) -> None:
 def prelu(w: Writer, node: NodeProto) -> None:
     order = w.order_of(node.input[0])
     slope = _aligned(w.constant(node, 1), order)
-    index = w.get(node.input[0], order)
-    inputs = [index, w.const(slope, f"{node.output[0]}/alpha")]
-    w.put(node.output[0], w.emit("PRELU", inputs, w.stored(index), node.output[0]), order)
+    inputs = [w.get(node.input[0], order), w.const(slope, f"{node.output[0]}/alpha")]
+    w.compute(node.output[0], "PRELU", inputs, order)
 
 
 def hard_sigmoid(w: Writer, node: NodeProto) -> None:
@@ -80,14 +78,9 @@ def hard_sigmoid(w: Writer, node: NodeProto) -> None:
     shape = w.stored(index)
     if abs(6 * alpha - 1) > 1e-6:
         index = w.emit("MUL", [index, w.const(np.float32(6 * alpha))], shape, f"{name}/scaled")
-    index = w.emit(
-        "ADD",
-        [index, w.const(np.float32(6 * beta))],
-        shape,
-        f"{name}/shifted",
-        fusedActivationFunction=w.schema.ActivationFunctionType.RELU6,
-    )
-    w.put(name, w.emit("MUL", [index, w.const(np.float32(1 / 6))], shape, name), order)
+    relu6 = {"fusedActivationFunction": w.schema.ActivationFunctionType.RELU6}
+    index = w.emit("ADD", [index, w.const(np.float32(6 * beta))], shape, f"{name}/shifted", **relu6)
+    w.compute(name, "MUL", [index, w.const(np.float32(1 / 6))], order)
 
 
 def hard_swish(w: Writer, node: NodeProto) -> None:
@@ -96,15 +89,10 @@ def hard_swish(w: Writer, node: NodeProto) -> None:
     order = w.order_of(x)
     index = w.get(x, order)
     shape = w.stored(index)
-    gate = w.emit(
-        "ADD",
-        [index, w.const(np.float32(3))],
-        shape,
-        f"{name}/shifted",
-        fusedActivationFunction=w.schema.ActivationFunctionType.RELU6,
-    )
+    relu6 = {"fusedActivationFunction": w.schema.ActivationFunctionType.RELU6}
+    gate = w.emit("ADD", [index, w.const(np.float32(3))], shape, f"{name}/shifted", **relu6)
     gate = w.emit("MUL", [gate, w.const(np.float32(1 / 6))], shape, f"{name}/gate")
-    w.put(name, w.emit("MUL", [index, gate], shape, name), order)
+    w.compute(name, "MUL", [index, gate], order)
 
 
 def gelu(w: Writer, node: NodeProto) -> None:
@@ -114,7 +102,7 @@ def gelu(w: Writer, node: NodeProto) -> None:
 def reciprocal(w: Writer, node: NodeProto) -> None:
     order = w.order_of(node.input[0])
     index = w.get(node.input[0], order)
-    w.put(node.output[0], w.emit("DIV", [w.const(np.float32(1)), index], w.stored(index), node.output[0]), order)
+    w.compute(node.output[0], "DIV", [w.const(np.float32(1)), index], order)
 
 
 def power(w: Writer, node: NodeProto) -> None:
@@ -124,7 +112,7 @@ def power(w: Writer, node: NodeProto) -> None:
     x = node.input[0]
     index, order = w.get(x, w.order_of(x)), w.order_of(x)
     op, inputs = ("MUL", [index, index]) if float(exponent.reshape(())) == 2 else ("SQRT", [index])
-    w.put(node.output[0], w.emit(op, inputs, w.stored(index), node.output[0]), order)
+    w.compute(node.output[0], op, inputs, order)
     return None
 
 
@@ -191,17 +179,8 @@ def cast(w: Writer, node: NodeProto) -> None:
         raise unsupported(node, "makes integers")
     if w.dtype(index) == np.float32:
         return w.alias(node.output[0], x)
-    s = w.schema.TensorType
-    result = w.emit(
-        "CAST",
-        [index],
-        w.stored(index),
-        node.output[0],
-        np.float32,
-        inDataType=w.tensors[index].type,
-        outDataType=s.FLOAT32,
-    )
-    w.put(node.output[0], result, order)
+    types = {"inDataType": w.tensors[index].type, "outDataType": w.schema.TensorType.FLOAT32}
+    w.compute(node.output[0], "CAST", [index], order, np.float32, **types)
     return None
 
 

@@ -62,13 +62,12 @@ def transpose(w: Writer, node: NodeProto) -> None:
 
 
 def concat(w: Writer, node: NodeProto) -> None:
-    name, shape = node.output[0], w.shape(node.output[0])
-    axis = attribute(node, "axis", 0) % len(shape)
+    name = node.output[0]
+    axis = attribute(node, "axis", 0) % len(w.shape(name))
     running = [n for n in node.input if n in w.values]
     order = max((w.order_of(n) for n in running), key=[w.order_of(n) for n in running].count)
     inputs = [w.get(n, order) for n in node.input]
-    result = w.emit("CONCATENATION", inputs, [shape[d] for d in order], name, axis=order.index(axis))
-    w.put(name, result, order)
+    w.compute(name, "CONCATENATION", inputs, order, axis=order.index(axis))
 
 
 def _slice(w: Writer, x: str, name: str, begin: list[int], end: list[int], step: list[int]) -> None:
@@ -76,13 +75,9 @@ def _slice(w: Writer, x: str, name: str, begin: list[int], end: list[int], step:
     order = w.order_of(x)
     index = w.get(x, order)
     mask = sum(1 << k for k, d in enumerate(order) if end[d] < 0)
-    limits = [
-        w.const(np.array([v[d] for d in order], np.int32), f"{name}/{p}")
-        for v, p in ((begin, "begin"), ([max(e, 0) for e in end], "end"), (step, "step"))
-    ]
-    shape = [len(range(begin[d], end[d], step[d])) for d in order]
-    result = w.emit("STRIDED_SLICE", [index, *limits], shape, name, endMask=mask)
-    w.put(name, result, order)
+    limits = {"begin": begin, "end": [max(e, 0) for e in end], "step": step}
+    tensors = [w.const(np.array([v[d] for d in order], np.int32), f"{name}/{key}") for key, v in limits.items()]
+    w.compute(name, "STRIDED_SLICE", [index, *tensors], order, endMask=mask)
 
 
 def slice_(w: Writer, node: NodeProto) -> None:
@@ -131,11 +126,8 @@ def gather(w: Writer, node: NodeProto) -> None:
 def take(w: Writer, x: str, name: str, axis: int, indices: Array) -> None:
     """name = x with these `indices` of an ONNX axis."""
     order = w.order_of(x)
-    index, stored_axis = w.get(x, order), order.index(axis)
-    shape = w.stored(index)
-    shape[stored_axis] = len(indices)
-    chosen = w.const(indices.astype(np.int32), f"{name}/indices")
-    w.put(name, w.emit("GATHER", [index, chosen], shape, name, axis=stored_axis), order)
+    inputs = [w.get(x, order), w.const(indices.astype(np.int32), f"{name}/indices")]
+    w.compute(name, "GATHER", inputs, order, axis=order.index(axis))
 
 
 def expand(w: Writer, node: NodeProto) -> None:
@@ -144,7 +136,7 @@ def expand(w: Writer, node: NodeProto) -> None:
     order = value.order if len(value.shape) == len(shape) else tuple(range(len(shape)))
     index = broadcastable(w, x, order)
     size = w.const(np.array([shape[d] for d in order], np.int32), f"{name}/shape")
-    w.put(name, w.emit("BROADCAST_TO", [index, size], [shape[d] for d in order], name), order)
+    w.compute(name, "BROADCAST_TO", [index, size], order)
 
 
 def reduce(w: Writer, node: NodeProto) -> None:
@@ -168,8 +160,7 @@ def reduce(w: Writer, node: NodeProto) -> None:
     index = w.get(x, order)
     stored_axes = w.const(np.array([order.index(a) for a in axes], np.int32), f"{name}/axes")
     remaining = order if keep_dims else tuple(d - sum(a < d for a in axes) for d in order if d not in axes)
-    result = w.emit(op, [index, stored_axes], [w.shape(name)[d] for d in remaining], name, keepDims=keep_dims)
-    w.put(name, result, remaining)
+    w.compute(name, op, [index, stored_axes], remaining, keepDims=keep_dims)
     return None
 
 
@@ -180,7 +171,7 @@ def softmax(w: Writer, node: NodeProto) -> None:
     if order[-1] != axis:
         order = (*(d for d in range(len(shape)) if d != axis), axis)
     op, options = ("SOFTMAX", {"beta": 1.0}) if node.op_type == "Softmax" else ("LOG_SOFTMAX", {})
-    w.put(name, w.emit(op, [w.get(x, order)], [shape[d] for d in order], name, **options), order)
+    w.compute(name, op, [w.get(x, order)], order, **options)
 
 
 def axes_of(node: NodeProto, rank: int, axes_input: Array | None = None) -> list[int]:

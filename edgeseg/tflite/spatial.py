@@ -26,13 +26,8 @@ def conv(w: Writer, node: NodeProto) -> None:
     size = [n + sum(p) for n, p in zip(shape[2:], extra)]
     pads = [(a + c, b + d) for (a, b), (c, d) in zip(extra, window_pads(node, size, kernel, stride, dilation))]
     index, padding = padded(w, w.get(source, NHWC), pads, kernel, stride, dilation, name)
-    options = {
-        "padding": padding,
-        "strideH": stride[0],
-        "strideW": stride[1],
-        "dilationHFactor": dilation[0],
-        "dilationWFactor": dilation[1],
-    }
+    options = {"padding": padding, "strideH": stride[0], "strideW": stride[1]}
+    options |= {"dilationHFactor": dilation[0], "dilationWFactor": dilation[1]}
     bias = w.constant(node, 2, np.zeros(out, np.float32))
     depthwise = inner == 1 and group == shape[1]
     if depthwise:
@@ -41,7 +36,7 @@ def conv(w: Writer, node: NodeProto) -> None:
         weight = weight.transpose(0, 2, 3, 1)
     inputs = [index, w.const(weight, f"{name}/weight"), w.const(bias, f"{name}/bias")]
     op = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
-    w.put(name, w.emit(op, inputs, [w.shape(name)[d] for d in NHWC], name, **options), NHWC)
+    w.compute(name, op, inputs, NHWC, **options)
 
 
 def conv_transpose(w: Writer, node: NodeProto) -> None:
@@ -68,24 +63,15 @@ def conv_transpose(w: Writer, node: NodeProto) -> None:
         w.get(node.input[0], NHWC),
         w.const(w.constant(node, 2, np.zeros(out[1], np.float32)), f"{name}/bias"),
     ]
-    padding = w.schema.Padding.SAME if fits else w.schema.Padding.VALID
-    index = w.emit(
-        "TRANSPOSE_CONV",
-        inputs,
-        size,
-        name if fits else f"{name}/whole",
-        np.float32,
-        padding=padding,
-        strideH=stride[0],
-        strideW=stride[1],
-    )
-    if not fits and any(crop):
-        limits = [
-            w.const(np.array(v, np.int32), f"{name}/{p}")
-            for v, p in (([0, *before, 0], "begin"), ([1, *out[2:], out[1]], "size"))
-        ]
-        index = w.emit("SLICE", [index, *limits], [1, *out[2:], out[1]], name)
-    w.put(name, index, NHWC)
+    options = {"padding": w.schema.Padding.SAME if fits else w.schema.Padding.VALID}
+    options |= {"strideH": stride[0], "strideW": stride[1]}
+    index = w.emit("TRANSPOSE_CONV", inputs, size, name if fits else f"{name}/whole", np.float32, **options)
+    if fits or not any(crop):
+        w.put(name, index, NHWC)
+    else:
+        limits = {"begin": [0, *before, 0], "size": [1, *out[2:], out[1]]}
+        tensors = [w.const(np.array(values, np.int32), f"{name}/{key}") for key, values in limits.items()]
+        w.compute(name, "SLICE", [index, *tensors], NHWC)
 
 
 def max_pool(w: Writer, node: NodeProto) -> None:
@@ -133,19 +119,8 @@ def average_pool(w: Writer, node: NodeProto) -> None:
 def _pool(
     w: Writer, op: str, index: int, name: str, kernel: Sequence[int], stride: Sequence[int], padding: int
 ) -> None:
-    shape = [w.shape(name)[d] for d in NHWC]
-    result = w.emit(
-        op,
-        [index],
-        shape,
-        name,
-        padding=padding,
-        filterHeight=kernel[0],
-        filterWidth=kernel[1],
-        strideH=stride[0],
-        strideW=stride[1],
-    )
-    w.put(name, result, NHWC)
+    window = {"filterHeight": kernel[0], "filterWidth": kernel[1], "strideH": stride[0], "strideW": stride[1]}
+    w.compute(name, op, [index], NHWC, padding=padding, **window)
 
 
 def resize(w: Writer, node: NodeProto) -> None:
@@ -178,10 +153,8 @@ def resize(w: Writer, node: NodeProto) -> None:
 
 
 def _resize(w: Writer, op: str, x: str, name: str, align: bool, half: bool) -> None:
-    shape = [w.shape(name)[d] for d in NHWC]
-    size = w.const(np.array(shape[1:3], np.int32), f"{name}/size")
-    result = w.emit(op, [w.get(x, NHWC), size], shape, name, alignCorners=align, halfPixelCenters=half)
-    w.put(name, result, NHWC)
+    size = w.const(np.array(w.shape(name)[2:], np.int32), f"{name}/size")
+    w.compute(name, op, [w.get(x, NHWC), size], NHWC, alignCorners=align, halfPixelCenters=half)
 
 
 def _nearest(w: Writer, node: NodeProto, x: str, name: str, mode: str, scales: list[float]) -> None:
@@ -232,17 +205,15 @@ def pad(w: Writer, node: NodeProto) -> None:
     order = w.order_of(x)
     index = w.get(x, order)
     table = w.const(amounts.reshape(2, rank).T[list(order)].astype(np.int32), f"{name}/pads")
-    shape = [w.shape(name)[d] for d in order]
     if mode == "constant":
         op, more = ("PAD", []) if value == 0 else ("PADV2", [w.const(np.float32(value), f"{name}/value")])
-        result = w.emit(op, [index, table, *more], shape, name)
+        w.compute(name, op, [index, table, *more], order)
     elif mode == "reflect" or (mode == "edge" and amounts.max() <= 1):
         # An edge of one pixel is also the first pixel of a symmetric mirror.
         kind = w.schema.MirrorPadMode.REFLECT if mode == "reflect" else w.schema.MirrorPadMode.SYMMETRIC
-        result = w.emit("MIRROR_PAD", [index, table], shape, name, mode=kind)
+        w.compute(name, "MIRROR_PAD", [index, table], order, mode=kind)
     else:
         raise unsupported(node, f"has the mode {mode}")
-    w.put(name, result, order)
 
 
 def _pad_of(w: Writer, node: NodeProto) -> tuple[Array, float, str]:
@@ -277,8 +248,7 @@ def depth_to_space(w: Writer, node: NodeProto) -> None:
         w.shapes[f"{name}/sorted"] = list(w.shape(x))
         take(w, x, f"{name}/sorted", 1, np.arange(w.shape(x)[1]).reshape(channels, block * block).T.ravel())
         x = f"{name}/sorted"
-    result = w.emit("DEPTH_TO_SPACE", [w.get(x, NHWC)], [w.shape(name)[d] for d in NHWC], name, blockSize=block)
-    w.put(name, result, NHWC)
+    w.compute(name, "DEPTH_TO_SPACE", [w.get(x, NHWC)], NHWC, blockSize=block)
 
 
 # Windows

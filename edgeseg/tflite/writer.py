@@ -173,6 +173,14 @@ class Writer:
         self._operator_of[out] = operator
         return out
 
+    def compute(
+        self, name: str, op: str, inputs: Sequence[int], order: Order | None = None, dtype: Any = None, **options: Any
+    ) -> None:
+        """Add an operator whose output is the ONNX tensor `name`, stored in `order`."""
+        shape = self.shape(name)
+        order = order or tuple(range(len(shape)))
+        self.put(name, self.emit(op, inputs, [shape[d] for d in order], name, dtype, **options), order)
+
     def reshape(self, index: int, shape: Sequence[int], name: str) -> int:
         """`index` with another stored shape; itself where that is its shape already."""
         shape = [int(n) for n in shape]
