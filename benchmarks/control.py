@@ -30,10 +30,10 @@ from edgeseg.evaluation.evaluate import fit
 from edgeseg.evaluation.metrics import Counts
 from edgeseg.images import resize
 from edgeseg.mask import class_map
-from edgeseg.onnx_graph.fold import attribute
+from edgeseg.onnx_graph.index import attribute
 from edgeseg.search.control import control
 from edgeseg.search.trials import Budget, Trials
-from edgeseg.synth.street import write_dataset
+from edgeseg.synth.files import write_dataset
 from edgeseg.target import Target
 
 MODEL = Path(__file__).parent.parent / "models" / "street" / "street.onnx"

@@ -87,7 +87,7 @@ def bundle_name(recipe: Recipe, profile: target.Target, precision: Precision) ->
 def _data(recipe: Recipe, out: Path, ledger: Ledger) -> Path:
     if recipe.data.synthetic is None:
         return recipe.resolve(recipe.data.root)
-    from edgeseg.synth.street import write_dataset
+    from edgeseg.synth.files import write_dataset
 
     root = out / "data"
     wanted = asdict(recipe.data.synthetic)

@@ -44,7 +44,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of the same classes: 12 + 2 + 4 frames of 96x64."""
-    from edgeseg.synth.street import write_dataset
+    from edgeseg.synth.files import write_dataset
 
     root = tmp_path_factory.mktemp("data") / "street"
     write_dataset(root, train=12, val=2, test=4, height=tiny.HEIGHT, width=tiny.WIDTH)

@@ -36,7 +36,7 @@ def synth(
 
     For trying edgeseg out, and for tests: the labels are exact.
     """
-    from edgeseg.synth.street import check_clip, write_clip, write_dataset
+    from edgeseg.synth.files import check_clip, write_clip, write_dataset
 
     height, width = size(frame_size)
     clip_height, clip_width = size(clip_size)

@@ -24,8 +24,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import OptionError
 from edgeseg.images import Image
-from edgeseg.onnx_graph.deploy import layers
-from edgeseg.onnx_graph.fold import attribute, drop_unused, element_types, fresh_name
+from edgeseg.onnx_graph.index import attribute, drop_unused, element_types, fresh_name
+from edgeseg.onnx_graph.layer_names import layers
 from edgeseg.quantization import ranges, schemes
 from edgeseg.quantization.ranges import grid, round_weights
 from edgeseg.quantization.scheme import Scheme

@@ -100,7 +100,7 @@ def export_tflite(ckpt: Path | str, path: Path | str, size: Size | None = None) 
     """Write TFLite: `image` float32 [1, H, W, 3] -> `logits` [1, H, W, C], of the ONNX. The Spec is in its metadata."""
     import onnx
 
-    from edgeseg.onnx_graph.deploy import simplify
+    from edgeseg.onnx_graph.loading import simplify
     from edgeseg.tflite.convert import convert
 
     data, spec = _proven_onnx(ckpt, size)
