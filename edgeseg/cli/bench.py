@@ -115,7 +115,7 @@ def _waterfall(bundle: Path, source: str, seconds: float) -> dict[str, Any]:
         timer.cancel()
     if summary.error:
         raise summary.error
-    return {name: row for name, row in summary.stages.items() if row}
+    return {stage: row.to_dict() for stage, row in summary.stages.items()}
 
 
 def _show(title: str, result: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from edgeseg.stream.sinks import Info
 
 
 def record(result: Result, info: Info) -> dict[str, Any]:
-    """One result as plain values. `time`: Unix seconds of the capture; `shares` of the picture, of classes present."""
+    """One result as plain values. `time`: Unix seconds of the capture; `shares`: of the frame, per class present."""
     age = time.monotonic() - result.frame.captured
     return {
         "stream": info.name,
@@ -28,5 +28,6 @@ def record(result: Result, info: Info) -> dict[str, Any]:
 
 
 def shares(classmap: Image, spec: Spec) -> dict[str, float]:
+    """{class: share of the [H, W] class map, 0 to 1}, without absent classes."""
     counts = cv2.calcHist([classmap], [0], None, [256], [0, 256]).reshape(-1)  # OpenCV 4 gives a column
     return {name: round(float(counts[i]) / classmap.size, 4) for i, name in enumerate(spec.classes) if counts[i]}

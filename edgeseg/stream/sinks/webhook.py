@@ -1,6 +1,6 @@
 """`webhook+http://host/path#every=30`: POST every n-th result as JSON (see record.py). `#timeout=2` seconds each.
 
-A server that is slow or gone is counted and warned about; it never delays the run.
+A server that is slow or unreachable is counted and warned about; it never delays the run.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Webhook(Sink):
         self._thread = threading.Thread(target=self._work, name="edgeseg-webhook", daemon=True)
         self._thread.start()
 
-    def write(self, result: Result, picture: Image | None) -> None:
+    def write(self, result: Result, image: Image | None) -> None:
         if self._seen % self._every == 0:
             self._posts.put(record(result, self._info))
         self._seen += 1
