@@ -229,8 +229,8 @@ LAYERS = [
 ]
 RANK = {name: i for i, row in enumerate(LAYERS) for name in row.split()}
 # What no module of these packages imports when it is loaded itself; they may inside a function.
-LAZY = """torch torchvision timm segmentation_models_pytorch torch_pruning nncf openvino onnxruntime av gi cryptography prometheus_client
-tensorrt cuda edgeseg.training""".split()
+LAZY = """torch torchvision timm segmentation_models_pytorch torch_pruning nncf openvino onnxruntime av gi cryptography
+prometheus_client tensorrt cuda edgeseg.training""".split()
 # What the packages that run on a device never import, not even inside a function.
 DEVICE_SIDE = """segmenter runtime runner heads mask bundle data synth bench evaluation telemetry monitoring stream
 serving""".split()

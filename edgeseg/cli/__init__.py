@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli import bench, calibrate, compile, compress, data, gate, measure, pipeline, run, train, verify
+from edgeseg.cli import bench, calibrate, compile, compress, data, gate, measure, pipeline, run, signals, train, verify
 from edgeseg.cli.common import console
 from edgeseg.errors import EdgesegError
 
@@ -29,6 +29,7 @@ def root(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) 
 
 def main() -> None:
     """Run the command line: a user's error exits 2 with one clear message, Ctrl-C exits 130."""
+    signals.restore_interrupt()
     try:
         app()
     except EdgesegError as error:
