@@ -34,7 +34,7 @@ SOURCE_HELP = (
 )
 SINK_HELP = (
     "Where results go: FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, "
-    "window:// or null://; {name} stands for the stream's name; repeatable. [default: null://]"
+    "window:// or null:// (the default, for timing); {name} stands for the stream's name; repeatable."
 )
 RUN_EXAMPLE = "Example: edgeseg run models/street/street-int8 --source clip.mp4 --sink out.mp4"
 SOAK_EXAMPLE = "Example: edgeseg soak models/street/street-int8 --minutes 60 --json soak.json"
@@ -57,14 +57,16 @@ def run(
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.")] = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="latency (one frame at a time) or throughput. [default: latency if a source is live]"),
+        typer.Option(help="latency (one frame at a time) or throughput; by default latency if a source is live."),
     ] = None,
     no_overlay: Annotated[
         bool, typer.Option("--no-overlay", help="Write the frames unchanged, without classes and legend.")
     ] = False,
     queue: Annotated[
         int | None,
-        typer.Option(help="How many frames may wait for inference. [default: 1 of a camera, the newest; 4 of a file]"),
+        typer.Option(
+            help="How many frames may wait for inference; by default 1 of a camera (the newest), 4 of a file."
+        ),
     ] = None,
     no_reconnect: Annotated[
         bool, typer.Option("--no-reconnect", help="End at the first failure of a camera or of its sinks.")
@@ -86,8 +88,9 @@ def run(
 ) -> None:
     """Segment the frames of cameras, videos or folders and write the results to sinks: for operators.
 
-    Cameras are reconnected whenever they fail; files end the run. Ctrl-C and SIGTERM stop it cleanly, also where it
-    was started in the background. See docs/streaming.md.
+    Cameras are reconnected whenever they fail; files end the run. Ctrl-C and SIGTERM stop it cleanly.
+
+    See docs/streaming.md.
     """
     from edgeseg.stream import config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -17,7 +18,9 @@ from pathlib import Path
 
 import pytest
 from stream_helpers import bundle, clip, read_back
+from typer.testing import CliRunner
 
+from edgeseg.cli import app
 from edgeseg.errors import EdgesegError
 from edgeseg.stream import config
 from edgeseg.stream.summary import RunSummary
@@ -247,9 +250,10 @@ def test_systemd_is_notified(tmp_path, model, start_process):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(address)
         sock.settimeout(20)
-        words = [*EDGESEG, "run", model, "--source", f"{clip(tmp_path / 'a.avi', 50)}?live=1"]
+        words = [*EDGESEG, "run", model, "--source", f"{clip(tmp_path / 'a.avi')}?live=1&loop=1"]
         run = start_process(words, env={**os.environ, "NOTIFY_SOCKET": address}, stderr=subprocess.DEVNULL)
         assert sock.recv(100) == b"READY=1" and sock.recv(100) == b"WATCHDOG=1"
+        run.send_signal(signal.SIGTERM)
         assert run.wait(20) == 0
 
 
@@ -266,3 +270,16 @@ def test_the_runtime_never_imports_what_a_device_lacks(tmp_path, model):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "5", done.stderr
+
+
+def test_without_a_terminal_progress_and_what_was_written_are_logged(tmp_path, model, caplog):
+    caplog.set_level(logging.INFO, "edgeseg")
+    outputs = [tmp_path / "out.avi", tmp_path / "log.jsonl", tmp_path / "masks"]
+    words = ["run", str(model), "--source", str(clip(tmp_path / "a.avi", 30)), "--sink", "null://"]
+    for output in outputs:
+        words += ["--sink", str(output)]
+    ran = CliRunner().invoke(app, words)
+    assert ran.exit_code == 0, ran.output
+    progress = [r for r in caplog.records if r.name == "edgeseg.stream.progress"]
+    assert re.match(r"run: \d+ of 30 frames in \d+ s, [\d.]+ FPS", progress[-1].getMessage())
+    assert [r.getMessage() for r in caplog.records if r.name == "edgeseg.cli.run"] == [f"wrote {o}" for o in outputs]

@@ -19,7 +19,7 @@ from edgeseg.stream.soak.objectives import (
     ThreadGrowth,
     breaches,
 )
-from edgeseg.stream.soak.run import soak
+from edgeseg.stream.soak.run import Timing, soak
 from edgeseg.stream.summary import RunSummary
 
 GOOD = SoakReport(
@@ -90,6 +90,7 @@ def test_a_stamp_survives_compression():
 
 
 # Real cameras (processes) and a real engine: where all cores are taken, one may miss its time-out.
+QUICK = Timing(absent=1.0, calm=2.5, memory=0.15, watchdog=2.0)
 real_time = pytest.mark.flaky(reruns=2, reruns_delay=1)
 
 
@@ -102,7 +103,7 @@ def model(tmp_path_factory):
 
 @real_time
 def test_a_leak_is_found_and_the_absent_camera_is_picked_up(model):
-    report = soak(model, 0.1, sabotage="leak")
+    report = soak(model, 0.05, sabotage="leak", timing=QUICK)
     missed = [b for b in report.breaches if "frame age" not in b]  # a busy machine may be slow; it must not leak
     assert len(missed) == 1 and "a leak" in missed[0] and not report.ok
     assert report.faults["absent"].not_recovered == 0 and report.uptime["back"] > 0.9
@@ -111,8 +112,8 @@ def test_a_leak_is_found_and_the_absent_camera_is_picked_up(model):
 
 @real_time
 def test_a_hang_is_found(model):
-    report = soak(model, 0.2, sabotage="hang")
-    assert "the run ended: Inference gave no answer for 5 s." in report.breaches
+    report = soak(model, 0.2, sabotage="hang", timing=QUICK)
+    assert "the run ended: Inference gave no answer for 2 s." in report.breaches
 
 
 @pytest.mark.slow

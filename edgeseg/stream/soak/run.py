@@ -44,9 +44,21 @@ FAULTS = ("kill", "freeze", "still", "corrupt", "resize", "slow", "full")
 SABOTAGE = ("leak", "hang")
 POLICY = ReconnectPolicy(connect=5, stall=1.5, frozen=1.5, first_delay=0.25, longest_delay=2, steady=5)
 FRESH_SECONDS = 1.0
-FAULT_SECONDS = (2.5, 4.5)
-CALM_SECONDS = 4.0
+FRAMES_BEFORE_HANG = 50
 MIB = 2.0**20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds: how long the first fault (`absent`) and the others (from, to) last, the `calm` between them, the interval
+    of `memory` samples, and the `watchdog` of the engine.
+    """
+
+    absent: float = 3.0
+    fault: tuple[float, float] = (2.5, 4.5)
+    calm: float = 4.0
+    memory: float = 0.5
+    watchdog: float = 5.0
 
 
 class AgeObserver(Sink):
@@ -100,12 +112,19 @@ class SoakSetup:
     run: Run
     stop: threading.Event
     seconds: float
+    timing: Timing
     measured: Measurements = field(default_factory=Measurements)
     problem: str = ""
 
 
 def soak(
-    bundle: Path, minutes: float, *, seed: int = 0, sabotage: str | None = None, on_progress: OnProgress | None = None
+    bundle: Path,
+    minutes: float,
+    *,
+    seed: int = 0,
+    sabotage: str | None = None,
+    timing: Timing | None = None,
+    on_progress: OnProgress | None = None,
 ) -> SoakReport:
     """Run for `minutes` and report; the report is `ok` when every objective was kept.
 
@@ -113,7 +132,7 @@ def soak(
     """
     if sabotage is not None and sabotage not in SABOTAGE:
         raise unknown("sabotage", sabotage, SABOTAGE)
-    with _setup(bundle, minutes * 60, sabotage) as setup:
+    with _setup(bundle, minutes * 60, sabotage, timing or Timing()) as setup:
         script = threading.Thread(target=_script, args=(setup, random.Random(seed)), name="edgeseg-faults", daemon=True)
         script.start()
         summary = setup.run.go(on_progress)
@@ -124,7 +143,7 @@ def soak(
 
 
 @contextmanager
-def _setup(bundle: Path, seconds: float, sabotage: str | None) -> Iterator[SoakSetup]:
+def _setup(bundle: Path, seconds: float, sabotage: str | None, timing: Timing) -> Iterator[SoakSetup]:
     with ExitStack() as stack:
         front, back = (stack.enter_context(LoopbackCamera()) for _ in range(2))
         front.kill()  # its port is known now; that nobody listens there yet is the first fault
@@ -133,7 +152,9 @@ def _setup(bundle: Path, seconds: float, sabotage: str | None) -> Iterator[SoakS
         if sabotage == "leak":
             observers[0].leaked = []
         if sabotage == "hang":
-            segmenter = Segmenter(segmenter.spec, HangingEngine(segmenter.engine, 100), segmenter.upsample)
+            segmenter = Segmenter(
+                segmenter.spec, HangingEngine(segmenter.engine, FRAMES_BEFORE_HANG), segmenter.upsample
+            )
         else:
             stack.callback(segmenter.close)
         reopened = ReconnectingSink(faulty, lambda part: faulty, first_delay=0.5)
@@ -142,8 +163,8 @@ def _setup(bundle: Path, seconds: float, sabotage: str | None) -> Iterator[SoakS
             Stream(_supervised(camera, name), outputs, name)
             for camera, name, outputs in zip((front, back), CAMERAS, sinks)
         ]
-        run = Run(segmenter, streams, stop=stop, watchdog=5.0)
-        yield SoakSetup(front, back, observers, faulty, run, stop, seconds)
+        run = Run(segmenter, streams, stop=stop, watchdog=timing.watchdog)
+        yield SoakSetup(front, back, observers, faulty, run, stop, seconds, timing)
 
 
 def _supervised(camera: LoopbackCamera, name: str) -> SupervisedSource:
@@ -154,13 +175,13 @@ def _script(setup: SoakSetup, rng: random.Random) -> None:
     """Faults, one after another, until the time is up; then stop the run. Samples are taken all the while."""
     end = time.monotonic() + setup.seconds
     try:
-        _fault(setup, "absent", 3.0)
+        _fault(setup, "absent", setup.timing.absent)
         for kind in itertools.cycle(FAULTS):
-            _sample(setup, CALM_SECONDS)
+            _sample(setup, setup.timing.calm)
             if time.monotonic() > end or setup.stop.is_set():
                 break
-            _fault(setup, kind, rng.uniform(*FAULT_SECONDS))
-        _sample(setup, CALM_SECONDS)
+            _fault(setup, kind, rng.uniform(*setup.timing.fault))
+        _sample(setup, setup.timing.calm)
     except (EdgesegError, OSError) as error:
         setup.problem = f"the script of faults failed: {error}"
     finally:
@@ -200,7 +221,7 @@ def _sample(setup: SoakSetup, seconds: float) -> None:
             measured.samples += 1
             for i, observer in enumerate(setup.observers):
                 measured.fresh[i] += now - observer.latest < FRESH_SECONDS
-        if not measured.memory or now - measured.memory[-1].at > max(0.5, setup.seconds / 2000):
+        if not measured.memory or now - measured.memory[-1].at > max(setup.timing.memory, setup.seconds / 2000):
             measured.memory.append(MemorySample(now, resident_bytes() / MIB, threading.active_count()))
         time.sleep(max(0.0, min(0.1, until - now)))
 
