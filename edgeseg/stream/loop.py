@@ -100,7 +100,7 @@ class Run:
         self._timings.on_stage = on_stage
 
     def go(self, on_progress: OnProgress | None = None) -> RunSummary:
-        """Run to the end. `on_progress` is called about ten times a second by the calling thread."""
+        """Run to the end. `on_progress` is called about ten times a second, and at the end."""
         threads = [threading.Thread(target=t, name="edgeseg-infer", daemon=True) for t in (self._feed, self._collect)]
         self._started = self._clock.monotonic()
         for pipeline in self._pipelines:
@@ -111,6 +111,8 @@ class Run:
             self._watch(on_progress)
         finally:
             self._shut_down()
+        if on_progress:
+            on_progress(self._progress())
         return self.summary()
 
     def summary(self) -> RunSummary:

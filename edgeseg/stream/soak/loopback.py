@@ -8,6 +8,7 @@ input set the mode: `normal`, `freeze` (connected, silent), `still` (the same im
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -146,8 +147,10 @@ def main(port: int, fps: float) -> None:
     server = _Server(("127.0.0.1", port), _Handler)
     server.scene, server.fps = Scene(), fps
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
-    sys.stdout.write(f"{server.server_address[1]}\n")
-    sys.stdout.flush()
+    try:
+        os.write(sys.stdout.fileno(), f"{server.server_address[1]}\n".encode())
+    except BrokenPipeError:  # the parent was interrupted while it started us
+        return
     for line in sys.stdin:  # ends when the parent does
         if line.strip() in MODES:
             server.scene.mode = line.strip()

@@ -50,8 +50,8 @@ MIB = 2.0**20
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds: how long the first fault (`absent`) and the others (from, to) last, the `calm` between them, the interval
-    of `memory` samples, and the `watchdog` of the engine.
+    """Seconds: how long the first fault (`absent`) and the others (from, to) last, the `calm` between them, between two
+    `memory` samples, and the `watchdog` of the engine.
     """
 
     absent: float = 3.0
