@@ -169,7 +169,7 @@ def _settings(path: Path | None, options: dict[str, object], sinks_given: bool) 
             raise OptionError("--sink is given without --source.", f"Name the sinks of the streams in {path} there.")
         return config.load(path, **options)
     if options["bundle"] is None:
-        raise OptionError("No bundle is named.", "edgeseg run BUNDLE --source URI, or edgeseg run --config FILE")
+        raise OptionError("No bundle is given.", "edgeseg run BUNDLE --source URI, or edgeseg run --config FILE")
     given = {key: value for key, value in options.items() if value is not None}
     return config.Settings(**given)  # type: ignore[arg-type]
 

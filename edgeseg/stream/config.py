@@ -42,7 +42,13 @@ KEY_TYPES: dict[str, type] = {
     "fallback": list,
     **dict.fromkeys(POLICY_KEYS, float),
 }
-TYPE_NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list of texts"}
+TYPE_NAMES = {
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list of strings",
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Settings:
         if self.fallback and self.deadline_ms is None:
             raise OptionError("Fallback bundles without a deadline.", "Add --deadline MS: when to fall back.")
         if not self.streams:
-            raise OptionError("No source is named.", "Give --source URI, or a [[stream]] table in --config FILE.")
+            raise OptionError("No source is given.", "Give --source URI, or a [[stream]] table in --config FILE.")
         _check_names(self.streams)
 
 
@@ -118,13 +124,13 @@ def load(path: Path, **options: object) -> Settings:
     values["streams"] = _streams(path, data.get("stream", []))
     values.update({key: value for key, value in options.items() if value not in (None, ())})
     if "bundle" not in values:
-        raise OptionError(f"Config {path} names no bundle.", 'Add bundle = "FOLDER", or give it on the command line.')
+        raise OptionError(f"Config {path} has no bundle.", 'Add bundle = "FOLDER", or give it on the command line.')
     return Settings(**values)  # the keys were checked above
 
 
 def _streams(path: Path, tables: object) -> tuple[StreamSettings, ...]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise OptionError(f"{path}: stream is no list of tables.", "Start each stream with [[stream]].")
+        raise OptionError(f"{path}: stream is not a list of tables.", "Start each stream with [[stream]].")
     streams = []
     for table in tables:
         for key in table:

@@ -32,7 +32,7 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_: Any) -> None:
-        """A client that disconnects is no error."""
+        """A client that disconnects is not an error."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -31,7 +31,7 @@ class MetricsServer:
     def __init__(self, address: str, run: Run, build: BuildInfo):
         host, _, port = address.rpartition(":")
         if not port.isdigit():
-            raise OptionError(f"--metrics {address} names no port.", "Expected HOST:PORT, such as 127.0.0.1:9108.")
+            raise OptionError(f"--metrics {address} has no port.", "Expected HOST:PORT, such as 127.0.0.1:9108.")
         self.run = run
         self.metrics = RunMetrics(lambda: sample(run), build)
         run.observe_stages(

@@ -1,4 +1,4 @@
-"""Progress of a run: a value for whoever draws it, and a logger for where there is no terminal."""
+"""Progress of a run: a value for drawing, and a logger where there is no terminal."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ def check(uri: Uri) -> urllib.parse.SplitResult:
         parts = urllib.parse.urlsplit(f"{uri.scheme}://{uri.rest.split('#', maxsplit=1)[0]}")
         _ = parts.port
     except ValueError as error:
-        raise OptionError(f"{uri} is no address: {error}.", expected) from error
+        raise OptionError(f"{uri} is not an address: {error}.", expected) from error
     if not parts.hostname or not parts.path.strip("/") or re.search(r"\s", uri.rest):
-        raise OptionError(f"{uri} names no host and path.", expected)
+        raise OptionError(f"{uri} lacks a host or a path.", expected)
     return parts
 
 

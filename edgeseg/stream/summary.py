@@ -143,7 +143,7 @@ class RunSummary:
             )
         except (KeyError, TypeError, AttributeError) as problem:
             raise OptionError(
-                f"This is no run summary: {problem}.", "Expected what edgeseg run --json wrote; write it again."
+                f"This is not a run summary: {problem}.", "Expected what edgeseg run --json wrote; write it again."
             ) from problem
 
 

@@ -71,10 +71,21 @@ def wait_until(condition) -> None:
         time.sleep(0.001)
 
 
-def run_engine(engine: ColorEngine, source: Source, *outputs: Sink, **options):
-    """(summary) of one stream on an engine."""
-    seg = Segmenter(SPEC, engine, "half_pixel")
-    return loop.Run(seg, [loop.Stream(source, outputs)], **options).go()
+class RecordingSegmenter(Segmenter):
+    """Keeps the frames that it is given."""
+
+    def __init__(self, engine: ColorEngine):
+        super().__init__(SPEC, engine, "half_pixel")
+        self.submitted: list[Frame] = []
+
+    def submit(self, frame):
+        self.submitted.append(frame)
+        super().submit(frame)
+
+
+def run_engine(engine: ColorEngine, source: Source, *outputs: Sink):
+    """The summary of one stream on an engine."""
+    return loop.run(Segmenter(SPEC, engine, "half_pixel"), source, outputs)
 
 
 def test_all_frames_arrive_in_order_with_the_right_class_maps(tmp_path):
@@ -133,26 +144,31 @@ def held_engine(frames: int) -> tuple[ColorEngine, Camera]:
 
 
 def test_live_frames_that_come_too_fast_are_dropped_and_counted_and_the_newest_stays():
-    sink = RecordingSink()
     engine, camera = held_engine(60)
-    summary = run_engine(engine, camera, sink)
-    assert sink.numbers == [0, 59]
+    seg = RecordingSegmenter(engine)
+    summary = loop.run(seg, camera, [RecordingSink()])
+    assert [frame.index for frame in seg.submitted] == [0, 59]
     assert summary.drops == {"source": 58}
 
 
 def test_a_queue_of_a_live_source_keeps_what_fits():
-    sink = RecordingSink()
     engine, camera = held_engine(30)
-    summary = run_engine(engine, camera, sink, queue_depth=20)
-    assert sink.numbers == [0, *range(10, 30)] and summary.drops == {"source": 9}
+    seg = RecordingSegmenter(engine)
+    summary = loop.Run(seg, [loop.Stream(camera, [])], queue_depth=20).go()
+    assert [frame.index for frame in seg.submitted] == [0, *range(10, 30)] and summary.drops == {"source": 9}
 
 
 def test_a_slow_live_sink_delays_no_other():
     """One sink holds its first result until the other has all fifty; its queue holds two more."""
-    fast = RecordingSink()
-    slow = RecordingSink(before=lambda result: wait_until(lambda: len(fast.results) == 50))
+    fast, writing = RecordingSink(), threading.Event()
+
+    def hold(result) -> None:
+        writing.set()
+        wait_until(lambda: len(fast.results) == 50)
+
+    slow = RecordingSink(before=hold)
     slow.name, fast.name = "slow", "fast"
-    camera = Camera(50, before=lambda number: wait_until(lambda: len(fast.results) == number))
+    camera = Camera(50, before=lambda n: wait_until(lambda: len(fast.results) == n and (n == 0 or writing.is_set())))
     summary = run_engine(ColorEngine(), camera, slow, fast)
     assert summary.error is None and fast.numbers == list(range(50))
     assert slow.numbers == [0, 48, 49] and summary.drops == {"sink slow": 47}
@@ -249,13 +265,7 @@ def test_stop_with_a_sink_that_takes_nothing(tmp_path):
 
 def test_streams_are_served_in_rotation_and_one_that_breaks_stops_no_other():
     """The engine is held until every stream has frames waiting; from there on they must alternate."""
-    gate, served = threading.Event(), []
-
-    class RecordingSegmenter(Segmenter):
-        def submit(self, frame):
-            served.append(frame.source)
-            super().submit(frame)
-
+    gate = threading.Event()
     given = {"a": 0, "b": 0, "c": 0}
 
     def counted(name: str, frames: int):
@@ -269,11 +279,11 @@ def test_streams_are_served_in_rotation_and_one_that_breaks_stops_no_other():
     cameras = [counted("a", 40), counted("b", 4), counted("c", 40)]
     outputs = [RecordingSink() for _ in cameras]
     streams = [loop.Stream(camera, [sink], name) for camera, sink, name in zip(cameras, outputs, "abc")]
-    seg = RecordingSegmenter(SPEC, ColorEngine(slots=1, gate=gate), "half_pixel")
+    seg = RecordingSegmenter(ColorEngine(slots=1, gate=gate))
     summary = loop.Run(seg, streams).go()
     assert [len(sink.results) for sink in outputs] == [40, 4, 40]
     assert summary.error.what == "The cable was pulled."
-    assert sorted(served[1:7]) == ["a", "a", "b", "b", "c", "c"]
+    assert sorted(frame.source for frame in seg.submitted[1:7]) == ["a", "a", "b", "b", "c", "c"]
     assert [s.name for s in summary.streams] == ["a", "b", "c"]
 
 

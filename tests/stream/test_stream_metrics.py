@@ -151,5 +151,5 @@ def test_a_stream_without_a_fresh_result_is_not_ready():
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost:http", ""])
 def test_an_address_without_a_port(clock, address):
     run = Run(segmenter(), [Stream(Frames(1, clock), [Null()])], clock=clock)
-    with pytest.raises(OptionError, match=r"names no port\.\nExpected HOST:PORT, such as 127\.0\.0\.1:9108"):
+    with pytest.raises(OptionError, match=r"has no port\.\nExpected HOST:PORT, such as 127\.0\.0\.1:9108"):
         MetricsServer(address, run, BUILD)

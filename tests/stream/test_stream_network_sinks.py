@@ -91,7 +91,7 @@ def test_a_port_in_use_is_refused_before_anything_runs():
     )
     with socket.create_server(("127.0.0.1", 0)) as taken, in_use:
         sinks.open(f"mjpeg://127.0.0.1:{taken.getsockname()[1]}", INFO)
-    with pytest.raises(OptionError, match=r"names no port"):
+    with pytest.raises(OptionError, match=r"has no port"):
         sinks.open("mjpeg://127.0.0.1", INFO)
 
 

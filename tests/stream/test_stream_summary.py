@@ -68,7 +68,7 @@ def test_a_document_that_is_no_run_summary(key, value, problem):
     document = {**SUMMARY.to_dict(), key: value}
     if value is ...:
         del document[key]
-    with pytest.raises(OptionError, match=rf"This is no run summary: .*{problem}.*\nExpected what edgeseg run --json"):
+    with pytest.raises(OptionError, match=rf"This is not a run summary: .*{problem}.*\nExpected what edgeseg run"):
         RunSummary.from_dict(document)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgeseg.errors import StreamError
 from edgeseg.images import Image
 from edgeseg.segmenter import Result
-from edgeseg.stream.record import record
+from edgeseg.stream.record import ResultRecord
 from edgeseg.stream.sinks import Info, Sink, check_writable
 from edgeseg.stream.uri import Uri, number
 
@@ -44,7 +44,7 @@ class JsonLines(Sink):
                 self._path.replace(self._path.with_name(self._path.name + ".1"))
                 self._file = self._path.open("a", encoding="utf-8", buffering=1)
             self.files = [self._path]
-            self._file.write(json.dumps(record(result, self._info)) + "\n")
+            self._file.write(json.dumps(ResultRecord.of(result, self._info).to_dict()) + "\n")
         except OSError as error:
             raise StreamError(f"Cannot write {self._path}: {error.strerror}.", "Free some space.") from error
 

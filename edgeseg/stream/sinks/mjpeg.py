@@ -33,7 +33,7 @@ def open(uri: Uri, info: Info) -> Sink:
     address, options = uri.split({"quality": whole(1, 100)})
     host, _, port = address.rstrip("/").rpartition(":")
     if not port.isdigit() or not int(port) < 65536:
-        raise OptionError(f"{uri} names no port.", "Expected mjpeg://127.0.0.1:8090")
+        raise OptionError(f"{uri} has no port.", "Expected mjpeg://127.0.0.1:8090")
     return Mjpeg(host or "127.0.0.1", int(port), **options)
 
 

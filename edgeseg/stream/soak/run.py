@@ -75,7 +75,7 @@ class AgeObserver(Sink):
     def write(self, result: Result, image: Image | None) -> None:
         now = time.monotonic()
         stamped = read_stamp(result.frame.image) / 1e3
-        if stamped != self.stamped:  # a camera that repeats an old image is `still`; that is no delay of ours
+        if stamped != self.stamped:  # a camera that repeats an old image is `still`; that is not our delay
             self.ages.add(now - stamped)
         self.stamped = stamped
         self.frames += 1

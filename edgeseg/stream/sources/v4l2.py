@@ -27,7 +27,7 @@ def open(uri: Uri) -> Source:
     device, options = uri.split(OPTIONS)
     path = Path(device)
     if path.exists() and not (stat.S_ISCHR(path.stat().st_mode) and path.name.startswith("video")):
-        raise FileError(f"{device} is no camera.", "Expected a Video4Linux device such as /dev/video0.")
+        raise FileError(f"{device} is not a camera.", "Expected a Video4Linux device such as /dev/video0.")
     return Camera(path, **options)
 
 

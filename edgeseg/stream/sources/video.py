@@ -63,7 +63,7 @@ class Video(Source):
         if not capture.isOpened():
             raise FileError(
                 f"Video {self.path} cannot be opened.",
-                "It is no video, or cut off before its index, or its codec is not built in. "
+                "It is not a video, or is cut off before its index, or its codec is not built in. "
                 "Copy it again, or re-encode it: ffmpeg -i IN -c:v libx264 OUT.mp4",
             )
         width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
