@@ -12,7 +12,7 @@ import torch
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.recipe import NetConfig
 from edgeseg.training import nets
-from edgeseg.training.export import macs_params
+from edgeseg.training.complexity import macs_params
 
 FAMILIES = [
     NetConfig("lite", width=0.25),

@@ -78,7 +78,7 @@ def compiled(model: Path, out: Path, target: str, root: Path, precision: str = "
 
 @pytest.mark.parametrize(("channels", "low", "zero"), [(1, 0, 17), (1, -128, 0), (4, -128, 0)])
 def test_a_rounding_is_torch_s_own(channels: int, low: int, zero: int) -> None:
-    rounding = qat.Rounding(channels, low, zero)
+    rounding = qat.FakeQuantize(channels, low, zero)
     scale = torch.tensor([0.02, 0.1, 0.005, 1.0][:channels])
     rounding.log_scale.data = scale.log()
     x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -93,7 +93,7 @@ def test_a_rounding_is_torch_s_own(channels: int, low: int, zero: int) -> None:
 def test_its_gradients_are_those_of_the_paper() -> None:
     """LSQ: 1 for x inside and 0 outside; for the scale round(x/s) - x/s inside, the end of the grid outside."""
     scale, zero = 0.1, 3
-    rounding = qat.Rounding(1, 0, zero)
+    rounding = qat.FakeQuantize(1, 0, zero)
     rounding.log_scale.data = torch.tensor([scale]).log()
     x = torch.tensor([0.12, 1.0, 100.0, -5.0, -0.21], requires_grad=True)
     rounding(x).sum().backward()
@@ -109,7 +109,7 @@ def test_prepared_is_nearly_the_float_net(learner: Path, frames: list[Tensor]) -
     model, *_ = checkpoint.load(learner)
     made = qat.prepare(model, frames)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in made.modules())
-    roundings = [name for name, m in made.named_modules() if isinstance(m, qat.Rounding)]
+    roundings = [name for name, m in made.named_modules() if isinstance(m, qat.FakeQuantize)]
     convs = [m for m in made.modules() if isinstance(m, nn.Conv2d)]
     assert sum("pre_hooks" in name for name in roundings) == len(convs), "every layer's weights are rounded"
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_prepared_is_nearly_the_float_net(learner: Path, frames: list[Tensor]) -
 
 def test_symmetric_has_no_zero_points(learner: Path, frames: list[Tensor]) -> None:
     made = qat.prepare(checkpoint.load(learner)[0], frames, symmetric=True)
-    found = {(m.low, m.zero) for m in made.modules() if isinstance(m, qat.Rounding)}
+    found = {(m.low, m.zero) for m in made.modules() if isinstance(m, qat.FakeQuantize)}
     assert found == {(-128, 0)}
 
 
@@ -144,34 +144,32 @@ def test_the_stage(trained: dict[bool, Path], root: Path, learner: Path) -> None
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_run_that_was_stopped_ends_where_it_would_have(
-    root: Path, learner: Path, frames: list[Tensor], tmp_path: Path, ema: float, monkeypatch: pytest.MonkeyPatch
+    root: Path, learner: Path, frames: list[Tensor], tmp_path: Path, ema: float
 ) -> None:
     sets = [SegmentationDataset(Dataset.open(root, split), SPEC) for split in ("train", "val")]
     settings = Settings(epochs=3, batch=4, lr=1e-3, ema=ema)
 
-    def run(folder: str) -> nn.Module:
+    def run(folder: str, *hooks: Callable[[nn.Module, Any], None]) -> nn.Module:
         model = qat.prepare(checkpoint.load(learner)[0], frames)
+        for hook in hooks:
+            model.register_forward_pre_hook(hook)
         loop.fit(model, *sets, settings, tmp_path / folder, net=NET)
         return model
 
     whole = run("whole")
     steps = iter(range(100))
-    real = loop._Run.step
 
-    def step(self: Any, *words: Any) -> float:
-        if next(steps) == 3:  # in the second epoch
+    def interrupt(module: nn.Module, inputs: Any) -> None:
+        if module.training and next(steps) == 3:  # in the second epoch
             raise KeyboardInterrupt
-        return real(self, *words)
 
-    monkeypatch.setattr(loop._Run, "step", step)
     with pytest.raises(KeyboardInterrupt):
-        run("parts")
-    monkeypatch.setattr(loop._Run, "step", real)
+        run("parts", interrupt)
     assert checkpoint.read(tmp_path / "parts" / "last.pt")["epoch"] == 1
     again = run("parts")
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values()))
     best, *_ = checkpoint.load(tmp_path / "parts" / "best.pt")
-    assert any(isinstance(m, qat.Rounding) for m in best.modules())
+    assert any(isinstance(m, qat.FakeQuantize) for m in best.modules())
 
 
 @pytest.mark.parametrize(
@@ -274,18 +272,18 @@ def test_what_cannot_be_made_of_it(
 
 
 def test_a_recipe_without_epochs(root: Path, learner: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"no epochs with rounding.\nAdd to it: \[qat\] with epochs"):
+    with pytest.raises(OptionError, match=r"no epochs of quantization-aware training.\nAdd to it: \[qat\] with epochs"):
         stages.qat_student(recipe(), learner, learner, root, tmp_path)
 
 
 def test_what_was_trained_for_int8_is_no_student(root: Path, trained: dict[bool, Path], tmp_path: Path) -> None:
     for stage in (stages.qat_student, stages.prune_student):
-        with pytest.raises(OptionError, match=r"qat\.pt was trained for INT8 .*\nGive the checkpoint that it was"):
+        with pytest.raises(OptionError, match=r"qat\.pt was trained for INT8 .*\nPass the checkpoint it was"):
             stage(rounds(), trained[False], trained[False], root, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "roundings",
+    "quantizers",
     [
         "{",
         "{}",
@@ -294,10 +292,10 @@ def test_what_was_trained_for_int8_is_no_student(root: Path, trained: dict[bool,
         '"SymmetricQuantizer", "module_config": {}, "hook_names_in_model": ["pre_hooks.conv2d/0__1.0"]}]}',
     ],
 )
-def test_hostile_roundings(trained: dict[bool, Path], tmp_path: Path, roundings: str) -> None:
+def test_hostile_quantizers(trained: dict[bool, Path], tmp_path: Path, quantizers: str) -> None:
     data = checkpoint.read(trained[False])
-    checkpoint.write(tmp_path / "bad.pt", {**data, "roundings": roundings})
-    with pytest.raises(FileError, match="does not fit its own net: its roundings cannot be read"):
+    checkpoint.write(tmp_path / "bad.pt", {**data, "quantizers": quantizers})
+    with pytest.raises(FileError, match="does not fit its own net: its quantizers cannot be read"):
         checkpoint.load(tmp_path / "bad.pt")
 
 

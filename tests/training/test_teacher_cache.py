@@ -54,7 +54,7 @@ def test_answers_go_where_the_labels_go(tmp_path: Path, seed: int) -> None:
     random = np.random.default_rng(seed)
     geometry = Geometry.draw(HEIGHT, WIDTH, ALL, random)
     _, labels = warp(frame, mask, HEIGHT, WIDTH, ALL, random, geometry)
-    got = cached_logits.read(tmp_path, 0, geometry)
+    got = cached_logits.read_logits(tmp_path, 0, geometry)
     assert got.shape == (3, 32, 64) and got.dtype == torch.float32
     edges = cv2.dilate(cv2.Laplacian(labels, cv2.CV_8U), np.ones((15, 15)))
     inside = torch.from_numpy((labels != IGNORE) & (edges == 0))
@@ -68,12 +68,14 @@ def test_many_classes_move_like_few(tmp_path: Path) -> None:
     geometry = Geometry.draw(HEIGHT, WIDTH, ALL, np.random.default_rng(3))
     np.save(tmp_path / "000000.npy", logits)
     np.save(tmp_path / "000001.npy", logits[..., 140:])
-    assert torch.equal(cached_logits.read(tmp_path, 0, geometry)[140:], cached_logits.read(tmp_path, 1, geometry))
+    assert torch.equal(
+        cached_logits.read_logits(tmp_path, 0, geometry)[140:], cached_logits.read_logits(tmp_path, 1, geometry)
+    )
 
 
 def test_a_frame_that_does_not_move_has_the_teachers_answer(root: Path, tmp_path: Path) -> None:
     teacher, frames = Asked().eval(), train(root, STILL)
-    frames.answers = teacher_cache.fill(teacher, frames, tmp_path, devices.connect("cpu"))
+    frames.teacher_cache = teacher_cache.fill(teacher, frames, tmp_path, devices.connect("cpu"))
     for i in (0, 5):
         image, _, got = frames[i]
         with torch.no_grad():
@@ -85,7 +87,7 @@ def test_a_frame_that_does_not_move_has_the_teachers_answer(root: Path, tmp_path
 def test_batches_carry_answers_and_images_stay_the_same(root: Path, tmp_path: Path) -> None:
     plain = list(batches(train(root), 4, 1))
     frames = train(root)
-    frames.answers = teacher_cache.fill(Asked().eval(), frames, tmp_path, devices.connect("cpu"))
+    frames.teacher_cache = teacher_cache.fill(Asked().eval(), frames, tmp_path, devices.connect("cpu"))
     for workers in (0, 2):
         found = list(batches(frames, 4, 1, workers=workers))
         for (images, labels), (same, same_labels, logits) in zip(plain, found, strict=True):
@@ -109,8 +111,8 @@ def test_every_frame_is_asked_about_once(root: Path, tmp_path: Path) -> None:
 def test_a_broken_answer_is_named(root: Path, tmp_path: Path) -> None:
     (tmp_path / "000000.npy").write_bytes(b"\x93NUMPY")
     frames = train(root)
-    frames.answers = tmp_path
-    with pytest.raises(FileError, match=r"000000\.npy cannot be read: .*\nRemove their folder"):
+    frames.teacher_cache = tmp_path
+    with pytest.raises(FileError, match=r"000000\.npy cannot be read: .*\nRemove the folder they are in"):
         frames[0]
 
 
@@ -158,7 +160,7 @@ def test_a_recipe_keeps_answers_and_learns_from_another_kind_of_teacher(root: Pa
     made = recipe(distill={"cache": True, "channel": 1.0, "epochs": 1})
     report = stages.distill_student(made, path, root, tmp_path).with_suffix(".json")
     assert len(json.loads(report.read_text())["history"]) == 1
-    assert len(list((tmp_path / "answers").glob("*/*.npy"))) == 8
+    assert len(list((tmp_path / "teacher-cache").glob("*/*.npy"))) == 8
     made = recipe(distill={"feature": 1.0, "structure": 1.0, "epochs": 1})
     report = stages.distill_student(made, path, root, tmp_path / "maps").with_suffix(".json")
     assert len(json.loads(report.read_text())["history"]) == 1
