@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from types import TracebackType
 
 from rich.console import Console
@@ -20,10 +21,10 @@ class EpochProgress:
 
     def __init__(self, title: str, epochs: int, steps_per_epoch: int, finished_epochs: int):
         self.title, self.epochs = title, epochs
-        console = Console(stderr=True)
-        self.bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-        # Lines between the frames of a live bar would tear it, so there they are for a log file at debug level.
-        self.level = logging.DEBUG if console.is_terminal else logging.INFO
+        terminal = sys.stderr.isatty()
+        self.bar = Progress(console=Console(stderr=True), transient=True, disable=not terminal)
+        # Log lines would tear a live bar, which shows the same figures: at a terminal they are debug output.
+        self.level = logging.DEBUG if terminal else logging.INFO
         total, completed = epochs * steps_per_epoch, finished_epochs * steps_per_epoch
         self.task: TaskID = self.bar.add_task(title, total=total, completed=completed)
 

@@ -36,7 +36,7 @@ def main(data: Path, out: Path, kind: str) -> None:
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     rows = [epoch.metrics() | {"seconds": 0.0} for epoch in history]
     torch.save(
-        {"state": model.state_dict(), "history": rows, "first": devices.is_main_process()}, out / f"rank{rank}.pt"
+        {"state": model.state_dict(), "history": rows, "main": devices.is_main_process()}, out / f"rank{rank}.pt"
     )
 
 

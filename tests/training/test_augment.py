@@ -1,4 +1,4 @@
-"""Augmentation: image and mask stay together, off means off, and a knob does what it says and no more."""
+"""Augmentation: image and mask stay together, and every setting changes only what it is for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exported ONNX says what torch says, carries its Spec and ends in one clean resize."""
+"""Exports agree with torch, carry their Spec, and the ONNX ends in a single resize."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def test_a_checkpoint_is_compiled_for_another_size(ckpt: Path, tmp_path: Path, e
     assert (spec.height, spec.width) == (HEIGHT, WIDTH + 32)
 
 
-def test_branches_of_training_leave_with_the_export(tmp_path: Path) -> None:
+def test_training_branches_are_merged_in_the_export(tmp_path: Path) -> None:
     net = NetConfig("fpn", "tu-repvgg_a0")
     model = nets.build(net, 3).eval()
     path = checkpoint.save(tmp_path / "m.pt", model, net, SPEC)
-    made = onnx.load(export.export_onnx(path, tmp_path / "m.onnx"))
+    merged = onnx.load(export.export_onnx(path, tmp_path / "m.onnx"))
     plain = onnx.load_from_string(onnx_export.to_onnx(model, SPEC))
-    convs = [sum(n.op_type == "Conv" for n in m.graph.node) for m in (plain, made)]
+    convs = [sum(n.op_type == "Conv" for n in m.graph.node) for m in (plain, merged)]
     assert convs[0] - convs[1] == 22, "every RepVGG block had a 1x1 branch"
 
 
@@ -150,7 +150,7 @@ def test_pth_is_a_plain_state_dict(ckpt: Path, tmp_path: Path) -> None:
         close(fresh.eval()(image).numpy(), expected)
 
 
-def test_torchscript_needs_no_code_of_ours(ckpt: Path, tmp_path: Path) -> None:
+def test_torchscript_needs_no_code_of_edgeseg(ckpt: Path, tmp_path: Path) -> None:
     path = export.export(ckpt, tmp_path / "m.ts", "torchscript")
     extra = {"edgeseg.spec": ""}
     module = torch.jit.load(str(path), _extra_files=extra)

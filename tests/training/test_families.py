@@ -1,4 +1,4 @@
-"""Every family learns, exports and says the same in OpenVINO and ONNX Runtime as in torch."""
+"""Every family learns, exports and agrees with torch in OpenVINO and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def four(root: Path, height: int, width: int) -> SegmentationDataset:
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize(("net", "lr"), ALL, ids=name)
-def test_learns_four_frames_by_heart_and_compiles_for_every_runtime(net: NetConfig, lr: float, tmp_path: Path) -> None:
+def test_memorizes_four_frames_and_compiles_for_every_runtime(net: NetConfig, lr: float, tmp_path: Path) -> None:
     frames = four(tmp_path, 96, 160)
     spec = frames.spec
     torch.manual_seed(0)
@@ -138,15 +138,15 @@ def test_learns_four_frames_by_heart_and_compiles_for_every_runtime(net: NetConf
     path = checkpoint.save(tmp_path / "m.pt", model, net, spec)
     onnx = export.export_onnx(path, tmp_path / "m.onnx")
     pictures = [scene(i, 96, 160)[0] for i in range(1, 5)]
-    found = {}
+    agreement = {}
     for target in ("openvino-cpu", "onnxruntime-cpu"):
         bundle = compile_model(onnx, tmp_path / target, Target.load(target), "fp32", spec=spec, frames=pictures)
-        found[target] = bundle.manifest["parity"]["agreement"]
+        agreement[target] = bundle.manifest["parity"]["agreement"]
         with open_segmenter(bundle.path) as segmenter, torch.inference_mode():
             for i, picture in enumerate(pictures):
                 expected = model(frames[i][0][None]).argmax(1)[0].numpy()
                 assert (segmenter(picture).classmap == expected).mean() > 0.995
     macs, params = macs_params(model, (spec.height, spec.width))
     print(f"\n| {net.arch} | {net.encoder or '-'} | {params / 1e6:.2f} | {macs / 1e9:.2f} | "
-          f"{100 * history[-1]['val_accuracy']:.2f} | {found} |")  # fmt: skip
-    assert np.min(list(found.values())) > 0.995
+          f"{100 * history[-1].val_accuracy:.2f} | {agreement} |")  # fmt: skip
+    assert np.min(list(agreement.values())) > 0.995

@@ -1,4 +1,4 @@
-"""Fused nets have no batch norms and no branches left, and say what they said; a fusion that is wrong is refused."""
+"""Fused nets have no batch norms and no branches left and the same outputs; a fusion that changes them is refused."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def norms(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("net", "blocks"), NETS, ids=name)
-def test_a_fused_net_says_the_same(net: NetConfig, blocks: int) -> None:
+def test_a_fused_net_has_the_same_outputs(net: NetConfig, blocks: int) -> None:
     torch.manual_seed(0)
     model = trained(nets.build(net, 5))
     before = norms(model)
@@ -173,7 +173,7 @@ class Branches(Small):
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_a_block_is_merged_only_if_it_then_says_the_same(right: bool) -> None:
+def test_a_block_is_merged_only_if_its_output_stays_the_same(right: bool) -> None:
     torch.manual_seed(0)
     model = trained(Whole(Branches(right)))
     fused = fuse(model, SIZE)

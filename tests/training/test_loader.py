@@ -1,4 +1,4 @@
-"""SegmentationDataset: what the network sees is what the Spec says, and random choices can be repeated."""
+"""SegmentationDataset: frames are prepared as the Spec says, and random choices are reproducible."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_a_nan_in_the_first_epoch(root: Path, tmp_path: Path) -> None:
         run(root, tmp_path, Explode(model(), 1))
 
 
-def test_the_student_can_learn_four_frames_by_heart(root: Path, tmp_path: Path) -> None:
+def test_the_student_can_memorize_four_frames(root: Path, tmp_path: Path) -> None:
     """Pixel accuracy on the frames it was trained on: what a bug in labels, loss or updates would prevent."""
     settings = Settings(epochs=60, batch=4, lr=5e-3, scale=(1.0, 1.0), jitter=0.0, flip=False)
     four = Dataset.open(root, "train")
@@ -149,10 +149,10 @@ def test_distillation_mixes_labels_and_teacher(weight: float) -> None:
     image, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
     distill = Distill(weight=weight, temperature=3.0, channel=0.5)
     got = Objective(replace(SETTINGS, dice=2.0), 3, teacher, distill)(student, image, labels)
-    logits, wanted = student(image), teacher(image)
+    logits, targets = student(image), teacher(image)
     expected = (1 - weight) * losses.cross_entropy(logits, labels)
-    expected = expected + weight * distillation_losses.soft_targets(logits, wanted, labels, 3.0)
-    expected = expected + 0.5 * distillation_losses.channel_wise(logits, wanted, labels, 3.0)
+    expected = expected + weight * distillation_losses.soft_targets(logits, targets, labels, 3.0)
+    expected = expected + 0.5 * distillation_losses.channel_wise(logits, targets, labels, 3.0)
     expected = expected + 2.0 * losses.dice(logits, labels)
     torch.testing.assert_close(got, expected)
 

@@ -60,8 +60,8 @@ def test_ohem_counts_the_hardest_share_of_the_labeled_pixels() -> None:
     logits = pixels((0.9, 0.1), (0.4, 0.6), (0.2, 0.8), (0.7, 0.3), (0.01, 0.99))
     got = losses.cross_entropy(logits, labels(0, 0, 0, 0, IGNORE), ohem=0.5)
     assert got.item() == pytest.approx(-(math.log(0.4) + math.log(0.2)) / 2, rel=1e-5)
-    kept = losses.hardest(logits, labels(0, 0, 0, 0, IGNORE), 0.5)
-    assert kept.flatten().tolist() == [IGNORE, 0, 0, IGNORE, IGNORE]
+    hardest = losses.hardest(logits, labels(0, 0, 0, 0, IGNORE), 0.5)
+    assert hardest.flatten().tolist() == [IGNORE, 0, 0, IGNORE, IGNORE]
 
 
 def test_lovasz_by_hand() -> None:
@@ -74,7 +74,7 @@ def test_lovasz_by_hand() -> None:
     assert got.item() == pytest.approx((first + second) / 2, rel=1e-5)
 
 
-def test_lovasz_of_hard_answers_is_one_minus_iou() -> None:
+def test_lovasz_of_hard_predictions_is_one_minus_iou() -> None:
     hard = pixels((1 - 1e-7, 1e-7), (1e-7, 1 - 1e-7), (1e-7, 1 - 1e-7), (1e-7, 1 - 1e-7))
     assert losses.lovasz(hard, labels(0, 0, 1, 1)).item() == pytest.approx(1 - (1 / 2 + 2 / 3) / 2, rel=1e-4)
 
@@ -115,10 +115,10 @@ def test_channel_wise_leaves_ignored_pixels_out_on_both_sides() -> None:
     student, teacher = torch.randn(2, 3, 1, 4, requires_grad=True), torch.randn(2, 3, 1, 4)
     ids = torch.tensor([[[0, IGNORE, 2, 1]], [[IGNORE] * 4]])
     got = distillation_losses.channel_wise(student, teacher, ids, 2.0)
-    kept = distillation_losses.channel_wise(
+    labeled_only = distillation_losses.channel_wise(
         student[:1, ..., [0, 2, 3]], teacher[:1, ..., [0, 2, 3]], ids[:1, :, [0, 2, 3]], 2.0
     )
-    torch.testing.assert_close(got, kept / 2)  # the frame without labels adds nothing to the mean of two
+    torch.testing.assert_close(got, labeled_only / 2)  # the frame without labels adds nothing to the mean of two
     got.backward()
     assert student.grad is not None and not student.grad[1].any()
     assert not student.grad[0, ..., 1].any() and student.grad[0, ..., [0, 2, 3]].any()
@@ -148,7 +148,7 @@ def test_structure_by_hand() -> None:
 def test_maps_of_other_channels_and_strides_are_compared_on_the_coarser_grid(loss: object) -> None:
     coarse, student = torch.rand(2, 5, 3, 6), torch.rand(2, 5, 3, 6, requires_grad=True)
     fine = coarse.repeat_interleave(4, 2).repeat_interleave(2, 3)
-    more = torch.cat([fine, fine], 1)  # twice the channels say the same
+    more = torch.cat([fine, fine], 1)  # twice the channels with the same content
     got = loss(student, more)  # type: ignore[operator]
     torch.testing.assert_close(got, loss(student, coarse))  # type: ignore[operator]
     got.backward()

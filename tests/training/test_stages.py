@@ -85,8 +85,10 @@ def test_a_student_of_another_architecture_is_not_pruned(root: Path, tmp_path: P
 
 
 def test_the_best_epoch_is_reported_with_patience(root: Path, tmp_path: Path) -> None:
-    made = recipe(student={"width": 0.25, "epochs": 30, "batch": 4, "lr": 0.05, "patience": 2, "schedule": "step"})
-    report = json.loads(stages.train_student(made, root, tmp_path).with_suffix(".json").read_text())
+    with_patience = recipe(
+        student={"width": 0.25, "epochs": 30, "batch": 4, "lr": 0.05, "patience": 2, "schedule": "step"}
+    )
+    report = json.loads(stages.train_student(with_patience, root, tmp_path).with_suffix(".json").read_text())
     mious = [row["val_miou"] for row in report["history"]]
     assert report["val_miou"] == max(mious) and len(mious) == mious.index(max(mious)) + 3
 

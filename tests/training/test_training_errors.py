@@ -1,4 +1,4 @@
-"""What goes wrong while training: every case says what happened, what is kept and what to try."""
+"""What goes wrong while training: every case says what happened, what was saved and what to try."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_masks_that_are_all_ignore(tmp_path: Path, split: str) -> None:
         run(root, tmp_path / "run", model())
 
 
-def test_one_class_cannot_be_learnt(tmp_path: Path) -> None:
+def test_one_class_cannot_be_learned(tmp_path: Path) -> None:
     root = relabeled(tmp_path / "data", "train", {1: 0, 2: 9})
     with pytest.raises(OptionError, match=r"Only the class 'ground' occurs in .*/train\.\nTraining needs"):
         run(root, tmp_path / "run", model())
