@@ -35,7 +35,7 @@ from edgeseg.evaluation.statistics import difference, intervals, miou
 from edgeseg.files import sha256, write_bytes
 from edgeseg.ledger import Ledger
 from edgeseg.machine import fingerprint
-from edgeseg.quantization.quantize import resolved
+from edgeseg.quantization.quantize import resolve_ranges
 from edgeseg.recipe import PTQ, Qat, Recipe
 from edgeseg.report.blocks import Table, markdown
 from edgeseg.runtime import open_segmenter
@@ -174,7 +174,7 @@ class Family:
             np.save(tables, found)
             return {}
 
-        how = dataclasses.asdict(resolved(ptq, self.target.quantizer)) if chosen else None
+        how = dataclasses.asdict(resolve_ranges(ptq, self.target.quantizer)) if chosen else None
         inputs = [sha256(model), precision, list(keep), self.calibration.digest, self.test.digest(), how]
         self.ledger.stage(f"bundle {name}", inputs, [path / "bundle.json", tables], work)
         report = json.loads((cut or self.student).with_suffix(".json").read_text())

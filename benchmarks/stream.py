@@ -109,8 +109,8 @@ def _equality(segmenter: Segmenter, frames: list[Image]) -> float:
     for frame in islice(frames, 12):
         found = segmenter(frame).classmap
         slot = segmenter._free[-1]  # the one just used: its logits are still there
-        logits = np.array(engine.wait(slot))
-        shares.append((mask.dense(logits, spec.height, spec.width, segmenter.upsample) == found).mean())
+        logits = np.array(engine.wait(slot)["logits"])
+        shares.append((mask.dense(logits, spec.height, spec.width, segmenter.head.upsample) == found).mean())
     return float(np.mean(shares))
 
 

@@ -1,4 +1,4 @@
-"""edgeseg: image segmentation from labeled frames to a camera on an edge device, with a proof at every step."""
+"""edgeseg: image segmentation from labeled frames to a camera on an edge device, verified at every step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from edgeseg.errors import EdgesegError
     from edgeseg.evaluation.evaluate import evaluate
     from edgeseg.recipe import Recipe
+    from edgeseg.runtime import open_segmenter
     from edgeseg.segmenter import Frame, Result, Segmenter
     from edgeseg.spec import Spec
     from edgeseg.synth.street import Street
     from edgeseg.target import Target
 
 # Where each public name lives; imported on first use, so that `import edgeseg` costs nothing on a device.
-_HOMES = {
+_MODULES = {
     "Bundle": "bundle",
     "Dataset": "data.dataset",
     "EdgesegError": "errors",
@@ -30,7 +31,10 @@ _HOMES = {
     "Target": "target",
     "compile_model": "compile",
     "evaluate": "evaluation.evaluate",
+    "open_segmenter": "runtime",
 }
+
+__version__ = "0.2.0"
 
 __all__ = [
     "Bundle",
@@ -43,14 +47,16 @@ __all__ = [
     "Spec",
     "Street",
     "Target",
+    "__version__",
     "compile_model",
     "evaluate",
+    "open_segmenter",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'edgeseg' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"edgeseg.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"edgeseg.{_MODULES[name]}"), name)

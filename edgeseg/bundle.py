@@ -17,6 +17,7 @@ from edgeseg.errors import BundleError, EdgesegError
 from edgeseg.files import sha256
 from edgeseg.images import Image, read_image, read_mask
 from edgeseg.mask import UPSAMPLES
+from edgeseg.precision import Precision
 from edgeseg.spec import Spec
 
 FORMAT = 1
@@ -31,7 +32,7 @@ class Bundle:
     spec: Spec
     target: str
     backend: str
-    precision: str
+    precision: Precision
     upsample: str
     manifest: dict[str, Any]
 
@@ -72,9 +73,8 @@ class Bundle:
                     f"This edgeseg reads format {FORMAT}; compile again.",
                 )
             spec = Spec.from_dict(manifest["spec"])
-            target, backend, precision, upsample = (
-                str(manifest[key]) for key in ("target", "backend", "precision", "upsample")
-            )
+            target, backend, upsample = (str(manifest[key]) for key in ("target", "backend", "upsample"))
+            precision = Precision.parse(manifest["precision"])
             if upsample not in UPSAMPLES:
                 raise ValueError(f"upsample {upsample!r}")
             files = {name: str(entry["sha256"]) for name, entry in manifest["files"].items()}

@@ -18,10 +18,11 @@ from edgeseg.evaluation import parity
 from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.files import replacing, sha256
 from edgeseg.images import Image, list_images, read_image, resize, write_image
+from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import ONNX_KEY, Spec
-from edgeseg.target import Target, is_int8
+from edgeseg.target import Target
 
 if TYPE_CHECKING:
     from edgeseg.calibration.frames import Calibration
@@ -36,7 +37,7 @@ def compile_model(
     model: Path,
     out: Path,
     target: Target,
-    precision: str,
+    precision: Precision | str,
     *,
     spec: Spec,
     frames: list[Image],
@@ -57,7 +58,7 @@ def compile_model(
     model that came quantized (with Q/DQ pairs, as `edgeseg qat` trains it) takes none of the three. With a `dataset`
     the bundle's accuracy on it is measured and stored. `extra` joins the manifest.
     """
-    target.require(precision)
+    precision = target.require(precision)
     backend = backends.get(target.backend)
     prover = _prover(target)
     runtime = prover.partition(":")[0]
@@ -72,7 +73,7 @@ def compile_model(
             source = Path(scratch) / "deploy.onnx"
             source.write_bytes(deploy.model.SerializeToString())
             asked = None
-            if is_int8(precision):
+            if precision.is_int8:
                 source, asked = _int8(source, target, spec, calibration, keep, ptq, log)
             backend.compile(source, work, target, precision)
         manifest = {
@@ -116,35 +117,35 @@ def _int8(
     log: Callable[[str], None],
 ) -> tuple[Path, PTQ | None]:
     """A deploy graph in INT8, beside it, and how it was found; None where the model came quantized."""
-    from edgeseg.quantization.quantize import as_trained, quantize, resolved
+    from edgeseg.quantization.quantize import from_trained, quantize, resolve_ranges
 
     if calibration is None:
-        return as_trained(graph, target.quantizer, graph.parent), None
+        return from_trained(graph, target.quantizer, graph.parent), None
     log(f"INT8 from {len(calibration.frames)} frames")
-    asked = resolved(ptq, target.quantizer)
+    asked = resolve_ranges(ptq, target.quantizer)
     images = calibration.images(spec)
     return quantize(graph, images, target.quantizer, graph.parent, target.preset, keep, asked), asked
 
 
 def _check_int8(
-    model: Path, trained: bool, precision: str, calibration: Calibration | None, keep: Sequence[str], ptq: PTQ
+    model: Path, trained: bool, precision: Precision, calibration: Calibration | None, keep: Sequence[str], ptq: PTQ
 ) -> None:
     """OptionError for what INT8 lacks, and for what only INT8 or only a float model can have."""
     chosen = any(getattr(ptq, f.name) != f.default for f in fields(PTQ))
     if trained:
         what = f"{model} is quantized already"
-        if not is_int8(precision):
+        if not precision.is_int8:
             raise OptionError(f"{what} and has no {precision}.", "Use --precision int8, or the float model.")
         if calibration is not None:
             raise OptionError(f"{what} and takes no calibration frames.", "Leave out --calibration.")
         if keep or chosen:
             why = "no layer of it can be kept in float" if keep else "its ranges and biases are what they are"
             raise OptionError(f"{what}: {why}.", "Leave that option out, or give the float model.")
-    elif is_int8(precision) and calibration is None:
+    elif precision.is_int8 and calibration is None:
         raise OptionError(
             "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
         )
-    elif not is_int8(precision) and (keep or chosen):
+    elif not precision.is_int8 and (keep or chosen):
         what = "Layers to keep in float" if keep else "Ranges, biases or equalization"
         raise OptionError(f"{what} were given for {precision}.", "Only INT8 has any: --precision int8.")
 
@@ -194,7 +195,7 @@ def rendered(spec: Spec, count: int) -> list[Image]:
 def _prover(target: Target) -> str:
     """The backend (BACKEND or BACKEND:DEVICE) that runs the new bundle here: the target's own, else its proxy."""
     # A bundle whose engine is built on its board is proven before there is one, on the board, too.
-    reason = "its engine is built on the device" if target.way else backends.missing(target)
+    reason = "its engine is built on the device" if target.build_mode else backends.missing(target)
     if not reason:
         return target.backend
     if target.proxy and not backends.get(target.proxy.partition(":")[0]).probe():

@@ -11,15 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "edgeseg", "openvino", "onnxruntime", "tensorrt", "ai-edge-litert", "nncf", "numpy", "opencv-python-headless",
-)  # fmt: skip
+from edgeseg import backends
+
+PACKAGES = ("edgeseg", "nncf", "numpy", "opencv-python-headless")  # besides those of the backends
 
 
 def fingerprint(root: Path = Path("/")) -> dict[str, Any]:
     """Machine, system, power settings and versions; `id` is 12 digits of sha256 over all the rest."""
     versions = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *backends.packages()):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -28,12 +28,13 @@ from edgeseg.files import require_file, sha256, write_bytes
 from edgeseg.images import read_image, write_image
 from edgeseg.ledger import Ledger
 from edgeseg.machine import fingerprint
-from edgeseg.profiling.latency import place
+from edgeseg.precision import Precision
+from edgeseg.profiling.latency import timing_target
+from edgeseg.quantization.quantize import schemes_of_training
 from edgeseg.recipe import PTQ, Recipe, Role, Targets
 from edgeseg.runtime import open_segmenter
 
 ROLES = ("teacher", "student", "distilled", "pruned")
-QAT_RULES = {False: ("nncf", "qdq"), True: ("nncf", "qdq", "symmetric")}  # whose INT8 a net trained with rounding is
 BENCH_SECONDS = 4.0
 PICTURES = 4
 Log = Callable[[str], None]
@@ -71,7 +72,7 @@ def run(recipe: Recipe, out: Path, log: Log) -> dict[str, Any]:
     return report
 
 
-def bundle_name(recipe: Recipe, profile: target.Target, precision: str) -> str:
+def bundle_name(recipe: Recipe, profile: target.Target, precision: Precision) -> str:
     """NAME-PRECISION for the recipe's first target, NAME-TARGET-PRECISION for the others."""
     first = recipe.targets.compile[0].split(":")[0]
     return f"{recipe.name}-{precision}" if profile.name == first else f"{recipe.name}-{profile.name}-{precision}"
@@ -112,7 +113,7 @@ def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str
         return stages
 
     student, teacher = recipe.student, recipe.teacher
-    timed, precision = place(recipe)  # what pruning is to be fast on
+    timed, precision = timing_target(recipe)  # what pruning is to be fast on
     role("teacher", [teacher], [], lambda folder: stages().train_teacher(recipe, root, folder))
     role("student", [student], [], lambda folder: stages().train_student(recipe, root, folder))
     role(
@@ -161,7 +162,7 @@ def _measure_role(
 def _bundle(
     recipe: Recipe,
     profile: target.Target,
-    precision: str,
+    precision: Precision,
     out: Path,
     ledger: Ledger,
     made: dict[str, Any],
@@ -170,8 +171,8 @@ def _bundle(
     log: Log,
 ) -> dict[str, Any]:
     path = out / "bundles" / bundle_name(recipe, profile, precision)
-    int8 = target.is_int8(precision)
-    rounded = bool(recipe.qat.epochs) and int8 and profile.quantizer in QAT_RULES[recipe.qat.symmetric]
+    int8 = precision.is_int8
+    rounded = bool(recipe.qat.epochs) and int8 and profile.quantizer in schemes_of_training(recipe.qat.symmetric)
     parent = out / (f"{recipe.name}-qat.onnx" if rounded else f"{recipe.name}.onnx")
     chosen = calibration if int8 and not rounded else None
 
@@ -228,7 +229,7 @@ def publish(report: dict[str, Any], out: Path, folder: Path) -> None:
 def _drops(bundles: list[dict[str, Any]], allowed: float) -> list[dict[str, Any]]:
     """Points of mIoU that each INT8 bundle lost against the float32 one of its target."""
     floats = {row["target"]: row["miou"] for row in bundles if row["precision"] == "fp32"}
-    rows = [row for row in bundles if target.is_int8(row["precision"]) and row["target"] in floats]
+    rows = [row for row in bundles if Precision(row["precision"]).is_int8 and row["target"] in floats]
     drops = [(row["name"], 100 * (floats[row["target"]] - row["miou"])) for row in rows]
     return [{"name": name, "drop": drop, "allowed": allowed, "ok": drop <= allowed} for name, drop in drops]
 

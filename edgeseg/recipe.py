@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeseg import toml
+from edgeseg import target, toml
 from edgeseg.errors import OptionError, unknown
 
 T = TypeVar("T")
@@ -385,5 +385,9 @@ def _check(recipe: Recipe, path: Path) -> None:
     if recipe.prune.rounds > recipe.prune.epochs:
         raise _wrong(path, "prune.rounds", recipe.prune.rounds, f"at most prune.epochs, {recipe.prune.epochs}")
     for entry in recipe.targets.compile:
-        if not re.fullmatch(r"[a-z0-9-]+:[a-z0-9]+", entry):
+        if not re.fullmatch(r"[^:]+:[^:]+", entry):
             raise _wrong(path, "targets.compile", entry, "TARGET:PRECISION, like openvino-cpu:int8")
+        try:
+            target.split(entry)
+        except OptionError as error:
+            raise OptionError(f"{path}: targets.compile holds {entry!r}. {error.what}", error.hint) from None

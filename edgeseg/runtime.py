@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeseg import backends
+from edgeseg import backends, heads
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, unknown
-from edgeseg.segmenter import MODES, Segmenter
+from edgeseg.segmenter import FRAME, MODES, Segmenter
 
 
 def open_segmenter(
@@ -29,10 +29,12 @@ def open_segmenter(
     name, _, device = (backend or loaded.backend).partition(":")
     if device:
         options["device"] = device
+    head = heads.get(loaded.spec.task).open(loaded.spec, loaded.upsample)
     engine = backends.get(name).open(loaded, mode, **options)
-    if engine.frame(0).shape != (loaded.spec.height, loaded.spec.width, 3):
+    shape = engine.inputs(0)[FRAME].shape
+    if shape != (loaded.spec.height, loaded.spec.width, 3):
         raise BundleError(
-            f"Bundle {bundle} holds a model for frames of {engine.frame(0).shape}.",
+            f"Bundle {bundle} holds a model for frames of {shape}.",
             f"Its Spec says {loaded.spec.width}x{loaded.spec.height}; compile it again.",
         )
-    return Segmenter(loaded.spec, engine, loaded.upsample, margin)
+    return Segmenter(loaded.spec, engine, head, margin)

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg import mask
+from edgeseg.heads import Head, Outputs
 from edgeseg.images import Image, resize
 from edgeseg.spec import Spec
 
 MODES = ("latency", "throughput")
+FRAME = "frame"  # the engine input that takes the camera's frame
 
 
 class Engine(Protocol):
-    """A compiled model with `slots` inference requests.
+    """A compiled model with `slots` inference requests, and named inputs and outputs.
 
-    Fill `frame(slot)` ([H, W, 3] uint8 BGR, a view of the request's own memory), `start(slot)`, then `wait(slot)`
-    for the logits ([C, h, w] float32, a view that is valid until that slot starts again).
+    Fill `inputs(slot)` (arrays by name, views of the request's own memory; FRAME is [H, W, 3] uint8 BGR),
+    `start(slot)`, then `wait(slot)` for the outputs (arrays by name, float32 without a batch axis, such as logits
+    [C, h, w]; views that are valid until that slot starts again).
     """
 
     slots: int
 
-    def frame(self, slot: int) -> Image: ...
+    def inputs(self, slot: int) -> Mapping[str, NDArray[Any]]: ...
     def start(self, slot: int) -> None: ...
-    def wait(self, slot: int) -> NDArray[np.float32]: ...
+    def wait(self, slot: int) -> Outputs: ...
     def close(self) -> None: ...
 
 
@@ -58,16 +60,17 @@ class Result:
 
 
 class Segmenter:
-    """A Spec and an Engine: frames in, class maps out, in order, timed stage by stage.
+    """A Spec, an Engine and a Head: frames in, class maps out, in order, timed stage by stage.
 
     One thread may submit() while another collect()s, as the streaming loop does; more than one of either may not.
     """
 
-    def __init__(self, spec: Spec, engine: Engine, upsample: str, margin: bool = False):
+    def __init__(self, spec: Spec, engine: Engine, head: Head, margin: bool = False):
         self.spec = spec
         self.engine = engine
-        self.upsample = upsample
+        self.head = head
         self.margin = margin
+        self._frames: list[Image] = [engine.inputs(slot)[FRAME] for slot in range(engine.slots)]
         self._free = deque(range(engine.slots))
         self._busy: deque[tuple[int, Frame, float, float]] = deque()
 
@@ -109,7 +112,7 @@ class Segmenter:
             raise ValueError(f"a frame is {kind}; expected [H, W, 3] uint8 BGR")  # OpenCV would resize it elsewhere
         slot = self._free.popleft()
         begin = time.perf_counter()
-        resize(frame.image, self.spec.height, self.spec.width, into=self.engine.frame(slot))
+        resize(frame.image, self.spec.height, self.spec.width, into=self._frames[slot])
         started = time.perf_counter()
         self.engine.start(slot)
         self._busy.append((slot, frame, started - begin, started))
@@ -118,17 +121,17 @@ class Segmenter:
         """Wait for the oldest frame in flight."""
         slot, frame, resized, started = self._busy.popleft()
         try:
-            logits = self.engine.wait(slot)
+            outputs = self.engine.wait(slot)
             inferred = time.perf_counter()
-            shape = (self.spec.height, self.spec.width, self.upsample)
-            classmap, margin = (
-                mask.class_map_margin(logits, *shape) if self.margin else (mask.class_map(logits, *shape), None)
-            )
+            prediction = self.head.decode(outputs, self.margin)
         finally:
             self._free.append(slot)
         done = time.perf_counter()
         return Result(
-            frame, classmap, {"resize": resized, "infer": inferred - started, "mask": done - inferred}, margin
+            frame,
+            prediction.classmap,
+            {"resize": resized, "infer": inferred - started, "mask": done - inferred},
+            prediction.margin,
         )
 
     def __call__(self, image: Image) -> Result:

@@ -22,7 +22,8 @@ class Spec:
 
     The network sees `(pixel / 255 - mean) / std` per channel, channels in `color` order, at `height` x `width`
     pixels; frames of another size are stretched to it (bilinear). `head` says how its logits become a class map:
-    `argmax` over the channels, or `threshold` (one channel; logit > 0 is class 1).
+    `argmax` over the channels, or `threshold` (one channel; logit > 0 is class 1). `task` names the module of
+    edgeseg.heads that turns outputs into results.
     """
 
     height: int
@@ -34,6 +35,7 @@ class Spec:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     head: str = "argmax"
+    task: str = "semantic"
 
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
@@ -45,6 +47,8 @@ class Spec:
             raise OptionError(f"Spec: classes {self.classes}.", "Expected class names that differ, none empty.")
         if self.ignore_index is not None and (type(self.ignore_index) is not int or not 0 <= self.ignore_index <= 255):
             raise OptionError(f"Spec: ignore_index is {self.ignore_index!r}.", "Expected an id from 0 to 255, or none.")
+        if not isinstance(self.task, str) or not self.task.isidentifier():
+            raise OptionError(f"Spec: task is {self.task!r}.", "Expected the name of a task, like semantic.")
         if self.color not in COLORS:
             raise unknown("color order", self.color, COLORS)
         if self.head not in HEADS:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
+from edgeseg.precision import Precision
 
-FOLDER = Path(__file__).parent / "targets"
+FOLDERS = [Path(__file__).parent / "targets"]
 Version = tuple[int, ...]
-# How a bundle is served on its device: as it is; its engine is built there by edgeseg; or by trtexec and the runner.
-WAYS = {
+# Who builds a bundle's engine: nobody needs to; edgeseg on the device; or trtexec and the runner on the device.
+BUILD_MODES = {
     "": "runs as it is",
     "native": "builds its engine on the device",
     "runner": "builds its engine on the device, by the runner",
@@ -25,21 +26,21 @@ class Target:
     `preset`: what that function may choose by device (NNCF: mixed or performance). `proxy`: the backend that proves a
     bundle where the target's own cannot run, on the same files; "" where a bundle is only made on the device itself.
 
-    Of boards whose engine is built on them: `way` (a key of WAYS), `tensorrt` and `jetpack` (oldest and newest
-    release), `compute_capability`, `memory_mb` (of the smallest module of that name; 0 = not known) and whether CPU
-    and GPU share it, `workspace_mb` for the builder, `dla_cores`, `opset` and `frame` (the newest ONNX opset and the
-    input type that the oldest TensorRT reads) and the board's `power_modes`. `dla`: the core to use, -1 = the GPU.
+    Of boards whose engine is built on them: `build_mode` (a key of BUILD_MODES), `tensorrt` and `jetpack` (oldest and
+    newest release), `compute_capability`, `memory_mb` (of the smallest module of that name; 0 = not known) and whether
+    CPU and GPU share it, `workspace_mb` for the builder, `dla_cores`, `opset` and `frame` (the newest ONNX opset and
+    the input type that the oldest TensorRT reads) and the board's `power_modes`. `dla`: the core to use, -1 = the GPU.
     """
 
     name: str
     title: str
     backend: str
     device: str
-    precisions: tuple[str, ...]
+    precisions: tuple[Precision, ...]
     quantizer: str
     preset: str = ""
     proxy: str = ""
-    way: str = ""
+    build_mode: str = ""
     tensorrt: tuple[str, ...] = ()
     jetpack: tuple[str, ...] = ()
     compute_capability: str = ""
@@ -55,19 +56,21 @@ class Target:
     @classmethod
     def load(cls, name: str) -> Target:
         """OptionError for a name that has no table."""
-        if name not in names():
+        if name not in _files():
             raise unknown("target", name, names())
-        table = toml.read(FOLDER / f"{name}.toml", "Target")
+        table = toml.read(_files()[name], "Target")
         lists = [f.name for f in fields(cls) if str(f.type).startswith("tuple") and f.name in table]
-        return cls(name=name, **{**table, **{key: tuple(table[key]) for key in lists}})
+        values = {**table, **{key: tuple(table[key]) for key in lists}}
+        return cls(name=name, **{**values, "precisions": tuple(map(Precision.parse, table["precisions"]))})
 
-    def require(self, precision: str) -> str:
+    def require(self, precision: str) -> Precision:
         """`precision` if this target has it; OptionError otherwise. Precision is never changed silently."""
-        if precision not in self.precisions:
+        asked = Precision.parse(precision)
+        if asked not in self.precisions:
             raise OptionError(
                 f"Target {self.name} has no precision {precision!r}.", f"It has: {', '.join(self.precisions)}."
             )
-        return precision
+        return asked
 
     def on_dla(self, core: int) -> Target:
         """This target with its network on a deep-learning accelerator, what that cannot do on the GPU."""
@@ -78,7 +81,7 @@ class Target:
 
     def calibrated_on_device(self) -> Target:
         """This target with INT8 ranges chosen by TensorRT's entropy calibrator instead of Q/DQ pairs."""
-        if self.way != "native" or self.oldest_tensorrt >= (11,):
+        if self.build_mode != "native" or self.oldest_tensorrt >= (11,):
             raise OptionError(
                 f"Target {self.name} has no entropy calibrator.",
                 "edgeseg runs it on the device, with TensorRT up to 10. INT8 from Q/DQ pairs needs no choice.",
@@ -90,17 +93,16 @@ class Target:
         return version(self.tensorrt[0])
 
 
-def is_int8(precision: str) -> bool:
-    """int8, or int8-bf16: what is not quantized runs in bfloat16 instead of float32 (CPUs that have it)."""
-    return precision in ("int8", "int8-bf16")
-
-
 def names() -> list[str]:
-    return sorted(p.stem for p in FOLDER.glob("*.toml"))
+    return sorted(_files())
 
 
-def split(text: str) -> tuple[Target, str]:
-    """`openvino-cpu:int8`, as recipes write it -> (Target, precision)."""
+def _files() -> dict[str, Path]:
+    return {path.stem: path for folder in FOLDERS for path in folder.glob("*.toml")}
+
+
+def split(text: str) -> tuple[Target, Precision]:
+    """`openvino-cpu:int8`, as recipes write it -> (Target, Precision)."""
     name, _, precision = text.partition(":")
     target = Target.load(name)
     return target, target.require(precision or "fp32")

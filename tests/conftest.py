@@ -56,7 +56,8 @@ def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFact
     """bundle_of(target, precision): the tiny network's bundle, compiled on first use. Copy it before changing it."""
     from edgeseg.calibration.frames import Calibration
     from edgeseg.compile import compile_model
-    from edgeseg.target import Target, is_int8
+    from edgeseg.precision import Precision
+    from edgeseg.target import Target
 
     folder = tmp_path_factory.mktemp("bundles")
     made: dict[tuple[str, str], Bundle] = {}
@@ -70,7 +71,7 @@ def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFact
                 precision,
                 spec=tiny.SPEC,
                 frames=tiny.frames(4, seed=1),
-                calibration=Calibration.choose(street, 10) if is_int8(precision) else None,
+                calibration=Calibration.choose(street, 10) if Precision(precision).is_int8 else None,
             )
         return made[target, precision].path
 

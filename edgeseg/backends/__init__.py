@@ -40,6 +40,15 @@ def missing(target: Target) -> str:
     return reason or (str(module.lacks(target.device)) if hasattr(module, "lacks") else "")
 
 
+def package(name: str) -> str:
+    """The distribution that a backend needs."""
+    return str(getattr(get(name), "PACKAGE", name))
+
+
+def packages() -> list[str]:
+    return [package(name) for name in names()]
+
+
 def version(name: str) -> str:
     """The installed version of the package behind a backend."""
-    return metadata.version(getattr(get(name), "PACKAGE", name))
+    return metadata.version(package(name))

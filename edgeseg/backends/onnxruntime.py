@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import BundleError, MissingPackage
-from edgeseg.images import Image
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.precision import Precision
     from edgeseg.target import Target
+
+Arrays = dict[str, NDArray[Any]]
 
 
 def probe() -> str:
@@ -27,7 +29,7 @@ def probe() -> str:
     return ""
 
 
-def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+def compile(graph: Path, out: Path, target: Target, precision: Precision) -> list[str]:
     """Write model.onnx from the deploy graph (for int8 already quantized)."""
     if precision == "fp16":
         import onnx
@@ -65,22 +67,24 @@ class OnnxRuntimeEngine:
             raise BundleError(
                 f"ONNX Runtime cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
             ) from error
-        entry = self._session.get_inputs()[0]
+        inputs = self._session.get_inputs()
         # Graphs for boards whose runtime has no uint8 inputs take the frame as float32.
-        self._kind = np.dtype(np.uint8 if "uint8" in entry.type else np.float32)
-        self._frames = [np.zeros(entry.shape, np.uint8) for _ in range(self.slots)]
+        self._types = {i.name: np.dtype(np.uint8 if "uint8" in i.type else np.float32) for i in inputs}
+        self._batches = [{i.name: np.zeros(i.shape, np.uint8) for i in inputs} for _ in range(self.slots)]
+        self._inputs = [{name: batch[0] for name, batch in batches.items()} for batches in self._batches]
+        self._outputs = [output.name for output in self._session.get_outputs()]
         self._running: dict[int, Future[Any]] = {}
         self._pool = ThreadPoolExecutor(self.slots)
 
-    def frame(self, slot: int) -> Image:
-        return self._frames[slot][0]  # type: ignore[no-any-return]
+    def inputs(self, slot: int) -> Arrays:
+        return self._inputs[slot]
 
     def start(self, slot: int) -> None:
-        frame = self._frames[slot].astype(self._kind, copy=False)
-        self._running[slot] = self._pool.submit(self._session.run, ["logits"], {"frame": frame})
+        batches = {name: batch.astype(self._types[name], copy=False) for name, batch in self._batches[slot].items()}
+        self._running[slot] = self._pool.submit(self._session.run, self._outputs, batches)
 
-    def wait(self, slot: int) -> NDArray[np.float32]:
-        return self._running.pop(slot).result()[0][0]  # type: ignore[no-any-return]
+    def wait(self, slot: int) -> Arrays:
+        return {name: batch[0] for name, batch in zip(self._outputs, self._running.pop(slot).result())}
 
     def close(self) -> None:
         self._pool.shutdown()

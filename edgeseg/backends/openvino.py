@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import BundleError, EdgesegError, MissingPackage
-from edgeseg.images import Image
 from edgeseg.target import Target
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.precision import Precision
 
+Arrays = dict[str, NDArray[Any]]
 # What the layers that are not INT8 compute in, by device. On many CPUs OpenVINO's own default is bf16, and so is what
 # it makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a way to store weights, computed in f32, and
 # AUTO, which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.
@@ -43,7 +43,7 @@ def lacks(device: str) -> str:
     return f"OpenVINO finds no {device} here, only: {', '.join(found) or 'none'}"
 
 
-def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+def compile(graph: Path, out: Path, target: Target, precision: Precision) -> list[str]:
     """Write model.xml and model.bin from the deploy graph (for int8 already quantized: .xml or .onnx)."""
     ov = _openvino("Compiling for OpenVINO")
     try:
@@ -104,22 +104,26 @@ class OpenVinoEngine:
         # One more than OpenVINO works on at a time: the next frame waits ready while a mask is made (1.05 to 1.23x).
         self.slots = 1 if mode == "latency" else 1 + int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [compiled.create_infer_request() for _ in range(self.slots)]
-        self._frames = [r.get_input_tensor().data[0] for r in self._requests]
-        self._logits = [r.get_output_tensor().data[0] for r in self._requests]
-
-    def frame(self, slot: int) -> Image:
         # The request's own memory: OpenVINO's share_inputs with temporary arrays corrupts frames.
-        return self._frames[slot]  # type: ignore[no-any-return]
+        # OpenVINO merges tensors, which then have several names.
+        ports = (compiled.inputs, compiled.outputs)
+        self._inputs, self._outputs = (
+            [{name: r.get_tensor(p).data[0] for p in side for name in p.get_names()} for r in self._requests]
+            for side in ports
+        )
+
+    def inputs(self, slot: int) -> Arrays:
+        return self._inputs[slot]
 
     def start(self, slot: int) -> None:
         self._requests[slot].start_async()
 
-    def wait(self, slot: int) -> NDArray[np.float32]:
+    def wait(self, slot: int) -> Arrays:
         self._requests[slot].wait()
-        return self._logits[slot]  # type: ignore[no-any-return]
+        return self._outputs[slot]
 
     def close(self) -> None:
-        self._frames, self._logits, self._requests = [], [], []
+        self._inputs, self._outputs, self._requests = [], [], []
 
 
 def _openvino(job: str) -> Any:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from edgeseg import runner
 from edgeseg.errors import BundleError, EdgesegError
-from edgeseg.images import Image
 from edgeseg.tensorrt import cache as store
 from edgeseg.tensorrt import cuda
 from edgeseg.tensorrt.builder import FRAMES, JETPACK, MODEL, lacking, last, logger
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
     from edgeseg.bundle import Bundle
+    from edgeseg.precision import Precision
     from edgeseg.target import Target
 
+Arrays = dict[str, NDArray[Any]]
 LOG = logging.getLogger(__name__)
 POWER_MODE = Path("/var/lib/nvpmodel/status")  # of a Jetson; its clocks decide which kernels win
 
@@ -41,7 +42,7 @@ def probe() -> str:
     return ""
 
 
-def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+def compile(graph: Path, out: Path, target: Target, precision: Precision) -> list[str]:
     """Write model.onnx, legal for the board's TensorRT, and plan.json; needs neither TensorRT nor a GPU."""
     import onnx
 
@@ -58,7 +59,7 @@ def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     plan = Plan.make(target, precision, opset, shape, tuple(notes))
     plan.write(out)
-    more = runner.add(out) if target.way == "runner" else []
+    more = runner.add(out) if target.build_mode == "runner" else []
     if plan.int8 == "entropy":
         shutil.copyfile(graph.with_suffix(".npy"), out / FRAMES)
         more.append(FRAMES)
@@ -124,10 +125,12 @@ def _key(bundle: Bundle, plan: Plan, device: cuda.Cuda) -> store.Key:
 
 def _prove(bundle: Bundle, plan: Plan, engine: TensorRtEngine) -> None:
     """BundleError unless every golden frame gives the class map it gave off the device, as far as the plan asks."""
+    from edgeseg import heads
     from edgeseg.mask import agreement
     from edgeseg.segmenter import Segmenter
 
-    segmenter = Segmenter(bundle.spec, engine, bundle.upsample)
+    head = heads.get(bundle.spec.task).open(bundle.spec, bundle.upsample)
+    segmenter = Segmenter(bundle.spec, engine, head)
     shares = [agreement(segmenter(frame).classmap, truth) for frame, truth in bundle.golden()]
     if min(shares, default=0.0) < plan.golden_agreement:
         raise BundleError(
@@ -207,15 +210,15 @@ class TensorRtEngine:
             raise
         self.graph = all(slot.graph for slot in self._slots)
 
-    def frame(self, slot: int) -> Image:
-        return self._slots[slot].frame
+    def inputs(self, slot: int) -> Arrays:
+        return {"frame": self._slots[slot].frame}
 
     def start(self, slot: int) -> None:
         self._slots[slot].run()
 
-    def wait(self, slot: int) -> NDArray[np.float32]:
+    def wait(self, slot: int) -> Arrays:
         self._device.wait(self._slots[slot].stream)
-        return self._slots[slot].logits
+        return {"logits": self._slots[slot].logits}
 
     def layers(self) -> dict[str, int]:
         """How many of the engine's layers give each format and type, as its inspector tells."""

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import BundleError, MissingPackage
-from edgeseg.images import Image
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.precision import Precision
     from edgeseg.target import Target
 
+Arrays = dict[str, NDArray[Any]]
 PACKAGE = "ai-edge-litert"
 MODEL = "model.tflite"
 
@@ -30,7 +31,7 @@ def probe() -> str:
     return ""
 
 
-def compile(graph: Path, out: Path, target: Target, precision: str) -> list[str]:
+def compile(graph: Path, out: Path, target: Target, precision: Precision) -> list[str]:
     """Write model.tflite from the deploy graph (for int8 already converted and quantized)."""
     if graph.suffix == ".tflite":
         shutil.copyfile(graph, out / MODEL)
@@ -68,31 +69,43 @@ class TfliteEngine:
             raise BundleError(
                 f"LiteRT cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
             ) from error
-        (entry,), (end,) = (getattr(self._networks[0], f"get_{side}_details")() for side in ("input", "output"))
-        self._entry, self._end = entry["index"], end["index"]
+        # The names of the graph are those of its signature: quantizers rename tensors.
+        signature = self._networks[0].get_signature_runner()
+        entries = signature.get_input_details()
+        self._entries = {name: entry["index"] for name, entry in entries.items()}
+        self._ends = {name: end["index"] for name, end in signature.get_output_details().items()}
         # Not the interpreter's own memory: it refuses to run while a view of that exists.
-        self._frames = [np.zeros(entry["shape"], entry["dtype"]) for _ in range(self.slots)]
-        self._running: dict[int, Future[NDArray[np.float32]]] = {}
+        self._batches = [
+            {name: np.zeros(entry["shape"], entry["dtype"]) for name, entry in entries.items()}
+            for _ in range(self.slots)
+        ]
+        self._inputs = [{name: batch[0] for name, batch in batches.items()} for batches in self._batches]
+        self._running: dict[int, Future[Arrays]] = {}
         self._pool = ThreadPoolExecutor(self.slots)
 
-    def frame(self, slot: int) -> Image:
-        return self._frames[slot][0]  # type: ignore[no-any-return]
+    def inputs(self, slot: int) -> Arrays:
+        return self._inputs[slot]
 
     def start(self, slot: int) -> None:
         self._running[slot] = self._pool.submit(self._infer, slot)
 
-    def wait(self, slot: int) -> NDArray[np.float32]:
+    def wait(self, slot: int) -> Arrays:
         return self._running.pop(slot).result()
 
     def close(self) -> None:
         self._pool.shutdown()
 
-    def _infer(self, slot: int) -> NDArray[np.float32]:
+    def _infer(self, slot: int) -> Arrays:
         network = self._networks[slot]
-        network.set_tensor(self._entry, self._frames[slot])
+        for name, index in self._entries.items():
+            network.set_tensor(index, self._batches[slot][name])
         network.invoke()
-        logits = network.get_tensor(self._end)[0]  # [h, w, C]
-        return np.ascontiguousarray(logits.transpose(2, 0, 1), np.float32)
+        return {name: _channels_first(network.get_tensor(index)[0]) for name, index in self._ends.items()}
+
+
+def _channels_first(output: NDArray[Any]) -> NDArray[np.float32]:
+    """[h, w, C], as TFLite has it, to [C, h, w]; anything else as it is."""
+    return np.ascontiguousarray(output.transpose(2, 0, 1) if output.ndim == 3 else output, np.float32)
 
 
 def _interpreter() -> Any:

@@ -155,24 +155,25 @@ def build(
 def targets(json_to: Annotated[str | None, JSON_OPTION] = None) -> None:
     """List the device profiles and what can run on this machine."""
     from edgeseg import backends
-    from edgeseg.target import WAYS, Target, names
+    from edgeseg.target import BUILD_MODES, Target, names
 
     rows = [Target.load(name) for name in names()]
     reasons = {t.name: backends.missing(t) for t in rows}
     shown = table("Targets", "target", "device", "precisions", "bundle", "here")
     for row in rows:
         here = reasons[row.name] or "[green]runs[/]"
-        shown.add_row(row.name, row.title, " ".join(row.precisions), WAYS[row.way], here)
+        shown.add_row(row.name, row.title, " ".join(row.precisions), BUILD_MODES[row.build_mode], here)
     console.print(shown)
     told = {
-        t.name: {"title": t.title, "precisions": t.precisions, "way": t.way, "missing": reasons[t.name]} for t in rows
+        t.name: {"title": t.title, "precisions": t.precisions, "build_mode": t.build_mode, "missing": reasons[t.name]}
+        for t in rows
     }
     emit(told, json_to)
 
 
 def describe(bundle: Any) -> None:
     """One paragraph about a bundle that was just made."""
-    from edgeseg.target import WAYS, Target
+    from edgeseg.target import BUILD_MODES, Target
 
     m = bundle.manifest
     shown = table(f"{bundle.path}", "", "")
@@ -186,8 +187,8 @@ def describe(bundle: Any) -> None:
         shown.add_row("INT8", ", ".join([*told, *(["channels equalized"] if ptq["equalize"] else [])]))
     if kept := m.get("kept"):
         shown.add_row("in float", escape(", ".join(kept)))
-    if way := Target.load(bundle.target).way:
-        shown.add_row("engine", WAYS[way])
+    if mode := Target.load(bundle.target).build_mode:
+        shown.add_row("engine", BUILD_MODES[mode])
     p = m["parity"]
     shown.add_row("agreement with parent", f"{percent(p['agreement'])} % (worst frame {percent(p['worst'])} %)")
     if metrics := m.get("metrics"):

@@ -99,7 +99,7 @@ def control(
             out.with_name(f"{out.name}.trials"), target, calibration, calibration_frames, data, split,
             max_minutes, max_memory, seconds, output, status,
         )  # fmt: skip
-        found = run(trials, source, spec, max_drop, out, sure, precision)
+        found = run(trials, source, spec, max_drop, out, sure, trials.target.require(precision))
     _report(trials.folder, found)
     shown = table(f"{escape(str(out))}: layers in float", "k", "way", "mIoU", "points lost (95 %)", "p50 ms", "MB")
     for row in found["rows"]:

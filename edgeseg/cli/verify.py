@@ -67,10 +67,11 @@ def parity(
     from edgeseg.cli.compile import as_onnx
     from edgeseg.compile import compile_model, spec_of
     from edgeseg.evaluation.matrix import matrix
-    from edgeseg.target import Target, is_int8
+    from edgeseg.precision import Precision
+    from edgeseg.target import Target
 
     pairs = _pairs(targets, calibration is not None)
-    if calibration is None and any(is_int8(precision) for _, precision in pairs):
+    if calibration is None and any(precision.is_int8 for _, precision in pairs):
         raise OptionError(
             "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
         )
@@ -87,7 +88,7 @@ def parity(
         chosen = Calibration.choose(calibration, calibration_frames) if calibration else None
         with console.status("compiling") as status:
 
-            def build(target: Target, precision: str) -> Path:
+            def build(target: Target, precision: Precision) -> Path:
                 status.update(f"{target.name}:{precision}")
                 out = Path(folder) / f"{target.name}-{precision}"
                 compile_model(source, out, target, precision, spec=spec, frames=images, calibration=chosen)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import OptionError
+from edgeseg.heads import semantic
 from edgeseg.images import Image, resize
-from edgeseg.mask import upsampled
 from edgeseg.segmenter import Frame, Result, Segmenter
 from edgeseg.spec import Spec
 
@@ -75,10 +75,10 @@ class Augmented:
         return scores
 
     def _softmax(self, window: Image) -> Scores:
-        engine, spec = self.inner.engine, self.spec
-        engine.frame(0)[:] = window
+        engine = self.inner.engine
+        engine.inputs(0)["frame"][:] = window
         engine.start(0)
-        logits = upsampled(np.array(engine.wait(0)), spec.height, spec.width, self.inner.upsample)
+        logits = semantic.of(self.inner.head).full_logits(engine.wait(0))
         powers = np.exp(logits - logits.max(0))
         return np.asarray(powers / powers.sum(0), np.float32)
 

@@ -15,16 +15,15 @@ from edgeseg import backends, mask
 from edgeseg.errors import EdgesegError
 from edgeseg.evaluation import parity
 from edgeseg.evaluation.metrics import Counts
+from edgeseg.heads import semantic
 from edgeseg.images import Image
 from edgeseg.mask import agreement
+from edgeseg.precision import Precision
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
 from edgeseg.target import Target
 
-# The smallest mean agreement that needs no explanation.
-EXPECTED = {"int8": 0.98, "int8-bf16": 0.98, "dynamic": 0.98}
-EXPECTED_FLOAT = 0.995
-Pair = tuple[Target, str]
+Pair = tuple[Target, Precision]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Reference:
 
 
 def matrix(
-    build: Callable[[Target, str], Path], pairs: list[Pair], reference: Reference, frames: list[Image]
+    build: Callable[[Target, Precision], Path], pairs: list[Pair], reference: Reference, frames: list[Image]
 ) -> list[dict[str, Any]]:
     """A row for each (target, precision) that can run here; the others say why they cannot.
 
@@ -66,7 +65,7 @@ def matrix(
             rows.append({**row, "missing": error.what})
             continue
         found = compare(bundle, reference, frames)
-        expected = EXPECTED.get(precision, EXPECTED_FLOAT)
+        expected = precision.least_agreement
         rows.append({**row, **found, "expected": expected, "ok": found["agreement"] >= expected})
     return rows
 
@@ -78,19 +77,19 @@ def compare(bundle: Path, reference: Reference, frames: list[Image]) -> dict[str
     """
     shares, highest, means, seconds = [], [], [], []
     with open_segmenter(bundle) as segmenter:
-        spec, engine = segmenter.spec, segmenter.engine
+        spec, engine, head = segmenter.spec, segmenter.engine, semantic.of(segmenter.head)
         counts = Counts(len(spec.classes))
         for i, frame in enumerate(frames):
-            engine.frame(0)[:] = frame
+            engine.inputs(0)["frame"][:] = frame
             begin = time.perf_counter()
             engine.start(0)
-            logits = engine.wait(0)
+            outputs = engine.wait(0)
             seconds.append(time.perf_counter() - begin)
-            classmap = mask.class_map(logits, spec.height, spec.width, segmenter.upsample)
+            classmap = head.decode(outputs).classmap
             shares.append(agreement(classmap, reference.classmaps[i]))
             counts.add(reference.classmaps[i], classmap)
             if reference.logits is not None:
-                away = np.abs(mask.upsampled(logits, spec.height, spec.width, segmenter.upsample) - reference.logits[i])
+                away = np.abs(head.full_logits(outputs) - reference.logits[i])
                 highest.append(float(away.max()))
                 means.append(float(away.mean()))
     return {

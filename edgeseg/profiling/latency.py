@@ -30,11 +30,13 @@ from edgeseg.bundle import Bundle, seal
 from edgeseg.errors import OptionError
 from edgeseg.files import write_bytes
 from edgeseg.machine import fingerprint
+from edgeseg.precision import Precision
+from edgeseg.quantization import schemes
 from edgeseg.quantization.quantize import quantize
 from edgeseg.recipe import Recipe
 from edgeseg.segmenter import Engine
 from edgeseg.spec import Spec
-from edgeseg.target import Target, is_int8, split
+from edgeseg.target import Target, split
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -43,8 +45,6 @@ RUNS = 6  # of a net in one go
 PAIRS = 30  # of such goes, when two nets race
 CALM = 0.4  # seconds without a faster run end the timing of a layer; so do
 SECONDS = 4.0  # in all
-# NNCF needs 3 s for a layer. ONNX Runtime's rules make Q/DQ pairs that OpenVINO turns into the same INT8 kernels.
-LAYER_RULES = {"nncf": "qdq"}
 Pair = tuple[int, int]
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Table:
     lacks is measured when it is asked for. A file of another machine, other versions, target or precision is not used.
     """
 
-    def __init__(self, path: Path, target: Target, precision: str, round_to: int = 8):
+    def __init__(self, path: Path, target: Target, precision: Precision, round_to: int = 8):
         self.path, self.target, self.precision, self.round_to = path, target, precision, round_to
         self.about = {"machine": fingerprint(), "target": target.name, "precision": precision}
         self.layers: dict[str, float] = {}
@@ -158,19 +158,19 @@ def key_of(*nets: Iterable[Layer]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def place(recipe: Recipe) -> tuple[Target, str]:
+def timing_target(recipe: Recipe) -> tuple[Target, Precision]:
     """What a recipe's nets are timed on: its first target, in int8 where it is compiled for that."""
     if not recipe.targets.compile:
         raise OptionError("The recipe names no target to be fast on.", "Name one: [targets] compile = [...].")
     pairs = [split(entry) for entry in recipe.targets.compile]
     target = pairs[0][0]
     precisions = [precision for other, precision in pairs if other.name == target.name]
-    return target, "int8" if "int8" in precisions else precisions[0]
+    return target, Precision.INT8 if Precision.INT8 in precisions else precisions[0]
 
 
-def cannot(target: Target) -> str:
+def unavailable_reason(target: Target) -> str:
     """Why nets cannot be timed on this target here, or ""."""
-    if target.way:
+    if target.build_mode:
         return f"{target.name} builds its engines on the board"
     return backends.missing(target)
 
@@ -178,11 +178,11 @@ def cannot(target: Target) -> str:
 # Timing
 
 
-def time_layer(layer: Layer, target: Target, precision: str) -> float:
+def time_layer(layer: Layer, target: Target, precision: Precision) -> float:
     """Milliseconds that `layer` adds to a net."""
-    rules = LAYER_RULES.get(target.quantizer, target.quantizer)
+    scheme = schemes.get(target.quantizer).layer_scheme or target.quantizer
     nets = (_holder(layer, there) for there in (True, False))
-    first, second = (opened(net, target, precision, rules) for net in nets)
+    first, second = (opened(net, target, precision, scheme) for net in nets)
     with first as with_it, second as without:
         best = [math.inf, math.inf]
         begin = last = now = time.perf_counter()
@@ -194,7 +194,7 @@ def time_layer(layer: Layer, target: Target, precision: str) -> float:
     return round(max(0.0, best[0] - best[1]), 5)
 
 
-def race(parent: ModelProto, child: ModelProto, target: Target, precision: str) -> dict[str, float]:
+def race(parent: ModelProto, child: ModelProto, target: Target, precision: Precision) -> dict[str, float]:
     """Two deploy graphs in turns: {parent_ms, ms, share, low}.
 
     The medians of each and of ms / parent_ms pair by pair; nine of ten pairs lie above `low`, so where that is over 1
@@ -229,7 +229,7 @@ def _runs(engine: Engine) -> list[float]:
 
 
 @contextmanager
-def opened(graph: ModelProto, target: Target, precision: str, rules: str) -> Iterator[Engine]:
+def opened(graph: ModelProto, target: Target, precision: Precision, scheme: str) -> Iterator[Engine]:
     """A deploy graph as the target's engine in latency mode. INT8 ranges come from noise: speed does not see them."""
     backend = backends.get(target.backend)
     shape = [d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim]
@@ -238,15 +238,15 @@ def opened(graph: ModelProto, target: Target, precision: str, rules: str) -> Ite
         work = Path(folder)
         source = work / "deploy.onnx"
         source.write_bytes(graph.SerializeToString())
-        if is_int8(precision):
+        if precision.is_int8:
             with _silent():
-                source = quantize(source, [noise], rules, work, target.preset if rules == target.quantizer else "")
+                source = quantize(source, [noise], scheme, work, target.preset if scheme == target.quantizer else "")
         backend.compile(source, work, target, precision)
         about = {"target": target.name, "backend": target.backend, "precision": precision, "upsample": "half_pixel"}
         seal(work, {"spec": Spec(8, 8, ("any", "other")).to_dict(), **about})  # an engine does not look at it
         engine: Engine = backend.open(Bundle.load(work), "latency")
         try:
-            engine.frame(0)[:] = noise
+            engine.inputs(0)["frame"][:] = noise
             yield engine
         finally:
             engine.close()

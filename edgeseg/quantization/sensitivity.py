@@ -27,17 +27,13 @@ from edgeseg.errors import OptionError
 from edgeseg.images import Image
 from edgeseg.onnx_graph.deploy import layers
 from edgeseg.onnx_graph.fold import attribute, drop_unused, element_types, fresh_name
-from edgeseg.quantization import ranges
-from edgeseg.quantization.quantize import LEAST_SCALE
+from edgeseg.quantization import ranges, schemes
 from edgeseg.quantization.ranges import grid, round_weights
+from edgeseg.quantization.scheme import Scheme
 
 FRAMES = 8
 SILENT = 120.0  # dB; less noise than this is none
 OLDEST_OPSET = 10  # the first with QuantizeLinear
-# Where the rules of quantize.RULES differ: no zero points, and only these operators;
-SYMMETRIC = {"symmetric": ("Conv", "Add"), "entropy": ("Conv", "Add")}
-# what a layer makes is rounded, too, though only the logits follow.
-LAST_TOO = ("qdq", "litert")
 
 
 @dataclass(frozen=True)
@@ -52,12 +48,13 @@ class Noise:
         return asdict(self)
 
 
-def candidates(model: ModelProto, rules: str) -> list[NodeProto]:
-    """The layers that these rules quantize, and whose activations are float32."""
+def candidates(model: ModelProto, scheme: Scheme) -> list[NodeProto]:
+    """The layers that the scheme quantizes, and whose activations are float32."""
     types = element_types(model)
-    kinds = SYMMETRIC.get(rules)
     found = [
-        n for n in layers(model) if types.get(n.input[0]) == TensorProto.FLOAT and (not kinds or n.op_type in kinds)
+        n
+        for n in layers(model)
+        if types.get(n.input[0]) == TensorProto.FLOAT and (not scheme.operators or n.op_type in scheme.operators)
     ]
     if not found:
         raise OptionError("The network has no layer that INT8 could apply to.", "Expected convolutions in float32.")
@@ -67,7 +64,7 @@ def candidates(model: ModelProto, rules: str) -> list[NodeProto]:
 def rank(
     graph: Path,
     frames: list[Image],
-    rules: str,
+    scheme: str,
     each: Callable[[int, int, Callable[[], float]], float | None] = lambda index, count, measure: measure(),
 ) -> list[Noise]:
     """Every layer of a deploy graph (an ONNX file), the noisiest first. `frames`: [H, W, 3] uint8 BGR of its size.
@@ -78,6 +75,7 @@ def rank(
     model = onnx.load(str(graph))
     if next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) < OLDEST_OPSET:
         raise OptionError(f"The model's opset is older than {OLDEST_OPSET}.", "Export it with opset 17.")
+    rules = schemes.get(scheme)
     lab = _Lab(model, frames[:FRAMES], rules)
     nodes = candidates(model, rules)
     found = []
@@ -91,8 +89,8 @@ def rank(
 class _Lab:
     """The float network's ranges and logits on some frames, made when they are first needed."""
 
-    def __init__(self, model: ModelProto, frames: list[Image], rules: str):
-        self.model, self.frames, self.rules = model, frames, rules
+    def __init__(self, model: ModelProto, frames: list[Image], scheme: Scheme):
+        self.model, self.frames, self.scheme = model, frames, scheme
         self.types = element_types(model)
         self._ranges: dict[str, ranges.Span] = {}
         self._logits: list[NDArray[np.float32]] = []
@@ -116,13 +114,13 @@ class _Lab:
         inputs = [name for name in node.input[:2] if self.types.get(name) == TensorProto.FLOAT]
         activations = [name for name in dict.fromkeys(inputs) if name not in weights]
         readers = [n for n in model.graph.node if node.output[0] in n.input]
-        if self.rules in LAST_TOO and all("logits" in n.output for n in readers):
+        if self.scheme.rounds_output and all("logits" in n.output for n in readers):
             activations.append(node.output[0])
         return activations, [name for name in inputs if name in weights]
 
     def _find_ranges(self) -> dict[str, ranges.Span]:
         """The smallest and largest value of every activation that a layer touches."""
-        nodes = candidates(self.model, self.rules)
+        nodes = candidates(self.model, self.scheme)
         names = {name for node in nodes for name in self._tensors(self.model, node)[0]}
         return ranges.find(self.model, self.frames, "minmax", names=names)
 
@@ -132,7 +130,7 @@ class _Lab:
         for name in weights:
             stored = next(i for i in model.graph.initializer if i.name == name)
             rounded = fresh_name(model, f"{name}_rounded")
-            values = round_weights(numpy_helper.to_array(stored), _channel_axis(node), LEAST_SCALE.get(self.rules, 0.0))
+            values = round_weights(numpy_helper.to_array(stored), _channel_axis(node), self.scheme.min_weight_scale)
             model.graph.initializer.append(numpy_helper.from_array(values, rounded))
             _replace(node.input, name, rounded)
         place = next(i for i, n in enumerate(model.graph.node) if n.name == node.name)
@@ -143,7 +141,7 @@ class _Lab:
                 place += 1
             else:
                 readers = [node]
-            pair = _pair(model, name, rounded, self._ranges[name], self.rules in SYMMETRIC)
+            pair = _pair(model, name, rounded, self._ranges[name], self.scheme.symmetric)
             for reader in readers:
                 _replace(reader.input, name, rounded)
             for offset, made in enumerate(pair):

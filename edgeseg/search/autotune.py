@@ -18,12 +18,12 @@ from edgeseg.bench.interleaved import slower
 from edgeseg.bench.measure import STABLE
 from edgeseg.errors import OptionError
 from edgeseg.machine import fingerprint
+from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
 from edgeseg.report.search_results import scatter
 from edgeseg.search.control import counted, other_ways, way_of
 from edgeseg.search.trials import Outcome, Trial, Trials, came_quantized, points_lost, reference_precision
 from edgeseg.spec import Spec
-from edgeseg.target import is_int8
 
 KIND = "autotune"
 MIXED = (1, 4, 16)  # noisiest layers in float
@@ -71,7 +71,7 @@ def _require(models: Sequence[Model]) -> None:
     """OptionError for models of one name, and where there is no float model to count drops from."""
     known: dict[str, Path] = {}
     for model, spec in models:
-        if known.setdefault(trial(model, spec, "").name, model) != model:
+        if known.setdefault(f"{model.stem} {spec.width}x{spec.height}", model) != model:
             raise OptionError(f"Two models are called {model.stem}.", "Give the files names that differ.")
     if came_quantized(models[0][0]):
         raise OptionError(
@@ -102,7 +102,7 @@ def _measured(
     return outcomes, ""
 
 
-def trial(model: Path, spec: Spec, precision: str, keep: Sequence[str] = (), ptq: PTQ = PTQ()) -> Trial:  # noqa: B008
+def trial(model: Path, spec: Spec, precision: Precision, keep: Sequence[str] = (), ptq: PTQ = PTQ()) -> Trial:  # noqa: B008
     words = [model.stem, f"{spec.width}x{spec.height}", precision, way_of(ptq), f"keep{len(keep)}" if keep else ""]
     return Trial("-".join(filter(None, words)), model, spec, precision, tuple(keep), ptq)
 
@@ -112,10 +112,10 @@ def candidates(trials: Trials, model: Path, spec: Spec, max_drop: float, lost: M
     those, with its noisiest layers in float. `lost`: the points of each by name, once it was measured."""
     precisions = trials.target.precisions
     if came_quantized(model):
-        yield from (trial(model, spec, precision) for precision in filter(is_int8, precisions))
+        yield from (trial(model, spec, precision) for precision in (p for p in precisions if p.is_int8))
         return
     yield from (trial(model, spec, precision) for precision in precisions)
-    plain = trial(model, spec, "int8")
+    plain = trial(model, spec, Precision.INT8)
     if lost[plain.name] <= max_drop:
         return
     others = list(other_ways(plain, trials.target.quantizer))
@@ -123,7 +123,7 @@ def candidates(trials: Trials, model: Path, spec: Spec, max_drop: float, lost: M
     way = min((plain, *others), key=lambda each: lost[each.name])
     noise, _ = trials.noise(model, spec)
     for k in MIXED:
-        for precision in filter(is_int8, precisions if k < len(noise) else ()):
+        for precision in (p for p in precisions if p.is_int8 and k < len(noise)):
             yield trial(model, spec, precision, [row.layer for row in noise[:k]], way.ptq)
 
 

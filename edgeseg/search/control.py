@@ -9,7 +9,8 @@ from typing import Any
 
 from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.statistics import Estimate
-from edgeseg.quantization.quantize import RANGES
+from edgeseg.precision import Precision
+from edgeseg.quantization import schemes
 from edgeseg.quantization.sensitivity import Noise
 from edgeseg.recipe import PTQ
 from edgeseg.search.trials import Outcome, Trial, Trials, points_lost, reference_precision
@@ -20,7 +21,13 @@ Loss = Callable[[Trial], float]  # measures a trial: the points it lost, as they
 
 
 def control(
-    trials: Trials, model: Path, spec: Spec, max_drop: float, out: Path, sure: bool = False, precision: str = "int8"
+    trials: Trials,
+    model: Path,
+    spec: Spec,
+    max_drop: float,
+    out: Path,
+    sure: bool = False,
+    precision: Precision = Precision.INT8,
 ) -> dict[str, Any]:
     """Write to `out` the INT8 bundle with the fewest layers in float that loses at most `max_drop` points of mIoU;
     `sure`: with its whole 95 % interval, so that other frames agree.
@@ -91,9 +98,9 @@ def best_way(trials: Trials, plain: Trial, max_drop: float, loss: Loss) -> tuple
     return way, lost, stopped
 
 
-def other_ways(plain: Trial, rules: str) -> Iterator[Trial]:
-    """INT8 with channels equalized, with biases left as they are, and by the other ranges that these rules have."""
-    _, *others = RANGES[rules]
+def other_ways(plain: Trial, scheme: str) -> Iterator[Trial]:
+    """INT8 with channels equalized, with biases left as they are, and by the other ranges that the scheme has."""
+    _, *others = schemes.get(scheme).ranges
     if others:  # TensorRT's own calibrator has no choice
         ways = [PTQ(equalize=True), PTQ(bias=False), *(PTQ(ranges=ranges) for ranges in others)]
         yield from (replace(plain, name=f"{plain.name}-{way_of(ptq)}", ptq=ptq) for ptq in ways)

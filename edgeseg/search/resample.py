@@ -19,6 +19,7 @@ from edgeseg.errors import OptionError
 from edgeseg.files import sha256
 from edgeseg.images import read_image
 from edgeseg.ledger import Ledger
+from edgeseg.precision import Precision
 from edgeseg.search.trials import reference_precision
 from edgeseg.spec import Spec
 from edgeseg.target import Target
@@ -54,7 +55,7 @@ def resample(
     key = "miou" if dataset else "agreement"
     ledger = Ledger(folder, log)
 
-    def measure(name: str, precision: str, frames: Calibration | None) -> float:
+    def measure(name: str, precision: Precision, frames: Calibration | None) -> float:
         path, (file, spec, output) = folder / name, model
 
         def work() -> float:
@@ -74,7 +75,7 @@ def resample(
     for number in range(times):
         drawn = views.take(np.unique(random.choice(rest, len(rest))).tolist())
         frames = calibration_of(drawn, coverage.spread(coverage.points(drawn.groups), count, number))
-        value = measure(f"resample-{number}", "int8", frames)
+        value = measure(f"resample-{number}", Precision.INT8, frames)
         rows.append({"frames": len(frames.frames), "digest": frames.digest, key: value})
     values = np.array([row[key] for row in rows])
     return {

@@ -32,13 +32,14 @@ from edgeseg.evaluation.statistics import Estimate, difference, miou
 from edgeseg.files import replacing, sha256, write_bytes
 from edgeseg.images import resize
 from edgeseg.ledger import Ledger
+from edgeseg.precision import Precision
 from edgeseg.quantization import sensitivity
-from edgeseg.quantization.quantize import resolved
+from edgeseg.quantization.quantize import resolve_ranges
 from edgeseg.quantization.sensitivity import Noise
 from edgeseg.recipe import PTQ
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
-from edgeseg.target import Target, is_int8
+from edgeseg.target import Target
 
 BENCH_SECONDS = 1.0
 FRAMES = 16  # for speed
@@ -80,7 +81,7 @@ class Trial:
     name: str
     model: Path
     spec: Spec
-    precision: str
+    precision: Precision
     keep: tuple[str, ...] = ()
     ptq: PTQ = PTQ()  # noqa: RUF009  # frozen
 
@@ -125,7 +126,7 @@ class Trials:
             asdict(self.target),
             trial.precision,
             trial.keep,
-            asdict(resolved(trial.ptq, self.target.quantizer)),
+            asdict(resolve_ranges(trial.ptq, self.target.quantizer)),
         ]
         inputs += [self.calibration.digest, self._data, self.output]
 
@@ -194,7 +195,7 @@ class Trials:
             seal(work, manifest)
 
     def _compile(self, trial: Trial, path: Path) -> None:
-        chosen = is_int8(trial.precision) and not came_quantized(trial.model)
+        chosen = trial.precision.is_int8 and not came_quantized(trial.model)
         compile_model(
             trial.model,
             path,
@@ -235,9 +236,9 @@ def points_lost(before: Outcome, after: Outcome) -> Estimate:
     return Estimate(100 * lost.value, 100 * lost.low, 100 * lost.high)
 
 
-def reference_precision(target: Target) -> str:
+def reference_precision(target: Target) -> Precision:
     """The precision of a target that stands for the float model: a drop is counted from there."""
-    return "fp32" if "fp32" in target.precisions else "fp16"
+    return Precision.FP32 if Precision.FP32 in target.precisions else Precision.FP16
 
 
 def apart(calibration: Calibration, dataset: Dataset) -> None:

@@ -52,7 +52,7 @@ class Plan:
             int8="" if precision != "int8" else "entropy" if entropy else "qdq",
             flags={"fp32": (), "fp16": ("FP16",), "int8": ("INT8", "FP16")}[precision],
             tensorrt=target.tensorrt,
-            way=target.way,
+            way=target.build_mode,
             workspace_mb=target.workspace_mb,
             dla=target.dla,
             gpu_fallback=target.dla >= 0,

@@ -31,8 +31,8 @@ class LatencyMeter:
 
     def __init__(self, recipe: Recipe, spec: Spec, parent: nn.Module, path: Path):
         self.spec, self.parent = spec, parent
-        self.target, self.precision = latency.place(recipe)
-        self.unavailable_reason = latency.cannot(self.target)
+        self.target, self.precision = latency.timing_target(recipe)
+        self.unavailable_reason = latency.unavailable_reason(self.target)
         self.table = Table(path, self.target, self.precision, recipe.prune.round_to)
 
     def require_available(self) -> None:

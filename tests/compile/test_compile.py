@@ -19,9 +19,10 @@ from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.images import write_image
 from edgeseg.mask import agreement
+from edgeseg.precision import Precision
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
-from edgeseg.target import Target, is_int8, names
+from edgeseg.target import Target, names
 
 pytest.importorskip("onnx")
 
@@ -47,7 +48,7 @@ def test_a_bundle_of_every_target_and_precision(
     assert m["graph"]["batchnorm_before"] == 2
     assert m["graph"]["batchnorm_after"] == 0
     assert m["parent"]["file"] == "tiny.onnx"
-    assert (m["calibration"] is None) == (not is_int8(precision))
+    assert (m["calibration"] is None) == (not Precision(precision).is_int8)
     parent = onnx.load(str(network))
     with open_segmenter(loaded.path, threads=1, backend=m["proved_by"]) as segmenter:
         shares = [
@@ -104,7 +105,7 @@ def test_nothing_but_the_bundle_is_left(bundle_of: BundleOf, target: str, precis
         "tensorrt": {"model.onnx", "plan.json"},
         "tflite": {"model.tflite"},
     }[Target.load(target).backend]
-    runner = {"build.sh", "runner.py"} if Target.load(target).way == "runner" else set()
+    runner = {"build.sh", "runner.py"} if Target.load(target).build_mode == "runner" else set()
     assert {p.name for p in path.iterdir()} == {*model, *runner, "bundle.json", "golden"}
     assert sorted(p.name for p in (path / "golden").iterdir()) == [
         f"{i}{kind}.png" for i in range(3) for kind in (".mask", "")
@@ -262,7 +263,7 @@ def test_what_is_in_the_way_stays(network: Path, tmp_path: Path, place: Callable
     [
         ("openvino-cpu", "int8", "INT8 needs calibration frames"),
         ("onnxruntime-cpu", "bf16", "has no precision 'bf16'"),
-        ("openvino-cpu", "FP32", "has no precision 'FP32'"),
+        ("openvino-cpu", "FP32", "Unknown precision 'FP32'"),
     ],
 )
 def test_what_is_refused_before_anything_is_written(

@@ -29,7 +29,8 @@ def different() -> list[tuple[str, str]]:
     for name in names():
         t = Target.load(name)
         for precision in t.precisions:
-            found.setdefault((t.backend, t.device, t.quantizer, t.way, t.opset, t.frame, precision), (name, precision))
+            kind = (t.backend, t.device, t.quantizer, t.build_mode, t.opset, t.frame, precision)
+            found.setdefault(kind, (name, precision))
     return list(found.values())
 
 
@@ -40,7 +41,7 @@ def path(
     """The tiny network's bundle; a board that builds its own engine is there as a fake (see fake_tensorrt)."""
     made = bundle_of(*request.param)
     with pytest.MonkeyPatch.context() as patch:
-        if Target.load(request.param[0]).way == "native":
+        if Target.load(request.param[0]).build_mode == "native":
             fake_tensorrt.Board().install(patch)
             patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield made
@@ -50,7 +51,7 @@ def runner(path: Path) -> str:
     """The backend that runs a bundle here: its own, else the one that proved it."""
     loaded = Bundle.load(path, check=False)
     profile = Target.load(loaded.target)
-    foreign = profile.way == "runner" or backends.missing(profile)
+    foreign = profile.build_mode == "runner" or backends.missing(profile)
     return str(loaded.manifest["proved_by"]) if foreign else loaded.backend
 
 
@@ -67,19 +68,19 @@ def engine(request: pytest.FixtureRequest, path: Path) -> Any:
 
 
 def answer(engine: Any, slot: int, image: np.ndarray) -> np.ndarray:
-    engine.frame(slot)[:] = image
+    engine.inputs(slot)["frame"][:] = image
     engine.start(slot)
-    return np.array(engine.wait(slot))
+    return np.array(engine.wait(slot)["logits"])
 
 
 def test_every_slot_has_its_own_writable_frame(engine: Any) -> None:
     assert engine.slots >= 1
-    views = [engine.frame(slot) for slot in range(engine.slots)]
+    views = [engine.inputs(slot)["frame"] for slot in range(engine.slots)]
     for slot, view in enumerate(views):
         assert (view.shape, view.dtype) == ((tiny.HEIGHT, tiny.WIDTH, 3), np.uint8)
         view[:] = slot + 1
     assert [int(view.max()) for view in views] == [int(view.min()) for view in views] == [*range(1, engine.slots + 1)]
-    assert all(np.shares_memory(view, engine.frame(slot)) for slot, view in enumerate(views))
+    assert all(np.shares_memory(view, engine.inputs(slot)["frame"]) for slot, view in enumerate(views))
 
 
 def test_logits_are_float32_at_the_stride_of_the_head(engine: Any) -> None:
@@ -105,10 +106,10 @@ def test_slots_may_be_waited_for_in_any_order(engine: Any) -> None:
     images = tiny.frames(engine.slots, seed=7)
     alone = [answer(engine, 0, image) for image in images]
     for slot, image in enumerate(images):
-        engine.frame(slot)[:] = image
+        engine.inputs(slot)["frame"][:] = image
         engine.start(slot)
     for slot in reversed(range(engine.slots)):
-        np.testing.assert_array_equal(engine.wait(slot), alone[slot])
+        np.testing.assert_array_equal(engine.wait(slot)["logits"], alone[slot])
 
 
 def test_closing_twice_is_harmless(path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
+from edgeseg.heads import semantic
 from edgeseg.images import resize
 from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Frame, Segmenter
@@ -21,13 +22,13 @@ class Broken:
     def __init__(self) -> None:
         self.closed = False
 
-    def frame(self, slot: int) -> np.ndarray:
-        return np.zeros((tiny.HEIGHT, tiny.WIDTH, 3), np.uint8)
+    def inputs(self, slot: int) -> dict[str, np.ndarray]:
+        return {"frame": np.zeros((tiny.HEIGHT, tiny.WIDTH, 3), np.uint8)}
 
     def start(self, slot: int) -> None:
         pass
 
-    def wait(self, slot: int) -> np.ndarray:
+    def wait(self, slot: int) -> dict[str, np.ndarray]:
         raise RuntimeError("the device is gone")
 
     def close(self) -> None:
@@ -64,7 +65,7 @@ def test_a_view_of_a_larger_frame(bundle: Path) -> None:
 
 def test_a_failure_in_flight_frees_the_slot_and_still_closes_the_engine() -> None:
     engine = Broken()
-    segmenter = Segmenter(tiny.SPEC, engine, "half_pixel")
+    segmenter = Segmenter(tiny.SPEC, engine, semantic.open(tiny.SPEC, "half_pixel"))
     image = tiny.frames(1)[0]
     for _ in range(4):  # more often than there are slots
         with pytest.raises(RuntimeError, match="the device is gone"):

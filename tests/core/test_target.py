@@ -6,7 +6,7 @@ import pytest
 
 from edgeseg import backends, target
 from edgeseg.errors import OptionError
-from edgeseg.quantization.quantize import RULES
+from edgeseg.quantization import schemes
 from edgeseg.target import Target
 
 
@@ -14,12 +14,12 @@ from edgeseg.target import Target
 def test_every_table_names_parts_that_exist(name: str) -> None:
     loaded = Target.load(name)
     assert loaded.backend in backends.names()
-    assert loaded.quantizer in RULES
+    assert loaded.quantizer in schemes.names()
     assert "fp16" in loaded.precisions
     assert set(loaded.precisions) <= {"fp32", "fp16", "bf16", "dynamic", "int8", "int8-bf16"}
     assert loaded.title
-    assert loaded.way in target.WAYS
-    if loaded.way:
+    assert loaded.build_mode in target.BUILD_MODES
+    if loaded.build_mode:
         assert loaded.proxy and loaded.opset and loaded.tensorrt and loaded.workspace_mb
         assert target.version(loaded.tensorrt[0]) <= target.version(loaded.tensorrt[1])
 
@@ -39,7 +39,7 @@ BOARDS = {
 @pytest.mark.parametrize("name", BOARDS)
 def test_the_boards_are_what_they_are(name: str) -> None:
     t = Target.load(name)
-    assert (t.compute_capability, t.dla_cores, t.memory_mb, t.way, t.tensorrt) == BOARDS[name]
+    assert (t.compute_capability, t.dla_cores, t.memory_mb, t.build_mode, t.tensorrt) == BOARDS[name]
     assert t.unified_memory and t.power_modes and t.jetpack and t.workspace_mb < t.memory_mb / 4
     assert ("int8" in t.precisions) == (name != "jetson-nano")
     assert t.frame == ("float32" if name == "jetson-nano" else "uint8")  # TensorRT has uint8 inputs since 8.5
@@ -52,7 +52,7 @@ def test_the_boards_are_what_they_are(name: str) -> None:
         ("../targets/openvino-cpu", "Unknown target"),
         ("", "Unknown target ''"),
         ("onnxruntime-cpu:bf16", "Target onnxruntime-cpu has no precision 'bf16'.\nIt has: fp32, fp16, int8."),
-        ("openvino-cpu:int4", "has no precision 'int4'"),
+        ("openvino-cpu:int4", "Unknown precision 'int4'"),
     ],
 )
 def test_what_is_refused(text: str, message: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from edgeseg.errors import OptionError
+from edgeseg.precision import Precision
 from edgeseg.profiling import latency
 from edgeseg.profiling.latency import Layer, Table, around
 from edgeseg.recipe import Recipe
@@ -42,13 +43,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=str,
 )
 def test_every_kind_of_layer_runs_on_every_backend(target: str, precision: str, layer: Layer) -> None:
-    if latency.cannot(Target.load(target)):
-        pytest.skip(latency.cannot(Target.load(target)))
+    if latency.unavailable_reason(Target.load(target)):
+        pytest.skip(latency.unavailable_reason(Target.load(target)))
     graph = latency._holder(layer, True)
     shapes = {v.name: v.type.tensor_type.shape.dim for v in onnx.shape_inference.infer_shapes(graph).graph.value_info}
     assert [d.dim_value for d in shapes["layer"]] == [1, layer.outputs, *layer.out]
     assert [n.op_type for n in graph.graph.node][-2:] == ["Slice", "Cast"], "what follows costs the same without it"
-    assert latency.time_layer(layer, Target.load(target), precision) >= 0
+    assert latency.time_layer(layer, Target.load(target), Precision(precision)) >= 0
 
 
 def test_macs_by_hand() -> None:
@@ -124,7 +125,7 @@ def test_a_race_is_kept_too(tmp_path: Path) -> None:
     path, target = tmp_path / "latency.json", Target.load("onnxruntime-cpu")
     pytest.importorskip("onnxruntime")
     deployed = onnx_graph.deploy_graph(onnx.load(str(tiny.network(tmp_path / "tiny.onnx"))), tiny.SPEC).model
-    found = Table(path, target, "fp32").share("a", lambda: latency.race(deployed, deployed, target, "fp32"))
+    found = Table(path, target, "fp32").share("a", lambda: latency.race(deployed, deployed, target, Precision.FP32))
     assert found["parent_ms"] > 0 and found["ms"] > 0 and 0 < found["low"] <= found["share"]
 
     def never() -> dict[str, float]:
@@ -149,11 +150,11 @@ def recipe(*compile: str) -> Recipe:
 def test_the_place_is_the_first_target_in_int8_if_it_has_it(
     targets: tuple[str, ...], expected: tuple[str, str]
 ) -> None:
-    target, precision = latency.place(recipe(*targets))
+    target, precision = latency.timing_target(recipe(*targets))
     assert (target.name, precision) == expected
 
 
 def test_a_board_is_not_timed_here() -> None:
-    assert "on the board" in latency.cannot(Target.load("jetson-orin"))
+    assert "on the board" in latency.unavailable_reason(Target.load("jetson-orin"))
     with pytest.raises(OptionError, match=r"names no target to be fast on\.\nName one"):
-        latency.place(recipe())
+        latency.timing_target(recipe())

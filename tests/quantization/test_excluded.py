@@ -13,7 +13,8 @@ from edgeseg.bundle import Bundle
 from edgeseg.calibration.frames import Calibration
 from edgeseg.compile import compile_model
 from edgeseg.errors import EdgesegError, OptionError
-from edgeseg.quantization.quantize import RULES, quantize
+from edgeseg.quantization import schemes
+from edgeseg.quantization.quantize import quantize
 from edgeseg.target import Target
 
 onnx = pytest.importorskip("onnx")
@@ -90,7 +91,7 @@ def test_the_tensor_in_front_stays_float_for_tflite(fragile: Path, labeled: Path
     assert [*network.get_signature_list()["serving_default"]["outputs"]] == ["logits"]
 
 
-@pytest.mark.parametrize("rules", sorted(set(RULES) - {"entropy"}))
+@pytest.mark.parametrize("rules", sorted(set(schemes.names()) - {"entropy"}))
 def test_every_layer_in_float_is_the_float_network(network: Path, labeled: Path, tmp_path: Path, rules: str) -> None:
     target = {"nncf": "openvino-cpu", "qdq": "onnxruntime-cpu", "symmetric": "jetson-orin", "litert": "tflite-cpu"}
     bundle = int8(network, tmp_path / "out", target[rules], labeled, "t1", "t4", LAST)

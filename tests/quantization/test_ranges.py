@@ -20,8 +20,8 @@ from edgeseg.target import Target
 onnx = pytest.importorskip("onnx")
 
 from edgeseg import onnx_graph  # noqa: E402
-from edgeseg.quantization import ranges  # noqa: E402
-from edgeseg.quantization.quantize import RANGES, RULES, TITLES, quantize, resolved  # noqa: E402
+from edgeseg.quantization import ranges, schemes  # noqa: E402
+from edgeseg.quantization.quantize import quantize, resolve_ranges  # noqa: E402
 
 Run = Callable[..., Any]
 TARGETS = {"nncf": "openvino-cpu", "qdq": "onnxruntime-cpu", "symmetric": "jetson-orin", "litert": "tflite-cpu"}
@@ -110,9 +110,7 @@ def test_minmax_is_what_onnx_runtime_finds_itself(network: Path, tmp_path: Path,
     assert scales(ours) == pytest.approx(scales(tmp_path / "theirs.onnx"), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("rules", "how"), [(rules, how) for rules, known in RANGES.items() if rules in TARGETS for how in known]
-)
+@pytest.mark.parametrize(("rules", "how"), [(rules, how) for rules in TARGETS for how in schemes.get(rules).ranges])
 def test_every_choice_makes_a_sound_bundle_that_names_it(
     network: Path, labeled: Path, tmp_path: Path, rules: str, how: str
 ) -> None:
@@ -129,7 +127,7 @@ def test_the_choice_reaches_the_quantized_file(network: Path, tmp_path: Path, ru
     source = deployed(network, tmp_path / "a.onnx")
     preset = "mixed" if rules == "nncf" else ""
     made = {}
-    for how in RANGES[rules]:
+    for how in schemes.get(rules).ranges:
         (tmp_path / how).mkdir()
         path = quantize(source, tiny.frames(12), rules, tmp_path / how, preset, ptq=PTQ(how, bias=False))
         made[how] = (path.with_suffix(".bin") if path.suffix == ".xml" else path).read_bytes()
@@ -146,9 +144,9 @@ def test_biases_are_corrected_for_every_rule_set(network: Path, tmp_path: Path, 
 
 
 def test_auto_is_the_first_of_each() -> None:
-    assert set(RANGES) == set(RULES) == set(TITLES)
-    assert resolved(PTQ(), "nncf").ranges == "minmax"
-    assert resolved(PTQ(), "qdq").ranges == "minmax"
+    assert set(schemes.names()) == {"entropy", "litert", "nncf", "qdq", "symmetric"}
+    assert resolve_ranges(PTQ(), "nncf").ranges == "minmax"
+    assert resolve_ranges(PTQ(), "qdq").ranges == "minmax"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from edgeseg.errors import OptionError
 onnx = pytest.importorskip("onnx")
 
 from edgeseg import onnx_graph  # noqa: E402
-from edgeseg.quantization.sensitivity import LEAST_SCALE, candidates, grid, rank, round_weights  # noqa: E402
+from edgeseg.quantization import schemes  # noqa: E402
+from edgeseg.quantization.sensitivity import candidates, grid, rank, round_weights  # noqa: E402
 
 Run = Callable[..., Any]
 
@@ -86,8 +87,8 @@ def test_nncf_s_floor_of_scales_is_that_of_nncf(fragile: Path, labeled: Path, tm
     model = onnx.load(str(path))
     conv = next(n for n in model.graph.node if n.name == "t4")
     weights = onnx.numpy_helper.to_array(next(i for i in model.graph.initializer if i.name == conv.input[1]))
-    expected = round_weights(weights, 0, LEAST_SCALE["nncf"])
-    assert scale.min() / scale.max() == pytest.approx(LEAST_SCALE["nncf"], rel=0.01)
+    expected = round_weights(weights, 0, schemes.get("nncf").min_weight_scale)
+    assert scale.min() / scale.max() == pytest.approx(schemes.get("nncf").min_weight_scale, rel=0.01)
     assert (np.abs(parts[-1].data * scale - expected) <= 0.02 * scale).mean() > 0.99
 
 
@@ -114,8 +115,8 @@ def test_what_counts_as_a_layer() -> None:
     y = net.add("Mul", x, net.add("Sigmoid", x))
     y = net.add("Add", y, x)
     made = onnx_graph.deploy_graph(net.model(net.resize(net.conv(y, 8, 8, stride=2))), tiny.SPEC).model
-    assert [n.op_type for n in candidates(made, "qdq")] == ["Conv", "Mul", "Add", "Conv"]
-    assert [n.op_type for n in candidates(made, "symmetric")] == ["Conv", "Add", "Conv"]
+    assert [n.op_type for n in candidates(made, schemes.get("qdq"))] == ["Conv", "Mul", "Add", "Conv"]
+    assert [n.op_type for n in candidates(made, schemes.get("symmetric"))] == ["Conv", "Add", "Conv"]
     names = [n.name for n in made.graph.node]
     assert all(names) and len(set(names)) == len(names)
 
@@ -124,7 +125,7 @@ def test_a_network_without_layers() -> None:
     net = tiny.Net()
     made = net.model(net.add("Relu", "image"))
     with pytest.raises(OptionError, match="no layer that INT8 could apply to"):
-        candidates(made, "qdq")
+        candidates(made, schemes.get("qdq"))
 
 
 def test_names_are_unique_and_survive_where_they_were(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgeseg.heads import semantic
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
 
@@ -33,15 +34,15 @@ class ColorEngine:
         self._running: dict[int, Future] = {}
         self._pool = ThreadPoolExecutor(slots)
 
-    def frame(self, slot):
-        return self._frames[slot]
+    def inputs(self, slot):
+        return {"frame": self._frames[slot]}
 
     def start(self, slot):
         self._running[slot] = self._pool.submit(self._infer, slot, self.started)
         self.started += 1
 
     def wait(self, slot):
-        return self._running.pop(slot).result()
+        return {"logits": self._running.pop(slot).result()}
 
     def _infer(self, slot, number):
         if number == self.fail_at:
@@ -58,7 +59,7 @@ class ColorEngine:
 
 
 def segmenter(**options) -> Segmenter:
-    return Segmenter(SPEC, ColorEngine(**options), "half_pixel")
+    return Segmenter(SPEC, ColorEngine(**options), semantic.open(SPEC, "half_pixel"))
 
 
 def picture(i: int, height: int = 128, width: int = 192):

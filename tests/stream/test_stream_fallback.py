@@ -81,7 +81,7 @@ def test_a_slow_model_falls_back_in_a_live_run_and_says_so(tmp_path):
 
 def test_a_fallback_with_other_classes_is_refused():
     full = segmenter()
-    other = Segmenter(Spec(64, 96, ("a", "b")), segmenter().engine, "half_pixel")
+    other = Segmenter(Spec(64, 96, ("a", "b")), segmenter().engine, segmenter().head)
     with pytest.raises(OptionError, match="other classes"):
         Ladder([("full", full, 1), ("small", other, 1)], 0.1)
 

@@ -9,8 +9,9 @@ import pytest
 from stream_helpers import bundle
 
 from edgeseg.errors import OptionError
-from edgeseg.stream.soak import objectives, soak
+from edgeseg.stream.soak import objectives
 from edgeseg.stream.soak.loopback import read_stamp, stamp
+from edgeseg.stream.soak.run import soak
 
 GOOD = {
     "error": None,

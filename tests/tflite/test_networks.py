@@ -215,7 +215,7 @@ def test_the_older_runtime_will_do(bundle_of: Callable[[str, str], Path], monkey
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", interpreter)
     assert tflite.probe() == ""
     engine = tflite.open(loaded, "latency")
-    assert engine.frame(0).shape == (tiny.HEIGHT, tiny.WIDTH, 3)
+    assert engine.inputs(0)["frame"].shape == (tiny.HEIGHT, tiny.WIDTH, 3)
     engine.close()
 
 

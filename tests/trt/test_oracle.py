@@ -93,7 +93,7 @@ def test_the_oracle_agrees(
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("target", ["jetson-orin", "jetson-thor"])
 def test_our_bundles_build(bundle_of: Callable[[str, str], Path], tmp_path: Path, target: str, precision: str) -> None:
-    assert Target.load(target).way == "native"
+    assert Target.load(target).build_mode == "native"
     assert asked(onnx.load(str(bundle_of(target, precision) / "model.onnx")), tmp_path) == ""
 
 

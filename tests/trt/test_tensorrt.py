@@ -99,19 +99,19 @@ def test_memory_is_shared_where_the_board_shares_it(bundle_of: BundleOf, board: 
         engine = tensorrt.open(loaded, "latency")
         assert len(board.host) == 2  # pinned: a frame and logits
         assert len(board.device) == (2 if unified else 4)
-        assert np.shares_memory(engine.frame(0), next(iter(board.host.values())))
+        assert np.shares_memory(engine.inputs(0)["frame"], next(iter(board.host.values())))
         engine.close()
 
 
 def test_logits_come_when_they_are_waited_for(bundle_of: BundleOf, board: Board) -> None:
     engine = tensorrt.open(Bundle.load(bundle_of("jetson-orin", "fp32")), "latency")
-    engine.frame(0)[:] = 0
+    engine.inputs(0)["frame"][:] = 0
     engine.start(0)
-    black = np.array(engine.wait(0))
-    engine.frame(0)[:] = tiny.frames(1)[0]
+    black = np.array(engine.wait(0)["logits"])
+    engine.inputs(0)["frame"][:] = tiny.frames(1)[0]
     engine.start(0)
     np.testing.assert_array_equal(engine._slots[0].logits, black)
-    assert np.abs(engine.wait(0) - black).max() > 0.1
+    assert np.abs(engine.wait(0)["logits"] - black).max() > 0.1
     engine.close()
 
 
@@ -380,7 +380,7 @@ def test_the_command_line_builds_ahead_of_time(
     told = json.loads(edgeseg("targets", "--json", "-").out)
     assert told["jetson-orin"] == {
         **{"title": "Jetson AGX Orin, JetPack 6 and 7", "precisions": ["fp32", "fp16", "int8"]},
-        **{"way": "native", "missing": ""},
+        **{"build_mode": "native", "missing": ""},
     }
 
 

@@ -131,7 +131,7 @@ def _rig(bundle: Path, seconds: float, sabotage: str | None) -> Iterator[Rig]:
         if sabotage == "leak":
             observers[0].hoard = []
         if sabotage == "hang":
-            segmenter = Segmenter(segmenter.spec, Hanging(segmenter.engine, 100), segmenter.upsample)
+            segmenter = Segmenter(segmenter.spec, Hanging(segmenter.engine, 100), segmenter.head)
         else:
             stack.callback(segmenter.close)
         healing = Healing(troubled, lambda part: troubled, first_delay=0.5)
@@ -210,9 +210,8 @@ class Hanging:
         self._engine = engine
         self._left = after
 
-    def frame(self, slot: int) -> Image:
-        image: Image = self._engine.frame(slot)
-        return image
+    def inputs(self, slot: int) -> Any:
+        return self._engine.inputs(slot)
 
     def start(self, slot: int) -> None:
         self._engine.start(slot)

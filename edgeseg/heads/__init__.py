@@ -1,0 +1,52 @@
+"""Heads: what a network's outputs mean, one module for each task, found by its file name, imported on first use.
+
+A head module has
+    open(spec, upsample) -> Head     raises BundleError where the Spec does not fit the task
+and imports nothing of another head.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import unknown
+
+Outputs = Mapping[str, NDArray[Any]]
+"""What an engine gives for one frame: arrays without a batch axis, by the name of the graph's output."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`classmap`: [spec.height, spec.width] uint8 class ids. `margin`: by how much each pixel's best score beats the
+    second best, float32 of the same size; None where it was not asked for."""
+
+    classmap: NDArray[np.uint8]
+    margin: NDArray[np.float32] | None = None
+
+
+class Head(Protocol):
+    outputs: tuple[str, ...]
+    """The names of the outputs that it reads."""
+
+    def decode(self, outputs: Outputs, margin: bool = False) -> Prediction:
+        """The outputs are views that are valid during the call only."""
+        ...
+
+
+def names() -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+
+
+def get(task: str) -> ModuleType:
+    """The head of a task; OptionError, naming the tasks there are, if there is none."""
+    if task not in names():
+        raise unknown("task", task, names())
+    return importlib.import_module(f"{__name__}.{task}")

@@ -1,0 +1,43 @@
+"""Semantic segmentation: logits at the head's stride -> one class for each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeseg import mask
+from edgeseg.errors import OptionError
+from edgeseg.heads import Head, Outputs, Prediction
+from edgeseg.spec import Spec
+
+LOGITS = "logits"  # [C, h, w] float32
+
+
+@dataclass(frozen=True)
+class SemanticHead:
+    """`upsample`: one of mask.UPSAMPLES, the convention of the bilinear upsampling that was cut off the network."""
+
+    height: int
+    width: int
+    upsample: str
+    outputs: tuple[str, ...] = (LOGITS,)
+
+    def decode(self, outputs: Outputs, margin: bool = False) -> Prediction:
+        logits = outputs[LOGITS]
+        if margin:
+            return Prediction(*mask.class_map_margin(logits, self.height, self.width, self.upsample))
+        return Prediction(mask.class_map(logits, self.height, self.width, self.upsample))
+
+    def full_logits(self, outputs: Outputs) -> mask.Logits:
+        """[C, height, width] float32: every logit upsampled, for those who average or compare logits."""
+        return mask.upsampled(outputs[LOGITS], self.height, self.width, self.upsample)
+
+
+def of(head: Head) -> SemanticHead:
+    """`head` if it is a semantic one; OptionError for another task's, which gives no logits for every class."""
+    if not isinstance(head, SemanticHead):
+        raise OptionError("The bundle's task is not semantic segmentation.", "Only semantic bundles have class logits.")
+    return head
+
+
+def open(spec: Spec, upsample: str) -> SemanticHead:
+    return SemanticHead(spec.height, spec.width, upsample)

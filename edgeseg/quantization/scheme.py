@@ -1,0 +1,46 @@
+"""Scheme: how one kind of runtime wants its INT8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from edgeseg.recipe import PTQ
+
+Array = NDArray[Any]
+
+
+class Quantize(Protocol):
+    def __call__(
+        self, graph: Path, frames: list[Array], out: Path, excluded: frozenset[str], ptq: PTQ, *, preset: str = ...
+    ) -> Path:
+        """Quantize a deploy graph (an ONNX file) into the folder `out`; the file written.
+
+        `frames`: calibration frames, [1, H, W, 3] uint8 BGR each. `excluded`: names of nodes that stay float. `ptq`:
+        its `ranges` is one of the scheme's own. `preset`: what NNCF chooses by device; "" elsewhere.
+        """
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """`title`: for messages. `ranges`: the estimators of activation ranges that it has, its default first.
+
+    `symmetric`: activations have no zero point. `operators`: the only ones it quantizes, () = all. `rounds_output`: the
+    output of a layer is rounded even where only the logits follow. `min_weight_scale`: no channel of a weight has a
+    scale under this share of the largest. `reads_qdq`: which models that came with Q/DQ pairs it takes as they are:
+    "any", "symmetric" (every zero point 0) or "" (none). `layer_scheme`: a scheme that makes the same kernels for one
+    layer in less time, "" = itself.
+    """
+
+    title: str
+    ranges: tuple[str, ...]
+    quantize: Quantize
+    symmetric: bool = False
+    operators: tuple[str, ...] = ()
+    rounds_output: bool = False
+    min_weight_scale: float = 0.0
+    reads_qdq: str = ""
+    layer_scheme: str = ""

@@ -1,0 +1,25 @@
+"""Quantization schemes: one module each, found by its file name, imported on first use.
+
+A scheme module has one name, SCHEME (see scheme.py), and imports nothing of another scheme; what two of them share
+lies in a module whose name starts with an underscore.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from edgeseg.errors import unknown
+from edgeseg.quantization.scheme import Scheme
+
+
+def names() -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+
+
+def get(name: str) -> Scheme:
+    """The scheme called `name`; OptionError if there is none."""
+    if name not in names():
+        raise unknown("quantizer", name, names())
+    scheme: Scheme = importlib.import_module(f"{__name__}.{name}").SCHEME
+    return scheme

@@ -1,0 +1,66 @@
+"""INT8 for OpenVINO, by NNCF."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from edgeseg.errors import MissingPackage
+from edgeseg.quantization.excluded import openvino_names
+from edgeseg.quantization.scheme import Array, Scheme
+from edgeseg.recipe import PTQ
+
+ESTIMATORS = {"minmax": "MINMAX", "mean": "MEAN_MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
+
+
+def quantize(
+    graph: Path, frames: list[Array], out: Path, excluded: frozenset[str], ptq: PTQ, *, preset: str = ""
+) -> Path:
+    """OpenVINO's own rules: INT8 weights per channel, UINT8 activations per tensor.
+
+    `preset`: mixed (activations asymmetric where that fits them better) or performance (symmetric).
+    """
+    try:
+        import nncf
+        import openvino as ov
+        from nncf.quantization.advanced_parameters import QuantizationParameters
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+        from openvino.passes import ConstantFolding, Manager
+    except ImportError as error:
+        raise MissingPackage("nncf", "INT8 for OpenVINO", "compress,openvino") from error
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level would change shared handlers, too
+    model = ov.Core().read_model(graph)
+    # Weights of grouped convolutions come through a Reshape. Behind it, roundings would keep them out of INT8 kernels.
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(model)
+    with redirect_stdout(sys.stderr):  # its progress bars; standard output belongs to --json -
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(frames),
+            preset=nncf.QuantizationPreset(preset or "mixed"),
+            subset_size=len(frames),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                disable_bias_correction=True,  # done before, for every scheme
+                activations_range_estimator_params=getattr(RangeEstimatorParametersSet, ESTIMATORS[ptq.ranges]),
+                # NNCF's own choice in front of depthwise convolutions is a range for each channel. One that fires in
+                # few calibration frames, or in none, would be clipped where it fires: rare classes suffer.
+                activations_quantization_params=QuantizationParameters(per_channel=False),
+            ),
+            ignored_scope=nncf.IgnoredScope(names=openvino_names(model, excluded)) if excluded else None,
+        )
+    ov.save_model(quantized, out / "quantized.xml", compress_to_fp16=False)
+    return out / "quantized.xml"
+
+
+SCHEME = Scheme(
+    title="NNCF (OpenVINO)",
+    ranges=tuple(ESTIMATORS),
+    quantize=quantize,
+    min_weight_scale=0.01,  # of NNCF's fake_quantize.py
+    reads_qdq="any",
+    # NNCF needs 3 s for a layer; OpenVINO turns ONNX Runtime's Q/DQ pairs into the same INT8 kernels.
+    layer_scheme="qdq",
+)

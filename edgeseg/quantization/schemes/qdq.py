@@ -1,0 +1,34 @@
+"""INT8 for ONNX Runtime: Q/DQ pairs with UINT8 activations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeseg.errors import MissingPackage
+from edgeseg.quantization.excluded import read_unquantized, with_makers
+from edgeseg.quantization.scheme import Array, Scheme
+from edgeseg.quantization.schemes._onnx import RANGES, insert_pairs
+from edgeseg.recipe import PTQ
+
+
+def quantize(
+    graph: Path, frames: list[Array], out: Path, excluded: frozenset[str], ptq: PTQ, *, preset: str = ""
+) -> Path:
+    """ONNX Q/DQ pairs for ONNX Runtime's CPU kernels: per-channel INT8 weights, UINT8 activations."""
+    try:
+        import onnx
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+    except ImportError as error:
+        raise MissingPackage("onnxruntime", "INT8 for ONNX Runtime", "compress,onnxruntime") from error
+    # The preprocessing and the float logits at the end stay float.
+    whole = ("pre_float", "pre_nchw", "pre_rgb", "pre_Sub", "pre_Mul", "logits", "with_background")
+    around = with_makers(onnx.load(str(graph)), excluded)
+    kinds = sorted({*QDQRegistry, *QLinearOpsRegistry})
+    insert_pairs(graph, frames, out, ptq, kinds, {*whole, *around}, QuantType.QUInt8, {})
+    if excluded:
+        read_unquantized(out / "quantized.onnx", excluded)
+    return out / "quantized.onnx"
+
+
+SCHEME = Scheme(title="ONNX Runtime's rules", ranges=RANGES, quantize=quantize, rounds_output=True, reads_qdq="any")
