@@ -169,6 +169,6 @@ def test_a_recipe_with_a_cache_and_another_kind_of_teacher(root: Path, tmp_path:
 def test_feature_maps_cannot_be_cached() -> None:
     for key in ("feature", "structure"):
         with pytest.raises(
-            OptionError, match=r"distill\.cache is on with feature or structure\.\nOnly answers are kept"
+            OptionError, match=r"distill\.cache is on with feature or structure\.\nOnly logits are cached"
         ):
             recipe(distill={"cache": True, key: 1.0})
