@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.cli.common import size
 from edgeseg.compile import spec_of
 from edgeseg.data.dataset import Dataset
@@ -71,7 +71,7 @@ def sized(options: argparse.Namespace) -> Iterator[Model]:
 
 def trials(options: argparse.Namespace, split: str, seconds: float) -> Trials:
     target, data = Target.load(options.target), Dataset.open(options.data, split)
-    calibration = Calibration.choose(options.data, 64)
+    calibration = CalibrationSet.choose(options.data, 64)
     return Trials(options.out / split, target, calibration, data, Budget(), lambda text: None, seconds)
 
 

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from edgeseg.bench.interleaved import in_turns, slower
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model, golden_frames, spec_of
 from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.evaluate import count
@@ -93,7 +93,7 @@ class Family:
         self.folder = options.out / self.name
         self.ledger = Ledger(self.folder, console.print)
         self.target = Target.load(options.target)
-        self.calibration = Calibration.choose(options.data, recipe.quantize.frames, recipe.seed)
+        self.calibration = CalibrationSet.choose(options.data, recipe.quantize.frames, recipe.seed)
         self.test = Dataset.open(options.data, "test")
         given = dict(text.split("=", 1) for text in options.distilled)
         self.student = Path(given[self.name]) if self.name in given else self.folder / "distilled.pt"

@@ -23,17 +23,17 @@ import onnx
 from onnx import numpy_helper
 
 from edgeseg import onnx_graph
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import spec_of
 from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.evaluate import fit
 from edgeseg.evaluation.metrics import Counts
 from edgeseg.images import resize
 from edgeseg.mask import class_map
-from edgeseg.onnx_graph.fold import attribute
+from edgeseg.onnx_graph.index import attribute
 from edgeseg.search.control import control
 from edgeseg.search.trials import Budget, Trials
-from edgeseg.synth.street import write_dataset
+from edgeseg.synth.files import write_dataset
 from edgeseg.target import Target
 
 MODEL = Path(__file__).parent.parent / "models" / "street" / "street.onnx"
@@ -69,7 +69,7 @@ def ruin(source: Path, out: Path, places: int) -> list[str]:
     return [second.name for _, second in chosen]
 
 
-def nncf_control(model: Path, spec: Any, calibration: Calibration, dataset: Dataset, max_drop: float) -> dict[str, Any]:
+def nncf_control(model: Path, spec: Any, calibration: CalibrationSet, dataset: Dataset, max_drop: float) -> dict[str, Any]:
     """nncf.quantize_with_accuracy_control with the same frames, judged by the same mIoU."""
     import nncf
     import openvino as ov
@@ -109,7 +109,7 @@ def _quantized(op: Any) -> bool:
 
 
 def ours(
-    model: Path, spec: Any, calibration: Calibration, dataset: Dataset, max_drop: float, work: Path
+    model: Path, spec: Any, calibration: CalibrationSet, dataset: Dataset, max_drop: float, work: Path
 ) -> dict[str, Any]:
     """edgeseg control; what follows the search (measuring speeds, writing the bundle) is timed by itself."""
     begin = time.monotonic()
@@ -137,7 +137,7 @@ def side(name: str, work: Path, max_drop: float) -> None:
     """One of the two, in a process of its own; prints JSON."""
     model = work / "fragile.onnx"
     spec, _ = spec_of(model, {})
-    chosen, frames = Calibration.choose(work / "data", 32), Dataset.open(work / "data", "val")
+    chosen, frames = CalibrationSet.choose(work / "data", 32), Dataset.open(work / "data", "val")
     before = _peak()
     if name == "edgeseg":
         found = ours(model, spec, chosen, frames, max_drop, work)

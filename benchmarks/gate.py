@@ -23,7 +23,7 @@ from edgeseg.evaluation.gate import Limits, Measured, judge, verdict
 from edgeseg.evaluation.metrics import Counts, Table
 from edgeseg.evaluation.statistics import miou
 from edgeseg.runtime import open_segmenter
-from edgeseg.synth.street import write_dataset
+from edgeseg.synth.files import write_dataset
 
 BUNDLE = Path(__file__).parent.parent / "models" / "street" / "street-int8"
 POPULATION = 1000

@@ -26,7 +26,7 @@ import peers
 from peers import model_api, naive
 
 from edgeseg import mask
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.cli.common import emit
 from edgeseg.compile import compile_model, spec_of
 from edgeseg.evaluation.evaluate import fit
@@ -46,7 +46,7 @@ def measure(model: Path, frames: list[Image], rounds: int, work: Path) -> dict[s
     spec, _ = spec_of(model, {})
     for i, frame in enumerate(frames[:32]):
         write_image(work / "calibration" / f"{i:02}.png", frame)
-    calibration = Calibration.choose(work / "calibration", 32)
+    calibration = CalibrationSet.choose(work / "calibration", 32)
     bundle = work / "bundle"
     compile_model(
         model, bundle, Target.load("openvino-cpu"), "int8", spec=spec, frames=frames[:8], calibration=calibration

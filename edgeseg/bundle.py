@@ -9,36 +9,139 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgeseg.errors import BundleError, EdgesegError
+import msgspec
+
+from edgeseg.errors import BundleError, FileError
 from edgeseg.files import sha256
 from edgeseg.images import Image, read_image, read_mask
 from edgeseg.mask import UPSAMPLES
 from edgeseg.precision import Precision
+from edgeseg.recipe import PTQ
+from edgeseg.records import check_schema, convert
+from edgeseg.results.common import BundleIdentity, Parent, Parity
+from edgeseg.results.evaluation import Metrics
 from edgeseg.spec import Spec
 
-FORMAT = 1
+SCHEMA = 1
 MANIFEST = "bundle.json"
 MAX_MANIFEST = 4 << 20
 GOLDEN = "golden"
 
 
 @dataclass(frozen=True)
-class Bundle:
-    path: Path
+class FileEntry:
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class GraphNotes:
+    """What was done to the parent's graph: BatchNormalization nodes before and after, and remarks."""
+
+    batchnorm_before: int
+    batchnorm_after: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CalibrationDigest:
+    frames: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class StoredMetrics(Metrics):
+    """Accuracy measured when the bundle was compiled; `data` is the dataset's folder name."""
+
+    data: str = ""
+    split: str = ""
+    frames: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The content of bundle.json.
+
+    `upsample`: the bilinear upsampling left to the head (mask.UPSAMPLES). `kept`: names of the layers excluded from
+    INT8. `ptq`: how INT8 was found; None where the model came quantized. `proved_by`: the backend that verified it,
+    BACKEND or BACKEND:DEVICE. `files`: every file of the bundle but this one. `recipe`, `control`, `autotune`: where
+    it came from, if from there, as plain values for people to read.
+    """
+
+    name: str
     spec: Spec
     target: str
     backend: str
     precision: Precision
     upsample: str
-    manifest: dict[str, Any]
+    files: dict[str, FileEntry]
+    schema: int = SCHEMA
+    parent: Parent | None = None
+    graph: GraphNotes | None = None
+    calibration: CalibrationDigest | None = None
+    kept: tuple[str, ...] = ()
+    ptq: PTQ | None = None
+    proved_by: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    parity: Parity | None = None
+    metrics: StoredMetrics | None = None
+    recipe: dict[str, Any] | None = None
+    control: dict[str, Any] | None = None
+    autotune: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; what is not known is left out."""
+        return {key: value for key, value in msgspec.to_builtins(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, data: object, name: object) -> Manifest:
+        """OptionError for a newer schema or a Spec that is not usable, BundleError for anything that is no manifest."""
+        check_schema(data, SCHEMA, name)
+        if not isinstance(data, dict):
+            raise BundleError(f"{name} is not a manifest.", "Copy or compile the bundle again.")
+        Spec.from_dict(data.get("spec", {}))  # these two say more than a type error
+        Precision.parse(data.get("precision", ""))
+        try:
+            manifest = convert(data, cls, str(name), "")
+        except FileError as error:
+            raise BundleError(error.what, "Copy or compile the bundle again.") from None
+        if manifest.upsample not in UPSAMPLES:
+            raise BundleError(f"{name}: unknown upsample {manifest.upsample!r}.", f"Known: {', '.join(UPSAMPLES)}.")
+        return manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    path: Path
+    manifest: Manifest
 
     @property
     def name(self) -> str:
-        return str(self.manifest.get("name", self.path.name))
+        return self.manifest.name
+
+    @property
+    def spec(self) -> Spec:
+        return self.manifest.spec
+
+    @property
+    def target(self) -> str:
+        return self.manifest.target
+
+    @property
+    def backend(self) -> str:
+        return self.manifest.backend
+
+    @property
+    def precision(self) -> Precision:
+        return self.manifest.precision
+
+    @property
+    def upsample(self) -> str:
+        return self.manifest.upsample
 
     @property
     def digest(self) -> str:
@@ -48,14 +151,19 @@ class Bundle:
     @property
     def size(self) -> int:
         """Bytes of the model files, golden frames not counted."""
-        files: dict[str, dict[str, Any]] = self.manifest["files"]
-        return sum(int(entry["bytes"]) for name, entry in files.items() if not name.startswith(GOLDEN))
+        return sum(entry.bytes for name, entry in self.manifest.files.items() if not name.startswith(GOLDEN))
+
+    @property
+    def identity(self) -> BundleIdentity:
+        """What a result says about the bundle it was measured on."""
+        m = self.manifest
+        return BundleIdentity(m.name, m.target, m.precision.value, self.digest, self.size, m.parent, m.parity)
 
     @classmethod
     def load(cls, path: Path, check: bool = True) -> Bundle:
         """Read a bundle; BundleError when it is not one or (`check`) a file's digest differs from the manifest.
 
-        Raises OptionError where its Spec is not usable.
+        Raises OptionError where its Spec is not usable, or its schema is newer than this edgeseg.
         """
         if not path.is_dir():
             raise BundleError(f"Bundle {path} is not a folder.", "Give the folder that holds bundle.json.")
@@ -66,30 +174,15 @@ class Bundle:
                 f"{path / MANIFEST} is over {MAX_MANIFEST >> 20} MiB.", "This is not a bundle's manifest."
             )
         try:
-            manifest = json.loads((path / MANIFEST).read_text())
-            if manifest["format"] != FORMAT:
-                raise BundleError(
-                    f"Bundle {path} has format {manifest['format']}.",
-                    f"This edgeseg reads format {FORMAT}; compile again.",
-                )
-            spec = Spec.from_dict(manifest["spec"])
-            target, backend, upsample = (str(manifest[key]) for key in ("target", "backend", "upsample"))
-            precision = Precision.parse(manifest["precision"])
-            if upsample not in UPSAMPLES:
-                raise ValueError(f"upsample {upsample!r}")
-            files = {name: str(entry["sha256"]) for name, entry in manifest["files"].items()}
-            if not all(type(entry["bytes"]) is int for entry in manifest["files"].values()):
-                raise ValueError("bytes of a file that are no number")
-        except EdgesegError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            data = json.loads((path / MANIFEST).read_text())
+        except (OSError, ValueError, RecursionError) as error:
             raise BundleError(
                 f"{path / MANIFEST} cannot be read: {type(error).__name__} {error}.",
                 "Copy or compile the bundle again.",
             ) from error
-        bundle = cls(path, spec, target, backend, precision, upsample, manifest)
-        for name, digest in files.items():
-            bundle._check(name, digest if check else None)
+        bundle = cls(path, Manifest.from_dict(data, path / MANIFEST))
+        for name, entry in bundle.manifest.files.items():
+            bundle._check(name, entry.sha256 if check else None)
         return bundle
 
     def _check(self, name: str, digest: str | None) -> None:
@@ -111,20 +204,21 @@ class Bundle:
 
     def file(self, name: str) -> Path:
         """One of the bundle's own files; BundleError for a file whose digest the manifest does not hold."""
-        if name not in self.manifest["files"]:
+        if name not in self.manifest.files:
             raise BundleError(f"Bundle {self.path} has no digest of {name}.", "Copy or compile the bundle again.")
         return self.path / name
 
     def golden(self) -> Iterator[tuple[Image, Image]]:
         """(frame, expected class map) pairs."""
-        for name in sorted(self.manifest["files"]):
+        for name in sorted(self.manifest.files):
             if name.startswith(f"{GOLDEN}/") and name.endswith(".mask.png"):
                 yield read_image(self.file(name.replace(".mask.png", ".png"))), read_mask(self.file(name))
 
 
-def seal(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write bundle.json with the digest of every file in `folder`."""
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Write bundle.json with the digest of every file in `folder`; the manifest with these digests."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    files = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
-    text = json.dumps({"format": FORMAT, **manifest, "files": files}, indent=1)
-    (folder / MANIFEST).write_text(text + "\n")
+    files = {name: FileEntry(sha256(folder / name), (folder / name).stat().st_size) for name in names}
+    sealed = replace(manifest, files=files)
+    (folder / MANIFEST).write_text(json.dumps(sealed.to_dict(), indent=1) + "\n")
+    return sealed

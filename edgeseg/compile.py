@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import fields
-from importlib import metadata
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg import backends, onnx_graph
-from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, seal
+from edgeseg import __version__, backends, onnx_graph
+from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, GraphNotes, Manifest, StoredMetrics, seal
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.evaluation import parity
@@ -20,12 +19,14 @@ from edgeseg.files import replacing, sha256
 from edgeseg.images import Image, list_images, read_image, resize, write_image
 from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
+from edgeseg.results.common import Parent, Parity
+from edgeseg.results.evaluation import Metrics
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.target import Target
 
 if TYPE_CHECKING:
-    from edgeseg.calibration.frames import Calibration
+    from edgeseg.calibration.frames import CalibrationSet
 
 GOLDEN_FRAMES = 3
 PARITY_FRAMES = 12
@@ -41,22 +42,22 @@ def compile_model(
     *,
     spec: Spec,
     frames: list[Image],
-    calibration: Calibration | None = None,
+    calibration: CalibrationSet | None = None,
     output: str = "",
-    keep: Sequence[str] = (),
+    excluded: Sequence[str] = (),
     ptq: PTQ = PTQ(),  # noqa: B008  # frozen
     dataset: Dataset | None = None,
     golden: Sequence[Image] = (),
-    extra: dict[str, Any] | None = None,
+    recipe: dict[str, Any] | None = None,
     log: Callable[[str], None] = lambda text: None,
 ) -> Bundle:
     """Write the bundle `out` and return it; nothing is left behind when a step fails.
 
     `frames` ([H, W, 3] uint8 BGR, any size) are what parity is measured on. The first of `golden`, else of `frames`,
     are stored as the golden frames: everyone who gets the bundle gets them.
-    INT8 is found from `calibration` as `ptq` says, and `keep`, layers (nodes of the deploy graph), stay float in it. A
+    INT8 is found from `calibration` as `ptq` says, without the `excluded` layers (nodes of the deploy graph). A
     model that came quantized (with Q/DQ pairs, as `edgeseg qat` trains it) takes none of the three. With a `dataset`
-    the bundle's accuracy on it is measured and stored. `extra` joins the manifest.
+    the bundle's accuracy on it is measured and stored. `recipe`: what it was made by, for the manifest.
     """
     precision = target.require(precision)
     backend = backends.get(target.backend)
@@ -64,45 +65,43 @@ def compile_model(
     runtime = prover.partition(":")[0]
     loaded = onnx_graph.load(model)
     trained = onnx_graph.is_quantized(loaded)
-    _check_int8(model, trained, precision, calibration, keep, ptq)
+    _check_int8(model, trained, precision, calibration, excluded, ptq)
     with replacing(out, MANIFEST) as work:
         log("deploy graph")
         deploy = onnx_graph.deploy_graph(loaded, spec, output)
-        onnx_graph.require_layers(deploy.model, keep)
+        onnx_graph.require_layers(deploy.model, excluded)
         with tempfile.TemporaryDirectory(dir=work) as scratch:
             source = Path(scratch) / "deploy.onnx"
             source.write_bytes(deploy.model.SerializeToString())
             asked = None
             if precision.is_int8:
-                source, asked = _int8(source, target, spec, calibration, keep, ptq, log)
+                source, asked = _int8(source, target, spec, calibration, excluded, ptq, log)
             backend.compile(source, work, target, precision)
-        manifest = {
-            "name": out.name,
-            "spec": spec.to_dict(),
-            "target": target.name,
-            "backend": target.backend,
-            "precision": precision,
-            "upsample": deploy.upsample,
-            "parent": {"file": model.name, "sha256": sha256(model)},
-            "graph": {
-                "batchnorm_before": deploy.batchnorm_before,
-                "batchnorm_after": deploy.batchnorm_after,
-                "notes": list(deploy.notes),
-            },
-            "calibration": calibration.summary() if calibration else None,
-            "kept": list(keep),
-            "ptq": {f.name: getattr(asked, f.name) for f in fields(PTQ)} if asked else None,
-            "proved_by": prover,
-            "versions": {"edgeseg": metadata.version("edgeseg"), runtime: backends.version(runtime)},
-            **(extra or {}),
-        }
+        manifest = Manifest(
+            name=out.name,
+            spec=spec,
+            target=target.name,
+            backend=target.backend,
+            precision=precision,
+            upsample=deploy.upsample,
+            files={},
+            parent=Parent(model.name, sha256(model)),
+            graph=GraphNotes(deploy.batchnorm_before, deploy.batchnorm_after, tuple(deploy.notes)),
+            calibration=calibration.identity if calibration else None,
+            kept=tuple(excluded),
+            ptq=PTQ(*(getattr(asked, f.name) for f in fields(PTQ))) if asked else None,
+            proved_by=prover,
+            versions={"edgeseg": __version__, runtime: backends.version(runtime)},
+            recipe=recipe,
+        )
         log("parity and golden frames")
         small = [resize(frame, spec.height, spec.width) for frame in frames[:PARITY_FRAMES]]
         kept = [resize(frame, spec.height, spec.width) for frame in (golden or frames)[:GOLDEN_FRAMES]]
-        manifest["parity"] = _prove(work, manifest, model, spec, small, kept, output)
+        manifest = replace(manifest, parity=_prove(work, manifest, model, spec, small, kept, output))
         if dataset is not None:
             log(f"accuracy on {len(dataset)} frames")
-            manifest["metrics"] = _measure(work, dataset, prover)
+            seal(work, manifest)
+            manifest = replace(manifest, metrics=_measure(work, dataset, prover))
         seal(work, manifest)
     return Bundle.load(out)
 
@@ -111,8 +110,8 @@ def _int8(
     graph: Path,
     target: Target,
     spec: Spec,
-    calibration: Calibration | None,
-    keep: Sequence[str],
+    calibration: CalibrationSet | None,
+    excluded: Sequence[str],
     ptq: PTQ,
     log: Callable[[str], None],
 ) -> tuple[Path, PTQ | None]:
@@ -124,11 +123,16 @@ def _int8(
     log(f"INT8 from {len(calibration.frames)} frames")
     asked = resolve_ranges(ptq, target.quantizer)
     images = calibration.images(spec)
-    return quantize(graph, images, target.quantizer, graph.parent, target.preset, keep, asked), asked
+    return quantize(graph, images, target.quantizer, graph.parent, target.preset, excluded, asked), asked
 
 
 def _check_int8(
-    model: Path, trained: bool, precision: Precision, calibration: Calibration | None, keep: Sequence[str], ptq: PTQ
+    model: Path,
+    trained: bool,
+    precision: Precision,
+    calibration: CalibrationSet | None,
+    excluded: Sequence[str],
+    ptq: PTQ,
 ) -> None:
     """OptionError for what INT8 lacks, and for what only INT8 or only a float model can have."""
     chosen = any(getattr(ptq, f.name) != f.default for f in fields(PTQ))
@@ -138,45 +142,45 @@ def _check_int8(
             raise OptionError(f"{what} and has no {precision}.", "Use --precision int8, or the float model.")
         if calibration is not None:
             raise OptionError(f"{what} and takes no calibration frames.", "Leave out --calibration.")
-        if keep or chosen:
-            why = "no layer of it can be kept in float" if keep else "its ranges and biases are what they are"
+        if excluded or chosen:
+            why = "no layer of it can be excluded" if excluded else "its ranges and biases are what they are"
             raise OptionError(f"{what}: {why}.", "Leave that option out, or give the float model.")
     elif precision.is_int8 and calibration is None:
         raise OptionError(
             "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
         )
-    elif not precision.is_int8 and (keep or chosen):
-        what = "Layers to keep in float" if keep else "Ranges, biases or equalization"
+    elif not precision.is_int8 and (excluded or chosen):
+        what = "Layers to exclude" if excluded else "Ranges, biases or equalization"
         raise OptionError(f"{what} were given for {precision}.", "Only INT8 has any: --precision int8.")
 
 
 def _prove(
     work: Path,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     model: Path,
     spec: Spec,
     frames: list[Image],
     golden: list[Image],
     output: str,
-) -> dict[str, Any]:
+) -> Parity:
     """Compare the bundle with its parent, store golden frames, and refuse a float32 bundle that differs."""
     seal(work, manifest)
     expected, runtime = parity.reference(model, spec, frames, output)
-    with open_segmenter(work, backend=manifest["proved_by"]) as segmenter:
-        found = parity.compare(segmenter, expected, frames)
+    with open_segmenter(work, backend=manifest.proved_by) as segmenter:
+        found = parity.compare(segmenter, expected, frames, runtime)
         for i, frame in enumerate(golden):
             write_image(work / GOLDEN / f"{i}.png", frame)
             write_image(work / GOLDEN / f"{i}.mask.png", segmenter(frame).classmap)
-    if manifest["precision"] == "fp32" and found["agreement"] < FLOAT_AGREEMENT:
+    if manifest.precision is Precision.FP32 and found.agreement < FLOAT_AGREEMENT:
         raise EdgesegError(
-            f"The float32 bundle agrees with {model} on {found['agreement']:.2%} of pixels only.",
+            f"The float32 bundle agrees with {model} on {found.agreement:.2%} of pixels only.",
             "This network is not handled right; no bundle was written. Please report it with the model.",
         )
-    return {**found, "reference": runtime}
+    return found
 
 
 def golden_frames(source: str, spec: Spec, folder: Path = Path()) -> list[Image]:
-    """Frames for the bundle to keep where those of `frames` may not be passed on: those of a folder of images,
+    """Frames for the bundle to excluded where those of `frames` may not be passed on: those of a folder of images,
     relative to `folder`, or for "synthetic" rendered streets; none for ""."""
     if not source:
         return []
@@ -203,11 +207,11 @@ def _prover(target: Target) -> str:
     raise EdgesegError(f"Cannot compile for {target.name}: {reason}.", "edgeseg targets lists what runs here.")
 
 
-def _measure(work: Path, dataset: Dataset, prover: str) -> dict[str, Any]:
+def _measure(work: Path, dataset: Dataset, prover: str) -> StoredMetrics:
     with open_segmenter(work, "throughput", backend=prover) as segmenter:
         found = evaluate(segmenter, dataset)
-    kept = ("miou", "pixel_accuracy", "mean_accuracy", "dice", "boundary_f1", "frames", "per_class")
-    return {"data": dataset.root.name, "split": dataset.split, **{key: found[key] for key in kept}}
+    metrics = {f.name: getattr(found, f.name) for f in fields(Metrics)}
+    return StoredMetrics(**metrics, data=dataset.root.name, split=dataset.split, frames=found.frames)
 
 
 def spec_of(model: Path, given: dict[str, Any], output: str = "") -> tuple[Spec, list[str]]:

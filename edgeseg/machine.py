@@ -11,22 +11,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgeseg import backends
+from edgeseg import __version__, backends
+from edgeseg.results.common import Machine
 
-PACKAGES = ("edgeseg", "nncf", "numpy", "opencv-python-headless")  # besides those of the backends
+PACKAGES = ("nncf", "numpy", "opencv-python-headless")  # besides those of the backends
 
 
-def fingerprint(root: Path = Path("/")) -> dict[str, Any]:
-    """Machine, system, power settings and versions; `id` is 12 digits of sha256 over all the rest."""
-    versions = {}
+def fingerprint(root: Path = Path("/")) -> Machine:
+    """The machine under `root`."""
+    versions = {"edgeseg": __version__}
     for package in (*PACKAGES, *backends.packages()):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    known = {
+    known: dict[str, Any] = {
         "cpu": _cpu_name(root),
-        "cores": os.cpu_count(),
+        "cores": os.cpu_count() or 1,
         "memory_gb": _memory_gb(root),
         "system": f"{platform.system()} {platform.machine()}",
         "board": read(root / "proc/device-tree/model"),
@@ -37,7 +38,7 @@ def fingerprint(root: Path = Path("/")) -> dict[str, Any]:
         "versions": versions,
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return {"id": digest[:12], **{key: value for key, value in known.items() if value not in ("", None)}}
+    return Machine(id=digest[:12], **known)
 
 
 def read(path: Path) -> str:

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeseg import target
 from edgeseg.bench.measure import bench
-from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.bundle import MANIFEST, Bundle
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model, golden_frames, spec_of
 from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.pictures import strips
@@ -32,44 +32,50 @@ from edgeseg.precision import Precision
 from edgeseg.profiling.latency import timing_target
 from edgeseg.quantization.quantize import schemes_of_training
 from edgeseg.recipe import PTQ, Recipe, Role, Targets
+from edgeseg.records import convert
+from edgeseg.results.common import Picture
+from edgeseg.results.pipeline import Int8Drop, MeasuredBundle, MeasuredStage, PipelineData, PipelineResult
 from edgeseg.runtime import open_segmenter
 
 ROLES = ("teacher", "student", "distilled", "pruned")
 BENCH_SECONDS = 4.0
 PICTURES = 4
 Log = Callable[[str], None]
+T = TypeVar("T")
 
 
-def run(recipe: Recipe, out: Path, log: Log) -> dict[str, Any]:
-    """Every stage of the recipe into `out`; returns the report (kind "pipeline"), which is also written there."""
-    wanted = [target.split(entry) for entry in recipe.targets.compile]
+def run(recipe: Recipe, out: Path, log: Log) -> PipelineResult:
+    """Every stage of the recipe into `out`; the result, which is also written there as report.json."""
+    pairs = [target.split(entry) for entry in recipe.targets.compile]
     ledger = Ledger(out, log)
     root = _data(recipe, out, ledger)
     test = Dataset.open(root, "test")
     made = {"data": {split: Dataset.open(root, split).digest() for split in ("train", "val", "test")}}
     _train(recipe, root, out, ledger, made)
-    roles = [_measure_role(role, out, ledger, made, test, wanted[0][0], log) for role in ROLES]
+    roles = [_measure_role(role, out, ledger, made, test, pairs[0][0], log) for role in ROLES]
     shutil.copyfile(out / "models" / "pruned.onnx", out / f"{recipe.name}.onnx")
-    calibration = Calibration.choose(root, recipe.quantize.frames, recipe.seed)
-    bundles = [_bundle(recipe, t, p, out, ledger, made, test, calibration, log) for t, p in wanted]
-    fastest = min((b for b in bundles if b["target"] == wanted[0][0].name), key=lambda b: b["latency_ms"]["p50"])
-    report = {
-        "kind": "pipeline",
-        "name": recipe.name,
-        "best": fastest["name"],
-        **{key: fastest[key] for key in ("miou", "pixel_accuracy", "latency_ms", "fps")},
-        "recipe": recipe.to_dict(),
-        "machine": fingerprint(),
-        "data": {"test_frames": len(test), "digests": made["data"]},
-        "calibration": calibration.summary(),
-        "stages": roles,
-        "bundles": bundles,
-        "int8": _drops(bundles, recipe.quantize.max_drop),
-        "seconds": {name: row.get("seconds") for name, row in ledger.rows.items()},
-        "pictures": _pictures(Path(bundles[-1]["path"]), test, out),
-    }
-    write_bytes(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
-    return report
+    calibration = CalibrationSet.choose(root, recipe.quantize.frames, recipe.seed)
+    bundles = [_bundle(recipe, t, p, out, ledger, made, test, calibration, log) for t, p in pairs]
+    fastest = min((b for b in bundles if b.target == pairs[0][0].name), key=lambda b: b.latency_ms.p50)
+    result = PipelineResult(
+        name=recipe.name,
+        best=fastest.name,
+        miou=fastest.miou,
+        pixel_accuracy=fastest.pixel_accuracy,
+        latency_ms=fastest.latency_ms,
+        fps=fastest.fps,
+        recipe=recipe.to_dict(),
+        machine=fingerprint(),
+        data=PipelineData(len(test), made["data"]),
+        calibration=vars(calibration.identity),
+        stages=tuple(roles),
+        bundles=tuple(bundles),
+        int8=_drops(bundles, recipe.quantize.max_drop),
+        seconds={name: row.get("seconds") for name, row in ledger.rows.items()},
+        pictures=_pictures(Path(bundles[-1].path), test, out),
+    )
+    result.save(out / "report.json")
+    return result
 
 
 def bundle_name(recipe: Recipe, profile: target.Target, precision: Precision) -> str:
@@ -81,7 +87,7 @@ def bundle_name(recipe: Recipe, profile: target.Target, precision: Precision) ->
 def _data(recipe: Recipe, out: Path, ledger: Ledger) -> Path:
     if recipe.data.synthetic is None:
         return recipe.resolve(recipe.data.root)
-    from edgeseg.synth.street import write_dataset
+    from edgeseg.synth.files import write_dataset
 
     root = out / "data"
     wanted = asdict(recipe.data.synthetic)
@@ -141,7 +147,7 @@ def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str
 
 def _measure_role(
     role: str, out: Path, ledger: Ledger, made: dict[str, Any], test: Dataset, profile: target.Target, log: Log
-) -> dict[str, Any]:
+) -> MeasuredStage:
     """Export one checkpoint, compile it in float32 for the first target, and measure it on the path that ships."""
     onnx, bundle = out / "models" / f"{role}.onnx", out / "models" / f"{role}-fp32"
 
@@ -152,11 +158,12 @@ def _measure_role(
         frames = [test[i][0] for i in range(min(8, len(test)))]
         spec, _ = spec_of(onnx, {})
         compile_model(onnx, bundle, profile, "fp32", spec=spec, frames=frames, dataset=test, log=log)
-        return measured(bundle, test)
+        return asdict(measured(bundle, test))
 
-    result = ledger.stage(f"measure {role}", [made[role], made["data"]["test"], profile.name], [onnx], work)
+    found = ledger.stage(f"measure {role}", [made[role], made["data"]["test"], profile.name], [onnx], work)
     trained = json.loads((out / f"{role}.json").read_text())
-    return {"stage": role, **{key: trained[key] for key in ("macs", "params", "val_miou", "seconds")}, **result}
+    training = {key: trained[key] for key in ("macs", "params", "val_miou", "seconds")}
+    return _recalled(MeasuredStage, {"stage": role, **training, **found}, ledger)
 
 
 def _bundle(
@@ -167,9 +174,9 @@ def _bundle(
     ledger: Ledger,
     made: dict[str, Any],
     test: Dataset,
-    calibration: Calibration,
+    calibration: CalibrationSet,
     log: Log,
-) -> dict[str, Any]:
+) -> MeasuredBundle:
     path = out / "bundles" / bundle_name(recipe, profile, precision)
     int8 = precision.is_int8
     rounded = bool(recipe.qat.epochs) and int8 and profile.quantizer in schemes_of_training(recipe.qat.symmetric)
@@ -190,51 +197,69 @@ def _bundle(
             ptq=recipe.quantize if chosen else PTQ(),
             dataset=test,
             golden=golden_frames(recipe.targets.golden, spec, recipe.folder),
-            extra={"recipe": recipe.to_dict()},
+            recipe=recipe.to_dict(),
             log=log,
         )
-        return measured(path, test)
+        return asdict(measured(path, test))
 
     inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", made["data"]["test"]]
     inputs += [getattr(recipe.quantize, f.name) for f in fields(PTQ)] if chosen else []
     inputs.append(recipe.targets.golden)
-    return dict(ledger.stage(f"compile {path.name}", inputs, [path / "bundle.json"], work))
+    return _recalled(MeasuredBundle, ledger.stage(f"compile {path.name}", inputs, [path / MANIFEST], work), ledger)
 
 
-def measured(path: Path, test: Dataset) -> dict[str, Any]:
-    """Size, stored accuracy and speed of a bundle."""
+def _recalled(kind: type[T], values: object, ledger: Ledger) -> T:
+    return convert(values, kind, f"{ledger.path} is of another version", "Remove it and run again.")
+
+
+def measured(path: Path, test: Dataset) -> MeasuredBundle:
+    """Size, stored accuracy and speed of a bundle that was compiled with `test`."""
     bundle = Bundle.load(path)
     frames = [test[i][0] for i in range(min(8, len(test)))]
     speed = bench(path, frames, BENCH_SECONDS)
-    accuracy = {k: bundle.manifest["metrics"][k] for k in ("miou", "pixel_accuracy", "boundary_f1", "per_class")}
-    about = {"path": str(path), "name": bundle.name, "target": bundle.target, "precision": bundle.precision}
-    speeds = {k: speed[k] for k in ("fps", "latency_ms", "pure_fps", "stages_ms")}
-    return {**about, "bytes": bundle.size, "parity": bundle.manifest["parity"], **accuracy, **speeds}
+    metrics, parity = bundle.manifest.metrics, bundle.manifest.parity
+    assert metrics is not None and parity is not None, "compile_model measures both"
+    return MeasuredBundle(
+        path=str(path),
+        name=bundle.name,
+        target=bundle.target,
+        precision=bundle.precision.value,
+        bytes=bundle.size,
+        parity=parity,
+        miou=metrics.miou,
+        pixel_accuracy=metrics.pixel_accuracy,
+        boundary_f1=metrics.boundary_f1,
+        per_class=metrics.per_class,
+        fps=speed.fps,
+        latency_ms=speed.latency_ms,
+        pure_fps=speed.pure_fps,
+        stages_ms=speed.stages_ms,
+    )
 
 
-def publish(report: dict[str, Any], out: Path, folder: Path) -> None:
-    """Copy the float parent and the first target's bundles into a model folder and write its card."""
-    from edgeseg.report.model_card import card
+def publish(result: PipelineResult, out: Path, folder: Path) -> None:
+    """Copy the float parent and the first target's bundles into a model folder and write its model card."""
+    from edgeseg.report.model_card import model_card
 
-    name = report["name"]
+    name = result.name
     shutil.copyfile(out / f"{name}.onnx", folder / f"{name}.onnx")
-    for row in report["bundles"]:
-        source = Path(row["path"])
-        if source.name == f"{name}-{row['precision']}":
+    for row in result.bundles:
+        source = Path(row.path)
+        if source.name == f"{name}-{row.precision}":
             shutil.rmtree(folder / source.name, ignore_errors=True)
             shutil.copytree(source, folder / source.name)
-    write_bytes(folder / "card.md", card(report["recipe"], [report]).encode())
+    write_bytes(folder / "card.md", model_card(result.recipe, [result]).encode())
 
 
-def _drops(bundles: list[dict[str, Any]], allowed: float) -> list[dict[str, Any]]:
+def _drops(bundles: Sequence[MeasuredBundle], allowed: float) -> tuple[Int8Drop, ...]:
     """Points of mIoU that each INT8 bundle lost against the float32 one of its target."""
-    floats = {row["target"]: row["miou"] for row in bundles if row["precision"] == "fp32"}
-    rows = [row for row in bundles if Precision(row["precision"]).is_int8 and row["target"] in floats]
-    drops = [(row["name"], 100 * (floats[row["target"]] - row["miou"])) for row in rows]
-    return [{"name": name, "drop": drop, "allowed": allowed, "ok": drop <= allowed} for name, drop in drops]
+    floats = {row.target: row.miou or 0.0 for row in bundles if row.precision == Precision.FP32}
+    rows = [row for row in bundles if Precision(row.precision).is_int8 and row.target in floats]
+    drops = [(row.name, 100 * (floats[row.target] - (row.miou or 0.0))) for row in rows]
+    return tuple(Int8Drop(name, drop, allowed, drop <= allowed) for name, drop in drops)
 
 
-def _pictures(bundle: Path, test: Dataset, out: Path) -> list[dict[str, str]]:
+def _pictures(bundle: Path, test: Dataset, out: Path) -> tuple[Picture, ...]:
     indices = [round(i * (len(test) - 1) / max(1, PICTURES - 1)) for i in range(min(PICTURES, len(test)))]
     with open_segmenter(bundle) as segmenter:
         made = strips(segmenter, test, indices)
@@ -242,5 +267,5 @@ def _pictures(bundle: Path, test: Dataset, out: Path) -> list[dict[str, str]]:
     for index, picture in zip(indices, made):
         name = f"pictures/{test.images[index].stem}.jpg"
         write_image(out / name, picture)
-        rows.append({"title": f"{test.images[index].stem}: frame, truth, prediction, differences", "file": name})
-    return rows
+        rows.append(Picture(f"{test.images[index].stem}: frame, truth, prediction, differences", name))
+    return tuple(rows)

@@ -44,7 +44,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of the same classes: 12 + 2 + 4 frames of 96x64."""
-    from edgeseg.synth.street import write_dataset
+    from edgeseg.synth.files import write_dataset
 
     root = tmp_path_factory.mktemp("data") / "street"
     write_dataset(root, train=12, val=2, test=4, height=tiny.HEIGHT, width=tiny.WIDTH)
@@ -54,7 +54,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """bundle_of(target, precision): the tiny network's bundle, compiled on first use. Copy it before changing it."""
-    from edgeseg.calibration.frames import Calibration
+    from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.compile import compile_model
     from edgeseg.precision import Precision
     from edgeseg.target import Target
@@ -71,7 +71,7 @@ def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFact
                 precision,
                 spec=tiny.SPEC,
                 frames=tiny.frames(4, seed=1),
-                calibration=Calibration.choose(street, 10) if Precision(precision).is_int8 else None,
+                calibration=CalibrationSet.choose(street, 10) if Precision(precision).is_int8 else None,
             )
         return made[target, precision].path
 

@@ -1,4 +1,4 @@
-"""A board without hardware: fake TensorRT and CUDA runtimes that only know what the real bindings of a release know.
+"""A board without hardware: fake TensorRT and CUDA runtimes with only the names of a release's real bindings.
 
 Classes, members and signatures come from tensorrt_api.json (written by tests/trt/stubs.py from NVIDIA's wheels): a
 wrong name is an AttributeError, a wrong argument a TypeError. What the calls do is here. Work on a stream happens when
@@ -24,7 +24,7 @@ MAGIC = b"fake engine\n"
 
 
 class Board:
-    """What the fakes stand on: one GPU, its memory, and what happened to it."""
+    """The state behind the fakes: one GPU, its memory, and a record of what was done."""
 
     def __init__(self, release: str = "10.3.0", cuda: str = "12"):
         self.release, self.cuda_release = release, cuda

@@ -1,4 +1,4 @@
-"""Graphs that TensorRT takes and graphs broken in every way we know: for the static check and for the real parser.
+"""Graphs that TensorRT accepts and graphs broken in every known way, for the static check and the real parser.
 
 Each entry of CASES is (name, the rules that legality.check must name, a function that makes the deploy graph).
 """
@@ -244,7 +244,7 @@ def integer_bias() -> Any:
 
 
 def bypass(op: str, index: int, operand: int) -> Any:
-    """Take the pair in front of one input away."""
+    """Remove the pair in front of one input."""
     model = int8("residual")
     q, dq = pair(model, op, index, operand)
     node(model, op, index).input[operand] = q.input[0]
@@ -374,7 +374,7 @@ def integer_operator() -> Any:
 
 
 def half() -> Any:
-    from edgeseg.tensorrt.fit import half as fp16
+    from edgeseg.tensorrt.fp16 import to_fp16 as fp16
 
     return fp16(floats("residual"))
 

@@ -34,7 +34,7 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
     if precision == "fp16":
         import onnx
 
-        from edgeseg.onnx_graph.deploy import half_weights
+        from edgeseg.onnx_graph.half_precision import half_weights
 
         onnx.save(half_weights(onnx.load(str(graph))), str(out / "model.onnx"))
     else:

@@ -109,7 +109,7 @@ def _key(bundle: Bundle, plan: Plan, device: cuda.Cuda) -> store.Key:
     """Everything an engine depends on."""
     import tensorrt as trt
 
-    graph, asked = (bundle.manifest["files"][bundle.file(name).name]["sha256"] for name in (MODEL, FILE))
+    graph, asked = (bundle.manifest.files[bundle.file(name).name].sha256 for name in (MODEL, FILE))
     return {
         "graph": graph,
         "plan": asked,

@@ -81,7 +81,7 @@ def _backends() -> list[Finding]:
 def _processor(root: Path) -> list[Finding]:
     known = fingerprint(root)
     flags = set(re.findall(r"\S+", _line(root, "flags") or _line(root, "Features")))
-    rows = [Finding("processor", "ok", f"{known['cpu']}, {known['cores']} cores")]
+    rows = [Finding("processor", "ok", f"{known.cpu}, {known.cores} cores")]
     if platform.machine() == "x86_64" and flags:
         fast = [f for f in ("amx_int8", "avx512_vnni", "avx_vnni") if f in flags]
         if fast:
@@ -91,7 +91,7 @@ def _processor(root: Path) -> list[Finding]:
             rows.append(Finding("INT8 instructions", "note", "no VNNI or AMX: INT8 gains little here", do))
     if platform.machine() == "aarch64" and flags and "asimddp" not in flags:
         rows.append(Finding("INT8 instructions", "note", "no dot product: INT8 gains little on this CPU"))
-    governor = known.get("governor")
+    governor = known.governor
     if governor and governor != "performance":
         do = "For steady latency: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         rows.append(Finding("governor", "note", f"{governor}: clocks rise only under load", do))
@@ -121,9 +121,9 @@ def _memory(root: Path) -> list[Finding]:
 def _power(root: Path) -> list[Finding]:
     rows = []
     known = fingerprint(root)
-    if known.get("jetpack") or known.get("board", "").lower().find("jetson") >= 0:
-        mode = known.get("power_mode", "unknown")
-        rows.append(Finding("board", "ok", f"{known.get('board', 'Jetson')}, {known.get('jetpack', 'no L4T release')}"))
+    if known.jetpack or "jetson" in known.board.lower():
+        mode = known.power_mode or "unknown"
+        rows.append(Finding("board", "ok", f"{known.board or 'Jetson'}, {known.jetpack or 'no L4T release'}"))
         best = re.search(r"pmode:0+\b", mode)
         do = "" if best else "The fastest mode: sudo nvpmodel -m 0 && sudo jetson_clocks (see jetson/)."
         rows.append(Finding("power mode", "ok" if best else "note", mode, do))
@@ -181,7 +181,7 @@ def self_test() -> list[Finding]:
 
 
 def _segment(target: Target) -> np.ndarray:
-    from edgeseg.bundle import seal
+    from edgeseg.bundle import Manifest, seal
     from edgeseg.runtime import open_segmenter
     from edgeseg.spec import Spec
 
@@ -191,9 +191,9 @@ def _segment(target: Target) -> np.ndarray:
         resources.as_file(resources.files("edgeseg.bench") / SELF_TEST) as graph,
     ):
         work = Path(folder)
-        backends.get(target.backend).compile(graph, work, target, "fp32")
-        about = {"spec": spec.to_dict(), "target": target.name, "backend": target.backend, "precision": "fp32"}
-        seal(work, {**about, "upsample": "half_pixel"})
+        backends.get(target.backend).compile(graph, work, target, Precision.FP32)
+        seal(work, Manifest(name="self-test", spec=spec, target=target.name, backend=target.backend,
+                            precision=Precision.FP32, upsample="half_pixel", files={}))  # fmt: skip
         frame = np.random.default_rng(0).integers(0, 256, (96, 144, 3)).astype(np.uint8)
         with open_segmenter(work) as segmenter:
             return np.array(segmenter(frame).classmap)

@@ -1,4 +1,4 @@
-"""Bundles beside each other: they take turns, so that a slow minute of the machine hits all of them."""
+"""Interleaved measurement: every round times every bundle, so that a slow minute of the machine hits all of them."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import numpy as np
 
 from edgeseg.bench.measure import ROUNDS, Progress, offline_fps, timed_loop
 from edgeseg.images import Image
+from edgeseg.results.bench import Speed
 from edgeseg.runtime import open_segmenter
-from edgeseg.timing import percentiles
+from edgeseg.timing import Percentiles
 
 LEAST = 20  # frames of each bundle in each round, however short the time
 WARM_UP = 5
 
 
-def in_turns(
+def interleaved(
     bundles: Sequence[Path],
     frames: Sequence[list[Image]],
     seconds: float,
     rounds: int = ROUNDS,
     progress: Progress | None = None,
     **options: Any,
-) -> list[dict[str, Any]]:
-    """What each bundle takes for its own `frames`: {latency_ms, fps, rounds_p50_ms}, in the order of `bundles`.
+) -> list[Speed]:
+    """The speed of each bundle on its own `frames`, in the order of `bundles`.
 
-    `seconds` for each over all rounds: half of it one frame at a time (resize + infer + mask), half with several in
-    flight. Every round starts with another bundle. Latencies pool all rounds, `fps` is the median over rounds;
-    `rounds_p50_ms` is there to compare bundles within a round. `options` go to open_segmenter.
+    `seconds` for each over all rounds: half of it one frame at a time, half with several in flight. Every round starts
+    with another bundle. Latencies pool all rounds, `fps` is the median over rounds. `options` go to open_segmenter.
     """
     share = seconds / (2 * rounds)
     single: list[list[list[float]]] = [[] for _ in bundles]
     fps: list[list[float]] = [[] for _ in bundles]
-    for turn in range(rounds):
-        for place in range(len(bundles)):
-            i = (place + turn) % len(bundles)
+    for number in range(rounds):
+        for position in range(len(bundles)):
+            i = (position + number) % len(bundles)
             with open_segmenter(bundles[i], "latency", **options) as one:
                 list(timed_loop(one, frames[i], 0, least=WARM_UP))
                 single[i].append(list(timed_loop(one, frames[i], share, least=LEAST)))
@@ -45,18 +45,18 @@ def in_turns(
                 offline_fps(many, frames[i], 0)
                 fps[i].append(offline_fps(many, frames[i], share))
             if progress:
-                progress(turn * len(bundles) + place + 1, rounds * len(bundles))
+                progress(number * len(bundles) + position + 1, rounds * len(bundles))
     return [
-        {
-            "latency_ms": percentiles(taken for row in rows for taken in row),
-            "fps": float(np.median(rates)),
-            "rounds_p50_ms": [percentiles(row)["p50"] for row in rows],
-        }
+        Speed(
+            latency_ms=Percentiles.of(taken for row in rows for taken in row),
+            fps=float(np.median(rates)),
+            rounds_p50_ms=tuple(Percentiles.of(row).p50 for row in rows),
+        )
         for rows, rates in zip(single, fps)
     ]
 
 
-def slower(row: dict[str, Any], than: dict[str, Any]) -> float:
-    """How many times as long a frame takes, of two that in_turns measured: the median over rounds."""
-    pairs = zip(row["rounds_p50_ms"], than["rounds_p50_ms"])
+def slowdown(of: Speed, over: Speed) -> float:
+    """How many times as long a frame takes with `of` as with `over`, measured together: the median over rounds."""
+    pairs = zip(of.rounds_p50_ms, over.rounds_p50_ms)
     return float(statistics.median(own / other for own, other in pairs))

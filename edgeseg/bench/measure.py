@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ import numpy as np
 
 from edgeseg.bench.sensors import Sensors, Watch
 from edgeseg.images import Image
+from edgeseg.results.bench import BenchResult, Histogram, Sustained
 from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Engine, Frame, Segmenter
-from edgeseg.timing import percentiles
+from edgeseg.timing import Percentiles
 
-ROUNDS = 5  # the modes take turns, so that a slow minute hits all of them
+ROUNDS = 5  # of interleaved measurement, so that a slow minute hits all modes
 STREAMS = 4
 STABLE = 0.05  # rounds that differ by more than this share of their median are not a figure to compare
 MLPERF = (1024, 60.0)  # samples and seconds that MLPerf asks of a single-stream result
@@ -36,13 +37,10 @@ def bench(
     samples: int = 0,
     seed: int = 0,
     **options: Any,
-) -> dict[str, Any]:
+) -> BenchResult:
     """Bench a bundle for about `seconds`, longer until single stream has `samples` frames.
 
-    `latency_ms` (single stream) and `multi_stream_ms` (STREAMS frames at once): resize + infer + mask. `fps`
-    (offline): several in flight, the same work. `pure_fps` and `pure_latency_ms`: the engine alone. Latencies pool all
-    rounds, rates are medians over rounds. `spread`: how far the rounds of a figure differ, as a share of their median;
-    `unstable` names those over 5 %.
+    `options` go to open_segmenter.
     """
     frames = random.Random(seed).sample(frames, len(frames))
     share, least = seconds / (5 * ROUNDS), -(-samples // ROUNDS)
@@ -61,14 +59,14 @@ def bench(
         for image in islice(cycle(frames), 10):
             one(image)
         list(many.stream(_loop(frames, 0.3)))
-        for turn in range(ROUNDS):
+        for number in range(ROUNDS):
             single.append(list(timed_loop(one, frames, share, stages, least)))
             multi.append(list(_groups(many, frames, share)))
             pure.append(_pure_latency(one.engine, share))
             fps.append(offline_fps(many, frames, share))
             pure_fps.append(_rate(_pure_stream(many.engine, share)))
             if progress:
-                progress(turn + 1, ROUNDS)
+                progress(number + 1, ROUNDS)
     spread = {
         "latency_ms": _spread([_quantile(row, 90) for row in single]),
         "multi_stream_ms": _spread([_quantile(row, 99) for row in multi]),
@@ -77,23 +75,23 @@ def bench(
         "pure_fps": _spread(pure_fps),
     }
     count = sum(map(len, single))
-    return {
-        "latency_ms": percentiles(_flat(single)),
-        "multi_stream_ms": percentiles(_flat(multi)),
-        "streams": STREAMS,
-        "fps": float(np.median(fps)),
-        "pure_latency_ms": percentiles(_flat(pure)),
-        "pure_fps": float(np.median(pure_fps)),
-        "stages_ms": {name: percentiles(values) for name, values in stages.items()},
-        "histogram": _histogram(_flat(single)),
-        "samples": count,
-        "seconds": round(time.monotonic() - begin, 1),
-        "mlperf_length": count >= MLPERF[0] and seconds >= MLPERF[1],
-        "rounds_fps": fps,
-        "spread": {name: round(value, 4) for name, value in spread.items()},
-        "unstable": [name for name, value in spread.items() if value > STABLE],
-        "device": watch.summary(watch_frames(count, multi, fps, pure, pure_fps, share)),
-    }
+    return BenchResult(
+        latency_ms=Percentiles.of(_flat(single)),
+        multi_stream_ms=Percentiles.of(_flat(multi)),
+        streams=STREAMS,
+        fps=float(np.median(fps)),
+        pure_latency_ms=Percentiles.of(_flat(pure)),
+        pure_fps=float(np.median(pure_fps)),
+        stages_ms={name: Percentiles.of(values) for name, values in stages.items()},
+        histogram=_histogram(_flat(single)),
+        samples=count,
+        seconds=round(time.monotonic() - begin, 1),
+        mlperf_length=count >= MLPERF[0] and seconds >= MLPERF[1],
+        rounds_fps=tuple(fps),
+        spread={name: round(value, 4) for name, value in spread.items()},
+        unstable=tuple(name for name, value in spread.items() if value > STABLE),
+        device=watch.summary(watch_frames(count, multi, fps, pure, pure_fps, share)),
+    )
 
 
 def watch_frames(
@@ -115,11 +113,8 @@ def sustained(
     progress: Progress | None = None,
     minute: float = 60.0,
     **options: Any,
-) -> dict[str, Any]:
-    """Offline throughput minute by minute: does the device keep its speed when it is hot?
-
-    `last_over_first`: frames a second of the last minute by those of the first; `device` tells heat and clocks.
-    """
+) -> Sustained:
+    """Offline throughput minute by minute: does the device keep its speed when it is hot?"""
     fps: list[float] = []
     with Watch(Sensors()) as watch, open_segmenter(bundle, "throughput", **options) as segmenter:
         list(segmenter.stream(_loop(frames, 0.3)))
@@ -127,19 +122,19 @@ def sustained(
             fps.append(offline_fps(segmenter, frames, minute))
             if progress:
                 progress(done + 1, minutes)
-    return {
-        "minutes_fps": [round(value, 2) for value in fps],
-        "last_over_first": round(fps[-1] / fps[0], 4),
-        "device": watch.summary(round(minute * sum(fps))),
-    }
+    return Sustained(
+        minutes_fps=tuple(round(value, 2) for value in fps),
+        last_over_first=round(fps[-1] / fps[0], 4),
+        device=watch.summary(round(minute * sum(fps))),
+    )
 
 
-def advice(stages_ms: dict[str, dict[str, float]]) -> str:
+def advice(stages_ms: Mapping[str, Percentiles]) -> str:
     """What to do where a frame spends more time around the network than in it; "" where it does not.
 
     `stages_ms`: percentiles by stage, of bench or of `edgeseg run`.
     """
-    medians = {name: row["p50"] for name, row in stages_ms.items() if row and name != "age"}
+    medians = {name: row.p50 for name, row in stages_ms.items() if name != "age"}
     infer = medians.pop("infer", 0.0)
     total = infer + sum(medians.values())
     if not total or infer >= total / 2:
@@ -248,9 +243,9 @@ def _flat(rounds: list[list[float]]) -> list[float]:
     return [value for row in rounds for value in row]
 
 
-def _histogram(seconds: list[float], bins: int = 40) -> dict[str, Any]:
+def _histogram(seconds: list[float], bins: int = 40) -> Histogram:
     """Frames by latency in equal steps from the fastest to p99.5; the slower ones are in the last bin."""
     values = np.array(seconds) * 1e3
     edges = np.linspace(values.min(), max(np.percentile(values, 99.5), values.min() + 1e-3), bins + 1)
     counts, _ = np.histogram(np.minimum(values, edges[-1]), edges)
-    return {"from_ms": round(float(edges[0]), 4), "to_ms": round(float(edges[-1]), 4), "counts": counts.tolist()}
+    return Histogram(round(float(edges[0]), 4), round(float(edges[-1]), 4), tuple(counts.tolist()))

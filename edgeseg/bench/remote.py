@@ -13,12 +13,12 @@ import subprocess
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import edgeseg
 from edgeseg.errors import EdgesegError, OptionError
+from edgeseg.results.bench import BenchResult
 
 # Unpack into a fresh folder, remove it however this ends (a lost connection too), run, answer on standard output.
 REMOTE = (
@@ -59,14 +59,14 @@ def bench_on(
     python: str = "python3",
     ssh: Sequence[str] = (),
     timeout: float = 3600,
-) -> list[dict[str, Any] | EdgesegError]:
-    """The bench document of each host, in order; an EdgesegError in place of one that failed.
+) -> list[BenchResult | EdgesegError]:
+    """The bench of each host, in order; an EdgesegError in place of one that failed.
 
     `options` go to `edgeseg bench` there, `ssh` to ssh. All hosts work at the same time.
     """
     parcel = pack(bundle)
 
-    def one(host: Host) -> dict[str, Any] | EdgesegError:
+    def one(host: Host) -> BenchResult | EdgesegError:
         try:
             return _bench(host, parcel, options, python, ssh, timeout)
         except EdgesegError as error:
@@ -80,7 +80,7 @@ def pack(bundle: Path) -> bytes:
     """bundle/ and src/ (this package, without what was compiled here) as tar.gz."""
     from edgeseg.bundle import MANIFEST, Bundle
 
-    names = [MANIFEST, *Bundle.load(bundle).manifest["files"]]
+    names = [MANIFEST, *Bundle.load(bundle).manifest.files]
     package = Path(edgeseg.__file__).parent
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
@@ -98,7 +98,7 @@ def pack(bundle: Path) -> bytes:
 
 def _bench(
     host: Host, parcel: bytes, options: Sequence[str], python: str, ssh: Sequence[str], timeout: float
-) -> dict[str, Any]:
+) -> BenchResult:
     if not all(re.fullmatch(r"[A-Za-z0-9_./:=,-]+", word) for word in (python, *options)):
         raise OptionError("An option for the other machine holds a space or a sign of the shell.", "Leave it out.")
     script = REMOTE % {"python": python, "options": " ".join(options)}
@@ -111,15 +111,14 @@ def _bench(
     if ran.returncode:
         raise _failure(host, ran.returncode, ran.stderr.decode(errors="replace"))
     try:
-        document = json.loads(ran.stdout)
-        if document["kind"] != "bench":
-            raise ValueError(f"kind {document['kind']!r}")
-    except (ValueError, KeyError, TypeError) as error:
+        result = BenchResult.from_dict(json.loads(ran.stdout), f"The output of {host.name}")
+    except (ValueError, EdgesegError) as error:
+        reason = error.what if isinstance(error, EdgesegError) else f"{error}."
         raise EdgesegError(
-            f"{host.name} answered something that is no result: {error}.",
+            f"{host.name} printed something that is no result: {reason}",
             "Look at its shell's greeting: it must print nothing.",
         ) from None
-    return {**document, "host": host.name}
+    return replace(result, host=host.name)
 
 
 def _failure(host: Host, code: int, said: str) -> EdgesegError:

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from edgeseg.results.bench import DeviceLog, Reading
 
 SLOWDOWN = 0.9  # a clock below this share of its start, while hot, is called throttling
 TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0")  # the whole board's input, by Jetson generation
@@ -102,18 +103,18 @@ class Watch:
         while not self._stop.wait(self.every):
             self.samples.append(self.sensors.sample())
 
-    def summary(self, frames: int) -> dict[str, Any]:
+    def summary(self, frames: int) -> DeviceLog:
         """Means and extremes; `joules_per_frame` of the whole package or board, idle draw included; `throttled`."""
         first, last = self.samples[0], self.samples[-1]
         joules = self._energy(first, last)
-        return {
-            "celsius": _span([s.celsius for s in self.samples]),
-            "cpu_mhz": _span([s.cpu_mhz for s in self.samples]),
-            "gpu_mhz": _span([s.gpu_mhz for s in self.samples]),
-            "watts": _span([s.watts for s in self.samples]),
-            "joules_per_frame": round(joules / frames, 6) if joules is not None and frames else None,
-            "throttled": self.throttled(),
-        }
+        return DeviceLog(
+            celsius=_reading([s.celsius for s in self.samples]),
+            cpu_mhz=_reading([s.cpu_mhz for s in self.samples]),
+            gpu_mhz=_reading([s.gpu_mhz for s in self.samples]),
+            watts=_reading([s.watts for s in self.samples]),
+            joules_per_frame=round(joules / frames, 6) if joules is not None and frames else None,
+            throttled=self.throttled(),
+        )
 
     def _energy(self, first: Sample, last: Sample) -> float | None:
         if first.joules is not None and last.joules is not None:
@@ -127,20 +128,19 @@ class Watch:
         if first.throttled is not None and last.throttled is not None and last.throttled > first.throttled:
             return f"the CPU reports {last.throttled - first.throttled} thermal throttling events"
         for name in ("cpu_mhz", "gpu_mhz"):
-            told = [value for value in (getattr(s, name) for s in self.samples) if value is not None]
+            clocks = [value for value in (getattr(s, name) for s in self.samples) if value is not None]
             hot = last.celsius is not None and last.celsius >= 80
-            if hot and len(told) >= 4 and np.mean(told[-2:]) < SLOWDOWN * np.mean(told[:2]):
+            if hot and len(clocks) >= 4 and np.mean(clocks[-2:]) < SLOWDOWN * np.mean(clocks[:2]):
                 unit = name.split("_")[0].upper()
-                return f"the {unit} went from {told[0]:.0f} to {told[-1]:.0f} MHz at {last.celsius:.0f} degrees Celsius"
+                return f"the {unit} went from {clocks[0]:.0f} to {clocks[-1]:.0f} MHz at {last.celsius:.0f} °C"
         return ""
 
 
-def _span(values: list[float | None]) -> dict[str, float] | None:
-    told = [v for v in values if v is not None]
-    if not told:
+def _reading(values: list[float | None]) -> Reading | None:
+    known = [v for v in values if v is not None]
+    if not known:
         return None
-    return {"first": round(told[0], 2), "mean": round(float(np.mean(told)), 2), "last": round(told[-1], 2),
-            "max": round(max(told), 2)}  # fmt: skip
+    return Reading(round(known[0], 2), round(float(np.mean(known)), 2), round(known[-1], 2), round(max(known), 2))
 
 
 def _rails(root: Path) -> list[Callable[[], float | None]]:

@@ -9,15 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from edgeseg.errors import EdgesegError
+from edgeseg.results.bench import ColdStart
 
 # The process tells when its first mask was ready; the clock is the system's, so the start of the process counts.
 SCRIPT = """
 import json, sys, time
 import numpy
-from edgeseg import Segmenter
+from edgeseg import open_segmenter
 with open_segmenter(sys.argv[1]) as segmenter:
     frame = numpy.zeros((segmenter.spec.height, segmenter.spec.width, 3), numpy.uint8)
     segmenter(frame)
@@ -29,8 +29,8 @@ with open_segmenter(sys.argv[1]) as segmenter:
 """
 
 
-def cold_start(bundle: Path, runs: int = 3) -> dict[str, Any]:
-    """{first_mask_s (median), runs_s, peak_memory_mb} over `runs` new processes."""
+def cold_start(bundle: Path, runs: int = 3) -> ColdStart:
+    """Over `runs` new processes."""
     seconds, memory = [], []
     for _ in range(runs):
         begin = time.clock_gettime(time.CLOCK_MONOTONIC)
@@ -41,8 +41,8 @@ def cold_start(bundle: Path, runs: int = 3) -> dict[str, Any]:
         first, kilobytes = json.loads(ran.stdout.splitlines()[-1])
         seconds.append(first - begin)
         memory.append(kilobytes / 1024)
-    return {
-        "first_mask_s": round(statistics.median(seconds), 3),
-        "runs_s": [round(value, 3) for value in seconds],
-        "peak_memory_mb": round(max(memory), 1),
-    }
+    return ColdStart(
+        first_mask_s=round(statistics.median(seconds), 3),
+        runs_s=tuple(round(value, 3) for value in seconds),
+        peak_memory_mb=round(max(memory), 1),
+    )

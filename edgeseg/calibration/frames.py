@@ -1,4 +1,4 @@
-"""Calibration: a chosen, hashed set of frames that stand for what the camera will see."""
+"""CalibrationSet: a chosen, hashed set of frames that stand for what the camera will see."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.bundle import CalibrationDigest
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import require_file, write_bytes
 from edgeseg.images import Image, list_images, read_image, resize
@@ -21,7 +22,7 @@ MINIMUM = 8
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationSet:
     """`frames` in order with the sha256 of each file; `digest` names the set."""
 
     frames: tuple[Path, ...]
@@ -32,7 +33,7 @@ class Calibration:
         return hashlib.sha256("".join(self.hashes).encode()).hexdigest()
 
     @classmethod
-    def choose(cls, source: Path, count: int, seed: int = 0) -> Calibration:
+    def choose(cls, source: Path, count: int, seed: int = 0) -> CalibrationSet:
         """Up to `count` different frames of a folder of images or a dataset (its train split), by chance and without
         reading a picture; or those of a manifest (selection.py chooses with care and writes one)."""
         if source.is_file():
@@ -50,7 +51,7 @@ class Calibration:
         return cls(tuple(chosen.values()), tuple(chosen))
 
     @classmethod
-    def load(cls, path: Path) -> Calibration:
+    def load(cls, path: Path) -> CalibrationSet:
         """Read a manifest; FileError when it is not one, names too few frames, or one is missing or has changed."""
         try:
             data = json.loads(require_file(path, "Calibration manifest").read_text())
@@ -81,8 +82,10 @@ class Calibration:
         for path in self.frames:
             yield resize(read_image(path), spec.height, spec.width)
 
-    def summary(self) -> dict[str, Any]:
-        return {"frames": len(self.frames), "digest": self.digest}
+    @property
+    def identity(self) -> CalibrationDigest:
+        """What a bundle says about the frames it was calibrated with."""
+        return CalibrationDigest(len(self.frames), self.digest)
 
 
 def enough(source: Path, found: int, count: int = MINIMUM) -> None:

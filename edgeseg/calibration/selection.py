@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeseg.calibration import coverage
 from edgeseg.calibration.coverage import Views
-from edgeseg.calibration.frames import Calibration, enough
+from edgeseg.calibration.frames import CalibrationSet, enough
 from edgeseg.calibration.leaks import SAME, SIGNS, Judged, Leak
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import OptionError
@@ -33,12 +33,12 @@ class Selection:
     notes: tuple[str, ...]
 
     @property
-    def calibration(self) -> Calibration:
+    def calibration(self) -> CalibrationSet:
         return calibration_of(self.views, self.taken)
 
 
-def calibration_of(views: Views, taken: Sequence[int]) -> Calibration:
-    return Calibration(tuple(views.files[i] for i in taken), tuple(views.hashes[i] for i in taken))
+def calibration_of(views: Views, taken: Sequence[int]) -> CalibrationSet:
+    return CalibrationSet(tuple(views.files[i] for i in taken), tuple(views.hashes[i] for i in taken))
 
 
 def select(

@@ -2,50 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
 import typer
 
-from edgeseg.cli import bench, calibrate, compile, compress, data, gate, measure, pipeline, run, train, verify
-from edgeseg.cli.common import console
-from edgeseg.errors import EdgesegError
+from edgeseg import __version__
+from edgeseg.cli import bench, calibrate, compile, compress, data, gate, logs, measure, pipeline, run, train, verify
+from edgeseg.errors import EdgesegError, unknown
 
 app = typer.Typer(
     name="edgeseg",
-    help="Image segmentation from labeled frames to a camera on an edge device, with a proof at every step.",
+    help="Image segmentation on edge devices: train, compress, compile, run and measure, verified at every step.",
+    epilog="Documentation: docs/ of the repository. Help of a verb: edgeseg VERB --help.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (pipeline, compile, compress, calibrate, verify, run, measure, bench, gate, train, data):
+for group in (compile, compress, calibrate, run, measure, bench, gate, verify, pipeline, train, data):
     app.add_typer(group.app)
+log = logging.getLogger(__name__)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"edgeseg {__version__}\n")
+        raise typer.Exit
 
 
 @app.callback()
-def root(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) -> None:
-    pass
+def root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
+    log_format: Annotated[str, typer.Option(help="text or json (one object a line, on the error stream).")] = "text",
+    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    if log_format not in logs.FORMATS:
+        raise unknown("log format", log_format, logs.FORMATS)
+    logs.configure(int(verbose) - int(quiet), log_format)
 
 
 def main() -> None:
-    """Run the command line: a user's error exits 2 with one clear message, Ctrl-C exits 130."""
+    """Run the command line. Exit codes: 0 done, 1 a limit was missed, 2 the user's error, 3 undecided, 70 a bug of
+    edgeseg, 130 interrupted."""
+    logs.configure()
     try:
         app()
     except EdgesegError as error:
         if "--debug" in sys.argv:
             raise
-        console.print(f"[bold red]{'Stopped' if error.exit_code == 1 else 'Error'}:[/] ", end="")
-        console.print(error.what, markup=False, highlight=False)
-        if error.hint:
-            console.print(error.hint, markup=False, highlight=False, style="dim")
+        log.error("%s", error.what, extra={"hint": error.hint})
         sys.exit(error.exit_code)
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        console.print("[bold red]Internal error:[/] ", end="")
-        console.print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
-        console.print("This is a bug in edgeseg. Run `edgeseg --debug ...` again and report it.", style="dim")
+        hint = "This is a bug in edgeseg. Run `edgeseg --debug ...` again and report it."
+        log.error("Internal error: %s: %s", type(error).__name__, error, extra={"hint": hint})
         sys.exit(70)
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
+    except KeyboardInterrupt as error:
+        log.error("%s", error or "Interrupted.")
         sys.exit(130)

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from edgeseg.cli.common import JSON_OPTION, console, emit, percent, table
-from edgeseg.cli.compress import OutputOpt, SpecOpt, TargetOpt, opened
+from edgeseg.cli import options
+from edgeseg.cli.common import console, emit, percent, table
+from edgeseg.cli.models import open_model
 from edgeseg.errors import OptionError
 
 app = typer.Typer()
@@ -32,13 +33,13 @@ def calibrate(
     resamples: Annotated[
         int, typer.Option(help="Make INT8 of --model from so many other choices and tell how far they differ.", min=0)
     ] = 0,
-    target: TargetOpt = "openvino-cpu",
+    target: options.Target = "openvino-cpu",
     data: Annotated[Path | None, typer.Option(help="Labeled frames to judge the resamples on.")] = None,
     split: Annotated[str, typer.Option(help="Split of --data. Not the one you will report on.")] = "val",
     pictures: Annotated[Path | None, typer.Option(help="Draw the chosen frames on one sheet (.jpg, .png).")] = None,
-    spec_file: SpecOpt = None,
-    output: OutputOpt = "",
-    json_to: Annotated[str | None, JSON_OPTION] = None,
+    spec_file: options.SpecFile = None,
+    output: options.Output = "",
+    json_to: options.Json = None,
 ) -> None:
     """Choose calibration frames that cover all of SOURCE, for compile --calibration; refuse any that are judged on."""
     from edgeseg.calibration import coverage
@@ -53,7 +54,7 @@ def calibrate(
         raise OptionError("--data is what resamples are judged on.", "Say how many: --resamples 5")
     profile = Target.load(target)
     profile.require("int8")
-    loaded = (*opened(model, spec_file, output), output) if model else None
+    loaded = (*open_model(model, spec_file, output), output) if model else None
     judged = Dataset.open(data, split) if data else None
     with console.status("calibrate") as status:
 
@@ -79,7 +80,7 @@ def calibrate(
     count, of = len(calibration.frames), about["chosen"]["of_frames"]
     told = f"{count} of {of} frames of {source}, digest {calibration.digest[:16]}, written to {out}"
     console.print(told, highlight=False, markup=False)
-    emit({"kind": "calibration", "manifest": str(out), **calibration.summary(), **about}, json_to)
+    emit({"kind": "calibration", "manifest": str(out), **vars(calibration.identity), **about}, json_to)
 
 
 def _show(about: dict[str, Any]) -> None:

@@ -1,47 +1,126 @@
-"""What every verb shares: the console, progress bars, JSON output, options that mean the same everywhere."""
+"""What every verb shares: the two streams, tables, progress, JSON output.
+
+Results for people and machines go to standard output, progress and log lines to the error stream. With `--json -` the
+JSON alone is on standard output, and tables move to the error stream.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from edgeseg.errors import OptionError
-from edgeseg.files import write_bytes
 
-# Everything for people goes to stderr, so that `--json -` leaves stdout to machines.
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgeseg.records import Record
+
+log = logging.getLogger(__name__)
+LOG_SECONDS = 10.0  # between log lines of one progress where there is no terminal
+WIDE = 200  # columns where nobody's terminal sets a limit
+
+
+def make_console(stderr: bool) -> Console:
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, soft_wrap=True, width=None if terminal else WIDE, highlight=False)
+
+
 console = Console(stderr=True, soft_wrap=True)
 
-JSON_OPTION = typer.Option("--json", help="Write the result as JSON to this file, or - for standard output.")
+
+def results(json_to: str | None = None) -> Console:
+    """Where a verb shows its result to people."""
+    return make_console(stderr=json_to == "-")
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; yields update(done, total)."""
+    """update(done, total): a bar on a terminal, else a log line every LOG_SECONDS and at the end."""
+    if not console.is_terminal:
+        yield _logged(what)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def emit(document: dict[str, Any], target: str | None) -> None:
-    """Write `document` where --json says."""
+def _logged(what: str) -> Callable[[int, int], None]:
+    next_at = time.monotonic() + LOG_SECONDS
+
+    def update(done: int, total: int) -> None:
+        nonlocal next_at
+        if done == total or time.monotonic() >= next_at:
+            log.info("%s: %d of %d", what, done, total)
+            next_at = time.monotonic() + LOG_SECONDS
+
+    return update
+
+
+@contextmanager
+def status(what: str) -> Iterator[Callable[[str], None]]:
+    """update(text), what is being done: a line that changes on a terminal, else log lines.
+
+    Texts that differ in their numbers only ("frame 3 of 60") are logged every LOG_SECONDS.
+    """
+    if console.is_terminal:
+        from rich.markup import escape
+
+        with console.status(escape(what)) as line:
+            yield lambda text: line.update(escape(text))
+        return
+    last, next_at = "", 0.0
+
+    def update(text: str) -> None:
+        nonlocal last, next_at
+        kind = re.sub(r"\d+", "", text)
+        if kind != last or time.monotonic() >= next_at:
+            log.info("%s", text)
+            last, next_at = kind, time.monotonic() + LOG_SECONDS
+
+    log.info("%s", what)
+    yield update
+
+
+def emit(document: Record | Mapping[str, Any], target: str | None) -> None:
+    """Write a result as JSON where --json says."""
     if target is None:
         return
-    text = json.dumps(document, indent=1) + "\n"
+    plain = dict(document) if isinstance(document, Mapping) else document.to_dict()
+    text = json.dumps(plain, indent=1) + "\n"
     if target == "-":
         sys.stdout.write(text)
-    else:
-        write_bytes(Path(target), text.encode())
+        return
+    from edgeseg.files import write_bytes
+
+    write_bytes(Path(target), text.encode())
+    wrote(target)
+
+
+def wrote(path: object) -> None:
+    log.info("wrote %s", path)
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table whose first column, names, is never cut."""
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold")
+    return made
 
 
 def size(text: str) -> tuple[int, int]:
@@ -50,19 +129,6 @@ def size(text: str) -> tuple[int, int]:
     if not found:
         raise OptionError(f"Size {text[:40]!r} is not a size.", "Expected WIDTHxHEIGHT, for example 384x224.")
     return int(found[2]), int(found[1])
-
-
-def table(title: str, *columns: str) -> Table:
-    made = Table(title=title, title_justify="left", header_style="bold")
-    for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i == 0 else "right")
-    return made
-
-
-def identity(bundle: Any) -> dict[str, Any]:
-    """What a result says about the bundle it was measured on."""
-    keys = ("name", "target", "precision", "parent", "parity")
-    return {**{k: bundle.manifest.get(k) for k in keys}, "digest": bundle.digest, "bytes": bundle.size}
 
 
 def percent(value: float | None) -> str:

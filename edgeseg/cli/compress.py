@@ -2,229 +2,246 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from edgeseg.cli.common import JSON_OPTION, console, emit, percent, size, table
-from edgeseg.files import write_bytes
+from edgeseg.cli import options
+from edgeseg.cli.common import emit, percent, results, size, status, table, wrote
+from edgeseg.cli.models import as_onnx, is_checkpoint, open_model
+
+if TYPE_CHECKING:
+    from edgeseg.results.search import AutotuneResult, ControlResult
+    from edgeseg.search.trials import Trials
+    from edgeseg.spec import Spec
 
 app = typer.Typer()
+log = logging.getLogger(__name__)
 
-ModelArg = Annotated[Path, typer.Argument(help="An ONNX segmentation model, or a checkpoint (.pt) of edgeseg.")]
-TargetOpt = Annotated[str, typer.Option("--target", "-t", help="Device profile; see edgeseg targets.")]
-CalibrationOpt = Annotated[Path, typer.Option(help="A folder of images, a dataset, or a manifest.")]
-FramesOpt = Annotated[int, typer.Option("--calibration-frames", help="How many of them to use.", min=8)]
-DataOpt = Annotated[Path, typer.Option(help="Labeled frames to judge on; none of the calibration frames.")]
-SplitOpt = Annotated[str, typer.Option(help="Split of --data. Not the one you will report on.")]
-DropOpt = Annotated[float, typer.Option(help="Points of mIoU that may be lost against float.", min=0)]
-SureOpt = Annotated[bool, typer.Option("--sure", help="Hold --max-drop with the drop's whole 95 % interval.")]
-Int8Opt = Annotated[str, typer.Option("--precision", "-p", help="int8, or int8-bf16: the layers in float as bf16.")]
-MinutesOpt = Annotated[float, typer.Option(help="Stop before a step that would take longer; 0 = no limit.", min=0)]
-MemoryOpt = Annotated[float, typer.Option(help="Stop once this process took so many MB; 0 = no limit.", min=0)]
-SpecOpt = Annotated[Path | None, typer.Option("--spec", help="Spec as TOML: height, width, classes, mean, std, ...")]
-SecondsOpt = Annotated[float, typer.Option(help="To measure the speed of each bundle.", min=0.1)]
-OutputOpt = Annotated[str, typer.Option(help="Which output of the model, if it has several.")]
+MaxDrop = Annotated[float, typer.Option(help="Points of mIoU that may be lost against the float model.", min=0)]
+Sure = Annotated[bool, typer.Option("--sure", help="Hold --max-drop with the whole 95 % interval of the drop.")]
+Int8Precision = Annotated[
+    str, typer.Option("--precision", "-p", help="int8, or int8-bf16: excluded layers in bfloat16.")
+]
+MaxMinutes = Annotated[float, typer.Option(help="Stop before a step that would take longer; 0 = no limit.", min=0)]
+MaxMemory = Annotated[float, typer.Option(help="Stop when this process has used so many MB; 0 = no limit.", min=0)]
+Seconds = Annotated[float, typer.Option(help="Seconds for measuring the speed of each bundle.", min=0.1)]
 
 
-@app.command()
+@app.command(
+    rich_help_panel=options.COMPRESS,
+    epilog="Example: edgeseg sensitivity model.onnx --calibration frames/",
+)
 def sensitivity(
-    model: ModelArg,
-    calibration: CalibrationOpt,
-    target: TargetOpt = "openvino-cpu",
-    spec_file: SpecOpt = None,
-    output: OutputOpt = "",
-    json_to: Annotated[str | None, JSON_OPTION] = None,
+    model: options.Model,
+    calibration: options.Calibration,
+    target: options.Target = "openvino-cpu",
+    spec_file: options.SpecFile = None,
+    output: options.Output = "",
+    json_to: options.Json = None,
 ) -> None:
-    """Rank the layers by the noise that INT8 of each adds at the logits, the noisiest first."""
+    """Rank layers by the noise that quantizing each alone adds to the logits, the noisiest first.
+
+    For model owners whose INT8 loses accuracy: the first layers of the list are those to --exclude.
+    """
     import tempfile
 
+    from rich.markup import escape
+
+    from edgeseg import onnx_graph
+    from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.quantization.sensitivity import FRAMES, rank
+    from edgeseg.results.search import SensitivityResult
     from edgeseg.target import Target
 
     profile = Target.load(target)
     profile.require("int8")
-    source, spec = opened(model, spec_file, output)
-    chosen = _calibration(calibration, FRAMES)
-    with console.status("deploy graph") as status, tempfile.TemporaryDirectory() as folder:
-        from edgeseg import onnx_graph
-
+    source, spec = open_model(model, spec_file, output)
+    chosen = CalibrationSet.choose(calibration, FRAMES)
+    with status("measuring layers") as update, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "deploy.onnx"
         path.write_bytes(onnx_graph.deploy_graph(onnx_graph.load(source), spec, output).model.SerializeToString())
 
-        def each(index: int, count: int, measure: Any) -> float:
-            status.update(f"layer {index + 1} of {count}")
-            return float(measure())
+        def measure(index: int, count: int, sqnr: Callable[[], float]) -> float:
+            update(f"layer {index + 1} of {count}")
+            return sqnr()
 
-        rows = rank(path, list(chosen.images(spec)), profile.quantizer, each)
+        rows = rank(path, list(chosen.images(spec)), profile.quantizer, measure)
     shown = table(f"Noise of INT8 at the logits, {profile.quantizer}", "layer", "operator", "SQNR dB")
     for row in rows:
         shown.add_row(escape(row.layer), row.operator, f"{row.sqnr_db:.1f}")
-    console.print(shown)
-    about = {"model": model.name, "target": target, "calibration": chosen.summary()}
-    emit({"kind": "sensitivity", **about, "layers": [row.to_dict() for row in rows]}, json_to)
+    results(json_to).print(shown)
+    emit(
+        SensitivityResult(model=model.name, target=target, calibration=vars(chosen.identity), layers=tuple(rows)),
+        json_to,
+    )
 
 
-@app.command()
+@app.command(
+    rich_help_panel=options.COMPRESS,
+    epilog="Example: edgeseg control model.onnx --calibration frames/ --data dataset/ --max-drop 0.5 --out model-int8",
+)
 def control(
-    model: ModelArg,
-    calibration: CalibrationOpt,
-    data: DataOpt,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write; OUT.trials: report and measurements.")],
-    target: TargetOpt = "openvino-cpu",
-    precision: Int8Opt = "int8",
-    split: SplitOpt = "val",
-    max_drop: DropOpt = 0.5,
-    sure: SureOpt = False,
-    calibration_frames: FramesOpt = 64,
-    max_minutes: MinutesOpt = 0,
-    max_memory: MemoryOpt = 0,
-    seconds: SecondsOpt = 2.0,
-    spec_file: SpecOpt = None,
-    output: OutputOpt = "",
-    json_to: Annotated[str | None, JSON_OPTION] = None,
+    model: options.Model,
+    calibration: options.Calibration,
+    data: options.Data,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Bundle to write; OUT.trials keeps the report and all measurements.")
+    ],
+    target: options.Target = "openvino-cpu",
+    precision: Int8Precision = "int8",
+    split: options.SearchSplit = "val",
+    max_drop: MaxDrop = 0.5,
+    sure: Sure = False,
+    calibration_frames: options.CalibrationFrames = 64,
+    max_minutes: MaxMinutes = 0,
+    max_memory: MaxMemory = 0,
+    seconds: Seconds = 2.0,
+    spec_file: options.SpecFile = None,
+    output: options.Output = "",
+    json_to: options.Json = None,
 ) -> None:
-    """INT8, found in the way and with the layers in float that keep the accuracy. Exit 1 when none does: the best is
-    written."""
-    from edgeseg.report.search_results import told
-    from edgeseg.search.control import control as run
+    """Find an INT8 bundle that loses at most --max-drop points, with as few excluded layers as possible.
 
-    source, spec = opened(model, spec_file, output)
-    with console.status("accuracy control") as status:
+    For model owners. Tries other ranges, equalized channels and uncorrected biases first, then excludes the noisiest
+    layers. Exits 1 if no bundle holds the limit; the best is written all the same. An interrupted run continues.
+    """
+    from rich.markup import escape
+
+    from edgeseg.search.control import control as search
+
+    source, spec = open_model(model, spec_file, output)
+    with status("accuracy control") as update:
         trials = _trials(
             out.with_name(f"{out.name}.trials"), target, calibration, calibration_frames, data, split,
-            max_minutes, max_memory, seconds, output, status,
+            max_minutes, max_memory, seconds, output, update,
         )  # fmt: skip
-        found = run(trials, source, spec, max_drop, out, sure, trials.target.require(precision))
-    _report(trials.folder, found)
-    shown = table(f"{escape(str(out))}: layers in float", "k", "way", "mIoU", "points lost (95 %)", "p50 ms", "MB")
-    for row in found["rows"]:
-        mark = "[green]*[/]" if row["name"] == found["chosen"] else ""
+        found = search(trials, source, spec, max_drop, out, sure, trials.target.require(precision))
+    _write_report(trials.folder, found)
+    columns = ("excluded layers", "variant", "mIoU", "points lost (95 %)", "p50 ms", "MB")
+    shown = table(escape(str(out)), *columns)
+    for row in found.rows:
+        mark = "[green]*[/]" if row.name == found.chosen else ""
+        size_mb = f"{row.bytes / 1e6:.2f}"
         shown.add_row(
-            f"{row['k']}{mark}", row["way"], percent(row["miou"]), told(row["drop"]), f"{row['latency_ms']['p50']:.2f}",
-            f"{row['bytes'] / 1e6:.2f}",
-        )  # fmt: skip
-    console.print(shown)
-    for name in found["kept"]:
-        noise = {row["layer"]: row["sqnr_db"] for row in found["noise"]}
-        console.print(f"in float: {name} ({noise[name]:.1f} dB)", highlight=False, markup=False)
+            f"{row.k}{mark}", row.variant, percent(row.miou), str(row.drop), f"{row.latency_ms.p50:.2f}", size_mb
+        )
+    shown_on = results(json_to)
+    shown_on.print(shown)
+    noise = {row.layer: row.sqnr_db for row in found.noise}
+    for name in found.kept:
+        shown_on.print(f"excluded: {name} ({noise[name]:.1f} dB)", markup=False)
     emit(found, json_to)
-    _finish(found, f"{found['drop']['value'] + 0.0:.2f} points lost, {max_drop:g} allowed", out)
+    _finish(found, f"{found.drop.value or 0.0:.2f} points lost, {max_drop:g} allowed", out)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=options.COMPRESS,
+    epilog="Example: edgeseg autotune model.onnx --calibration frames/ --data dataset/ --p99 20 --out tuned",
+)
 def autotune(
-    models: Annotated[list[Path], typer.Argument(help="Models of one task: one, or one for each pruning level.")],
-    calibration: CalibrationOpt,
-    data: DataOpt,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the best bundle, the report and the trials.")],
-    target: TargetOpt = "openvino-cpu",
-    split: SplitOpt = "val",
-    max_drop: DropOpt = 0.5,
-    sure: SureOpt = False,
-    p99: Annotated[float | None, typer.Option(help="Largest p99 of one frame, milliseconds.", min=0)] = None,
-    sizes: Annotated[list[str] | None, typer.Option("--size", help="Input WIDTHxHEIGHT to try; repeatable.")] = None,
-    calibration_frames: FramesOpt = 64,
-    max_minutes: MinutesOpt = 0,
-    max_memory: MemoryOpt = 0,
-    seconds: SecondsOpt = 4.0,
-    spec_file: SpecOpt = None,
-    output: OutputOpt = "",
-    json_to: Annotated[str | None, JSON_OPTION] = None,
+    models: Annotated[
+        list[Path],
+        typer.Argument(help="Models of one task, for instance one for each pruning level.", show_default=False),
+    ],
+    calibration: options.Calibration,
+    data: options.Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the best bundle, the report and all trials.")],
+    target: options.Target = "openvino-cpu",
+    split: options.SearchSplit = "val",
+    max_drop: MaxDrop = 0.5,
+    sure: Sure = False,
+    p99: Annotated[float | None, typer.Option(help="Largest p99 latency of one frame, in milliseconds.", min=0)] = None,
+    sizes: Annotated[
+        list[str] | None, typer.Option("--size", metavar="WxH", help="Input size to try; repeatable.")
+    ] = None,
+    calibration_frames: options.CalibrationFrames = 64,
+    max_minutes: MaxMinutes = 0,
+    max_memory: MaxMemory = 0,
+    seconds: Seconds = 4.0,
+    spec_file: options.SpecFile = None,
+    output: options.Output = "",
+    json_to: options.Json = None,
 ) -> None:
-    """Measure precisions, mixed sets, sizes and models; pick the fastest within the limits. Exit 1 when none is."""
-    from edgeseg.report.search_results import told
-    from edgeseg.search import autotune as tuner
+    """Measure precisions, excluded layers, input sizes and models; choose the fastest within the limits.
 
-    asked = sorted({size(text) for text in sizes or ()}, key=math.prod, reverse=True)
-    pairs = [pair for model in models for pair in _sized(model, asked, spec_file, output, out / "models")]
-    with console.status("autotune") as status:
+    For whoever needs the best bundle for one device. Exits 1 if no candidate holds the limits; the best is written all
+    the same. An interrupted run continues.
+    """
+    from rich.markup import escape
+
+    from edgeseg.search import autotune as search
+
+    shapes = sorted({size(text) for text in sizes or ()}, key=math.prod, reverse=True)
+    pairs = [pair for model in models for pair in _at_sizes(model, shapes, spec_file, output, out / "models")]
+    with status("autotune") as update:
         trials = _trials(
             out / "trials", target, calibration, calibration_frames, data, split,
-            max_minutes, max_memory, seconds, output, status,
+            max_minutes, max_memory, seconds, output, update,
         )  # fmt: skip
-        found = tuner.autotune(trials, pairs, max_drop, p99, out / "best", sure)
-    _report(out, found)
+        found = search.autotune(trials, pairs, max_drop, p99, out / "best", sure)
+    _write_report(out, found)
     shown = table(escape(str(out)), "candidate", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "")
-    for row in found["rows"]:
-        speed = [f"{row['latency_ms'][k]:.2f}" for k in ("p50", "p99")]
-        mark = "picked" if row["name"] == found["chosen"] else "front" if row["name"] in found["front"] else ""
-        shown.add_row(escape(row["name"]), percent(row["miou"]), told(row["drop"]), *speed, mark)
-    console.print(shown)
-    for line in found["why"]:
-        console.print(line, highlight=False, markup=False)
+    for row in found.rows:
+        mark = "chosen" if row.name == found.chosen else "front" if row.name in found.front else ""
+        speed = (f"{row.latency_ms.p50:.2f}", f"{row.latency_ms.p99:.2f}")
+        shown.add_row(escape(row.name), percent(row.miou), str(row.drop), *speed, mark)
+    shown_on = results(json_to)
+    shown_on.print(shown)
+    for line in found.why:
+        shown_on.print(line, markup=False)
     emit(found, json_to)
     _finish(found, "no candidate holds the limits", out / "best")
 
 
-def _finish(found: dict[str, Any], missed: str, out: Path) -> None:
-    if found["stopped"]:
-        console.print(f"[yellow]stopped early[/]: {found['stopped']}; the same command continues", highlight=False)
-    if not found["held"]:
-        console.print(
-            f"[bold red]not reached[/]: {missed}; the best was written to {escape(str(out))}", highlight=False
-        )
+def _finish(found: ControlResult | AutotuneResult, missed: str, out: Path) -> None:
+    if found.stopped:
+        log.warning("stopped early: %s; run the same command again to continue", found.stopped)
+    wrote(out)
+    if not found.held:
+        log.error("limit missed: %s; the best bundle was written", missed)
         raise typer.Exit(1)
-    console.print(f"[green]ok[/] {escape(str(out))}", highlight=False)
 
 
-def _report(folder: Path, found: dict[str, Any]) -> None:
-    """report.json, and it drawn as report.html and report.md."""
+def _write_report(folder: Path, found: ControlResult | AutotuneResult) -> None:
+    """report.json, and its drawings report.html and report.md."""
     from edgeseg.report import page
 
     source = folder / "report.json"
-    write_bytes(source, json.dumps(found, indent=1).encode())
+    found.save(source)
     for kind in ("html", "md"):
         page.write([(source, found)], folder / f"report.{kind}")
+    wrote(folder / "report.html")
 
 
-def _sized(
-    model: Path, sizes: list[tuple[int, int]], spec_file: Path | None, output: str, folder: Path
-) -> list[tuple[Path, Any]]:
-    """(ONNX, Spec) of a model for each size; a checkpoint is exported into `folder` for each."""
-    from edgeseg.cli.compile import as_onnx, is_checkpoint
+def _at_sizes(
+    model: Path, shapes: list[tuple[int, int]], spec_file: Path | None, output: str, folder: Path
+) -> list[tuple[Path, Spec]]:
+    """(ONNX file, Spec) of a model for each (height, width); a checkpoint is exported into `folder` for each."""
     from edgeseg.search.autotune import sized
 
     if not is_checkpoint(model):
-        return sized(*opened(model, spec_file, output), sizes)
-    exports = [as_onnx(model, folder / f"{w}x{h}", (h, w)) for h, w in sizes] or [as_onnx(model, folder)]
-    return [opened(path, spec_file, output) for path in exports]
+        return sized(*open_model(model, spec_file, output), shapes)
+    exports = [as_onnx(model, folder / f"{w}x{h}", (h, w)) for h, w in shapes] or [as_onnx(model, folder)]
+    return [open_model(path, spec_file, output) for path in exports]
 
 
 def _trials(
     folder: Path, target: str, calibration: Path, frames: int, data: Path, split: str,
-    minutes: float, megabytes: float, seconds: float, output: str, status: Any,
-) -> Any:  # fmt: skip
+    minutes: float, megabytes: float, seconds: float, output: str, update: Callable[[str], None],
+) -> Trials:  # fmt: skip
+    from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.data.dataset import Dataset
     from edgeseg.search.trials import Budget, Trials
     from edgeseg.target import Target
 
     profile = Target.load(target)
     profile.require("int8")
-    budget = Budget(minutes, megabytes)
-    chosen, dataset = _calibration(calibration, frames), Dataset.open(data, split)
+    chosen, dataset = CalibrationSet.choose(calibration, frames), Dataset.open(data, split)
     if split == "test":
-        console.print("[yellow]note[/]: what is chosen on the test split should not be reported on it")
-    return Trials(folder, profile, chosen, dataset, budget, lambda text: status.update(escape(text)), seconds, output)
-
-
-def _calibration(source: Path, count: int) -> Any:
-    from edgeseg.calibration.frames import Calibration
-
-    return Calibration.choose(source, count)
-
-
-def opened(model: Path, spec_file: Path | None, output: str) -> tuple[Path, Any]:
-    """(ONNX file, Spec); what had to be assumed is said."""
-    from edgeseg.cli.compile import as_onnx, spec_table
-    from edgeseg.compile import spec_of
-
-    source = as_onnx(model)
-    spec, assumed = spec_of(source, spec_table(spec_file), output)
-    for line in assumed:
-        console.print(f"[yellow]assumed[/] {line}", highlight=False)
-    return source, spec
+        log.warning("a bundle that is chosen on the test split should not be reported on it")
+    return Trials(folder, profile, chosen, dataset, Budget(minutes, megabytes), update, seconds, output)

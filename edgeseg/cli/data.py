@@ -1,4 +1,4 @@
-"""edgeseg synth: street scenes made by arithmetic, as a dataset and as a video."""
+"""synth: rendered street scenes, as a dataset and as a video."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli.common import console, progress, size
+from edgeseg.cli import options
+from edgeseg.cli.common import progress, size, wrote
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    rich_help_panel=options.DATA,
+    epilog="Example: edgeseg synth data --train 240 --val 40 --test 60 --clip street.mp4",
+)
 def synth(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The dataset to make; must not exist yet.")],
-    train: Annotated[int, typer.Option(help="Frames for training.")] = 240,
-    val: Annotated[int, typer.Option(help="Frames for choosing the best state.")] = 40,
-    test: Annotated[int, typer.Option(help="Frames for the reported accuracy.")] = 60,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same frames.")] = 1,
-    frame_size: Annotated[str, typer.Option("--size", help="WIDTHxHEIGHT in pixels.")] = "384x224",
-    night: Annotated[float, typer.Option(help="0 is day, 1 is night.")] = 0.0,
-    fog: Annotated[float, typer.Option(help="0 is clear, 1 leaves about 60 m of sight.")] = 0.0,
-    clip: Annotated[Path | None, typer.Option(help="Make a video (MP4) of another street, too.")] = None,
-    frames: Annotated[int, typer.Option(help="Frames of the video, at 25 a second.")] = 250,
-    clip_size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the video.")] = "1280x720",
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Dataset to write; must not exist.", show_default=False)
+    ],
+    train: Annotated[int, typer.Option(help="Frames of the train split.")] = 240,
+    val: Annotated[int, typer.Option(help="Frames of the val split.")] = 40,
+    test: Annotated[int, typer.Option(help="Frames of the test split.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes: the same one gives the same frames.")] = 1,
+    frame_size: Annotated[str, typer.Option("--size", metavar="WxH", help="Size of the frames.")] = "384x224",
+    night: Annotated[float, typer.Option(help="Darkness: 0 is day, 1 is night.")] = 0.0,
+    fog: Annotated[float, typer.Option(help="Fog: 0 is none, 1 leaves about 60 m of sight.")] = 0.0,
+    clip: Annotated[Path | None, typer.Option(help="Also render a video (MP4) of another street.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames of the video, 25 per second.")] = 250,
+    clip_size: Annotated[str, typer.Option(metavar="WxH", help="Size of the video.")] = "1280x720",
 ) -> None:
-    """Make a labeled dataset of street scenes in DIR, without a download."""
-    from edgeseg.synth.street import check_clip, write_clip, write_dataset
+    """Render a labeled dataset of street scenes, without a download.
+
+    For trying edgeseg out, and for tests: the labels are exact.
+    """
+    from edgeseg.synth.files import check_clip, write_clip, write_dataset
 
     height, width = size(frame_size)
     clip_height, clip_width = size(clip_size)
@@ -46,8 +55,8 @@ def synth(
             fog=fog,
             progress=update,
         )
-    console.print(f"{train} + {val} + {test} frames of {frame_size} in {folder}", markup=False, highlight=False)
+    wrote(folder)
     if clip:
         with progress("video") as update:
             write_clip(clip, frames=frames, height=clip_height, width=clip_width, night=night, fog=fog, progress=update)
-        console.print(f"{frames} frames of {clip_size} in {clip}", markup=False, highlight=False)
+        wrote(clip)

@@ -4,49 +4,55 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from xml.etree import ElementTree
 
 import typer
 
-from edgeseg.cli.common import JSON_OPTION, console, emit, progress, table
+from edgeseg.cli import options
+from edgeseg.cli.common import emit, progress, results, table, wrote
 from edgeseg.errors import OptionError
 
+if TYPE_CHECKING:
+    from edgeseg.results.gate import Check, GateResult
+
 app = typer.Typer()
-BundleArg = Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]
-DataOpt = Annotated[Path, typer.Option("--data", help="Labeled frames to judge on.", show_default=False)]
-SplitOpt = Annotated[str, typer.Option(help="train, val or test.")]
-JsonOpt = Annotated[str | None, JSON_OPTION]
 MARKS = {"pass": "[green]pass[/]", "fail": "[bold red]FAIL[/]", "undecided": "[yellow]undecided[/]"}
-EXIT = {"pass": 0, "fail": 1, "undecided": 2}
+EXIT = {"pass": 0, "fail": 1, "undecided": 3}
 
 
-@app.command()
+@app.command(
+    rich_help_panel=options.VERIFY,
+    epilog="Example: edgeseg gate street-int8 --data data --parent street-fp32 --max-drop 0.5 --class-floor road=90",
+)
 def gate(
-    bundle: BundleArg,
-    data: DataOpt,
-    split: SplitOpt = "test",
+    bundle: options.Bundle,
+    data: options.Data,
+    split: options.Split = "test",
     parent: Annotated[Path | None, typer.Option(help="Bundle to compare with on the same frames.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="File of edgeseg baseline to compare with instead.")] = None,
     max_drop: Annotated[float, typer.Option(help="Points of mIoU that may be lost.", min=0)] = 0.5,
     max_gain: Annotated[float, typer.Option(help="Points of mIoU that may be gained unexplained.", min=0)] = 2.0,
     boundary_drop: Annotated[float | None, typer.Option(help="Points of boundary F1 that may be lost.", min=0)] = None,
     class_floor: Annotated[
-        list[str] | None, typer.Option(help="CLASS=POINTS: smallest IoU; may be repeated.", show_default=False)
+        list[str] | None, typer.Option(help="CLASS=POINTS: smallest IoU of a class; repeatable.", show_default=False)
     ] = None,
-    max_p99: Annotated[str | None, typer.Option(help="Largest p99 of one frame, like 20ms.")] = None,
-    certainty: Annotated[float, typer.Option(help="Of a pass and of a fail.", min=0.5, max=0.999)] = 0.95,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+    max_p99: Annotated[str | None, typer.Option(help="Largest p99 latency of one frame, like 20ms.")] = None,
+    confidence: Annotated[float, typer.Option(help="Confidence of a pass and of a fail.", min=0.5, max=0.999)] = 0.95,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Append a Markdown summary to this file.")] = None,
-    json_to: JsonOpt = None,
+    json_to: options.Json = None,
 ) -> None:
-    """Pass or fail a build on accuracy and latency. Exit 0 pass, 1 fail, 2 when the frames are too few to tell."""
+    """Pass or fail a build on its accuracy and latency, in CI.
+
+    Exits 0 for pass, 1 for fail, 3 for undecided: the frames are too few to say, and it says how many would do.
+    """
     from edgeseg.data.dataset import Dataset
     from edgeseg.evaluation import gate as rules
+    from edgeseg.results.gate import GateResult
 
     if parent and baseline:
         raise OptionError("--parent and --baseline were both given.", "Compare with one of them.")
-    dataset = Dataset.open(data, split)
     compared = parent is not None or baseline is not None
     limits = rules.Limits(
         max_drop if compared else None,
@@ -54,14 +60,15 @@ def gate(
         max_gain if compared else None,
         tuple(_floor(text) for text in class_floor or ()),
         _milliseconds(max_p99) if max_p99 else None,
-        certainty,
+        confidence,
     )
     if boundary_drop is not None and not compared:
         raise OptionError("--boundary-drop needs something to compare with.", "Give --parent or --baseline.")
     if not compared and not limits.floors and limits.max_p99 is None:
         rules.verdict([])
+    dataset = Dataset.open(data, split)
     reference = rules.Measured.load(baseline) if baseline else None
-    with progress("judging") as update:
+    with progress("measuring") as update:
         build = rules.measure(bundle, dataset, update)
         if parent:
             reference = rules.measure(parent, dataset, update)
@@ -69,27 +76,40 @@ def gate(
         if limits.max_p99 is not None:
             frames = [dataset[i][0] for i in range(min(16, len(dataset)))]
             checks.append(rules.latency(bundle, frames, limits.max_p99))
-    answer = rules.verdict(checks)
-    against = reference.name if reference else None
-    _show(build.name, against, checks, answer)
+    result = GateResult(
+        verdict=rules.verdict(checks),
+        bundle=build.name,
+        digest=build.digest,
+        against=reference.name if reference else None,
+        data=build.data,
+        checks=tuple(checks),
+        machine=build.machine,
+    )
+    _show(result, json_to)
     if junit:
         _write_junit(junit, build.name, checks)
+        wrote(junit)
     if summary:
-        _append_summary(summary, build.name, against, checks, answer)
-    about = {"bundle": build.name, "digest": build.digest, "against": against, "data": build.data}
-    rows = [check.to_dict() for check in checks]
-    emit({"kind": "gate", "verdict": answer, **about, "checks": rows, "machine": build.machine}, json_to)
-    raise typer.Exit(EXIT[answer])
+        _append_summary(summary, result)
+        wrote(summary)
+    emit(result, json_to)
+    raise typer.Exit(EXIT[result.verdict])
 
 
-@app.command()
+@app.command(
+    rich_help_panel=options.VERIFY,
+    epilog="Example: edgeseg baseline street-int8 --data data --out baseline.json",
+)
 def baseline(
-    bundle: BundleArg,
-    data: DataOpt,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The baseline file to write.")],
-    split: SplitOpt = "test",
+    bundle: options.Bundle,
+    data: options.Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Baseline file to write.", show_default=False)],
+    split: options.Split = "test",
 ) -> None:
-    """Write what a bundle reaches today, for `edgeseg gate --baseline`: updating it is a decision, so commit it."""
+    """Store the accuracy that a bundle reaches today, for `edgeseg gate --baseline`.
+
+    Commit the file: updating it is a decision.
+    """
     from edgeseg.data.dataset import Dataset
     from edgeseg.evaluation import gate as rules
     from edgeseg.evaluation.statistics import estimate, miou
@@ -100,26 +120,26 @@ def baseline(
     made.save(out)
     found = estimate(made.tables, miou)
     ends = f"{100 * found.low:.2f} to {100 * found.high:.2f}"
-    console.print(f"Wrote {out}: mIoU {100 * found.value:.2f} ({ends}) on {len(dataset)} frames.", highlight=False)
+    results().print(f"mIoU {100 * found.value:.2f} ({ends}) on {len(dataset)} frames")
+    wrote(out)
 
 
-def _show(name: str, against: str | None, checks: list[Any], answer: str) -> None:
-    shown = table(f"gate: {name}" + (f" against {against}" if against else ""), "check", "", "measured")
-    for check in checks:
+def _show(result: GateResult, json_to: str | None) -> None:
+    against = f" against {result.against}" if result.against else ""
+    shown = table(f"gate: {result.bundle}{against}", "check", "", "measured")
+    for check in result.checks:
         shown.add_row(check.name, MARKS[check.verdict], check.text)
-    console.print(shown)
-    console.print(MARKS[answer])
+    shown_on = results(json_to)
+    shown_on.print(shown)
+    shown_on.print(MARKS[result.verdict])
 
 
-def _write_junit(path: Path, name: str, checks: list[Any]) -> None:
+def _write_junit(path: Path, name: str, checks: list[Check]) -> None:
     from edgeseg.files import write_bytes
 
     bad = {word: sum(check.verdict == word for check in checks) for word in ("fail", "undecided")}
-    suite = ElementTree.Element(
-        "testsuite",
-        {"name": f"edgeseg gate {name}", "tests": str(len(checks)), "failures": str(bad["fail"]),
-         "errors": str(bad["undecided"])},
-    )  # fmt: skip
+    counts = {"tests": str(len(checks)), "failures": str(bad["fail"]), "errors": str(bad["undecided"])}
+    suite = ElementTree.Element("testsuite", {"name": f"edgeseg gate {name}", **counts})
     for check in checks:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "edgeseg.gate", "name": check.name})
         if check.verdict != "pass":
@@ -129,16 +149,20 @@ def _write_junit(path: Path, name: str, checks: list[Any]) -> None:
     write_bytes(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
-def _append_summary(path: Path, name: str, against: str | None, checks: list[Any], answer: str) -> None:
+def _append_summary(path: Path, result: GateResult) -> None:
     """Appended, since CI systems collect the summaries of several steps in one file."""
-    from edgeseg.report.blocks import Heading, Table, Text, markdown
+    from edgeseg.report.blocks import Block, Heading, Table, Text, markdown
 
-    rows = [[check.name, check.verdict, check.text] for check in checks]
-    title = f"edgeseg gate: {answer}"
-    text = f"{name}" + (f" against {against}" if against else "")
+    rows = [[check.name, check.verdict, check.text] for check in result.checks]
+    text = result.bundle + (f" against {result.against}" if result.against else "")
+    blocks: list[Block] = [
+        Heading(f"edgeseg gate: {result.verdict}"),
+        Text(text),
+        Table(["check", "verdict", "measured"], rows),
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.write(markdown([Heading(title), Text(text), Table(["check", "verdict", "measured"], rows)]) + "\n")
+        file.write(markdown(blocks) + "\n")
 
 
 def _floor(text: str) -> tuple[str, float]:

@@ -1,119 +1,154 @@
-"""eval, report, card."""
+"""eval, report, model-card: accuracy, and what measurements look like to people."""
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli.common import JSON_OPTION, console, emit, identity, percent, progress, table
+from edgeseg.cli import options
+from edgeseg.cli.common import emit, percent, progress, results, table, wrote
 from edgeseg.errors import FileError, OptionError
-from edgeseg.machine import fingerprint
+
+if TYPE_CHECKING:
+    from edgeseg.data.dataset import Dataset
+    from edgeseg.results.common import Interval, Picture
+    from edgeseg.results.evaluation import EvalResult, WorstFrame
+    from edgeseg.segmenter import Segmenter
 
 app = typer.Typer()
-BundleArg = Annotated[Path, typer.Argument(help="The bundle's folder.")]
-JsonOpt = Annotated[str | None, JSON_OPTION]
 
 
-@app.command()
-def eval(
-    bundle: BundleArg,
-    data: Annotated[Path, typer.Option(help="Dataset: {train,val,test}/{images,masks} and classes.txt.")],
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+@app.command(
+    "eval",
+    rich_help_panel=options.MEASURE,
+    epilog="Example: edgeseg eval street-int8 --data data --page errors.html",
+)
+def evaluate(
+    bundle: options.Bundle,
+    data: options.Data,
+    split: options.Split = "test",
     pictures: Annotated[Path | None, typer.Option(help="Draw the worst frames into this folder.")] = None,
-    beside: Annotated[Path | None, typer.Option(help="Another bundle, drawn beside this one in the pictures.")] = None,
+    beside: Annotated[Path | None, typer.Option(help="Another bundle to draw beside this one in the pictures.")] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write an error page (.html): confusion, edges, small objects, worst frames.")
+        Path | None,
+        typer.Option(help="Write an error page (.html): confusion, edges, small objects, worst frames."),
     ] = None,
     scales: Annotated[str, typer.Option(help="Average over these enlargements, like 1,1.5 (not for a device).")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored frame (not for a device).")] = False,
-    json_to: JsonOpt = None,
+    json_to: options.Json = None,
 ) -> None:
-    """Measure a bundle's accuracy on labeled frames, through the path that ships."""
+    """Measure a bundle's accuracy on a labeled dataset, with 95 % intervals.
+
+    For everyone who needs a number that can be trusted: frames go through the same path as in `edgeseg run`.
+    """
+    from dataclasses import replace
+
     from edgeseg.bundle import Bundle
     from edgeseg.data.dataset import Dataset
     from edgeseg.evaluation.augmented import Augmented
-    from edgeseg.evaluation.evaluate import evaluate
+    from edgeseg.evaluation.evaluate import evaluate as measure
+    from edgeseg.machine import fingerprint
     from edgeseg.report.page import write
+    from edgeseg.results.evaluation import Averaging
     from edgeseg.runtime import open_segmenter
 
     if beside and not (pictures or page):
         raise OptionError("--beside is for pictures.", "Say where they go: --pictures DIR or --page FILE.html")
-    averaged = scales != "1" or flip
+    averaging = Averaging(_scales(scales), flip) if scales != "1" or flip else None
     dataset = Dataset.open(data, split)
     loaded = Bundle.load(bundle)
     with ExitStack() as opened, progress(f"evaluating {loaded.name}") as update:
         segmenter = opened.enter_context(open_segmenter(bundle))
         others = [opened.enter_context(open_segmenter(beside))] if beside else []
-        judged = Augmented(segmenter, _scales(scales), flip) if averaged else segmenter
-        result = evaluate(judged, dataset, update, study=page is not None)
-        if pictures or page:
-            folder = pictures or (page or Path()).with_suffix("")
-            result["pictures"] = _worst(segmenter, dataset, result["worst"], folder, others)
-    if averaged:
-        result["averaged"] = {"scales": list(_scales(scales)), "flip": flip}
-    _show(f"{loaded.name} on {data} {split} ({result['frames']} frames)", result)
-    about = {"data": {"root": data.name, "split": split}, "machine": fingerprint()}
-    document = {"kind": "eval", "bundle": identity(loaded), **about, **result}
-    emit(document, json_to)
+        measured = Augmented(segmenter, averaging.scales, flip) if averaging else segmenter
+        result = measure(measured, dataset, update, study=page is not None)
+        result = replace(result, bundle=loaded.identity, machine=fingerprint(), averaged=averaging)
+        if folder := pictures or (page.with_suffix("") if page else None):
+            result = replace(result, pictures=_draw_worst(segmenter, dataset, result.worst, folder, others))
+            wrote(folder)
+    _show(f"{loaded.name} on {data} {split} ({result.frames} frames)", result, json_to)
+    emit(result, json_to)
     if page:
-        write([(page, document)], page)
-        console.print(f"wrote {page}")
+        write([(page, result)], page)
+        wrote(page)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=options.MEASURE,
+    epilog="Example: edgeseg report eval.json bench.json --out report.html",
+)
 def report(
-    results: Annotated[list[Path], typer.Argument(help="JSON files of eval, bench, run or pipeline.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="JSON files of eval, bench, run, gate, control, autotune or pipeline.", show_default=False),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="FILE.html or FILE.md.")] = Path("report.html"),
 ) -> None:
-    """Draw a report from measurements: one HTML page that works offline, or Markdown."""
-    from edgeseg.report.page import write
+    """Draw results as one HTML page that works offline, or as Markdown.
 
-    write([(path, read_json(path)) for path in results], out)
-    console.print(f"wrote {out}")
+    For people who would rather look than read JSON. Several bundles are set side by side.
+    """
+    from edgeseg.report.page import load, write
+
+    write([(path, load(path)) for path in results], out)
+    wrote(out)
 
 
-@app.command()
-def card(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)],
-    results: Annotated[list[Path], typer.Argument(help="JSON of pipeline; or of eval, bench and training.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The card to write (.md).")] = Path("card.md"),
+@app.command(
+    "model-card",
+    rich_help_panel=options.MEASURE,
+    epilog="Example: edgeseg model-card recipe.toml runs/street/report.json --out card.md",
+)
+def model_card(
+    recipe: options.RecipeFile,
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="JSON of a pipeline; or of eval, bench and training stages.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model card to write (.md).")] = Path("card.md"),
 ) -> None:
-    """Write a model card from a recipe and measurements: use, data, license, figures, limits, lineage."""
+    """Write a model card from a recipe and measurements: use, data, license, figures, limits, lineage.
+
+    For whoever passes a model on.
+    """
     from edgeseg.files import write_bytes
     from edgeseg.recipe import Recipe
-    from edgeseg.report.model_card import card as draw
+    from edgeseg.records import read_json
+    from edgeseg.report.model_card import model_card as draw
+    from edgeseg.report.page import parse
 
-    documents = [read_json(path) for path in results]
+    documents = [(path, read_json(path)) for path in results]
+    training = [document for _, document in documents if "stage" in document and "history" in document]
+    measured = [parse(document, path) for path, document in documents if document not in training]
     try:
-        text = draw(Recipe.load(recipe).to_dict(), documents)
+        text = draw(Recipe.load(recipe).to_dict(), measured, training)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         names = ", ".join(map(str, results))
         raise FileError(
-            f"No card can be drawn from {names}: {type(error).__name__} {error}.", "Measure again."
+            f"No model card can be drawn from {names}: {type(error).__name__} {error}.", "Measure again."
         ) from None
     write_bytes(out, text.encode())
-    console.print(f"wrote {out}")
+    wrote(out)
 
 
-def _show(title: str, result: dict[str, Any]) -> None:
+def _show(title: str, result: EvalResult, json_to: str | None) -> None:
     shown = table(title, "class", "IoU", "95 %", "accuracy", "Dice", "BF1")
-    spans = result["interval"]
-    for name, row in result["per_class"].items():
-        rest = (percent(row[k]) for k in ("accuracy", "dice", "boundary_f1"))
-        shown.add_row(name, percent(row["iou"]), _span(spans["iou"][name]), *rest)
+    for name, row in result.per_class.items():
+        rest = map(percent, (row.accuracy, row.dice, row.boundary_f1))
+        shown.add_row(name, percent(row.iou), _span(result.interval.iou[name]), *rest)
     shown.add_section()
-    means = (percent(result[k]) for k in ("mean_accuracy", "dice", "boundary_f1"))
-    shown.add_row("mean", percent(result["miou"]), _span(spans["miou"]), *means, style="bold")
-    console.print(shown)
-    ms = result["latency_ms"]
-    console.print(f"pixel accuracy {percent(result['pixel_accuracy'])} %, latency p50 {ms['p50']}, p99 {ms['p99']} ms")
+    means = map(percent, (result.mean_accuracy, result.dice, result.boundary_f1))
+    shown.add_row("mean", percent(result.miou), _span(result.interval.miou), *means, style="bold")
+    shown_on = results(json_to)
+    shown_on.print(shown)
+    ms = result.latency_ms
+    shown_on.print(f"pixel accuracy {percent(result.pixel_accuracy)} %, latency p50 {ms.p50} ms, p99 {ms.p99} ms")
 
 
-def _span(ends: list[float] | None) -> str:
+def _span(ends: Interval | None) -> str:
     return "-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
 
 
@@ -124,32 +159,21 @@ def _scales(text: str) -> tuple[float, ...]:
         raise OptionError(f"--scales {text!r} are no numbers.", "Example: --scales 1,1.25,1.5") from None
 
 
-def _worst(
-    segmenter: Any, dataset: Any, worst: list[dict[str, Any]], folder: Path, others: list[Any]
-) -> list[dict[str, str]]:
-    """One picture per worst frame; rows for the result."""
+def _draw_worst(
+    segmenter: Segmenter, dataset: Dataset, worst: tuple[WorstFrame, ...], folder: Path, others: list[Segmenter]
+) -> tuple[Picture, ...]:
+    """One picture for each of the worst frames."""
     from edgeseg.evaluation.pictures import strips
     from edgeseg.images import write_image
+    from edgeseg.results.common import Picture
 
     rows = []
-    for row, picture in zip(worst, strips(segmenter, dataset, [row["index"] for row in worst], *others)):
-        name = dataset.images[row["index"]].stem
+    for row, picture in zip(worst, strips(segmenter, dataset, [row.index for row in worst], *others)):
+        name = dataset.images[row.index].stem
         file = folder / f"{name}.jpg"
         write_image(file, picture)
         also = ", the other's prediction and differences" if others else ""
-        share = percent(row["pixel_accuracy"])
+        share = percent(row.pixel_accuracy)
         title = f"{name}: frame, truth, prediction, differences{also} ({share} % of pixels right)"
-        rows.append({"title": title, "file": str(file.resolve())})
-    return rows
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    from edgeseg.files import require_file
-
-    try:
-        document = json.loads(require_file(path, "Result").read_text())
-        if not isinstance(document, dict):
-            raise ValueError("not an object")
-        return document
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"Result {path} is not JSON of edgeseg: {error}.", "Make it with --json FILE.") from error
+        rows.append(Picture(title, str(file.resolve())))
+    return tuple(rows)

@@ -1,28 +1,34 @@
-"""pipeline."""
+"""pipeline: every stage of a recipe."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeseg.cli.common import JSON_OPTION, console, emit, percent, table
+from edgeseg.cli import options
+from edgeseg.cli.common import emit, percent, results, table, wrote
 from edgeseg.errors import EdgesegError
 
 app = typer.Typer()
+log = logging.getLogger(__name__)
 
 
-@app.command()
+@app.command(rich_help_panel=options.TRAIN, epilog="Example: edgeseg pipeline models/street/recipe.toml")
 def pipeline(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, for example models/street/recipe.toml.")],
+    recipe: options.RecipeFile,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Working folder [default: runs/NAME].")] = None,
-    publish: Annotated[bool, typer.Option(help="Copy parent, bundles and card into the recipe's folder.")] = False,
-    json_to: Annotated[str | None, JSON_OPTION] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Copy the model, its bundles and its card into the recipe's folder.")
+    ] = False,
+    json_to: options.Json = None,
 ) -> None:
-    """Teacher, student, distilled, pruned, INT8, compiled, measured: every stage of a recipe, one report.
+    """Run every stage of a recipe: teacher, student, distillation, pruning, INT8, bundles, measurements, one report.
 
-    A stage whose inputs have not changed is skipped; an interrupted one continues.
+    For dataset owners. A stage whose inputs have not changed is skipped; an interrupted run continues where it was.
+    Exits 1 if INT8 loses more than the recipe allows.
     """
     from edgeseg import pipeline as stages
     from edgeseg.recipe import Recipe
@@ -30,25 +36,27 @@ def pipeline(
 
     loaded = Recipe.load(recipe)
     folder = out or Path("runs") / loaded.name
-    report = stages.run(loaded, folder, lambda text: console.print(f"[bold cyan]•[/] {text}", highlight=False))
+    try:
+        result = stages.run(loaded, folder, lambda text: log.info("%s", text))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Interrupted; run the same command again to resume.") from None
     path = folder / "report.json"
     for suffix in (".html", ".md"):
-        write([(path, report)], path.with_suffix(suffix))
+        write([(path, result)], path.with_suffix(suffix))
     shown = table(f"Pipeline {loaded.name}", "model", "mIoU", "MB", "FPS", "p50 ms")
-    for row in [*report["stages"], *report["bundles"]]:
-        name = row.get("stage", row["name"])
-        speed = (f"{row['bytes'] / 1e6:.2f}", f"{row['fps']:.0f}", f"{row['latency_ms']['p50']:.2f}")
-        shown.add_row(name, percent(row["miou"]), *speed)
-    console.print(shown)
-    console.print(f"report: {path.with_suffix('.html')}")
+    for name, row in [*((s.stage, s) for s in result.stages), *((b.name, b) for b in result.bundles)]:
+        speed = (f"{row.bytes / 1e6:.2f}", f"{row.fps:.0f}", f"{row.latency_ms.p50:.2f}")
+        shown.add_row(name, percent(row.miou), *speed)
+    results(json_to).print(shown)
+    wrote(path.with_suffix(".html"))
     if publish:
-        stages.publish(report, folder, recipe.parent)
-        console.print(f"published into {recipe.parent}")
-    emit(report, json_to)
-    over = [row for row in report["int8"] if not row["ok"]]
+        stages.publish(result, folder, recipe.parent)
+        wrote(recipe.parent)
+    emit(result, json_to)
+    over = [row for row in result.int8 if not row.ok]
     if over:
         stopped = EdgesegError(
-            f"{over[0]['name']} loses {over[0]['drop']:.2f} points of mIoU; the recipe allows {over[0]['allowed']}.",
+            f"{over[0].name} loses {over[0].drop:.2f} points of mIoU; the recipe allows {over[0].allowed}.",
             "Give more calibration frames, or allow more: [quantize] frames, max_drop.",
         )
         stopped.exit_code = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from edgeseg.evaluation.metrics import RIGHT, TRUTH, Table
 from edgeseg.evaluation.statistics import miou
 from edgeseg.images import Image
+from edgeseg.results.evaluation import EdgeBand, ErrorStudy, SizeBand, Slice
 
 # Upper ends of the distance to the nearest edge between two labels, in pixels at the label's size.
 DISTANCES = (1, 2, 4, 8, 16, np.inf)
@@ -68,40 +68,32 @@ class Errors:
             for i in range(len(AREAS)):
                 self.objects[c, i] += [np.count_nonzero(found & (size == i)), np.count_nonzero(size == i)]
 
-    def summary(self, tables: Table, names: tuple[str, ...]) -> dict[str, Any]:
+    def summary(self, tables: Table, names: tuple[str, ...]) -> ErrorStudy:
         """`edges`: accuracy by distance to the nearest edge; `objects`: share found, by class and size; `slices`: mIoU
         of the darkest, middle and brightest frames. `tables` are the frames' count tables [N, C, 7]."""
-        return {
-            "edges": [
-                {"upto_px": None if np.isinf(top) else top, "accuracy": _share(row), "pixels": int(row[1])}
+        return ErrorStudy(
+            edges=tuple(
+                EdgeBand(None if np.isinf(top) else top, _share(row), int(row[1]))
                 for top, row in zip(DISTANCES, self.bands)
-            ],
-            "objects": {
-                name: [
-                    {"upto_area": top, "found": _share(row), "objects": int(row[1])} for top, row in zip(AREAS, rows)
-                ]
+            ),
+            objects={
+                name: tuple(SizeBand(top, _share(row), int(row[1])) for top, row in zip(AREAS, rows))
                 for name, rows in zip(names, self.objects)
             },
-            "slices": self._slices(tables),
-        }
+            slices=self._slices(tables),
+        )
 
-    def _slices(self, tables: Table) -> list[dict[str, Any]]:
+    def _slices(self, tables: Table) -> tuple[Slice, ...]:
         order = np.argsort(self.brightness)
         rows = []
         for part in np.array_split(order, min(SLICES, len(order))):
-            light = [self.brightness[i] for i in part]
+            brightness = [self.brightness[i] for i in part]
             total = tables[part].sum(0)
             right, truth = int(total[:, RIGHT].sum()), int(total[:, TRUTH].sum())
             found = float(miou(total))
-            rows.append(
-                {
-                    "slice": f"brightness {min(light):.0f} to {max(light):.0f}",
-                    "frames": len(part),
-                    "miou": None if np.isnan(found) else found,
-                    "pixel_accuracy": right / max(1, truth),
-                }
-            )
-        return rows
+            name = f"brightness {min(brightness):.0f} to {max(brightness):.0f}"
+            rows.append(Slice(name, len(part), None if np.isnan(found) else found, right / max(1, truth)))
+        return tuple(rows)
 
 
 def _share(row: NDArray[np.int64]) -> float | None:

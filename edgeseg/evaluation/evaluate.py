@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,8 +14,10 @@ from edgeseg.evaluation.augmented import Augmented
 from edgeseg.evaluation.errors import Errors
 from edgeseg.evaluation.metrics import RIGHT, TRUTH, Counts
 from edgeseg.images import Image
+from edgeseg.results.common import DataIdentity
+from edgeseg.results.evaluation import EvalResult, WorstFrame
 from edgeseg.segmenter import Frame, Segmenter
-from edgeseg.timing import percentiles
+from edgeseg.timing import Percentiles
 
 WORST = 4  # frames named in the result
 Progress = Callable[[int, int], None]
@@ -24,8 +25,8 @@ Progress = Callable[[int, int], None]
 
 def evaluate(
     segmenter: Segmenter | Augmented, dataset: Dataset, progress: Progress | None = None, study: bool = False
-) -> dict[str, Any]:
-    """Metrics over the whole split, JSON friendly. The class map is compared at the label's size (nearest neighbor).
+) -> EvalResult:
+    """Metrics over the whole split. The class map is compared at the label's size (nearest neighbor).
 
     `interval`: 95 % bootstrap intervals over frames of miou, boundary_f1 and every class's IoU. `latency_ms` and `fps`
     are of resize + infer + mask; they mean one frame at a time where the segmenter was opened in latency mode.
@@ -37,16 +38,17 @@ def evaluate(
     counts, seconds = count(segmenter, dataset, progress, errors)
     tables = counts.tables()
     per_frame = tables[..., RIGHT].sum(1) / np.maximum(1, tables[..., TRUTH].sum(1))
-    return {
-        **counts.metrics(names),
-        "interval": statistics.intervals(tables, names),
-        "frames": len(dataset),
-        "latency_ms": percentiles(seconds),
-        "fps": len(seconds) / sum(seconds),
-        "worst": [{"index": int(i), "pixel_accuracy": float(per_frame[i])} for i in np.argsort(per_frame)[:WORST]],
-        "confusion": counts.confusion.tolist(),
-        **({"errors": errors.summary(tables, names)} if errors else {}),
-    }
+    return EvalResult(
+        **vars(counts.metrics(names)),
+        interval=statistics.intervals(tables, names),
+        frames=len(dataset),
+        latency_ms=Percentiles.of(seconds),
+        fps=len(seconds) / sum(seconds),
+        worst=tuple(WorstFrame(int(i), float(per_frame[i])) for i in np.argsort(per_frame)[:WORST]),
+        confusion=tuple(map(tuple, counts.confusion.tolist())),
+        errors=errors.summary(tables, names) if errors else None,
+        data=DataIdentity(dataset.root.name, dataset.split),
+    )
 
 
 def count(

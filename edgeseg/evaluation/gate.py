@@ -6,7 +6,6 @@ same frames) lies on one side of the limit. Otherwise it is `undecided`, and say
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,15 @@ from edgeseg.errors import FileError, OptionError, unknown
 from edgeseg.evaluation.evaluate import Progress, count
 from edgeseg.evaluation.metrics import TRUTH, Table
 from edgeseg.evaluation.statistics import Estimate, boundary_f1, difference, estimate, iou_of, miou
-from edgeseg.files import require_file, write_bytes
+from edgeseg.files import require_file
 from edgeseg.machine import fingerprint
+from edgeseg.records import Record
+from edgeseg.results.common import DataIdentity, Machine
+from edgeseg.results.gate import Check
 from edgeseg.runtime import open_segmenter
-from edgeseg.timing import percentiles
+from edgeseg.timing import Percentiles
 
-KIND = "baseline"
+MAKE_ONE = "Make one: edgeseg baseline BUNDLE --data D."
 ROUNDS = 5
 MAX_BASELINE = 256 << 20
 
@@ -35,7 +37,7 @@ class Limits:
 
     `max_drop`, `boundary_drop`: points of mIoU, of mean boundary F1, that may be lost. `max_gain`: points of mIoU that
     may be gained unexplained (a better figure than expected is as suspicious as a worse one). `floors`: class ->
-    smallest IoU in points. `max_p99`: milliseconds a frame. `certainty`: of every answer but `undecided`.
+    smallest IoU in points. `max_p99`: milliseconds a frame. `confidence`: of every answer but `undecided`.
     """
 
     max_drop: float | None = 0.5
@@ -43,24 +45,7 @@ class Limits:
     max_gain: float | None = 2.0
     floors: tuple[tuple[str, float], ...] = ()
     max_p99: float | None = None
-    certainty: float = 0.95
-
-
-@dataclass(frozen=True)
-class Check:
-    """One answer: `verdict` is pass, fail or undecided; `text` says it in words, figures in their own unit."""
-
-    name: str
-    verdict: str
-    text: str
-    value: float
-    limit: float
-    low: float
-    high: float
-    frames_needed: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(self).items()}
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -69,32 +54,39 @@ class Measured:
 
     name: str
     digest: str
-    data: dict[str, Any]
+    data: DataIdentity
     tables: Table
-    machine: dict[str, Any]
+    machine: Machine
 
     def save(self, path: Path) -> None:
-        rows = {**vars(self), "kind": KIND, "tables": self.tables.tolist()}
-        write_bytes(path, (json.dumps(rows, separators=(",", ":")) + "\n").encode())
+        Baseline(self.name, self.digest, self.data, self.tables.tolist(), self.machine).save(path)
 
     @classmethod
     def load(cls, path: Path) -> Measured:
         """FileError for anything but a baseline of ours."""
+        if require_file(path, "Baseline").stat().st_size > MAX_BASELINE:
+            raise FileError(f"{path} is no baseline: it is over {MAX_BASELINE >> 20} MiB.", MAKE_ONE)
+        stored = Baseline.load(path)
         try:
-            if require_file(path, "Baseline").stat().st_size > MAX_BASELINE:
-                raise ValueError(f"it is over {MAX_BASELINE >> 20} MiB")
-            rows = json.loads(path.read_text())
-            if rows["kind"] != KIND:
-                raise ValueError(f"its kind is {rows['kind']!r}")
-            tables = np.array(rows["tables"], np.int64)
-            if tables.shape != (rows["data"]["frames"], len(rows["data"]["classes"]), 7) or (tables < 0).any():
-                raise ValueError(f"its tables are {tables.shape}")
-            return cls(str(rows["name"]), str(rows["digest"]), dict(rows["data"]), tables, dict(rows["machine"]))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-            raise FileError(
-                f"{path} is no baseline: {reason}.", "Make one: edgeseg baseline BUNDLE --data D."
-            ) from None
+            tables = np.array(stored.tables, np.int64)
+        except (ValueError, OverflowError) as error:
+            raise FileError(f"{path} is no baseline: {error}.", MAKE_ONE) from None
+        if tables.shape != (stored.data.frames, len(stored.data.classes), 7) or (tables < 0).any():
+            raise FileError(f"{path} is no baseline: its tables are {tables.shape}.", MAKE_ONE)
+        return cls(stored.name, stored.digest, stored.data, tables, stored.machine)
+
+
+@dataclass(frozen=True)
+class Baseline(Record):
+    """Measured as a file."""
+
+    KIND = "baseline"
+
+    name: str
+    digest: str
+    data: DataIdentity
+    tables: list[list[list[int]]]
+    machine: Machine
 
 
 def measure(path: Path, dataset: Dataset, progress: Progress | None = None) -> Measured:
@@ -104,24 +96,23 @@ def measure(path: Path, dataset: Dataset, progress: Progress | None = None) -> M
     bundle = Bundle.load(path)
     with open_segmenter(path, "throughput") as segmenter:
         counts, _ = count(segmenter, dataset, progress)
-    data = {"root": dataset.root.name, "split": dataset.split, "digest": dataset.digest(), "frames": len(dataset)}
-    return Measured(
-        bundle.name, bundle.digest, {**data, "classes": list(dataset.classes.names)}, counts.tables(), fingerprint()
-    )
+    names = tuple(dataset.classes.names)
+    data = DataIdentity(dataset.root.name, dataset.split, len(dataset), dataset.digest(), names)
+    return Measured(bundle.name, bundle.digest, data, counts.tables(), fingerprint())
 
 
 def same_data(build: Measured, reference: Measured) -> None:
     """OptionError unless both were measured on the same frames with the same classes."""
-    if build.data["classes"] != reference.data["classes"]:
+    if build.data.classes != reference.data.classes:
         raise OptionError(
-            f"The baseline {reference.name} has the classes {', '.join(map(str, reference.data['classes']))}; "
-            f"the data has {', '.join(build.data['classes'])}.",
+            f"The baseline {reference.name} has the classes {', '.join(map(str, reference.data.classes))}; "
+            f"the data has {', '.join(build.data.classes)}.",
             "Compare on the same class list, or update the baseline on purpose: edgeseg baseline.",
         )
-    if build.data["digest"] != reference.data["digest"]:
+    if build.data.digest != reference.data.digest:
         raise OptionError(
-            f"The baseline {reference.name} was measured on other data: {reference.data['root']} "
-            f"{reference.data['split']}, {reference.data['frames']} frames.",
+            f"The baseline {reference.name} was measured on other data: {reference.data.root} "
+            f"{reference.data.split}, {reference.data.frames} frames.",
             "Give the same --data and --split, or update the baseline on purpose: edgeseg baseline.",
         )
 
@@ -129,7 +120,7 @@ def same_data(build: Measured, reference: Measured) -> None:
 def judge(build: Measured, reference: Measured | None, limits: Limits) -> list[Check]:
     """Every accuracy check that `limits` asks for."""
     checks = []
-    share = 2 * limits.certainty - 1  # a two-sided interval whose ends are one-sided bounds
+    share = 2 * limits.confidence - 1  # a two-sided interval whose ends are one-sided bounds
     frames = len(build.tables)
     if reference is not None:
         same_data(build, reference)
@@ -142,7 +133,7 @@ def judge(build: Measured, reference: Measured | None, limits: Limits) -> list[C
         if limits.boundary_drop is not None:
             lost = difference(reference.tables, build.tables, boundary_f1, share)
             checks.append(_at_most("boundary F1 drop", lost, limits.boundary_drop, frames))
-    names = build.data["classes"]
+    names = build.data.classes
     for name, floor in limits.floors:
         if name not in names:
             raise unknown("class", name, names)
@@ -160,7 +151,7 @@ def latency(path: Path, frames: list[Any], limit: float, seconds: float = 5.0) -
 
     with open_segmenter(path, "latency") as segmenter:
         list(timed_loop(segmenter, frames, 0.5))
-        rounds = [percentiles(list(timed_loop(segmenter, frames, seconds / ROUNDS)))["p99"] for _ in range(ROUNDS)]
+        rounds = [Percentiles.of(timed_loop(segmenter, frames, seconds / ROUNDS)).p99 for _ in range(ROUNDS)]
     value, low, high = float(np.median(rounds)), min(rounds), max(rounds)
     # One disturbed round in five is the machine's, not the build's.
     within = sum(r <= limit for r in rounds)
@@ -197,7 +188,8 @@ def _check(name: str, found: Estimate, limit: float, frames: int, breaks: Callab
         needed = _frames_needed(value, low, high, limit, frames)
         more = f"about {needed} frames like these would decide it" if needed else "no number of frames would decide it"
         text += f"; {frames} frames are too few to tell: {more}"
-    return Check(name, answer, text, value, limit, low, high, needed)
+    defined = [None if np.isnan(v) else v for v in (value, low, high)]
+    return Check(name, answer, text, defined[0], limit, defined[1], defined[2], needed)
 
 
 def _frames_needed(value: float, low: float, high: float, limit: float, frames: int) -> int | None:

@@ -46,31 +46,59 @@ class Reference:
         return cls(maps, logits if len(logits) == len(maps) else None, runtime)
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How a bundle compares with the reference: shares of pixels, `miou` with the reference's class maps as truth, the
+    largest and mean difference of logits (None where the reference has none), the median milliseconds of a frame."""
+
+    agreement: float
+    worst: float
+    miou: float | None
+    logits_max: float | None
+    logits_mean: float | None
+    infer_ms: float
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """One target and precision: what was measured, or why it was not (`missing`)."""
+
+    target: str
+    precision: str
+    expected: float
+    found: Agreement | None
+    missing: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.found is not None and self.found.agreement >= self.expected
+
+    def to_dict(self) -> dict[str, Any]:
+        row = {"target": self.target, "precision": self.precision}
+        if self.found is None:
+            return {**row, "missing": self.missing}
+        return {**row, **vars(self.found), "expected": self.expected, "ok": self.ok}
+
+
 def matrix(
     build: Callable[[Target, Precision], Path], pairs: list[Pair], reference: Reference, frames: list[Image]
-) -> list[dict[str, Any]]:
+) -> list[MatrixRow]:
     """A row for each (target, precision) that can run here; the others say why they cannot.
 
     `build` makes a bundle. `frames` are [H, W, 3] uint8 BGR of the Spec's size, those of the reference.
     """
     rows = []
     for target, precision in pairs:
-        row: dict[str, Any] = {"target": target.name, "precision": precision}
-        if reason := backends.missing(target):
-            rows.append({**row, "missing": reason})
-            continue
+        reason = backends.missing(target)
         try:
-            bundle = build(target, precision)
+            found = None if reason else compare(build(target, precision), reference, frames)
         except EdgesegError as error:
-            rows.append({**row, "missing": error.what})
-            continue
-        found = compare(bundle, reference, frames)
-        expected = precision.least_agreement
-        rows.append({**row, **found, "expected": expected, "ok": found["agreement"] >= expected})
+            found, reason = None, error.what
+        rows.append(MatrixRow(target.name, precision.value, precision.least_agreement, found, reason))
     return rows
 
 
-def compare(bundle: Path, reference: Reference, frames: list[Image]) -> dict[str, Any]:
+def compare(bundle: Path, reference: Reference, frames: list[Image]) -> Agreement:
     """Agreement of class maps and difference of logits (at full size) of a bundle and the reference.
 
     `miou` is that of the bundle's class maps with the reference's as truth; `infer_ms` the median of one frame.
@@ -92,11 +120,11 @@ def compare(bundle: Path, reference: Reference, frames: list[Image]) -> dict[str
                 away = np.abs(head.full_logits(outputs) - reference.logits[i])
                 highest.append(float(away.max()))
                 means.append(float(away.mean()))
-    return {
-        "agreement": float(np.mean(shares)),
-        "worst": float(np.min(shares)),
-        "miou": counts.metrics(spec.classes)["miou"],
-        "logits_max": max(highest) if highest else None,
-        "logits_mean": float(np.mean(means)) if means else None,
-        "infer_ms": 1e3 * float(np.median(seconds)),
-    }
+    return Agreement(
+        agreement=float(np.mean(shares)),
+        worst=float(np.min(shares)),
+        miou=counts.metrics(spec.classes).miou,
+        logits_max=max(highest) if highest else None,
+        logits_mean=float(np.mean(means)) if means else None,
+        infer_ms=1e3 * float(np.median(seconds)),
+    )

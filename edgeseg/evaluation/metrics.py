@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.images import Image
+from edgeseg.results.evaluation import ClassScores, Metrics
 
 # Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013.
 BOUNDARY_TOLERANCE = 0.0075  # of the image diagonal
@@ -63,21 +64,21 @@ class Counts:
         """[N, C, 7], one table a frame."""
         return np.stack(self.frames) if self.frames else np.zeros((0, self.classes, 7), np.int64)
 
-    def metrics(self, names: tuple[str, ...]) -> dict[str, Any]:
+    def metrics(self, names: tuple[str, ...]) -> Metrics:
         """Shares of 1. Classes that neither occur nor are predicted are left out of the means (None per class)."""
         total = self.tables().sum(0)
         found = scores(total)
-        return {
-            "miou": _mean(found["iou"]),
-            "pixel_accuracy": float(total[:, RIGHT].sum() / max(1, total[:, TRUTH].sum())),
-            "mean_accuracy": _mean(found["accuracy"]),
-            "dice": _mean(found["dice"]),
-            "boundary_f1": _mean(found["boundary_f1"]),
-            "per_class": {
-                name: {**{k: _number(v[c]) for k, v in found.items()}, "pixels": int(total[c, TRUTH])}
+        return Metrics(
+            miou=_mean(found["iou"]),
+            pixel_accuracy=float(total[:, RIGHT].sum() / max(1, total[:, TRUTH].sum())),
+            mean_accuracy=_mean(found["accuracy"]),
+            dice=_mean(found["dice"]),
+            boundary_f1=_mean(found["boundary_f1"]),
+            per_class={
+                name: ClassScores(**{k: _number(v[c]) for k, v in found.items()}, pixels=int(total[c, TRUTH]))
                 for c, name in enumerate(names)
             },
-        }
+        )
 
 
 def scores(table: NDArray[Any]) -> dict[str, NDArray[np.float64]]:

@@ -14,16 +14,17 @@ from edgeseg import mask
 from edgeseg.errors import EdgesegError, MissingPackage
 from edgeseg.images import Image
 from edgeseg.mask import agreement
+from edgeseg.results.common import Parity
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
 
 Run = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
-def compare(segmenter: Segmenter, expected: list[Image], frames: list[Image]) -> dict[str, Any]:
-    """Agreement of the segmenter's class maps with `expected` over `frames`: mean and worst, as shares of 1."""
+def compare(segmenter: Segmenter, expected: list[Image], frames: list[Image], runtime: str = "") -> Parity:
+    """Agreement of the segmenter's class maps with `expected`, which `runtime` gave, over `frames`."""
     shares = [agreement(segmenter(frame).classmap, truth) for frame, truth in zip(frames, expected)]
-    return {"frames": len(shares), "agreement": float(np.mean(shares)), "worst": float(np.min(shares))}
+    return Parity(len(shares), float(np.mean(shares)), float(np.min(shares)), runtime)
 
 
 def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") -> tuple[list[Image], str]:

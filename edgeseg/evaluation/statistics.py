@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.evaluation.metrics import Table, scores
+from edgeseg.results.common import Drop, Interval
+from edgeseg.results.evaluation import Intervals
 
 DRAWS = 1000
 SHARE = 0.95
@@ -41,9 +43,9 @@ class Estimate:
     low: float
     high: float
 
-    def to_dict(self) -> dict[str, float | None]:
-        rows = {"value": self.value, "low": self.low, "high": self.high}
-        return {k: None if np.isnan(v) else round(v, 6) for k, v in rows.items()}
+    def rounded(self) -> Drop:
+        """As results write it: six digits, None where it is undefined."""
+        return Drop(*(None if np.isnan(v) else round(v, 6) for v in (self.value, self.low, self.high)))
 
 
 def estimate(tables: Table, metric: Metric, share: float = SHARE, seed: int = 0) -> Estimate:
@@ -60,21 +62,21 @@ def difference(before: Table, after: Table, metric: Metric, share: float = SHARE
     return _estimate(value, metric(_resampled(before, seed)) - metric(_resampled(after, seed)), share)
 
 
-def intervals(tables: Table, names: tuple[str, ...], seed: int = 0) -> dict[str, Any]:
+def intervals(tables: Table, names: tuple[str, ...], seed: int = 0) -> Intervals:
     """[low, high] of miou, boundary_f1 and each class's IoU; None where a class is undefined."""
     drawn = _resampled(tables, seed)
     found = scores(drawn)
 
-    def ends(values: NDArray[np.float64]) -> list[float] | None:
+    def ends(values: NDArray[np.float64]) -> Interval | None:
         made = _estimate(0.0, values, SHARE)
-        return None if np.isnan(made.low) else [round(made.low, 6), round(made.high, 6)]
+        return None if np.isnan(made.low) else (round(made.low, 6), round(made.high, 6))
 
-    return {
-        "share": SHARE,
-        "miou": ends(_nanmean(found["iou"])),
-        "boundary_f1": ends(_nanmean(found["boundary_f1"])),
-        "iou": {name: ends(found["iou"][:, c]) for c, name in enumerate(names)},
-    }
+    return Intervals(
+        share=SHARE,
+        miou=ends(_nanmean(found["iou"])),
+        boundary_f1=ends(_nanmean(found["boundary_f1"])),
+        iou={name: ends(found["iou"][:, c]) for c, name in enumerate(names)},
+    )
 
 
 def _resampled(tables: Table, seed: int) -> NDArray[np.float64]:

@@ -1,32 +1,31 @@
-"""Surgery on ONNX graphs: any trained network in, the deploy graph out."""
+"""Surgery on ONNX graphs: any trained network in, the deploy graph out.
+
+index.py             who makes and who reads each tensor          loading.py      a file -> a static, folded graph
+fold_constants.py, fold_batchnorm.py, unstack.py, swap_upsample_conv.py           one exact rewrite each
+head.py              from the output back to the logits           preprocessing.py  normalization inside
+quantized.py, half_precision.py, layer_names.py                   questions and small changes
+deploy.py            all of that in order
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.errors import MissingPackage
 
 if TYPE_CHECKING:
-    from edgeseg.onnx_graph.deploy import (
-        DeployGraph,
-        count,
-        deploy_graph,
-        half_weights,
-        image_input,
-        is_quantized,
-        is_symmetric,
-        layers,
-        load,
-        output_channels,
-        require_layers,
-        simplify,
-        store_whole,
-    )
-    from edgeseg.onnx_graph.fold import static_shapes
+    from edgeseg.onnx_graph.deploy import DeployGraph, deploy_graph
+    from edgeseg.onnx_graph.half_precision import half_weights
+    from edgeseg.onnx_graph.head import output_channels
+    from edgeseg.onnx_graph.index import GraphIndex, operator_counts, static_shapes
+    from edgeseg.onnx_graph.layer_names import layers, require_layers
+    from edgeseg.onnx_graph.loading import image_input, load, simplify
+    from edgeseg.onnx_graph.quantized import is_quantized, is_symmetric, store_integer_weights
 
 __all__ = [
     "DeployGraph",
-    "count",
+    "GraphIndex",
     "deploy_graph",
     "half_weights",
     "image_input",
@@ -34,12 +33,14 @@ __all__ = [
     "is_symmetric",
     "layers",
     "load",
+    "operator_counts",
     "output_channels",
     "require_layers",
     "simplify",
     "static_shapes",
-    "store_whole",
+    "store_integer_weights",
 ]
+_MODULES = ("deploy", "half_precision", "head", "index", "layer_names", "loading", "quantized")
 
 
 def __getattr__(name: str) -> Any:
@@ -47,7 +48,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'edgeseg.onnx_graph' has no attribute {name!r}")
     try:
-        from edgeseg.onnx_graph import deploy
+        modules = [import_module(f"edgeseg.onnx_graph.{module}") for module in _MODULES]
     except ImportError as error:
         raise MissingPackage("onnx", "Compiling a model", "compress") from error
-    return getattr(deploy, name)
+    return next(getattr(module, name) for module in modules if hasattr(module, name))

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeseg import backends
-from edgeseg.bundle import Bundle, seal
+from edgeseg.bundle import Bundle, Manifest, seal
 from edgeseg.errors import OptionError
 from edgeseg.files import write_bytes
 from edgeseg.machine import fingerprint
@@ -96,7 +96,7 @@ class Table:
 
     def __init__(self, path: Path, target: Target, precision: Precision, round_to: int = 8):
         self.path, self.target, self.precision, self.round_to = path, target, precision, round_to
-        self.about = {"machine": fingerprint(), "target": target.name, "precision": precision}
+        self.about = {"machine": asdict(fingerprint()), "target": target.name, "precision": precision}
         self.layers: dict[str, float] = {}
         self.nets: dict[str, Any] = {}
         self._known: dict[Layer, float] = {}
@@ -242,8 +242,9 @@ def opened(graph: ModelProto, target: Target, precision: Precision, scheme: str)
             with _silent():
                 source = quantize(source, [noise], scheme, work, target.preset if scheme == target.quantizer else "")
         backend.compile(source, work, target, precision)
-        about = {"target": target.name, "backend": target.backend, "precision": precision, "upsample": "half_pixel"}
-        seal(work, {"spec": Spec(8, 8, ("any", "other")).to_dict(), **about})  # an engine does not look at it
+        spec = Spec(8, 8, ("any", "other"))  # an engine does not look at it
+        seal(work, Manifest(name="layer", spec=spec, target=target.name, backend=target.backend, precision=precision,
+                            upsample="half_pixel", files={}))  # fmt: skip
         engine: Engine = backend.open(Bundle.load(work), "latency")
         try:
             engine.inputs(0)["frame"][:] = noise

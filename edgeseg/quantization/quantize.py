@@ -75,7 +75,7 @@ def from_trained(graph: Path, scheme: str, out: Path) -> Path:
             f"The model is quantized already, which {found.title} does not read.", "Give it the float model."
         )
     if found.reads_qdq == "any":
-        onnx_graph.store_whole(model)
+        onnx_graph.store_integer_weights(model)
     elif not onnx_graph.is_symmetric(model):
         raise OptionError(
             "The model is quantized with zero points, TensorRT has none.",

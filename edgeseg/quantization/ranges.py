@@ -1,4 +1,4 @@
-"""Ranges: from calibration frames through the float network to the span of each activation that INT8 is given."""
+"""Ranges: the span of each activation that INT8 covers, measured on calibration frames through the float network."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from onnx import ModelProto, TensorProto, helper
 
 from edgeseg.errors import MissingPackage
 from edgeseg.images import Image
-from edgeseg.onnx_graph.fold import element_types
+from edgeseg.onnx_graph.index import element_types
 
 Array = NDArray[Any]
 Span = tuple[float, float]
 BINS = 2048
 TAIL = 1e-4  # share of values that `percentile` leaves out at either end
 STEPS = np.linspace(1, 0.2, 81)  # of an end, that `mse` tries
-LEVELS = 128  # that `entropy` tells apart
+LEVELS = 128  # of |x| in `entropy`
 
 
-def find(model: ModelProto, frames: Sequence[Image], how: str, symmetric: bool = False,
-         names: Collection[str] = ()) -> dict[str, Span]:  # fmt: skip
+def find(
+    model: ModelProto, frames: Sequence[Image], how: str, symmetric: bool = False, names: Collection[str] = ()
+) -> dict[str, Span]:
     """The range of every float activation of a deploy graph, or of `names`, over `frames` ([H, W, 3] uint8 BGR).
 
     `how`: see recipe.PTQ. `symmetric`: whether it will be rounded without a zero point.
@@ -40,7 +41,7 @@ def find(model: ModelProto, frames: Sequence[Image], how: str, symmetric: bool =
             bins = np.minimum(((x.ravel() - low[i]) / step[i]).astype(np.int32), BINS - 1)
             counts[i] += np.bincount(bins, minlength=BINS)
     edges = low[:, None] + step[:, None] * np.arange(BINS + 1)
-    return {name: CHOICES[how](h, e, symmetric) for name, h, e in zip(names, counts, edges)}
+    return {name: CLIPPING[how](h, e, symmetric) for name, h, e in zip(names, counts, edges)}
 
 
 def percentile(counts: Array, edges: Array, symmetric: bool) -> Span:
@@ -69,7 +70,7 @@ def mse(counts: Array, edges: Array, symmetric: bool) -> Span:
 
 
 def entropy(counts: Array, edges: Array, symmetric: bool) -> Span:
-    """The threshold t of |x| at which 128 levels tell most: the least KL divergence (Migacz 2017, "8-bit Inference").
+    """The threshold t of |x| at which 128 levels lose the least: by KL divergence (Migacz 2017, "8-bit Inference").
 
     P is the distribution of |x| below t with all that lies above in its last bin, Q the same in 128 levels, without.
     """
@@ -79,11 +80,11 @@ def entropy(counts: Array, edges: Array, symmetric: bool) -> Span:
     folded[0] = folded[1]  # zeros, of which there are many behind a ReLU, are exact at every scale
     best, chosen = np.inf, BINS
     for count in range(LEVELS, BINS + 1, 8):
-        p, kept = folded[:count].copy(), folded[:count]
+        p, inside = folded[:count].copy(), folded[:count]
         p[-1] += folded[count:].sum()
         level = np.arange(count) * LEVELS // count
-        filled = np.maximum(np.bincount(level, kept > 0), 1)
-        q = np.where(kept > 0, (np.bincount(level, kept) / filled)[level], 0)
+        filled = np.maximum(np.bincount(level, inside > 0), 1)
+        q = np.where(inside > 0, (np.bincount(level, inside) / filled)[level], 0)
         some = p > 0
         if (q[some] > 0).all() and some.any():
             p, q = p[some] / p.sum(), q[some] / q.sum()
@@ -93,7 +94,7 @@ def entropy(counts: Array, edges: Array, symmetric: bool) -> Span:
     return max(float(edges[0]), -t), min(float(edges[-1]), t)
 
 
-CHOICES: dict[str, Callable[[Array, Array, bool], Span]] = {"percentile": percentile, "mse": mse, "entropy": entropy}
+CLIPPING: dict[str, Callable[[Array, Array, bool], Span]] = {"percentile": percentile, "mse": mse, "entropy": entropy}
 
 
 def grid(low: float, high: float, symmetric: bool) -> tuple[float, int]:
@@ -114,7 +115,7 @@ def round_weights(weights: Array, axis: int, least: float = 0.0) -> NDArray[np.f
 
 
 def activations(model: ModelProto) -> list[str]:
-    """Every float tensor that a node of the graph makes."""
+    """The names of all float tensors that nodes of the graph compute."""
     types = element_types(model)
     return [name for node in model.graph.node for name in node.output if types.get(name) == TensorProto.FLOAT]
 
@@ -123,10 +124,10 @@ def values(model: ModelProto, frames: Sequence[Image], names: Sequence[str]) -> 
     """These tensors of a deploy graph, frame by frame."""
     if not names:
         return iter(())
-    made = onnx.ModelProto.FromString(model.SerializeToString())
-    del made.graph.output[:]
-    made.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
-    return run(made, frames)
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    return run(model, frames)
 
 
 def run(model: ModelProto, frames: Sequence[Image]) -> Iterator[list[Array]]:
@@ -165,7 +166,7 @@ def _with_openvino(data: bytes) -> Callable[[Array], list[Array]]:
     compiled = core.compile_model(core.read_model(data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def compute(frame: Array) -> list[Array]:
-        found = compiled(frame)
-        return [np.array(found[output]) for output in compiled.outputs]
+        results = compiled(frame)
+        return [np.array(results[output]) for output in compiled.outputs]
 
     return compute

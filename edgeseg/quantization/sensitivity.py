@@ -13,7 +13,6 @@ exactly the noise that is measured here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,27 +24,16 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.errors import OptionError
 from edgeseg.images import Image
-from edgeseg.onnx_graph.deploy import layers
-from edgeseg.onnx_graph.fold import attribute, drop_unused, element_types, fresh_name
+from edgeseg.onnx_graph.index import attribute, drop_unused, element_types, fresh_name
+from edgeseg.onnx_graph.layer_names import layers
 from edgeseg.quantization import ranges, schemes
 from edgeseg.quantization.ranges import grid, round_weights
 from edgeseg.quantization.scheme import Scheme
+from edgeseg.results.search import LayerNoise
 
 FRAMES = 8
 SILENT = 120.0  # dB; less noise than this is none
 OLDEST_OPSET = 10  # the first with QuantizeLinear
-
-
-@dataclass(frozen=True)
-class Noise:
-    """A layer (node of the deploy graph), its operator, and the SQNR at the logits when it alone is INT8, in dB."""
-
-    layer: str
-    operator: str
-    sqnr_db: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def candidates(model: ModelProto, scheme: Scheme) -> list[NodeProto]:
@@ -66,7 +54,7 @@ def rank(
     frames: list[Image],
     scheme: str,
     each: Callable[[int, int, Callable[[], float]], float | None] = lambda index, count, measure: measure(),
-) -> list[Noise]:
+) -> list[LayerNoise]:
     """Every layer of a deploy graph (an ONNX file), the noisiest first. `frames`: [H, W, 3] uint8 BGR of its size.
 
     `each` (index, count, measure) decides about every measurement: it may remember it, or return None to leave the
@@ -82,7 +70,7 @@ def rank(
     for i, node in enumerate(nodes):
         noise = each(i, len(nodes), partial(lab.sqnr, node.name))
         if noise is not None:
-            found.append(Noise(node.name, node.op_type, round(noise, 2)))
+            found.append(LayerNoise(node.name, node.op_type, round(noise, 2)))
     return sorted(found, key=lambda row: row.sqnr_db)
 
 

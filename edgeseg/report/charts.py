@@ -9,6 +9,8 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeseg.results.search import pareto_front
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 NAME_PX = 7.4  # of a letter of 13 px: a little more than a name takes in the usual fonts
 SERIES = 6  # colors in the style sheet: .s0 to .s5, then again
@@ -163,14 +165,6 @@ class Scatter:
     y: str
     points: Sequence[tuple[str, float, float]]
 
-    def front(self) -> list[tuple[str, float, float]]:
-        """The points that no other beats in both, by x."""
-        best: list[tuple[str, float, float]] = []
-        for point in sorted(self.points, key=lambda p: (p[1], -p[2])):
-            if not best or point[2] > best[-1][2]:
-                best.append(point)
-        return best
-
     def html(self) -> str:
         xs, ys = [p[1] for p in self.points], [p[2] for p in self.points]
         right = max(xs) * 1.25 or 1.0
@@ -187,7 +181,7 @@ class Scatter:
             x, y = at(tick, level)
             parts.append(f"<text x={x:.0f} y=288 text-anchor=middle>{tick:.{digits}f}</text>")
             parts.append(f"<text x=54 y={y + 4:.0f} text-anchor=end>{level:.1f}</text>")
-        front = self.front()
+        front = pareto_front(self.points)
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(px, py) for _, px, py in front))
         parts.append(f"<polyline class=front points='{joined}' />")
         parts += _labels([(label, *at(px, py)) for label, px, py in dict.fromkeys([*front, *self.points])])

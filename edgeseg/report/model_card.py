@@ -8,17 +8,20 @@ from typing import Any
 
 from edgeseg.report.blocks import Block, Heading, Table, Text, markdown
 from edgeseg.report.comparison import compare
-from edgeseg.report.page import KINDS, pipeline
+from edgeseg.report.drawings import draw
+from edgeseg.results.bench import BenchResult, HostsResult
+from edgeseg.results.evaluation import EvalResult
+from edgeseg.results.pipeline import PipelineResult
 
 Document = dict[str, Any]
 POINTS = 8  # of a training curve
 
 
-def card(recipe: dict[str, Any], documents: Sequence[Document]) -> str:
+def model_card(recipe: dict[str, Any], results: Sequence[Any], training: Sequence[Document] = ()) -> str:
     """Markdown: what the model is for, what it was trained on, what was measured, what it is not for, and its lineage.
 
-    `recipe` is resolved (Recipe.to_dict()). `documents`: a pipeline's report, or results of eval and bench and the
-    JSON files that training wrote.
+    `recipe` is resolved (Recipe.to_dict()). `results`: of a pipeline, or of eval and bench. `training`: the JSON files
+    that training stages wrote.
     """
     about = recipe["card"]
     blocks: list[Block] = [
@@ -29,13 +32,13 @@ def card(recipe: dict[str, Any], documents: Sequence[Document]) -> str:
         Heading("Data and license"),
         Text(_data(recipe)),
         Text(f"License of the weights: {about['license'].rstrip('.')}."),
-        *_digests(documents),
+        *_digests(results),
         Heading("Limits"),
         Text(about["limits"]),
-        *_trained([d for d in documents if "stage" in d and "history" in d]),
+        *_trained(training),
         Heading("Measured"),
-        *_measured(documents),
-        *_lineage(documents),
+        *_measured(results),
+        *_lineage(results),
     ]
     return markdown(blocks)
 
@@ -50,8 +53,8 @@ def _data(recipe: dict[str, Any]) -> str:
     )
 
 
-def _digests(documents: Sequence[Document]) -> list[Block]:
-    found = [d["data"]["digests"] for d in documents if d.get("kind") == "pipeline"]
+def _digests(results: Sequence[Any]) -> list[Block]:
+    found = [r.data.digests for r in results if isinstance(r, PipelineResult)]
     return [Text(f"sha256 of the splits: {', '.join(f'{k} `{v[:16]}`' for k, v in row.items())}.") for row in found]
 
 
@@ -70,30 +73,30 @@ def _trained(rows: Sequence[Document]) -> list[Block]:
 def _curve(d: Document) -> str:
     """Loss and val mIoU at up to POINTS epochs, the first and the last among them."""
     history, last = d["history"], len(d["history"]) - 1
-    picked = sorted({round(i * last / (POINTS - 1)) for i in range(POINTS)})
-    told = [f"{r['loss']:.2f} / {100 * r['val_miou']:.1f}" for r in (history[i] for i in picked)]
-    epochs = ", ".join(str(i + 1) for i in picked)
-    return f"{d['stage']}, training loss / val mIoU after epochs {epochs}: {', '.join(told)}."
+    chosen = sorted({round(i * last / (POINTS - 1)) for i in range(POINTS)})
+    figures = [f"{r['loss']:.2f} / {100 * r['val_miou']:.1f}" for r in (history[i] for i in chosen)]
+    epochs = ", ".join(str(i + 1) for i in chosen)
+    return f"{d['stage']}, training loss / val mIoU after epochs {epochs}: {', '.join(figures)}."
 
 
-def _measured(documents: Sequence[Document]) -> list[Block]:
-    blocks = [block for d in documents if d.get("kind") == "pipeline" for block in pipeline(d)[1:]]
-    results = [d for d in documents if d.get("kind") in ("eval", "bench", "benches")]
-    blocks += [block for block in compare(results) if getattr(block, "text", "") != "At a glance"]
-    if len(results) == 1:
-        blocks += KINDS[results[0]["kind"]](results[0])[1:]
-    machines = {d["machine"]["id"]: d["machine"] for d in results if d.get("kind") == "bench"}
+def _measured(results: Sequence[Any]) -> list[Block]:
+    blocks = [block for r in results if isinstance(r, PipelineResult) for block in draw(r)[1:]]
+    measured = [r for r in results if isinstance(r, (EvalResult, BenchResult, HostsResult))]
+    blocks += [block for block in compare(measured) if getattr(block, "text", "") != "At a glance"]
+    if len(measured) == 1:
+        blocks += draw(measured[0])[1:]
+    machines = {r.machine.id: r.machine for r in measured if isinstance(r, BenchResult) and r.machine}
     for machine in machines.values():
-        versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-        blocks.append(Text(f"Speeds on {machine['cpu']}, {machine['cores']} cores, {machine['system']}; {versions}."))
+        versions = ", ".join(f"{k} {v}" for k, v in machine.versions.items())
+        blocks.append(Text(f"Speeds on {machine.cpu}, {machine.cores} cores, {machine.system}; {versions}."))
     return blocks
 
 
-def _lineage(documents: Sequence[Document]) -> list[Block]:
+def _lineage(results: Sequence[Any]) -> list[Block]:
     """One row a bundle: what it is, what it was made from."""
-    bundles = {d["bundle"]["digest"]: d["bundle"] for d in documents if d.get("kind") in ("eval", "bench")}
+    bundles = {r.bundle.digest: r.bundle for r in results if isinstance(r, (EvalResult, BenchResult)) and r.bundle}
     rows = [
-        [b["name"], f"`{digest[:16]}`", f"{b['parent']['file']} `{b['parent']['sha256'][:16]}`"]
+        [b.name, f"`{digest[:16]}`", f"{b.parent.file} `{b.parent.sha256[:16]}`" if b.parent else "-"]
         for digest, b in bundles.items()
     ]
     return [Heading("Lineage"), Table(["bundle", "sha256", "made from"], rows)] if rows else []

@@ -1,4 +1,4 @@
-"""What a bundle carries for boards whose Python is too old for edgeseg: build.sh and runner.py.
+"""build.sh and runner.py, which a bundle contains for boards whose Python is too old for edgeseg.
 
 Neither is imported here. JetPack 4.6 has Python 3.6 and JetPack 5 has 3.8, with TensorRT bindings for those alone.
 """

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Runs a segmentation bundle on a Jetson whose Python is older than edgeseg needs: 3.6 (JetPack 4.6) or 3.8 (5.x).
 
-    ./build.sh                                              # once: the engine, made by trtexec on this board
+    ./build.sh                                              # once: builds the engine with trtexec on this board
     python3 runner.py --check                               # digests and golden frames
     python3 runner.py --source 0 --sink out.jsonl           # a camera; FILE, rtsp://..., or a GStreamer pipeline
     python3 runner.py --source in.mp4 --sink out.mp4 --sink masks/
 
 It needs numpy, OpenCV and TensorRT as JetPack installs them, and nothing else: CUDA is called through ctypes. It is one
-file on purpose. What `edgeseg run` has and this has not: several cameras, RTSP out, metrics, the deadline ladder.
+file, so that it can be copied alone. `edgeseg run` has more: several cameras, RTSP output, metrics, a fallback policy.
 """
 
 import argparse
@@ -27,14 +27,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class RunnerError(Exception):
-    """What happened, and what to try. The program exits 2 with it."""
+    """Says what happened and what to try; the program exits with 2."""
 
 
 # --- the bundle ----
 
 
 def load_bundle(folder):
-    """bundle.json after every file's digest was compared; RunnerError for anything that differs."""
+    """The manifest (bundle.json with plan.json), after checking every file's digest; RunnerError where one differs."""
     try:
         with open(os.path.join(folder, "bundle.json")) as file:
             manifest = json.load(file)
@@ -42,7 +42,7 @@ def load_bundle(folder):
             manifest["plan"] = json.load(file)
         files = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunnerError("%s is no bundle: %s. Copy it again." % (folder, error))
+        raise RunnerError("%s is not a bundle: %s. Copy it again." % (folder, error))
     for name, entry in sorted(files.items()):
         path = os.path.normpath(os.path.join(folder, name))
         if os.path.isabs(name) or not path.startswith(os.path.join(os.path.normpath(folder), "")):
@@ -61,11 +61,11 @@ def sha256(path):
 
 
 def find_engine(folder):
-    """The engine that build.sh wrote; its digest must be the one build.sh noted, since engines are executable."""
+    """The engine that build.sh wrote; its digest must be the one recorded then, since engines are executable."""
     path = os.path.join(folder, "engine", "model.engine")
     key = path + ".key"
     if not os.path.isfile(path) or not os.path.isfile(key):
-        raise RunnerError("There is no engine in %s yet. Make it on this board: ./build.sh" % folder)
+        raise RunnerError("There is no engine in %s yet. Build it on this board: ./build.sh" % folder)
     with open(key) as file:
         noted = file.read().split()
     if len(noted) != 2 or sha256(path) != noted[1]:
@@ -99,7 +99,7 @@ class Cuda(object):
             raise RunnerError("CUDA failed in %s with error %d. Look at: tegrastats" % (name, status))
 
     def shared(self, shape, kind):
-        """(numpy array, address for the GPU) of memory that both see."""
+        """(numpy array, GPU address) of memory that CPU and GPU share."""
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
         host, device = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("cudaHostAlloc", ctypes.byref(host), ctypes.c_size_t(size), ctypes.c_uint(self.MAPPED))
@@ -131,9 +131,9 @@ class Engine(object):
         with open(path, "rb") as file:
             self.engine = runtime.deserialize_cuda_engine(file.read())
         if self.engine is None:
-            raise RunnerError("TensorRT %s refuses %s. Run ./build.sh again." % (tensorrt.__version__, path))
+            raise RunnerError("TensorRT %s cannot load %s. Run ./build.sh again." % (tensorrt.__version__, path))
         self.context = self.engine.create_execution_context()
-        self.names = hasattr(self.context, "set_tensor_address")  # 8.5 and later; before, bindings have numbers
+        self.names = hasattr(self.context, "set_tensor_address")  # 8.5 and later; older releases number their bindings
         self.stream = self.cuda.stream()
         self.addresses = []
         for index in range(2):
@@ -157,7 +157,7 @@ class Engine(object):
         return name, tuple(shape), tensorrt.nptype(kind)
 
     def __call__(self, frame):
-        self.frame[0] = frame  # casts where the board's TensorRT reads float frames only
+        self.frame[0] = frame  # casts to float where the board's TensorRT has no uint8 inputs
         if self.names:
             good = self.context.execute_async_v3(self.stream)
         else:
@@ -172,7 +172,7 @@ class Engine(object):
 
 
 def axis(size, small, upsample):
-    """For each of `size` outputs: the lower source index, and the weight of the one above it."""
+    """For each of `size` outputs: the lower source index, and the weight of the next one."""
     out = np.arange(size, dtype=np.float64)
     if upsample == "align_corners":
         at = out * ((small - 1) / float(size - 1)) if size > 1 else out
@@ -186,7 +186,7 @@ def axis(size, small, upsample):
 
 
 def class_map(logits, height, width, upsample):
-    """Argmax of the bilinear upsample: cells whose corners agree are filled, only the others are interpolated."""
+    """Argmax of the bilinear upsample: cells whose corners agree are filled; only the others are interpolated."""
     _, h, w = logits.shape
     win = logits.argmax(0).astype(np.uint8)
     if upsample == "none" or (h, w) == (height, width):
@@ -255,7 +255,7 @@ class Segmenter(object):
 
 
 class Source(object):
-    """Frames of a file until it ends, or of a camera for ever: it is opened again with growing pauses."""
+    """Frames of a file until it ends, or of a camera until stopped: it is reopened after growing pauses."""
 
     def __init__(self, uri, stopped):
         self.uri, self.stopped = uri, stopped
@@ -275,7 +275,7 @@ class Source(object):
             if not self.live:
                 return
             if not self.stopped():
-                print("%s is not there; again in %.1f s" % (hide(self.uri), pause), file=sys.stderr)
+                print("%s cannot be opened; trying again in %.1f s" % (hide(self.uri), pause), file=sys.stderr)
                 time.sleep(pause)
                 pause = min(2 * pause, 30.0)
 
@@ -303,7 +303,7 @@ class VideoSink(object):
         if self.writer is None:
             self.writer = cv2.VideoWriter(self.path, cv2.VideoWriter_fourcc(*"mp4v"), 25.0, image.shape[1::-1])
             if not self.writer.isOpened():
-                raise RunnerError("%s cannot be written. Is its folder there, the disk full?" % self.path)
+                raise RunnerError("%s cannot be written. Is its folder missing, or the disk full?" % self.path)
         self.writer.write(self.segmenter.overlay(image, classmap))
 
     def close(self):
@@ -354,7 +354,7 @@ def open_sink(uri, segmenter):
 
 
 def run(segmenter, source, sinks, limit, stopped):
-    """Every frame through the network into the sinks; {frames, seconds, fps, p50_ms, p99_ms} of the last 10 000."""
+    """Run until the source ends; {frames, seconds, fps, p50_ms, p99_ms}, percentiles over the last 10 000 frames."""
     times = []
     count, begin = 0, time.time()
     for image in Source(source, stopped):
@@ -378,7 +378,7 @@ def main(words=None, engine=None):
     parser.add_argument("--bundle", default=HERE, help="the bundle's folder [default: this file's]")
     parser.add_argument("--source", help="camera number, file, URI or GStreamer pipeline")
     parser.add_argument("--sink", action="append", default=[], help="FILE.mp4, FILE.jsonl or FOLDER/; repeatable")
-    parser.add_argument("--frames", type=int, default=0, help="stop after so many")
+    parser.add_argument("--frames", type=int, default=0, help="stop after this many frames")
     parser.add_argument("--check", action="store_true", help="compare the golden frames and stop")
     options = parser.parse_args(words)
     stop = []

@@ -1,10 +1,10 @@
 """Autotune: every candidate measured on the target, the Pareto front drawn, one of them picked, and why.
 
-Accuracies first, one after another; then the speeds of all, in turns.
+Accuracies first, one after another; then the speeds of all, interleaved.
 
 A candidate is a model (one for each pruning level that is given) at an input size in a precision. Where plain INT8
-loses too much, other ways to find it are tried (equalized channels, biases as they are, ranges), and in the best of
-them its noisiest layers stay in float.
+loses too much, other variants of it are tried (equalized channels, biases as they are, ranges), and from the best of
+them the noisiest layers are excluded.
 """
 
 from __future__ import annotations
@@ -12,59 +12,56 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from edgeseg.bench.interleaved import slower
+from edgeseg.bench.interleaved import slowdown
 from edgeseg.bench.measure import STABLE
 from edgeseg.errors import OptionError
 from edgeseg.machine import fingerprint
 from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
-from edgeseg.report.search_results import scatter
-from edgeseg.search.control import counted, other_ways, way_of
+from edgeseg.results.bench import Speed
+from edgeseg.results.search import AutotuneCandidate, AutotuneResult, pareto_front
+from edgeseg.search.control import counted, data_of, variant_name, variants
 from edgeseg.search.trials import Outcome, Trial, Trials, came_quantized, points_lost, reference_precision
 from edgeseg.spec import Spec
 
-KIND = "autotune"
-MIXED = (1, 4, 16)  # noisiest layers in float
-TOLD = 5  # of the faster ones, why not
-Row = dict[str, Any]
+EXCLUDED = (1, 4, 16)  # noisiest layers
+EXPLAINED = 5  # faster candidates that the result says something about
+Row = AutotuneCandidate
 Model = tuple[Path, Spec]
 
 
 def autotune(
     trials: Trials, models: Sequence[Model], max_drop: float, p99: float | None, out: Path, sure: bool = False
-) -> dict[str, Any]:
+) -> AutotuneResult:
     """Measure every candidate of `models` (each with its Spec; the first in float is what drops are counted from).
 
     Picks the fastest (p50; see choose) that loses at most `max_drop` points of mIoU (`sure`: with its whole 95 %
-    interval) and whose p99 is at most `p99` ms, and writes it to `out`. Returns the result (kind "autotune"): `held`,
-    `chosen`, `why`, `rows`, `front`, `stopped`.
+    interval) and whose p99 is at most `p99` ms, and writes it to `out`.
     """
     _require(models)
     reference = trials.measure(trial(*models[0], reference_precision(trials.target)))
     outcomes, stopped = _measured(trials, models, reference, max_drop, sure)
     speeds = trials.speeds(list(outcomes.values()))
-    rows = [{**_row(found, reference, sure), **speeds[name]} for name, found in outcomes.items()]
+    rows = [_row(found, reference, sure, speeds[name]) for name, found in outcomes.items()]
     chosen, held = choose(rows, max_drop, p99)
-    limits = {"max_drop": max_drop, "sure": sure, "p99": p99}
-    trials.publish(outcomes[chosen["name"]], out, {"autotune": {"held": held, **limits}})
-    front = [name for name, _, _ in scatter(rows).front()]
-    return {
-        "kind": KIND,
-        "target": trials.target.name,
-        "bundle": str(out),
-        "chosen": chosen["name"],
-        "held": held,
-        **limits,
-        "why": explain(rows, chosen, held, max_drop, p99),
-        "stopped": stopped,
-        "front": front,
-        "rows": rows,
-        "measured_by": reference.measured_by,
-        "data": {"root": trials.dataset.root.name, "split": trials.dataset.split, "frames": len(trials.dataset)},
-        "machine": fingerprint(),
-    }
+    trials.publish(outcomes[chosen.name], out, autotune={"held": held, "max_drop": max_drop, "sure": sure, "p99": p99})
+    return AutotuneResult(
+        target=trials.target.name,
+        bundle=str(out),
+        chosen=chosen.name,
+        held=held,
+        max_drop=max_drop,
+        sure=sure,
+        p99=p99,
+        why=tuple(explain(rows, chosen, held, max_drop, p99)),
+        stopped=stopped,
+        front=tuple(name for name, _, _ in pareto_front((row.name, row.latency_ms.p50, row.miou) for row in rows)),
+        rows=tuple(rows),
+        measured_by=reference.measured_by,
+        data=data_of(trials.dataset),
+        machine=fingerprint(),
+    )
 
 
 def _require(models: Sequence[Model]) -> None:
@@ -102,14 +99,20 @@ def _measured(
     return outcomes, ""
 
 
-def trial(model: Path, spec: Spec, precision: Precision, keep: Sequence[str] = (), ptq: PTQ = PTQ()) -> Trial:  # noqa: B008
-    words = [model.stem, f"{spec.width}x{spec.height}", precision, way_of(ptq), f"keep{len(keep)}" if keep else ""]
-    return Trial("-".join(filter(None, words)), model, spec, precision, tuple(keep), ptq)
+def trial(model: Path, spec: Spec, precision: Precision, excluded: Sequence[str] = (), ptq: PTQ = PTQ()) -> Trial:  # noqa: B008
+    words = [
+        model.stem,
+        f"{spec.width}x{spec.height}",
+        precision,
+        variant_name(ptq),
+        f"excluding-{len(excluded)}" if excluded else "",
+    ]
+    return Trial("-".join(filter(None, words)), model, spec, precision, tuple(excluded), ptq)
 
 
 def candidates(trials: Trials, model: Path, spec: Spec, max_drop: float, lost: Mapping[str, float]) -> Iterator[Trial]:
-    """The model in every precision. Where plain INT8 loses too much, also by the other ways to it and, in the best of
-    those, with its noisiest layers in float. `lost`: the points of each by name, once it was measured."""
+    """The model in every precision. Where plain INT8 loses too much, also its other variants and the best of those with
+    its noisiest layers excluded. `lost`: the points of each by name, once it was measured."""
     precisions = trials.target.precisions
     if came_quantized(model):
         yield from (trial(model, spec, precision) for precision in (p for p in precisions if p.is_int8))
@@ -118,13 +121,13 @@ def candidates(trials: Trials, model: Path, spec: Spec, max_drop: float, lost: M
     plain = trial(model, spec, Precision.INT8)
     if lost[plain.name] <= max_drop:
         return
-    others = list(other_ways(plain, trials.target.quantizer))
+    others = list(variants(plain, trials.target.quantizer))
     yield from others
-    way = min((plain, *others), key=lambda each: lost[each.name])
+    best = min((plain, *others), key=lambda each: lost[each.name])
     noise, _ = trials.noise(model, spec)
-    for k in MIXED:
+    for k in EXCLUDED:
         for precision in (p for p in precisions if p.is_int8 and k < len(noise)):
-            yield trial(model, spec, precision, [row.layer for row in noise[:k]], way.ptq)
+            yield trial(model, spec, precision, [row.layer for row in noise[:k]], best.ptq)
 
 
 def sized(model: Path, spec: Spec, sizes: Sequence[tuple[int, int]]) -> list[Model]:
@@ -148,16 +151,16 @@ def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row
     """
 
     def fastest(some: list[Row]) -> Row:
-        first = min(some, key=lambda row: (row["latency_ms"]["p50"], -row["miou"]))
+        first = min(some, key=lambda row: (row.latency_ms.p50, -row.miou))
         # By p50 up to the last that is as fast: nothing that is faster and as accurate is passed over.
-        last = max(row["latency_ms"]["p50"] for row in some if slower(row, first) <= 1 + STABLE)
-        return min((row for row in some if row["latency_ms"]["p50"] <= last), key=most_accurate)
+        last = max(row.latency_ms.p50 for row in some if slowdown(row, first) <= 1 + STABLE)
+        return min((row for row in some if row.latency_ms.p50 <= last), key=most_accurate)
 
     def most_accurate(row: Row) -> tuple[float, float]:
-        return -row["miou"], row["latency_ms"]["p50"]
+        return -row.miou, row.latency_ms.p50
 
-    accurate = [row for row in rows if row["counted"] <= max_drop]
-    in_time = [row for row in rows if p99 is None or row["latency_ms"]["p99"] <= p99]
+    accurate = [row for row in rows if row.counted <= max_drop]
+    in_time = [row for row in rows if p99 is None or row.latency_ms.p99 <= p99]
     both = [row for row in accurate if row in in_time]
     if both:
         return fastest(both), True
@@ -171,7 +174,7 @@ def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row
 def explain(rows: Sequence[Row], chosen: Row, held: bool, max_drop: float, p99: float | None) -> list[str]:
     """Why this one, a sentence each."""
     limit = f"{max_drop:g} points" + (f" and a p99 of {p99:g} ms" if p99 is not None else "")
-    about = f"{chosen['name']}: {_told(chosen)}"
+    about = f"{chosen.name}: {_figures(chosen)}"
     if held:
         lines = [
             f"{about}. Of {len(rows)} candidates none within {limit} is more than {100 * STABLE:g} % faster, and of "
@@ -179,46 +182,48 @@ def explain(rows: Sequence[Row], chosen: Row, held: bool, max_drop: float, p99: 
         ]
     else:
         lines = [f"No candidate holds {limit}. The best of {len(rows)} is {about}."]
-    low, high = chosen["drop"]["low"], chosen["drop"]["high"]
-    if held and high is not None and high > max_drop:
+    low, high = chosen.drop.low, chosen.drop.high
+    if held and low is not None and high is not None and high > max_drop:
         lines.append(f"Its drop may lie between {low:.2f} and {high:.2f} points: more frames would tell.")
-    faster = [row for row in rows if row["latency_ms"]["p50"] < chosen["latency_ms"]["p50"]]
-    faster.sort(key=lambda row: (row["counted"], row["latency_ms"]["p50"]))
-    lines += [_passed_over(row, max_drop, p99) for row in faster[:TOLD]]
-    if len(faster) > TOLD:
-        lines.append(f"{len(faster) - TOLD} more are faster, but none of them loses less.")
+    faster = [row for row in rows if row.latency_ms.p50 < chosen.latency_ms.p50]
+    faster.sort(key=lambda row: (row.counted, row.latency_ms.p50))
+    lines += [_passed_over(row, max_drop, p99) for row in faster[:EXPLAINED]]
+    if len(faster) > EXPLAINED:
+        lines.append(f"{len(faster) - EXPLAINED} more are faster, but none of them loses less.")
     return lines
 
 
 def _passed_over(row: Row, max_drop: float, p99: float | None) -> str:
     """Why a faster one was not taken."""
-    lost = f"{row['drop']['value']:.2f}"
-    if row["counted"] > row["drop"]["value"]:
-        lost += f" and may lose {row['counted']:.2f}"
-    reasons = [f"it loses {lost} points"] if row["counted"] > max_drop else []
-    if p99 is not None and row["latency_ms"]["p99"] > p99:
-        reasons.append(f"its p99 is {row['latency_ms']['p99']:.2f} ms")
-    reasons = reasons or [f"by no more than rounds differ, and its mIoU is {100 * row['miou']:.2f}"]
-    return f"{row['name']} is faster ({row['latency_ms']['p50']:.2f} ms), but {' and '.join(reasons)}."
+    drop = row.drop.value or 0.0
+    lost = f"{drop:.2f}"
+    if row.counted > drop:
+        lost += f" and may lose {row.counted:.2f}"
+    reasons = [f"it loses {lost} points"] if row.counted > max_drop else []
+    if p99 is not None and row.latency_ms.p99 > p99:
+        reasons.append(f"its p99 is {row.latency_ms.p99:.2f} ms")
+    reasons = reasons or [f"by no more than rounds differ, and its mIoU is {100 * row.miou:.2f}"]
+    return f"{row.name} is faster ({row.latency_ms.p50:.2f} ms), but {' and '.join(reasons)}."
 
 
-def _row(found: Outcome, reference: Outcome, sure: bool) -> Row:
+def _row(found: Outcome, reference: Outcome, sure: bool, speed: Speed) -> AutotuneCandidate:
     drop = points_lost(reference, found)
-    return {
-        "name": found.trial.name,
-        "model": found.trial.model.name,
-        "size": [found.trial.spec.width, found.trial.spec.height],
-        "precision": found.trial.precision,
-        "kept": list(found.trial.keep),
-        "miou": found.miou,
-        "drop": drop.to_dict(),
-        "counted": round(counted(drop, sure), 6),  # like the drop's own figures
-        "bytes": found.bytes,
-    }
+    return AutotuneCandidate(
+        name=found.trial.name,
+        model=found.trial.model.name,
+        size=(found.trial.spec.width, found.trial.spec.height),
+        precision=found.trial.precision.value,
+        kept=found.trial.excluded,
+        miou=found.miou,
+        drop=drop.rounded(),
+        counted=round(counted(drop, sure), 6),  # like the drop's own figures
+        bytes=found.bytes,
+        **vars(speed),
+    )
 
 
-def _told(row: Row) -> str:
+def _figures(row: Row) -> str:
     return (
-        f"mIoU {100 * row['miou']:.2f}, {row['drop']['value'] + 0.0:.2f} points lost, "
-        f"p50 {row['latency_ms']['p50']:.2f} ms, p99 {row['latency_ms']['p99']:.2f} ms"
+        f"mIoU {100 * row.miou:.2f}, {(row.drop.value or 0.0) + 0.0:.2f} points lost, "
+        f"p50 {row.latency_ms.p50:.2f} ms, p99 {row.latency_ms.p99:.2f} ms"
     )

@@ -1,4 +1,4 @@
-"""Accuracy control: keep as few layers in float as it takes for INT8 to stay within a drop."""
+"""Accuracy control: exclude as few layers from INT8 as it takes to stay within a drop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.statistics import Estimate
 from edgeseg.precision import Precision
 from edgeseg.quantization import schemes
-from edgeseg.quantization.sensitivity import Noise
 from edgeseg.recipe import PTQ
+from edgeseg.results.bench import Speed
+from edgeseg.results.common import DataIdentity
+from edgeseg.results.search import ControlCandidate, ControlResult, FloatReference, LayerNoise
 from edgeseg.search.trials import Outcome, Trial, Trials, points_lost, reference_precision
 from edgeseg.spec import Spec
 
-KIND = "control"
 Loss = Callable[[Trial], float]  # measures a trial: the points it lost, as they count
 
 
@@ -28,14 +29,13 @@ def control(
     out: Path,
     sure: bool = False,
     precision: Precision = Precision.INT8,
-) -> dict[str, Any]:
-    """Write to `out` the INT8 bundle with the fewest layers in float that loses at most `max_drop` points of mIoU;
+) -> ControlResult:
+    """Write to `out` the INT8 bundle with the fewest excluded layers that loses at most `max_drop` points of mIoU;
     `sure`: with its whole 95 % interval, so that other frames agree.
 
-    Plain INT8 is tried first, then other ways to find INT8 (other_ways), until one holds. If none does, the layers are
-    ranked by noise once, and in the best of those ways the k noisiest stay float: k doubles until the drop holds, then
-    the gap is halved. Where the budget ends that, or no k holds, the best bundle so far is written. Returns the result
-    (kind "control"): `held`, `chosen`, `rows`, `noise`, `stopped`.
+    Plain INT8 is tried first, then the other variants (variants), until one holds. If none does, the layers are ranked
+    by noise once, and from the best variant the k noisiest are excluded: k doubles until the drop holds, then the gap
+    is halved. Where the budget ends that, or no k holds, the best bundle so far is written.
     """
     floating = reference_precision(trials.target)
     reference = trials.measure(Trial(floating, model, spec, floating))
@@ -45,69 +45,71 @@ def control(
         found = trials.measure(candidate)
         tried.append((found, points_lost(reference, found)))
         lost = tried[-1][1]
-        what = f"{len(candidate.keep)} layers in float" + (f", {way}" if (way := way_of(candidate.ptq)) else "")
+        what = f"{len(candidate.excluded)} layers excluded" + (
+            f", {name}" if (name := variant_name(candidate.ptq)) else ""
+        )
         trials.log(f"{what}: {lost.value:.2f} points lost, {max_drop:g} allowed")
         return counted(lost, sure)
 
-    way, lost, stopped = best_way(trials, Trial("keep-000", model, spec, precision), max_drop, loss)
-    noise: list[Noise] = []
+    variant, lost, stopped = best_variant(trials, Trial("keep-000", model, spec, precision), max_drop, loss)
+    noise: list[LayerNoise] = []
     if lost > max_drop and not stopped:
         noise, stopped = trials.noise(model, spec)
 
         def holds(k: int) -> bool:
             kept = tuple(n.layer for n in noise[:k])
-            return loss(replace(way, name=way.name.replace("000", f"{k:03d}"), keep=kept)) <= max_drop
+            return loss(replace(variant, name=variant.name.replace("000", f"{k:03d}"), excluded=kept)) <= max_drop
 
         stopped = _search(trials, holds, len(noise)) or stopped
-    number = best([(len(found.trial.keep), counted(drop, sure)) for found, drop in tried], max_drop)
+    number = best([(len(found.trial.excluded), counted(drop, sure)) for found, drop in tried], max_drop)
     outcome, drop = tried[number]
     held = counted(drop, sure) <= max_drop
     speeds = trials.speeds([reference, *(found for found, _ in tried)])
-    summary = {
-        "held": held,
-        "max_drop": max_drop,
-        "sure": sure,
-        "drop": drop.to_dict(),
-        "data": _data(trials.dataset),
-        "noise": [row.to_dict() for row in noise],
-    }
-    trials.publish(outcome, out, {"control": summary})
-    return {
-        "kind": KIND,
-        "bundle": str(out),
-        "chosen": outcome.trial.name,
-        "kept": list(outcome.trial.keep),
-        "stopped": stopped,
-        "reference": {"precision": floating, "miou": reference.miou, **speeds[reference.trial.name]},
-        "rows": [_row(*each, speeds) for each in sorted(tried, key=lambda each: len(each[0].trial.keep))],
-        "measured_by": outcome.measured_by,
-        **summary,
-    }
+    rows = [_row(*each, speeds) for each in sorted(tried, key=lambda each: len(each[0].trial.excluded))]
+    result = ControlResult(
+        bundle=str(out),
+        chosen=outcome.trial.name,
+        kept=outcome.trial.excluded,
+        stopped=stopped,
+        reference=FloatReference(precision=floating.value, miou=reference.miou, **vars(speeds[reference.trial.name])),
+        rows=tuple(rows),
+        measured_by=outcome.measured_by,
+        held=held,
+        max_drop=max_drop,
+        sure=sure,
+        drop=drop.rounded(),
+        data=data_of(trials.dataset),
+        noise=tuple(noise),
+    )
+    known = result.to_dict()
+    summary = {key: known[key] for key in ("held", "max_drop", "sure", "drop", "data", "noise")}
+    trials.publish(outcome, out, control=summary)
+    return result
 
 
-def best_way(trials: Trials, plain: Trial, max_drop: float, loss: Loss) -> tuple[Trial, float, str]:
-    """(trial, what it lost, what of the budget ran out or ""): the first way to INT8 that holds; where none does, the
-    one that loses least."""
+def best_variant(trials: Trials, plain: Trial, max_drop: float, loss: Loss) -> tuple[Trial, float, str]:
+    """(trial, points it lost, what of the budget ran out or ""): the first variant of INT8 that holds; where none does,
+    the one that loses least."""
     found = [(loss(plain), plain)]
     stopped = ""
-    for other in other_ways(plain, trials.target.quantizer):
+    for other in variants(plain, trials.target.quantizer):
         if found[-1][0] <= max_drop or (stopped := trials.budget.spent()):
             break
         found.append((loss(other), other))
-    lost, way = min(found, key=lambda pair: pair[0])
-    return way, lost, stopped
+    lost, variant = min(found, key=lambda pair: pair[0])
+    return variant, lost, stopped
 
 
-def other_ways(plain: Trial, scheme: str) -> Iterator[Trial]:
+def variants(plain: Trial, scheme: str) -> Iterator[Trial]:
     """INT8 with channels equalized, with biases left as they are, and by the other ranges that the scheme has."""
     _, *others = schemes.get(scheme).ranges
     if others:  # TensorRT's own calibrator has no choice
-        ways = [PTQ(equalize=True), PTQ(bias=False), *(PTQ(ranges=ranges) for ranges in others)]
-        yield from (replace(plain, name=f"{plain.name}-{way_of(ptq)}", ptq=ptq) for ptq in ways)
+        tried = [PTQ(equalize=True), PTQ(bias=False), *(PTQ(ranges=ranges) for ranges in others)]
+        yield from (replace(plain, name=f"{plain.name}-{variant_name(ptq)}", ptq=ptq) for ptq in tried)
 
 
-def way_of(ptq: PTQ) -> str:
-    """What differs from the plain way, for people: mse, equalized, uncorrected, or "" for nothing."""
+def variant_name(ptq: PTQ) -> str:
+    """What differs from plain INT8, for people: mse, equalized, uncorrected, or "" for nothing."""
     words = [ptq.ranges if ptq.ranges != PTQ.ranges else "", "equalized" if ptq.equalize else ""]
     return "-".join(word for word in (*words, "" if ptq.bias else "uncorrected") if word)
 
@@ -118,7 +120,7 @@ def counted(drop: Estimate, sure: bool) -> float:
 
 
 def best(tried: Sequence[tuple[int, float]], max_drop: float) -> int:
-    """Which of these (layers in float, points lost): the fewest layers that hold, of those the one that loses least;
+    """Which of these (excluded layers, points lost): the fewest layers that hold, of those the one that loses least;
     where none holds, the one that loses least (of equals, with the fewest layers)."""
     holding = [i for i, (_, lost) in enumerate(tried) if lost <= max_drop]
     if holding:
@@ -133,7 +135,7 @@ def _search(trials: Trials, holds: Any, count: int) -> str:
         if reason := trials.budget.spent():
             return reason
         left = max(1, (high - low).bit_length())
-        trials.log(f"{k} of {count} layers in float next, at most {left} more, {trials.budget.eta(left)}")
+        trials.log(f"excluding {k} of {count} layers next, at most {left} more, {trials.budget.eta(left)}")
         if holds(k):
             high = k
         else:
@@ -142,19 +144,19 @@ def _search(trials: Trials, holds: Any, count: int) -> str:
     return ""
 
 
-def _row(found: Outcome, drop: Estimate, speeds: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": found.trial.name,
-        "k": len(found.trial.keep),
-        "way": way_of(found.trial.ptq),
-        "kept": list(found.trial.keep),
-        "miou": found.miou,
-        "drop": drop.to_dict(),
-        **speeds[found.trial.name],
-        "bytes": found.bytes,
-        "seconds": found.seconds,
-    }
+def _row(found: Outcome, drop: Estimate, speeds: dict[str, Speed]) -> ControlCandidate:
+    return ControlCandidate(
+        name=found.trial.name,
+        k=len(found.trial.excluded),
+        variant=variant_name(found.trial.ptq),
+        kept=found.trial.excluded,
+        miou=found.miou,
+        drop=drop.rounded(),
+        bytes=found.bytes,
+        seconds=found.seconds,
+        **vars(speeds[found.trial.name]),
+    )
 
 
-def _data(dataset: Dataset) -> dict[str, Any]:
-    return {"root": dataset.root.name, "split": dataset.split, "frames": len(dataset), "digest": dataset.digest()}
+def data_of(dataset: Dataset) -> DataIdentity:
+    return DataIdentity(dataset.root.name, dataset.split, len(dataset), dataset.digest())

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeseg.bundle import MANIFEST
 from edgeseg.calibration import coverage
-from edgeseg.calibration.frames import MINIMUM, Calibration
+from edgeseg.calibration.frames import MINIMUM, CalibrationSet
 from edgeseg.calibration.selection import Selection, calibration_of
 from edgeseg.compile import PARITY_FRAMES, compile_model
 from edgeseg.data.dataset import Dataset
@@ -55,7 +55,7 @@ def resample(
     key = "miou" if dataset else "agreement"
     ledger = Ledger(folder, log)
 
-    def measure(name: str, precision: Precision, frames: Calibration | None) -> float:
+    def measure(name: str, precision: Precision, frames: CalibrationSet | None) -> float:
         path, (file, spec, output) = folder / name, model
 
         def work() -> float:
@@ -63,7 +63,8 @@ def resample(
                 file, path, target, precision, spec=spec, frames=[read_image(f) for f in judged], calibration=frames,
                 output=output, dataset=dataset, log=lambda text: log(f"{name}: {text}"),
             )  # fmt: skip
-            return float(made.manifest["metrics" if dataset else "parity"][key])
+            metrics, parity = made.manifest.metrics, made.manifest.parity
+            return float((metrics.miou if metrics else None) or 0.0) if dataset else parity.agreement if parity else 0.0
 
         inputs: list[Any] = [sha256(file), spec.to_dict(), output, asdict(target), precision]
         inputs += [frames.digest if frames else None, dataset.digest() if dataset else [sha256(f) for f in judged]]

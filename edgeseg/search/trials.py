@@ -3,7 +3,7 @@
 FOLDER/NAME/         a bundle;  FOLDER/NAME.npy  its count tables [N, C, 7] on the data
 FOLDER/ledger.json   what each was made from: a search that was killed continues where it was
 
-Accuracy is measured as each is made; speed of all at the end, in turns.
+Accuracy is measured as each is made; the speed of all at the end, interleaved.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeseg.bench.interleaved import in_turns
+from edgeseg.bench.interleaved import interleaved
 from edgeseg.bundle import MANIFEST, Bundle, seal
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import PARITY_FRAMES, compile_model
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import OptionError
@@ -35,8 +35,10 @@ from edgeseg.ledger import Ledger
 from edgeseg.precision import Precision
 from edgeseg.quantization import sensitivity
 from edgeseg.quantization.quantize import resolve_ranges
-from edgeseg.quantization.sensitivity import Noise
 from edgeseg.recipe import PTQ
+from edgeseg.records import convert
+from edgeseg.results.bench import Speed
+from edgeseg.results.search import LayerNoise
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
 from edgeseg.target import Target
@@ -75,14 +77,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Trial:
-    """What to make: a model in a precision, with these layers kept in float, and INT8 found so. A model that came
+    """What to make: a model in a precision, INT8 found as `ptq` says, without the `excluded` layers. A model that came
     quantized has neither."""
 
     name: str
     model: Path
     spec: Spec
     precision: Precision
-    keep: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     ptq: PTQ = PTQ()  # noqa: RUF009  # frozen
 
 
@@ -106,7 +108,7 @@ class Trials:
     """A folder of trials for one target, measured on one dataset."""
 
     def __init__(
-        self, folder: Path, target: Target, calibration: Calibration, dataset: Dataset, budget: Budget, log: Log,
+        self, folder: Path, target: Target, calibration: CalibrationSet, dataset: Dataset, budget: Budget, log: Log,
         bench_seconds: float = BENCH_SECONDS, output: str = "",
     ):  # fmt: skip
         apart(calibration, dataset)
@@ -125,7 +127,7 @@ class Trials:
             trial.spec.to_dict(),
             asdict(self.target),
             trial.precision,
-            trial.keep,
+            trial.excluded,
             asdict(resolve_ranges(trial.ptq, self.target.quantizer)),
         ]
         inputs += [self.calibration.digest, self._data, self.output]
@@ -141,28 +143,28 @@ class Trials:
         self.budget.later += self.bench_seconds
         return Outcome(trial, path, np.load(tables), **row)
 
-    def speeds(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        """{latency_ms: {p50, p90, p99}, fps} of each by its trial's name, on this machine; they take turns."""
+    def speeds(self, outcomes: Sequence[Outcome]) -> dict[str, Speed]:
+        """The speed of each by its trial's name, on this machine, interleaved."""
         spec_of = {o.trial.name: o.trial.spec for o in outcomes}
         sizes = {(spec.height, spec.width) for spec in spec_of.values()}
         few = [self.dataset[i][0] for i in range(min(FRAMES, len(self.dataset)))]
         frames = {shape: [resize(image, *shape) for image in few] for shape in sizes}
 
         def work() -> dict[str, Any]:
-            found = in_turns(
+            found = interleaved(
                 [o.path for o in outcomes],
                 [frames[spec.height, spec.width] for spec in spec_of.values()],
                 self.bench_seconds,
-                progress=lambda i, n: self.log(f"speed, turn {i} of {n}"),
+                progress=lambda i, n: self.log(f"speed, measurement {i} of {n}"),
                 backend=outcomes[0].measured_by,
             )
-            return dict(zip(spec_of, found))
+            return {name: asdict(speed) for name, speed in zip(spec_of, found)}
 
         inputs = [[o.trial.name, sha256(o.path / MANIFEST)] for o in outcomes]
-        found: dict[str, Any] = self.ledger.stage("speed", [inputs, self.bench_seconds], [], work)
-        return found
+        stored = self.ledger.stage("speed", [inputs, self.bench_seconds], [], work)
+        return convert(stored, dict[str, Speed], f"{self.ledger.path} holds other speeds", "Remove it and run again.")
 
-    def noise(self, model: Path, spec: Spec) -> tuple[list[Noise], str]:
+    def noise(self, model: Path, spec: Spec) -> tuple[list[LayerNoise], str]:
         """The layers, the noisiest first, and what of the budget ran out ("" where nothing did)."""
         from edgeseg import onnx_graph
 
@@ -187,12 +189,11 @@ class Trials:
 
         return sensitivity.rank(source, frames, self.target.quantizer, each), stopped
 
-    def publish(self, chosen: Outcome, out: Path, more: dict[str, Any]) -> None:
-        """Copy a trial's bundle to `out` under that name, with `more` in its manifest."""
+    def publish(self, chosen: Outcome, out: Path, **more: dict[str, Any]) -> None:
+        """Copy a trial's bundle to `out` under that name; `more`: fields of its manifest."""
         with replacing(out, MANIFEST) as work:
             shutil.copytree(chosen.path, work, dirs_exist_ok=True)
-            manifest = {**Bundle.load(chosen.path).manifest, "name": out.name, **more}
-            seal(work, manifest)
+            seal(work, replace(Bundle.load(chosen.path).manifest, name=out.name, **more))  # type: ignore[arg-type]
 
     def _compile(self, trial: Trial, path: Path) -> None:
         chosen = trial.precision.is_int8 and not came_quantized(trial.model)
@@ -205,14 +206,14 @@ class Trials:
             frames=list(islice(self.calibration.images(trial.spec), PARITY_FRAMES)),
             calibration=self.calibration if chosen else None,
             output=self.output,
-            keep=trial.keep,
+            excluded=trial.excluded,
             ptq=trial.ptq,
             log=lambda text: self.log(f"{trial.name}: {text}"),
         )
 
     def _run(self, path: Path, tables: Path) -> dict[str, Any]:
         bundle = Bundle.load(path)
-        prover = str(bundle.manifest["proved_by"])
+        prover = bundle.manifest.proved_by
         with open_segmenter(path, "throughput", backend=prover) as segmenter:
             counts, _ = count(
                 segmenter, self.dataset, lambda i, n: self.log(f"{path.name}: accuracy, frame {i} of {n}")
@@ -241,7 +242,7 @@ def reference_precision(target: Target) -> Precision:
     return Precision.FP32 if Precision.FP32 in target.precisions else Precision.FP16
 
 
-def apart(calibration: Calibration, dataset: Dataset) -> None:
+def apart(calibration: CalibrationSet, dataset: Dataset) -> None:
     """OptionError where frames to calibrate with are also frames to judge on: INT8 would be judged on what it knows."""
     known = set(calibration.hashes)
     both = [image.name for image in dataset.images if sha256(image) in known]

@@ -1,4 +1,4 @@
-"""The houses of a street: facades with windows and doors, gables and roofs."""
+"""Buildings along a street: facades with windows and doors, gables and roofs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeseg.synth.renderer import BUILDING, FAR, Air, Canvas, Color, Floats, Texture
-from edgeseg.synth.scenery import Rng, as_bytes, noise
+from edgeseg.synth.atmosphere import Atmosphere
+from edgeseg.synth.camera import FAR, Color, Floats
+from edgeseg.synth.renderer import BUILDING, Renderer, Standing
+from edgeseg.synth.texture import Rng, Texture, as_bytes, noise
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Design:
     pitched: bool
 
 
-def design(rng: Rng, pixels: float, air: Air) -> Design:
+def design(rng: Rng, pixels: float, atmosphere: Atmosphere) -> Design:
     """A facade with rows of windows, a door and sometimes a shop, drawn at `pixels` per meter."""
     walls = (
         (78, 92, 150), (70, 84, 128), (168, 190, 206), (196, 204, 208), (150, 176, 204), (128, 132, 136), (92, 96, 102),
@@ -46,12 +48,12 @@ def design(rng: Rng, pixels: float, air: Air) -> Design:
     cornice = int(0.5 * pixels)
     front[:cornice] = wall * 0.8
     roof = np.array(((62, 66, 104), (74, 76, 84), (60, 60, 62))[rng.integers(3)])
-    glow = np.linspace(0.05, 0.55, size[0], dtype=np.float32)[:, None, None] * (0.42, 0.6, 0.75) * air.night
-    front *= np.array(air.ambient) + glow
-    flank *= np.array(air.ambient) + 0.3 * glow
+    glow = np.linspace(0.05, 0.55, size[0], dtype=np.float32)[:, None, None] * (0.42, 0.6, 0.75) * atmosphere.night
+    front *= np.array(atmosphere.ambient) + glow
+    flank *= np.array(atmosphere.ambient) + 0.3 * glow
     for (x0, y0, x1, y1), color in lit:
         cell = front[y0:y1, x0:x1]
-        cell += (np.array(color) - cell) * min(1.0, air.night * 1.4)
+        cell += (np.array(color) - cell) * min(1.0, atmosphere.night * 1.4)
     return Design(
         bays * bay,
         floors * 3.1 + 0.8,
@@ -69,7 +71,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 def _windows(
     rng: Rng, wall: Floats, floors: int, bays: int, pixels: float, glass: bool, shop: bool
 ) -> list[tuple[Box, Color]]:
-    """Paint windows and a door into the wall; returns the boxes and colors of those that are lit by night."""
+    """Draw windows and a door into the wall; returns the boxes and colors of those that are lit by night."""
     frame, pane = rng.uniform(0.6, 1.5), np.array((96, 82, 70)) * rng.uniform(0.4, 1.5)
     usual = (0.94, 0.9, 0.2) if glass else (rng.uniform(0.36, 0.62), rng.uniform(0.45, 0.68), 0.8)
     lit: list[tuple[Box, Color]] = []
@@ -79,8 +81,8 @@ def _windows(
         for bay in range(bays):
             display, entrance = storey == 0 and shop, storey == 0 and bay == door
             shape = (0.86, 0.78, 0.25) if display else usual
-            place = (bay / bays, bays, pixels)
-            box = _door(wall, *place) if entrance else _window(wall, storey, *place, shape)
+            bay_on_wall = (bay / bays, bays, pixels)
+            box = _door(wall, *bay_on_wall) if entrance else _window(wall, storey, *bay_on_wall, shape)
             x0, y0, x1, y1 = box
             wall[max(y0 - edge, 0) : y1 + edge, max(x0 - edge, 0) : x1 + edge] *= frame
             color = pane * rng.uniform(0.55, 1.3) * (0.5 if entrance else 1)
@@ -112,37 +114,39 @@ def _door(wall: Floats, start: float, bays: int, pixels: float) -> Box:
     return max(int(middle - 0.6 * pixels), 0), max(int(height - 2.3 * pixels), 0), int(middle + 0.6 * pixels), height
 
 
-class Building:
-    """A house with its facade along the street, from `start` on."""
+class Building(Standing):
+    """A building with its facade along the street, from `start` on."""
 
     def __init__(self, design: Design, side: int, start: float, front: float, exposed: bool):
-        self.design, self.side, self.start, self.front, self.exposed = design, side, start, front, exposed
-        self.reach, self.sight = design.width, FAR
+        super().__init__(start)
+        self.design, self.side, self.front, self.exposed = design, side, front, exposed
+        self.depth, self.visible_range = design.width, FAR
 
-    def where(self, seconds: float) -> float:
-        return self.start
-
-    def shade(self, canvas: Canvas, z: float, seconds: float) -> None:
-        x, (dx, dz), height = self.side * self.front, canvas.air.slope, self.design.height
+    def cast_shadow(self, renderer: Renderer, z: float, seconds: float) -> None:
+        x, (dx, dz), height = self.side * self.front, renderer.atmosphere.shadow_slope, self.design.height
         if dx * self.side < 0:
             end = z + self.design.width
             shape = [[x, z], [x, end], [x + dx * height, end + dz * height], [x + dx * height, z + dz * height]]
-            canvas.darken(shape, 0.45 * canvas.air.sun)
+            renderer.draw_shadow(shape, 0.45 * renderer.atmosphere.sun)
 
-    def draw(self, canvas: Canvas, z: float, seconds: float) -> None:
+    def draw(self, renderer: Renderer, z: float, seconds: float) -> None:
         side, d = self.side, self.design
         x, h, end, back = side * self.front, d.height, z + d.width, side * (self.front + 12)
         if d.pitched:
             ridge = side * (self.front + 3.5)
             roof = [[x, h, z], [x, h, end], [ridge, h + 2.6, end], [ridge, h + 2.6, z]]
-            canvas.fill(roof, np.asarray(d.roof) * canvas.air.face(-side, 0), BUILDING)
+            renderer.fill(roof, np.asarray(d.roof) * renderer.atmosphere.face_brightness(-side, 0), BUILDING)
         if self.exposed:
             wall = np.array([[x, h, z], [back, h, z], [back, 0, z], [x, 0, z]], float)
             if d.pitched:
                 gable = [[x, h, z], [side * (self.front + 3.5), h + 2.6, z], [side * (self.front + 7), h, z]]
-                canvas.fill(
-                    gable, np.asarray(d.plaster) * canvas.air.face(0, -1) / np.array(canvas.air.ambient), BUILDING
+                renderer.fill(
+                    gable,
+                    np.asarray(d.plaster)
+                    * renderer.atmosphere.face_brightness(0, -1)
+                    / np.array(renderer.atmosphere.ambient),
+                    BUILDING,
                 )
-            canvas.texture(d.flank, wall, BUILDING, canvas.air.face(0, -1))
+            renderer.texture(d.flank, wall, BUILDING, renderer.atmosphere.face_brightness(0, -1))
         wall = np.array([[x, h, z], [x, h, end], [x, 0, end], [x, 0, z]], float)
-        canvas.texture(d.front, wall, BUILDING, canvas.air.face(-side, 0))
+        renderer.texture(d.front, wall, BUILDING, renderer.atmosphere.face_brightness(-side, 0))

@@ -1,6 +1,6 @@
-"""How TensorRT makes an engine of a bundle's graph and plan.
+"""Building a TensorRT engine from a bundle's graph and plan.
 
-TensorRT differs by what it has, not by its version's number: precision flags and calibrators went with 11, strongly
+Features are probed, not derived from the version number: precision flags and calibrators went with 11, strongly
 typed networks came with 10, uint8 inputs and execute_async_v3 with 8.5.
 """
 
@@ -32,7 +32,7 @@ JETPACK = (
 
 
 def lacking() -> str:
-    """Why TensorRT cannot run here: it is missing, or too old for what we call; "" when it can."""
+    """Why TensorRT cannot run here: it is missing, or too old for the calls we make; "" when it can."""
     try:
         import tensorrt as trt
     except (ImportError, OSError) as error:  # OSError: the bindings are there, their libraries are not
@@ -44,7 +44,7 @@ def lacking() -> str:
 
 
 def build(bundle: Bundle, plan: Plan, folder: Path, key: Key, say: Say) -> bytes:
-    """The engine, serialized. `folder` keeps what makes the next build faster: timings, ranges of a calibrator."""
+    """The engine, serialized. `folder` caches what makes the next build faster: timings, ranges of a calibrator."""
     import tensorrt as trt
 
     say(f"building the engine with TensorRT {trt.__version__}: minutes on a small board")
@@ -67,44 +67,44 @@ def build(bundle: Bundle, plan: Plan, folder: Path, key: Key, say: Say) -> bytes
     _choose_device(builder, config, plan)
     _choose_shapes(builder, network, config, plan)
     timing = folder / f"{key['tensorrt']}-{key['compute_capability']}-{plan.timing_cache}"
-    kept = config.create_timing_cache(timing.read_bytes() if timing.is_file() else b"")
-    if kept is None or not config.set_timing_cache(kept, False):  # damaged, or of another device
+    cache = config.create_timing_cache(timing.read_bytes() if timing.is_file() else b"")
+    if cache is None or not config.set_timing_cache(cache, False):  # damaged, or of another device
         config.set_timing_cache(config.create_timing_cache(b""), False)
     with _calibrator(bundle, folder, key) if plan.int8 == "entropy" else nullcontext() as calibrator:
         if calibrator is not None:
-            older: Any = config  # _flags has made sure that this TensorRT has calibrators
+            older: Any = config  # _flags has checked that this TensorRT has calibrators
             older.int8_calibrator = calibrator
-        made: Any = builder.build_serialized_network(network, config)
-    if made is None:
+        engine: Any = builder.build_serialized_network(network, config)
+    if engine is None:
         hint = "Free memory, or compile for less: a smaller --size, a narrower network."
         raise EdgesegError(f"TensorRT {trt.__version__} cannot build the engine: {last(log)}.", hint)
-    measured: Any = config.get_timing_cache().serialize()
-    write_bytes(timing, bytes(measured))
-    return bytes(made)
+    timings: Any = config.get_timing_cache().serialize()
+    write_bytes(timing, bytes(timings))
+    return bytes(engine)
 
 
 def _flags(plan: Plan) -> list[Any]:
-    """Precision flags where TensorRT has them; without, the types in the graph say everything."""
+    """Precision flags where TensorRT has them; where not, the types in the graph decide."""
     import tensorrt as trt
 
-    found = [getattr(trt.BuilderFlag, name, None) for name in plan.flags]
-    if plan.int8 == "entropy" and None in found:
+    flags = [getattr(trt.BuilderFlag, name, None) for name in plan.flags]
+    if plan.int8 == "entropy" and None in flags:
         raise EdgesegError(
             f"TensorRT {trt.__version__} has no entropy calibrator; this bundle was compiled for one.",
             "Compile it without --entropy: Q/DQ pairs are read by every TensorRT.",
         )
-    return [] if None in found else found
+    return [] if None in flags else flags
 
 
 def _creation(plan: Plan, flags: list[Any]) -> int:
     """Batches are explicit where that is a choice. Strongly typed unless INT8 flags let the rest run in FP16."""
     import tensorrt as trt
 
-    wanted = ["EXPLICIT_BATCH"] if plan.int8 and flags else ["EXPLICIT_BATCH", "STRONGLY_TYPED"]
-    found = [getattr(trt.NetworkDefinitionCreationFlag, name, None) for name in wanted]
-    if "STRONGLY_TYPED" in wanted and found[-1] is not None:
+    names = ["EXPLICIT_BATCH"] if plan.int8 and flags else ["EXPLICIT_BATCH", "STRONGLY_TYPED"]
+    creation = [getattr(trt.NetworkDefinitionCreationFlag, name, None) for name in names]
+    if "STRONGLY_TYPED" in names and creation[-1] is not None:
         flags.clear()  # a strongly typed network refuses them
-    return sum(1 << int(flag) for flag in found if flag is not None)
+    return sum(1 << int(flag) for flag in creation if flag is not None)
 
 
 def _choose_device(builder: trt.Builder, config: trt.IBuilderConfig, plan: Plan) -> None:
@@ -116,7 +116,7 @@ def _choose_device(builder: trt.Builder, config: trt.IBuilderConfig, plan: Plan)
         return
     if builder.num_DLA_cores <= plan.dla:
         raise EdgesegError(
-            f"TensorRT {trt.__version__} sees {builder.num_DLA_cores} DLA cores; the bundle wants core {plan.dla}.",
+            f"TensorRT {trt.__version__} sees {builder.num_DLA_cores} DLA cores; the bundle needs core {plan.dla}.",
             "TensorRT drives them up to 10.7, and from 11.4.1 on AGX Orin. Compile without --dla for the GPU.",
         )
     config.default_device_type = trt.DeviceType.DLA
@@ -140,7 +140,7 @@ def _choose_shapes(
 
 @contextmanager
 def _calibrator(bundle: Bundle, folder: Path, key: Key) -> Iterator[Any]:
-    """TensorRT's entropy calibrator over the bundle's frames; the ranges it found are kept for the next build."""
+    """TensorRT's entropy calibrator over the bundle's frames; its ranges are cached for the next build."""
     import tensorrt as trt
 
     frames = np.load(bundle.file(FRAMES), mmap_mode="r")
@@ -148,7 +148,7 @@ def _calibrator(bundle: Bundle, folder: Path, key: Key) -> Iterator[Any]:
     ranges = folder / f"{key['graph'][:40]}-{key['tensorrt']}-{RANGES}"
     host, address = device.pinned(frames[0].nbytes)
     batch = cuda.view(host, frames[0].shape, np.uint8)
-    left = iter(frames)
+    remaining = iter(frames)
 
     class Calibrator(trt.IInt8EntropyCalibrator2):  # type: ignore[misc, name-defined, unused-ignore]
         def __init__(self) -> None:
@@ -158,7 +158,7 @@ def _calibrator(bundle: Bundle, folder: Path, key: Key) -> Iterator[Any]:
             return 1
 
         def get_batch(self, names: Sequence[str]) -> list[int]:
-            frame = next(left, None)
+            frame = next(remaining, None)
             if frame is None:
                 return []
             batch[:] = frame
@@ -167,8 +167,8 @@ def _calibrator(bundle: Bundle, folder: Path, key: Key) -> Iterator[Any]:
         def read_calibration_cache(self) -> Any:
             return ranges.read_bytes() if ranges.is_file() else None
 
-        def write_calibration_cache(self, found: Any) -> None:
-            write_bytes(ranges, bytes(found))
+        def write_calibration_cache(self, data: Any) -> None:
+            write_bytes(ranges, bytes(data))
 
     try:
         yield Calibrator()
@@ -177,7 +177,7 @@ def _calibrator(bundle: Bundle, folder: Path, key: Key) -> Iterator[Any]:
 
 
 def logger() -> Any:
-    """A logger that keeps TensorRT's errors for ours."""
+    """A logger that collects TensorRT's errors, to be quoted in ours."""
     import tensorrt as trt
 
     class Log(trt.ILogger):  # type: ignore[misc, unused-ignore]
@@ -193,4 +193,4 @@ def logger() -> Any:
 
 
 def last(log: Any) -> str:
-    return log.errors[-1].strip()[:300] if log.errors else "it does not say why"
+    return log.errors[-1].strip()[:300] if log.errors else "it gives no reason"

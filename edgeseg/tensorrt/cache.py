@@ -1,4 +1,4 @@
-"""Engines that were built on this device, kept under the key of everything that they depend on.
+"""The cache of engines built on this device, under the key of everything that they depend on.
 
 An engine is an executable artifact: only a file that this user wrote, under exactly this key, with the digest it was
 written with, is given to TensorRT. Anything else is refused, with the reason, and built again.
@@ -36,10 +36,10 @@ def path_of(folder: Path, key: Key) -> Path:
 def obtain(
     folder: Path, key: Key, build: Callable[[], bytes], use: Callable[[bytes], T], say: Say = lambda t: None
 ) -> T:
-    """What `use` makes of the engine for `key`: of the kept one, else of what `build` makes, which is then kept.
+    """The result of `use` on the engine for `key`: a cached one, else a new one from `build`, which is then cached.
 
-    `use` opens an engine and proves it; when it raises EdgesegError a kept engine is built again, and a new one is
-    not kept. Of several processes one builds; the others wait and take what it made.
+    `use` opens an engine and verifies it; when it raises EdgesegError, a cached engine is built again and a new one is
+    not cached. Of several processes one builds; the others wait for it and read its engine from the cache.
     """
     path = path_of(_private(folder), key)
     with _locked(path.with_suffix(".lock"), say):
@@ -49,34 +49,36 @@ def obtain(
                 return use(engine)
         except EdgesegError as error:
             say(f"refused {path}: {error.what} Building it again.")
-        for left in folder.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
+        for stale in folder.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
             with suppress(OSError):
-                left.unlink()
+                stale.unlink()
         engine = build()
-        made = use(engine)
+        opened = use(engine)
         write(path, key, engine)
-        return made
+        return opened
 
 
 def read(path: Path, key: Key) -> bytes | None:
     """The engine in `path`, None if there is no file; FileError if it is not the one that was written for `key`."""
     try:
         with path.open("rb") as file:
-            found = os.fstat(file.fileno())
+            status = os.fstat(file.fileno())
             line, engine = file.readline(MAX_HEAD), file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise FileError(f"Engine {path} cannot be read: {error.strerror}.", "Remove it.") from error
-    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o022:
         raise FileError(f"Engine {path} could have been written by another user.", "Remove it.")
     try:
         head = json.loads(line)
-        told, size, digest = head["key"], head["bytes"], head["sha256"]
+        stored_key, size, digest = head["key"], head["bytes"], head["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileError(f"Engine {path} is not one of ours.", "Remove it.") from error
-    if told != json.loads(json.dumps(key)):
-        changed = sorted(k for k in {*key, *told} if not isinstance(told, dict) or told.get(k) != key.get(k))
+    if stored_key != json.loads(json.dumps(key)):
+        changed = sorted(
+            k for k in {*key, *stored_key} if not isinstance(stored_key, dict) or stored_key.get(k) != key.get(k)
+        )
         raise FileError(f"Engine {path} was built for another device or model ({', '.join(changed)}).", "Remove it.")
     if len(engine) != size or hashlib.sha256(engine).hexdigest() != digest:
         raise FileError(f"Engine {path} is damaged: it differs from its digest.", "Remove it.")
@@ -84,22 +86,22 @@ def read(path: Path, key: Key) -> bytes | None:
 
 
 def write(path: Path, key: Key, engine: bytes) -> None:
-    """Keep an engine; atomic."""
+    """Write an engine into the cache, atomically."""
     head = {"key": key, "bytes": len(engine), "sha256": hashlib.sha256(engine).hexdigest()}
     write_bytes(path, json.dumps(head).encode() + b"\n" + engine)
     path.chmod(0o600)
 
 
 def _private(folder: Path) -> Path:
-    """The folder, made if need be; FileError where others could put engines into it."""
+    """The folder, created where it is missing; FileError where others could put engines into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = folder.stat()
+        status = folder.stat()
     except OSError as error:
         raise FileError(
             f"Cannot keep engines in {folder}: {error.strerror}.", "Choose a folder you may write."
         ) from error
-    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o022:
         raise FileError(
             f"Engine folder {folder} can be written by other users.",
             "Engines are executed: keep them in a folder of your own (chmod go-w).",
@@ -109,7 +111,7 @@ def _private(folder: Path) -> Path:
 
 @contextmanager
 def _locked(path: Path, say: Say) -> Iterator[None]:
-    """One process at a time. The system lets go of the lock of a process that dies."""
+    """One process at a time. The system releases the lock of a process that dies."""
     import fcntl
 
     try:

@@ -59,19 +59,19 @@ class CudaPython:
         self._rt = runtime
         self._free: list[tuple[Any, Any]] = []
         self._call(runtime.cudaSetDevice, 0)
-        found = self._call(runtime.cudaGetDeviceProperties, 0)
+        device = self._call(runtime.cudaGetDeviceProperties, 0)
         version = self._call(runtime.cudaDriverGetVersion)
-        self.name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
-        self.capability = f"{found.major}.{found.minor}"
+        self.name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+        self.capability = f"{device.major}.{device.minor}"
         self.driver = f"{version // 1000}.{version % 1000 // 10}"
-        self.unified = bool(found.integrated)
+        self.unified = bool(device.integrated)
 
-    def _call(self, function: Any, *given: Any) -> Any:
-        status, *found = function(*given)
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        status, *results = function(*arguments)
         if int(status):
             what = f"{function.__name__}: {getattr(status, 'name', status)}"
             raise EdgesegError(f"CUDA failed in {what}.", HINT)
-        return found[0] if found else None
+        return results[0] if results else None
 
     def pinned(self, size: int) -> tuple[int, int]:
         rt = self._rt
@@ -80,14 +80,14 @@ class CudaPython:
         return host, int(self._call(rt.cudaHostGetDevicePointer, host, 0))
 
     def memory(self, size: int) -> int:
-        found = int(self._call(self._rt.cudaMalloc, size))
-        self._free.append((self._rt.cudaFree, found))
-        return found
+        address = int(self._call(self._rt.cudaMalloc, size))
+        self._free.append((self._rt.cudaFree, address))
+        return address
 
     def stream(self) -> int:
-        found = self._call(self._rt.cudaStreamCreateWithFlags, self._rt.cudaStreamNonBlocking)
-        self._free.append((self._rt.cudaStreamDestroy, found))
-        return int(found)
+        stream = self._call(self._rt.cudaStreamCreateWithFlags, self._rt.cudaStreamNonBlocking)
+        self._free.append((self._rt.cudaStreamDestroy, stream))
+        return int(stream)
 
     def upload(self, device: int, host: int, size: int, stream: int) -> None:
         kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
@@ -119,8 +119,8 @@ class CudaPython:
 
     def close(self) -> None:
         while self._free:
-            function, given = self._free.pop()
-            function(given)
+            function, argument = self._free.pop()
+            function(argument)
 
 
 class PyCuda:
@@ -134,49 +134,49 @@ class PyCuda:
             self._context = device.retain_primary_context()
         except driver.Error as error:
             raise EdgesegError(f"CUDA failed: {error}.", HINT) from error
-        self._kept: dict[int, Any] = {}
+        self._owners: dict[int, Any] = {}  # address or stream -> the object that frees it
         self.name = str(device.name())
         self.capability = ".".join(str(part) for part in device.compute_capability())
         self.driver = f"{driver.get_driver_version() // 1000}.{driver.get_driver_version() % 1000 // 10}"
         self.unified = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
 
-    def _call(self, function: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         self._context.push()
         try:
-            return function(*given, **more)
+            return function(*arguments, **options)
         except self._drv.Error as error:
             raise EdgesegError(f"CUDA failed: {error}.", HINT) from error
         finally:
             self._context.pop()
 
-    def _keep(self, address: int, owner: Any) -> int:
-        self._kept[address] = owner
+    def _own(self, address: int, owner: Any) -> int:
+        self._owners[address] = owner
         return address
 
     def pinned(self, size: int) -> tuple[int, int]:
         flags = self._drv.host_alloc_flags.DEVICEMAP
         array = self._call(self._drv.pagelocked_empty, size, "uint8", mem_flags=flags)
-        return self._keep(int(array.ctypes.data), array), int(self._call(array.base.get_device_pointer))
+        return self._own(int(array.ctypes.data), array), int(self._call(array.base.get_device_pointer))
 
     def memory(self, size: int) -> int:
-        found = self._call(self._drv.mem_alloc, size)
-        return self._keep(int(found), found)
+        memory = self._call(self._drv.mem_alloc, size)
+        return self._own(int(memory), memory)
 
     def stream(self) -> int:
-        found = self._call(self._drv.Stream)
-        return self._keep(int(found.handle), found)
+        stream = self._call(self._drv.Stream)
+        return self._own(int(stream.handle), stream)
 
     def upload(self, device: int, host: int, size: int, stream: int) -> None:
-        self._call(self._drv.memcpy_htod_async, device, self._kept[host][:size], self._kept[stream])
+        self._call(self._drv.memcpy_htod_async, device, self._owners[host][:size], self._owners[stream])
 
     def download(self, host: int, device: int, size: int, stream: int) -> None:
-        self._call(self._drv.memcpy_dtoh_async, self._kept[host][:size], device, self._kept[stream])
+        self._call(self._drv.memcpy_dtoh_async, self._owners[host][:size], device, self._owners[stream])
 
     def wait(self, stream: int) -> None:
-        self._call(self._kept[stream].synchronize)
+        self._call(self._owners[stream].synchronize)
 
     def capture(self, stream: int, work: Callable[[], None]) -> Callable[[], None] | None:
         return None
 
     def close(self) -> None:
-        self._call(self._kept.clear)
+        self._call(self._owners.clear)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto
 
 from edgeseg.errors import OptionError
-from edgeseg.onnx_graph.fold import drop_unused, element_types, fresh_name, static_shapes
+from edgeseg.onnx_graph.loading import first_line
 from edgeseg.target import Target
-from edgeseg.tensorrt.legality import Finding, check
+from edgeseg.tensorrt.finding import Finding
+from edgeseg.tensorrt.fp16 import to_fp16
+from edgeseg.tensorrt.legality import check
+from edgeseg.tensorrt.memory import memory
 
-# Preprocessing and logits stay float32: pixels are normalized before they are rounded.
-FLOAT32_NODES = ["pre_float", "pre_nchw", "pre_rgb", "pre_Sub", "pre_Mul", "logits", "with_background"]
 # A board's memory also holds its system, the camera's buffers and the program.
 SHARE_OF_MEMORY = 0.75
 # Operators whose newer versions (up to opset 22) only take more types, or attributes and inputs that may be left out.
@@ -25,12 +25,12 @@ SAME_MEANING = """
 
 
 def fit(model: ModelProto, target: Target, precision: str) -> tuple[ModelProto, list[Finding]]:
-    """The graph as the board's oldest TensorRT reads it, and what will not run as meant there.
+    """The graph as the board's oldest TensorRT reads it, and what will not run there as intended.
 
     OptionError where TensorRT would refuse it, or where it needs more memory than the board has.
     """
     if precision == "fp16":
-        model = half(model)
+        model = to_fp16(model)
     if target.frame == "float32":
         model = float_frame(model)
     model = older_opset(model, target)
@@ -41,52 +41,11 @@ def fit(model: ModelProto, target: Target, precision: str) -> tuple[ModelProto, 
             f"{target.memory_mb} MB, of which {SHARE_OF_MEMORY:.0%} are counted on.",
             "Choose a smaller --size, a narrower network, or a larger board.",
         )
-    found = check(model, target.oldest_tensorrt)
-    fatal = [finding for finding in found if finding.fatal]
-    if fatal:
-        more = f" And {len(fatal) - 1} more." if len(fatal) > 1 else ""
-        raise OptionError(f"TensorRT on {target.name} refuses {fatal[0].node}: {fatal[0].what}.", fatal[0].todo + more)
-    return model, found
-
-
-def half(model: ModelProto) -> ModelProto:
-    """FP16 arithmetic between preprocessing and logits, written into the graph: strongly typed TensorRT asks for it."""
-    model = ModelProto.FromString(model.SerializeToString())
-    graph = model.graph
-    weights = {w.name: w for w in graph.initializer if w.data_type == TensorProto.FLOAT}
-    outer = {name for node in graph.node if node.name in FLOAT32_NODES for name in node.output}
-    made: dict[str, str] = {}
-    casts: dict[str, NodeProto] = {}
-    for node in graph.node:
-        if node.name in FLOAT32_NODES:
-            continue
-        for i, name in enumerate(node.input):
-            if (name not in weights and name not in outer) or (node.op_type == "Resize" and i in (1, 2)):
-                continue  # the region and scales of a Resize are float32 by definition
-            if name not in made:
-                made[name] = fresh_name(model, f"{name}_half")
-                if name in weights:
-                    values = np.clip(numpy_helper.to_array(weights[name]), -65504, 65504).astype(np.float16)
-                    graph.initializer.append(numpy_helper.from_array(values, made[name]))
-                else:
-                    casts[name] = helper.make_node("Cast", [name], [made[name]], made[name], to=TensorProto.FLOAT16)
-            node.input[i] = made[name]
-        for entry in node.attribute:
-            if node.op_type == "Cast" and entry.name == "to" and entry.i == TensorProto.FLOAT:
-                entry.i = TensorProto.FLOAT16
-    for name, cast in casts.items():
-        maker = next(i for i, node in enumerate(graph.node) if name in node.output)
-        graph.node.insert(maker + 1, cast)
-    drop_unused(model)
-    del graph.value_info[:]
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    except Exception as error:  # checker and shape inference share no public base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise OptionError(
-            f"The network cannot be written in FP16: {reason}.", "Use --precision fp32 or int8."
-        ) from error
+    findings = check(model, target.oldest_tensorrt)
+    if fatal := [finding for finding in findings if finding.fatal]:
+        first, more = fatal[0], f" And {len(fatal) - 1} more." if len(fatal) > 1 else ""
+        raise OptionError(f"TensorRT on {target.name} refuses {first.node}: {first.problem}.", first.advice + more)
+    return model, findings
 
 
 def float_frame(model: ModelProto) -> ModelProto:
@@ -115,7 +74,7 @@ def older_opset(model: ModelProto, target: Target) -> ModelProto:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # checker and shape inference share no public base class
-        raise _too_new(target, (str(error).strip() or type(error).__name__).splitlines()[0][:200]) from error
+        raise _too_new(target, first_line(error)) from error
     return model
 
 
@@ -125,21 +84,3 @@ def _too_new(target: Target, why: str) -> OptionError:
         f"{target.name} reads: {why}.",
         f"Export it with opset {target.opset}, or without that operator.",
     )
-
-
-def memory(model: ModelProto) -> int:
-    """Bytes: weights, and the activations that are alive at once when the nodes run in order."""
-    shapes, types = static_shapes(model), element_types(model)
-
-    def size(name: str) -> int:
-        width = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(types.get(name) or TensorProto.FLOAT)).itemsize
-        return int(np.prod(shapes.get(name, [0]), dtype=np.int64)) * width
-
-    last = {name: i for i, node in enumerate(model.graph.node) for name in node.input}
-    weights = {w.name: len(w.SerializeToString()) for w in model.graph.initializer}
-    alive, peak = {value.name: size(value.name) for value in model.graph.input}, 0
-    for i, node in enumerate(model.graph.node):
-        alive.update({name: size(name) for name in node.output})
-        peak = max(peak, sum(alive.values()))
-        alive = {name: held for name, held in alive.items() if last.get(name, -1) > i}
-    return sum(weights.values()) + peak

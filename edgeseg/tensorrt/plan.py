@@ -1,4 +1,4 @@
-"""Plan: what a bundle tells the board that builds its engine (plan.json). Written off the device, read on it."""
+"""Plan: how the board builds the engine of a bundle (plan.json). Written off the device, read on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeseg.target import Target
 
 FILE = "plan.json"
 FORMAT = 1
-# Share of pixels on which a golden frame's class map must agree with the one made off the device, by arithmetic.
+# Share of pixels on which a golden frame's class map must agree with the one computed off the device, by precision.
 GOLDEN = {"fp32": 0.995, "fp16": 0.99, "int8": 0.97}
 # Ranges that are chosen on the device are only compared with the float network.
 GOLDEN_ENTROPY = 0.9
@@ -20,9 +20,9 @@ GOLDEN_ENTROPY = 0.9
 
 @dataclass(frozen=True)
 class Plan:
-    """`int8`: `qdq` (the graph holds the ranges), `entropy` (TensorRT finds them on the device) or "".
+    """`int8`: `qdq` (the graph holds the ranges), `entropy` (TensorRT calibrates them on the device) or "".
 
-    `flags`: precision flags for TensorRT up to 10; a strongly typed TensorRT takes the types the graph says. `dla`: a
+    `flags`: precision flags for TensorRT up to 10; a strongly typed TensorRT takes the types of the graph. `dla`: a
     core, or -1 for the GPU. `frame`: type of the input, [1, H, W, 3]. `notes`: what will not run as meant, and why.
     """
 

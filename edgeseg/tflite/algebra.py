@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from onnx import NodeProto
 
-from edgeseg.onnx_graph.fold import attribute
+from edgeseg.onnx_graph.index import attribute
 from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.pointwise import broadcastable
 from edgeseg.tflite.writer import NHWC, Order, Writer, unsupported
@@ -27,13 +27,12 @@ def matmul(w: Writer, node: NodeProto) -> None:
     if len(shapes[0]) != len(shapes[1]):
         raise unsupported(node, f"multiplies tensors of shapes {shapes}")
     rank = len(shapes[0])
-    plain = tuple(range(rank))
-    turned = (*plain[:-2], rank - 1, rank - 2)
-    orders = [turned if n in w.values and w.order_of(n)[-1] == rank - 2 else plain for n in (a, b)]
+    natural = tuple(range(rank))
+    transposed = (*natural[:-2], rank - 1, rank - 2)
+    orders = [transposed if n in w.values and w.order_of(n)[-1] == rank - 2 else natural for n in (a, b)]
     inputs = [w.get(n, order) for n, order in zip((a, b), orders)]
-    made = w.emit("BATCH_MATMUL", inputs, w.shape(node.output[0]), node.output[0],
-                  adjX=orders[0] == turned, adjY=orders[1] == turned)  # fmt: skip
-    w.put(node.output[0], made)
+    left, right = (order == transposed for order in orders)
+    w.compute(node.output[0], "BATCH_MATMUL", inputs, adjX=left, adjY=right)
     return None
 
 
@@ -43,12 +42,10 @@ def fully_connected(w: Writer, x: str, name: str, weight: Array, bias: Array | N
     last = len(order) - 1
     if order[-1] != last:
         order = tuple(range(len(order)))
-    index = w.get(x, order)
-    inputs = [index, w.const(weight.T, f"{name}/weight")]
+    inputs = [w.get(x, order), w.const(weight.T, f"{name}/weight")]
     if bias is not None:
         inputs.append(w.const(bias, f"{name}/bias"))
-    shape = [*w.stored(index)[:-1], weight.shape[1]]
-    w.put(name, w.emit("FULLY_CONNECTED", inputs, shape, name, keepNumDims=True), order)
+    w.compute(name, "FULLY_CONNECTED", inputs, order, keepNumDims=True)
 
 
 def gemm(w: Writer, node: NodeProto) -> None:
@@ -63,18 +60,18 @@ def gemm(w: Writer, node: NodeProto) -> None:
     fully_connected(w, node.input[0], node.output[0], weight, bias)
 
 
-def standardize(w: Writer, index: int, places: Sequence[int], epsilon: float, name: str) -> int:
-    """(x - mean) / sqrt(variance + epsilon) over stored dimensions `places`; stays float in an INT8 network."""
+def standardize(w: Writer, index: int, dims: Sequence[int], epsilon: float, name: str) -> int:
+    """(x - mean) / sqrt(variance + epsilon) over stored dimensions `dims`; stays float in an INT8 network."""
     shape = w.stored(index)
-    small = [1 if d in places else n for d, n in enumerate(shape)]
+    reduced = [1 if d in dims else n for d, n in enumerate(shape)]
     name += FLOAT
-    axes = [w.const(np.array(places, np.int32), f"{name}/axes") for _ in range(2)]
-    mean = w.emit("MEAN", [index, axes[0]], small, f"{name}/mean", keepDims=True)
+    axes = [w.const(np.array(dims, np.int32), f"{name}/axes") for _ in range(2)]
+    mean = w.emit("MEAN", [index, axes[0]], reduced, f"{name}/mean", keepDims=True)
     centered = w.emit("SUB", [index, mean], shape, f"{name}/centered")
     square = w.emit("MUL", [centered, centered], shape, f"{name}/square")
-    variance = w.emit("MEAN", [square, axes[1]], small, f"{name}/variance", keepDims=True)
-    safe = w.emit("ADD", [variance, w.const(np.float32(epsilon))], small, f"{name}/safe")
-    root = w.emit("RSQRT", [safe], small, f"{name}/root")
+    variance = w.emit("MEAN", [square, axes[1]], reduced, f"{name}/variance", keepDims=True)
+    safe = w.emit("ADD", [variance, w.const(np.float32(epsilon))], reduced, f"{name}/safe")
+    root = w.emit("RSQRT", [safe], reduced, f"{name}/root")
     return w.emit("MUL", [centered, root], shape, f"{name}/standard")
 
 
@@ -90,8 +87,8 @@ def scale_and_shift(w: Writer, index: int, name: str, order: Order, scale: str, 
 def layer_norm(w: Writer, node: NodeProto) -> None:
     x, rank = node.input[0], len(w.shape(node.input[0]))
     first, order = attribute(node, "axis", -1) % rank, w.order_of(node.input[0])
-    places = [order.index(d) for d in range(first, rank)]
-    index = standardize(w, w.get(x, order), places, attribute(node, "epsilon", 1e-5), node.output[0])
+    dims = [order.index(d) for d in range(first, rank)]
+    index = standardize(w, w.get(x, order), dims, attribute(node, "epsilon", 1e-5), node.output[0])
     w.constant(node, 1, 1.0)
     scale, bias = [*node.input[1:], "", ""][:2]
     scale_and_shift(w, index, node.output[0], order, scale, bias)
@@ -112,15 +109,15 @@ def group_norm(w: Writer, node: NodeProto) -> None:
 def instance_norm(w: Writer, node: NodeProto) -> None:
     x, name, rank = node.input[0], node.output[0], len(w.shape(node.input[0]))
     order = w.order_of(x)
-    places = [k for k, d in enumerate(order) if d > 1]
-    index = standardize(w, w.get(x, order), places, attribute(node, "epsilon", 1e-5), name)
+    dims = [k for k, d in enumerate(order) if d > 1]
+    index = standardize(w, w.get(x, order), dims, attribute(node, "epsilon", 1e-5), name)
     for key in node.input[1:3]:
         w.constants[f"{key}{FLOAT}{rank}"] = w.constants[key].reshape(-1, *[1] * (rank - 2))
     scale_and_shift(w, index, name, order, *(f"{key}{FLOAT}{rank}" for key in node.input[1:3]))
 
 
 def batch_norm(w: Writer, node: NodeProto) -> None:
-    """One that follows no Conv: x * gain + rest."""
+    """One that could not be folded into a convolution: x * gain + shift."""
     scale, beta, mean, var = (w.constant(node, i).astype(np.float64) for i in range(1, 5))
     gain = scale / np.sqrt(var + attribute(node, "epsilon", 1e-5))
     rank = len(w.shape(node.input[0]))

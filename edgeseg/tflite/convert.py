@@ -5,26 +5,27 @@ from __future__ import annotations
 from onnx import ModelProto, TensorProto
 
 from edgeseg.errors import EdgesegError
-from edgeseg.onnx_graph.deploy import image_input
-from edgeseg.onnx_graph.fold import element_types, static_shapes
-from edgeseg.tflite import algebra, pointwise, shapes, spatial
-from edgeseg.tflite.patterns import rewrite
+from edgeseg.onnx_graph.index import element_types, static_shapes
+from edgeseg.onnx_graph.loading import image_input
+from edgeseg.tflite import algebra, convolution, padding, pointwise, pooling, resizing, shapes
+from edgeseg.tflite.fusions import fuse
 from edgeseg.tflite.writer import NHWC, Writer, unsupported
 
-OPERATORS = {**pointwise.OPERATORS, **shapes.OPERATORS, **spatial.OPERATORS, **algebra.OPERATORS}
+MODULES = (pointwise, shapes, convolution, pooling, resizing, padding, algebra)
+OPERATORS = {name: emit for module in MODULES for name, emit in module.OPERATORS.items()}
 
 
 def convert(model: ModelProto, metadata: dict[str, str] | None = None, half: bool = False) -> bytes:
-    """`model` has fixed sizes and constants folded, as graph.deploy and graph.simplify leave it.
+    """`model` has fixed sizes and constants folded, as onnx_graph.deploy_graph and simplify leave it.
 
     Input and outputs keep their names; images become [1, H, W, C]. `half`: weights are stored as float16. Raises
     EdgesegError that names an operator and its node where TFLite or this writer has no equal.
     """
-    writer = Writer(rewrite(model), static_shapes(model), element_types(model), half)
+    writer = Writer(fuse(model), static_shapes(model), element_types(model), half)
     name, layout, _, _ = image_input(model)
     shape, order = writer.shape(name), (0, 1, 2, 3) if layout == "NHWC" else NHWC
-    kind = "uint8" if writer.types[name] == TensorProto.UINT8 else "float32"
-    writer.put(name, writer.tensor([shape[d] for d in order], kind, name), order)
+    dtype = "uint8" if writer.types[name] == TensorProto.UINT8 else "float32"
+    writer.put(name, writer.tensor([shape[d] for d in order], dtype, name), order)
     inputs = {name: writer.values[name].index}
     for node in writer.graph.node:
         if node.op_type not in OPERATORS:
@@ -34,7 +35,7 @@ def convert(model: ModelProto, metadata: dict[str, str] | None = None, half: boo
         except EdgesegError:
             raise
         except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise unsupported(node, f"has a form that is not known here ({type(error).__name__}: {error})") from error
+            raise unsupported(node, f"has a form that is not supported ({type(error).__name__}: {error})") from error
     outputs = {}
     for output in writer.graph.output:
         outputs[output.name] = writer.get(output.name, NHWC if len(writer.shape(output.name)) == 4 else None)

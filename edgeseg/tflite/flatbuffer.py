@@ -41,7 +41,7 @@ def schema() -> Any:
     return schema_py_generated
 
 
-def model(
+def build_model(
     graph: Any,
     codes: list[str],
     buffers: list[Any],
@@ -51,30 +51,30 @@ def model(
 ) -> Any:
     """A schema.ModelT of one graph with one signature; `codes` are the names of its operators."""
     s = schema()
-    made, signature = s.ModelT(), s.SignatureDefT()
+    model_table, signature = s.ModelT(), s.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    signature.inputs = [_entry(s.TensorMapT(), name=name, tensorIndex=index) for name, index in inputs.items()]
-    signature.outputs = [_entry(s.TensorMapT(), name=name, tensorIndex=index) for name, index in outputs.items()]
-    buffers = [*buffers, *(aligned(np.frombuffer(data, np.uint8)) for data in metadata.values())]
-    places = range(len(buffers) - len(metadata), len(buffers))
-    made.version, made.description = 3, "edgeseg"
-    made.subgraphs, made.signatureDefs, made.buffers = [graph], [signature], buffers
-    made.metadata = [_entry(s.MetadataT(), name=key, buffer=place) for key, place in zip(metadata, places)]
-    made.operatorCodes = []
+    signature.inputs = [_with_fields(s.TensorMapT(), name=name, tensorIndex=index) for name, index in inputs.items()]
+    signature.outputs = [_with_fields(s.TensorMapT(), name=name, tensorIndex=index) for name, index in outputs.items()]
+    buffers = [*buffers, *(aligned_buffer(np.frombuffer(data, np.uint8)) for data in metadata.values())]
+    positions = range(len(buffers) - len(metadata), len(buffers))
+    model_table.version, model_table.description = 3, "edgeseg"
+    model_table.subgraphs, model_table.signatureDefs, model_table.buffers = [graph], [signature], buffers
+    model_table.metadata = [_with_fields(s.MetadataT(), name=key, buffer=i) for key, i in zip(metadata, positions)]
+    model_table.operatorCodes = []
     for name in codes:
         code = getattr(s.BuiltinOperator, name)
-        entry = _entry(s.OperatorCodeT(), builtinCode=code, version=VERSIONS.get(name, 1))
-        made.operatorCodes.append(_entry(entry, deprecatedBuiltinCode=min(code, 127)))
-    return made
+        entry = _with_fields(s.OperatorCodeT(), builtinCode=code, version=VERSIONS.get(name, 1))
+        model_table.operatorCodes.append(_with_fields(entry, deprecatedBuiltinCode=min(code, 127)))
+    return model_table
 
 
-def _entry(table: Any, **fields: Any) -> Any:
+def _with_fields(table: Any, **fields: Any) -> Any:
     for key, value in fields.items():
         setattr(table, key, value)
     return table
 
 
-def aligned(data: Array | None) -> Any:
+def aligned_buffer(data: Array | None) -> Any:
     """A buffer of the file, aligned to 16 bytes as the schema asks; the generated code aligns to 4."""
     tables = schema()
 
@@ -91,7 +91,7 @@ def aligned(data: Array | None) -> Any:
     return tables.BufferT() if data is None else Buffer(data)
 
 
-def packed(model: Any) -> bytes:
+def pack(model: Any) -> bytes:
     """The file of a schema.ModelT."""
     import flatbuffers
 
@@ -100,11 +100,11 @@ def packed(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def unpacked(data: bytes) -> Any:
-    """A file as a schema.ModelT that packed() writes again, also where its weights lie behind the flatbuffer."""
-    made = schema().ModelT.InitFromPackedBuf(data, 0)
-    for buffer in made.buffers:
+def unpack(data: bytes) -> Any:
+    """A file as a schema.ModelT that pack() writes again, also where its weights lie behind the flatbuffer."""
+    model_table = schema().ModelT.InitFromPackedBuf(data, 0)
+    for buffer in model_table.buffers:
         if buffer.offset:
             buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
-    made.buffers = [made.buffers[0], *(aligned(buffer.data) for buffer in made.buffers[1:])]
-    return made
+    model_table.buffers = [model_table.buffers[0], *(aligned_buffer(buffer.data) for buffer in model_table.buffers[1:])]
+    return model_table

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from onnx import NodeProto
 
-from edgeseg.onnx_graph.deploy import FLOATS
-from edgeseg.onnx_graph.fold import attribute
+from edgeseg.onnx_graph.head import FLOATS
+from edgeseg.onnx_graph.index import attribute
 from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.writer import Order, Writer, unsupported
 
@@ -27,8 +27,7 @@ def unary(w: Writer, node: NodeProto) -> None:
 
 def _map(w: Writer, node: NodeProto, op: str, x: str, **options: object) -> None:
     """An operator from one tensor to one of the same shape and order."""
-    index = w.get(x, w.order_of(x))
-    w.put(node.output[0], w.emit(op, [index], w.stored(index), node.output[0], **options), w.order_of(x))
+    w.compute(node.output[0], op, [w.get(x, w.order_of(x))], w.order_of(x), **options)
 
 
 def activate(w: Writer, node: NodeProto, x: str, activation: str) -> None:
@@ -67,9 +66,8 @@ def leaky_relu(w: Writer, node: NodeProto) -> None:
 def prelu(w: Writer, node: NodeProto) -> None:
     order = w.order_of(node.input[0])
     slope = _aligned(w.constant(node, 1), order)
-    index = w.get(node.input[0], order)
-    inputs = [index, w.const(slope, f"{node.output[0]}/alpha")]
-    w.put(node.output[0], w.emit("PRELU", inputs, w.stored(index), node.output[0]), order)
+    inputs = [w.get(node.input[0], order), w.const(slope, f"{node.output[0]}/alpha")]
+    w.compute(node.output[0], "PRELU", inputs, order)
 
 
 def hard_sigmoid(w: Writer, node: NodeProto) -> None:
@@ -80,9 +78,9 @@ def hard_sigmoid(w: Writer, node: NodeProto) -> None:
     shape = w.stored(index)
     if abs(6 * alpha - 1) > 1e-6:
         index = w.emit("MUL", [index, w.const(np.float32(6 * alpha))], shape, f"{name}/scaled")
-    index = w.emit("ADD", [index, w.const(np.float32(6 * beta))], shape, f"{name}/shifted",
-                   fusedActivationFunction=w.schema.ActivationFunctionType.RELU6)  # fmt: skip
-    w.put(name, w.emit("MUL", [index, w.const(np.float32(1 / 6))], shape, name), order)
+    relu6 = {"fusedActivationFunction": w.schema.ActivationFunctionType.RELU6}
+    index = w.emit("ADD", [index, w.const(np.float32(6 * beta))], shape, f"{name}/shifted", **relu6)
+    w.compute(name, "MUL", [index, w.const(np.float32(1 / 6))], order)
 
 
 def hard_swish(w: Writer, node: NodeProto) -> None:
@@ -91,10 +89,10 @@ def hard_swish(w: Writer, node: NodeProto) -> None:
     order = w.order_of(x)
     index = w.get(x, order)
     shape = w.stored(index)
-    gate = w.emit("ADD", [index, w.const(np.float32(3))], shape, f"{name}/shifted",
-                  fusedActivationFunction=w.schema.ActivationFunctionType.RELU6)  # fmt: skip
+    relu6 = {"fusedActivationFunction": w.schema.ActivationFunctionType.RELU6}
+    gate = w.emit("ADD", [index, w.const(np.float32(3))], shape, f"{name}/shifted", **relu6)
     gate = w.emit("MUL", [gate, w.const(np.float32(1 / 6))], shape, f"{name}/gate")
-    w.put(name, w.emit("MUL", [index, gate], shape, name), order)
+    w.compute(name, "MUL", [index, gate], order)
 
 
 def gelu(w: Writer, node: NodeProto) -> None:
@@ -104,7 +102,7 @@ def gelu(w: Writer, node: NodeProto) -> None:
 def reciprocal(w: Writer, node: NodeProto) -> None:
     order = w.order_of(node.input[0])
     index = w.get(node.input[0], order)
-    w.put(node.output[0], w.emit("DIV", [w.const(np.float32(1)), index], w.stored(index), node.output[0]), order)
+    w.compute(node.output[0], "DIV", [w.const(np.float32(1)), index], order)
 
 
 def power(w: Writer, node: NodeProto) -> None:
@@ -114,13 +112,13 @@ def power(w: Writer, node: NodeProto) -> None:
     x = node.input[0]
     index, order = w.get(x, w.order_of(x)), w.order_of(x)
     op, inputs = ("MUL", [index, index]) if float(exponent.reshape(())) == 2 else ("SQRT", [index])
-    w.put(node.output[0], w.emit(op, inputs, w.stored(index), node.output[0]), order)
+    w.compute(node.output[0], op, inputs, order)
     return None
 
 
 def binary(w: Writer, node: NodeProto) -> None:
     """Two (Max and Min: more) tensors that broadcast against each other, in the order of the largest."""
-    if node.op_type == "Add" and _into_bias(w, node):
+    if node.op_type == "Add" and _add_to_bias(w, node):
         return
     shape = w.shape(node.output[0])
     running = [name for name in node.input if name in w.values]
@@ -140,24 +138,24 @@ def broadcastable(w: Writer, name: str, order: Order) -> int:
     value = w.values[name]
     if len(value.shape) == len(order):
         return w.get(name, order)
-    wide = (*[1] * (len(order) - len(value.shape)), *value.shape)
-    if sum(n > 1 for n in wide) > 1:
-        index = w.reshape(w.get(name), wide, f"{name}/wide")
+    padded = (*[1] * (len(order) - len(value.shape)), *value.shape)
+    if sum(n > 1 for n in padded) > 1:
+        index = w.reshape(w.get(name), padded, f"{name}/wide")
         perm = w.const(np.array(order, np.int32), f"{name}/perm")
-        return w.emit("TRANSPOSE", [index, perm], [wide[d] for d in order], f"{name}/transposed")
-    return w.reshape(value.index, [wide[d] for d in order], f"{name}/wide")
+        return w.emit("TRANSPOSE", [index, perm], [padded[d] for d in order], f"{name}/transposed")
+    return w.reshape(value.index, [padded[d] for d in order], f"{name}/wide")
 
 
 def _aligned(array: Array, order: Order) -> Array:
     """A constant with as many dimensions as `order`, in that order, leading ones dropped."""
-    wide = array.reshape([*[1] * (len(order) - array.ndim), *array.shape]).transpose(order)
-    while wide.ndim > 1 and wide.shape[0] == 1:
-        wide = wide[0]
-    return wide
+    padded = array.reshape([*[1] * (len(order) - array.ndim), *array.shape]).transpose(order)
+    while padded.ndim > 1 and padded.shape[0] == 1:
+        padded = padded[0]
+    return padded
 
 
-def _into_bias(w: Writer, node: NodeProto) -> bool:
-    """Add a constant to what FULLY_CONNECTED made: as its bias."""
+def _add_to_bias(w: Writer, node: NodeProto) -> bool:
+    """Add a constant to the output of FULLY_CONNECTED as its bias."""
     for x, name in (node.input, reversed(node.input)):
         operator, bias = w.only_use(x), w.constants.get(name)
         if operator is None or bias is None or w.code(operator) != "FULLY_CONNECTED" or len(operator.inputs) > 2:
@@ -178,13 +176,11 @@ def cast(w: Writer, node: NodeProto) -> None:
     x = node.input[0]
     index, order, to = w.get(x, w.order_of(x)), w.order_of(x), attribute(node, "to", 1)
     if to not in FLOATS:
-        raise unsupported(node, "makes something else than floats")
+        raise unsupported(node, "makes integers")
     if w.dtype(index) == np.float32:
         return w.alias(node.output[0], x)
-    s = w.schema.TensorType
-    made = w.emit("CAST", [index], w.stored(index), node.output[0], np.float32,
-                  inDataType=w.tensors[index].type, outDataType=s.FLOAT32)  # fmt: skip
-    w.put(node.output[0], made, order)
+    types = {"inDataType": w.tensors[index].type, "outDataType": w.schema.TensorType.FLOAT32}
+    w.compute(node.output[0], "CAST", [index], order, np.float32, **types)
     return None
 
 

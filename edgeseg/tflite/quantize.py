@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeseg.errors import EdgesegError, MissingPackage
 from edgeseg.tflite.algebra import FLOAT
-from edgeseg.tflite.flatbuffer import Array, packed, schema, unpacked
+from edgeseg.tflite.flatbuffer import Array, pack, schema, unpack
 
 FRAME = "frame"
 FRAME_AS_FLOAT = "pre_float"
@@ -54,18 +54,18 @@ def full(model: bytes, frames: Iterable[Array], spans: Mapping[str, tuple[float,
             ranges[FRAME_AS_FLOAT] = {
                 side: np.full((1, 1, 1, 1), v, np.float32) for side, v in (("min", 0), ("max", 255))
             }
-        return whole_pixels(_finish(quantizer, ranges))
+        return requantize_frame(_finish(quantizer, ranges))
 
 
-def whole_pixels(model: bytes) -> bytes:
+def requantize_frame(model: bytes) -> bytes:
     """Where the frame is cast to float and quantized again with a step of 1: only requantize it (the same numbers)."""
     s = schema()
-    made = unpacked(model)
-    graph = made.subgraphs[0]
-    codes = [code.builtinCode for code in made.operatorCodes]
-    by_output = {int(op.outputs[0]): op for op in graph.operators}
+    table = unpack(model)
+    graph = table.subgraphs[0]
+    codes = [code.builtinCode for code in table.operatorCodes]
+    producers = {int(op.outputs[0]): op for op in graph.operators}
     for op in graph.operators:
-        cast = by_output.get(int(op.inputs[0])) if codes[op.opcodeIndex] == s.BuiltinOperator.QUANTIZE else None
+        cast = producers.get(int(op.inputs[0])) if codes[op.opcodeIndex] == s.BuiltinOperator.QUANTIZE else None
         if cast is None or codes[cast.opcodeIndex] != s.BuiltinOperator.CAST:
             continue
         step, entry = graph.tensors[op.outputs[0]].quantization, graph.tensors[cast.inputs[0]]
@@ -76,21 +76,21 @@ def whole_pixels(model: bytes) -> bytes:
         op.inputs = [int(cast.inputs[0])]
     needed = {int(i) for op in graph.operators for i in op.inputs} | {int(i) for i in graph.outputs}
     graph.operators = [op for op in graph.operators if needed & {int(i) for i in op.outputs}]
-    return packed(made)
+    return pack(table)
 
 
 def _finish(quantizer: Any, ranges: dict[str, Any] | None) -> bytes:
     try:
-        made = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+        result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise EdgesegError(f"AI Edge Quantizer cannot quantize this network: {reason}.", "Use fp32 or fp16.") from error
-    return bytes(made.quantized_model)
+    return bytes(result.quantized_model)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without its progress bars and a warning about memory, which only concerns long-lived interpreters."""
+    """Hide its progress bars, and a warning about memory that only concerns long-lived interpreters."""
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

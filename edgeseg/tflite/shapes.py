@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 from onnx import NodeProto
 
-from edgeseg.onnx_graph.fold import attribute
+from edgeseg.onnx_graph.index import attribute
 from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.pointwise import broadcastable
 from edgeseg.tflite.writer import Order, Writer, unsupported
@@ -48,11 +48,11 @@ def reshape(w: Writer, node: NodeProto) -> None:
     order = regroup(value.shape, value.order, new)
     index = value.index if order else w.get(x)
     order = order or tuple(range(len(new)))
-    made = w.reshape(index, [new[d] for d in order], name)
-    if made == index:
+    result = w.reshape(index, [new[d] for d in order], name)
+    if result == index:
         w.alias(name, x, order) if index == value.index else w.put(name, index, order)
     else:
-        w.put(name, made, order)
+        w.put(name, result, order)
 
 
 def transpose(w: Writer, node: NodeProto) -> None:
@@ -62,13 +62,12 @@ def transpose(w: Writer, node: NodeProto) -> None:
 
 
 def concat(w: Writer, node: NodeProto) -> None:
-    name, shape = node.output[0], w.shape(node.output[0])
-    axis = attribute(node, "axis", 0) % len(shape)
+    name = node.output[0]
+    axis = attribute(node, "axis", 0) % len(w.shape(name))
     running = [n for n in node.input if n in w.values]
     order = max((w.order_of(n) for n in running), key=[w.order_of(n) for n in running].count)
     inputs = [w.get(n, order) for n in node.input]
-    made = w.emit("CONCATENATION", inputs, [shape[d] for d in order], name, axis=order.index(axis))
-    w.put(name, made, order)
+    w.compute(name, "CONCATENATION", inputs, order, axis=order.index(axis))
 
 
 def _slice(w: Writer, x: str, name: str, begin: list[int], end: list[int], step: list[int]) -> None:
@@ -76,11 +75,9 @@ def _slice(w: Writer, x: str, name: str, begin: list[int], end: list[int], step:
     order = w.order_of(x)
     index = w.get(x, order)
     mask = sum(1 << k for k, d in enumerate(order) if end[d] < 0)
-    limits = [w.const(np.array([v[d] for d in order], np.int32), f"{name}/{p}")
-              for v, p in ((begin, "begin"), ([max(e, 0) for e in end], "end"), (step, "step"))]  # fmt: skip
-    shape = [len(range(begin[d], end[d], step[d])) for d in order]
-    made = w.emit("STRIDED_SLICE", [index, *limits], shape, name, endMask=mask)
-    w.put(name, made, order)
+    limits = {"begin": begin, "end": [max(e, 0) for e in end], "step": step}
+    tensors = [w.const(np.array([v[d] for d in order], np.int32), f"{name}/{key}") for key, v in limits.items()]
+    w.compute(name, "STRIDED_SLICE", [index, *tensors], order, endMask=mask)
 
 
 def slice_(w: Writer, node: NodeProto) -> None:
@@ -100,11 +97,11 @@ def slice_(w: Writer, node: NodeProto) -> None:
 
 def split(w: Writer, node: NodeProto) -> None:
     x, shape = node.input[0], w.shape(node.input[0])
-    axis, place = attribute(node, "axis", 0) % len(shape), 0
+    axis, offset = attribute(node, "axis", 0) % len(shape), 0
     for name in node.output:
         begin, end = [0] * len(shape), list(shape)
-        begin[axis], end[axis] = place, place + w.shape(name)[axis]
-        place = end[axis]
+        begin[axis], end[axis] = offset, offset + w.shape(name)[axis]
+        offset = end[axis]
         _slice(w, x, name, begin, end, [1] * len(shape))
 
 
@@ -129,11 +126,8 @@ def gather(w: Writer, node: NodeProto) -> None:
 def take(w: Writer, x: str, name: str, axis: int, indices: Array) -> None:
     """name = x with these `indices` of an ONNX axis."""
     order = w.order_of(x)
-    index, place = w.get(x, order), order.index(axis)
-    shape = w.stored(index)
-    shape[place] = len(indices)
-    chosen = w.const(indices.astype(np.int32), f"{name}/indices")
-    w.put(name, w.emit("GATHER", [index, chosen], shape, name, axis=place), order)
+    inputs = [w.get(x, order), w.const(indices.astype(np.int32), f"{name}/indices")]
+    w.compute(name, "GATHER", inputs, order, axis=order.index(axis))
 
 
 def expand(w: Writer, node: NodeProto) -> None:
@@ -142,26 +136,31 @@ def expand(w: Writer, node: NodeProto) -> None:
     order = value.order if len(value.shape) == len(shape) else tuple(range(len(shape)))
     index = broadcastable(w, x, order)
     size = w.const(np.array([shape[d] for d in order], np.int32), f"{name}/shape")
-    w.put(name, w.emit("BROADCAST_TO", [index, size], [shape[d] for d in order], name), order)
+    w.compute(name, "BROADCAST_TO", [index, size], order)
 
 
 def reduce(w: Writer, node: NodeProto) -> None:
     """ReduceMean, Sum, Max, Min and the global pools."""
     x, name, rank = node.input[0], node.output[0], len(w.shape(node.input[0]))
     pool = node.op_type.startswith("Global")
-    given = w.constant(node, 1) if len(node.input) > 1 and node.input[1] else None
-    if given is not None and not given.size and attribute(node, "noop_with_empty_axes", 0):
+    axes_input = w.constant(node, 1) if len(node.input) > 1 and node.input[1] else None
+    if axes_input is not None and not axes_input.size and attribute(node, "noop_with_empty_axes", 0):
         return w.alias(name, x)
-    axes = list(range(2, rank)) if pool else axes_of(node, rank, given)
-    keep = pool or bool(attribute(node, "keepdims", 1))
-    op = {"Mean": "MEAN", "AveragePool": "MEAN", "Sum": "SUM", "Max": "REDUCE_MAX", "MaxPool": "REDUCE_MAX",
-          "Min": "REDUCE_MIN"}[node.op_type.removeprefix("Global").removeprefix("Reduce")]  # fmt: skip
+    axes = list(range(2, rank)) if pool else axes_of(node, rank, axes_input)
+    keep_dims = pool or bool(attribute(node, "keepdims", 1))
+    op = {
+        "Mean": "MEAN",
+        "AveragePool": "MEAN",
+        "Sum": "SUM",
+        "Max": "REDUCE_MAX",
+        "MaxPool": "REDUCE_MAX",
+        "Min": "REDUCE_MIN",
+    }[node.op_type.removeprefix("Global").removeprefix("Reduce")]
     order = w.order_of(x)
     index = w.get(x, order)
-    places = w.const(np.array([order.index(a) for a in axes], np.int32), f"{name}/axes")
-    left = order if keep else tuple(d - sum(a < d for a in axes) for d in order if d not in axes)
-    made = w.emit(op, [index, places], [w.shape(name)[d] for d in left], name, keepDims=keep)
-    w.put(name, made, left)
+    stored_axes = w.const(np.array([order.index(a) for a in axes], np.int32), f"{name}/axes")
+    remaining = order if keep_dims else tuple(d - sum(a < d for a in axes) for d in order if d not in axes)
+    w.compute(name, op, [index, stored_axes], remaining, keepDims=keep_dims)
     return None
 
 
@@ -172,12 +171,12 @@ def softmax(w: Writer, node: NodeProto) -> None:
     if order[-1] != axis:
         order = (*(d for d in range(len(shape)) if d != axis), axis)
     op, options = ("SOFTMAX", {"beta": 1.0}) if node.op_type == "Softmax" else ("LOG_SOFTMAX", {})
-    w.put(name, w.emit(op, [w.get(x, order)], [shape[d] for d in order], name, **options), order)
+    w.compute(name, op, [w.get(x, order)], order, **options)
 
 
-def axes_of(node: NodeProto, rank: int, given: Array | None = None) -> list[int]:
-    """The axes a node works along, none negative: its attribute's or `given`; all where there are none."""
-    axes = attribute(node, "axes", None) if given is None else given.reshape(-1).tolist()
+def axes_of(node: NodeProto, rank: int, axes_input: Array | None = None) -> list[int]:
+    """The axes a node works along, none negative: from its attribute or `axes_input`; all where there are none."""
+    axes = attribute(node, "axes", None) if axes_input is None else axes_input.reshape(-1).tolist()
     return sorted(int(a) % rank for a in axes) if axes else list(range(rank))
 
 

@@ -1,13 +1,12 @@
 """Writer: TFLite operators and tensors, collected while an ONNX graph is walked, then packed as a flatbuffer.
 
-ONNX keeps channels first, TFLite's convolutions keep them last. So every tensor here remembers the order its dimensions
-are stored in: an ONNX Transpose only changes that memory, a Reshape that merges or splits neighbors keeps it, and a
-TRANSPOSE operator is written only where the next operator needs another order than the one at hand.
+ONNX stores channels first, TFLite's convolutions expect them last. So every tensor here carries the order in which its
+dimensions are stored: an ONNX Transpose only changes that record, a Reshape that merges or splits neighbors leaves the
+memory as it is, and a TRANSPOSE operator is written only where the next operator needs another order.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +15,15 @@ import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from edgeseg.errors import EdgesegError
+from edgeseg.onnx_graph.index import GraphIndex
 from edgeseg.tflite import flatbuffer
-from edgeseg.tflite.flatbuffer import BARE, OPTIONS, TYPES, Array, aligned, schema
+from edgeseg.tflite.flatbuffer import BARE, OPTIONS, TYPES, Array, aligned_buffer, schema
 
 Order = tuple[int, ...]
 NHWC: Order = (0, 2, 3, 1)
 
 
-def unsupported(node: NodeProto, why: str = "is not known here") -> EdgesegError:
+def unsupported(node: NodeProto, why: str = "is not supported") -> EdgesegError:
     return EdgesegError(
         f"TFLite: operator {node.op_type} (node {node.name or node.output[0]}) {why}.",
         "Export the network without it, or compile for a target that runs any ONNX operator: onnxruntime-cpu.",
@@ -42,24 +42,21 @@ class Value:
 class Writer:
     """`values` are tensors computed at run time, `constants` those known now; both by their ONNX names.
 
-    `model` may hold nodes of patterns.py, whose `shapes` and element `types` were told before they came in. `half`:
-    weights are stored as float16 and widened when the model is loaded.
+    `model` may hold nodes of fusions/, which shape inference does not know; so `shapes` and element `types` are those
+    from before. `half`: weights are stored as float16 and widened when the model is loaded.
     """
 
     def __init__(self, model: ModelProto, shapes: dict[str, list[int]], types: dict[str, int], half: bool = False):
         self.schema = schema()
-        self.graph = model.graph
+        self.graph, self.onnx = model.graph, GraphIndex(model)
         self.shapes, self.types, self.half = shapes, types, half
-        self.pads = {node.output[0]: node for node in model.graph.node if node.op_type == "Pad"}
-        self.uses = Counter(name for node in model.graph.node for name in node.input)
-        self.uses.update(output.name for output in model.graph.output)
-        self.constants = {i.name: _plain(numpy_helper.to_array(i)) for i in model.graph.initializer}
+        self.constants = {i.name: _as_float32(numpy_helper.to_array(i)) for i in model.graph.initializer}
         self.values: dict[str, Value] = {}
         self.tensors: list[Any] = []
         self.buffers: list[Any] = [self.schema.BufferT()]
         self.operators: list[Any] = []
         self.codes: list[str] = []
-        self.maker: dict[int, Any] = {}  # tensor -> the operator that makes it
+        self._operator_of: dict[int, Any] = {}  # TFLite tensor -> the operator emitted for it
         self._shared: set[int] = set()  # tensors known under several ONNX names that are all used
         self._stored: dict[tuple[int, Order], int] = {}
         self._names: set[str] = set()
@@ -70,13 +67,13 @@ class Writer:
         """The static shape of an ONNX tensor; EdgesegError where inference cannot tell it."""
         if name in self.constants:
             return self.constants[name].shape
-        found = self.shapes.get(name)
-        if found is None or 0 in found:
+        shape = self.shapes.get(name)
+        if shape is None or 0 in shape:
             raise EdgesegError(
                 f"TFLite: the shape of tensor {name} is not known before the network runs.",
                 "Export it with fixed sizes (no shapes computed from the input).",
             )
-        return tuple(found)
+        return tuple(shape)
 
     def constant(self, node: NodeProto, index: int, default: Any = None) -> Array:
         """A node's constant input; `default` (if there is one) where it is left out."""
@@ -102,15 +99,15 @@ class Writer:
         order = order or tuple(range(len(value.shape)))
         if order == value.order:
             return value.index
-        turn = tuple(value.order.index(d) for d in order)
-        key = (value.index, turn)
+        permutation = tuple(value.order.index(d) for d in order)
+        key = (value.index, permutation)
         if key not in self._stored:
             shape = [value.shape[d] for d in order]
             wide = [d for d in value.order if value.shape[d] > 1]
             if wide == [d for d in order if value.shape[d] > 1]:
                 self._stored[key] = self.reshape(value.index, shape, f"{name}/view")
             else:
-                perm = self.const(np.array(turn, np.int32), f"{name}/perm")
+                perm = self.const(np.array(permutation, np.int32), f"{name}/perm")
                 self._stored[key] = self.emit("TRANSPOSE", [value.index, perm], shape, f"{name}/transposed")
         return self._stored[key]
 
@@ -122,31 +119,31 @@ class Writer:
     def alias(self, name: str, source: str, order: Order | None = None) -> None:
         """Say that `name` is the tensor of `source` seen in another order (by default the same)."""
         value = self.values[source]
-        if self.uses[source] > 1:
+        if self.onnx.use_count(source) > 1:
             self._shared.add(value.index)
         self.put(name, value.index, order or value.order)
 
     def const(self, value: Any, name: str = "const") -> int:
         """A constant tensor of an array or a number."""
-        array = _plain(np.asarray(value))
+        array = _as_float32(np.asarray(value))
         data = np.ascontiguousarray(array).reshape(array.shape)  # which would make a number a list of one
         small = self.half and data.dtype == np.float32 and data.size >= 16
         stored = np.clip(data, -65504, 65504).astype(np.float16) if small else data
-        self.buffers.append(aligned(stored.reshape(-1).view(np.uint8)))
+        self.buffers.append(aligned_buffer(stored.reshape(-1).view(np.uint8)))
         index = self.tensor(data.shape, stored.dtype, f"{name}/half" if small else name, len(self.buffers) - 1)
         return self.emit("DEQUANTIZE", [index], data.shape, name, np.float32) if small else index
 
     def tensor(self, shape: Sequence[int], dtype: Any, name: str, buffer: int = 0) -> int:
-        made = self.schema.TensorT()
-        made.shape, made.type = [int(n) for n in shape], getattr(self.schema.TensorType, TYPES[np.dtype(dtype)])
-        made.buffer, made.name, made.hasRank = buffer, self._unique(name), True
-        self.tensors.append(made)
+        tensor = self.schema.TensorT()
+        tensor.shape, tensor.type = [int(n) for n in shape], getattr(self.schema.TensorType, TYPES[np.dtype(dtype)])
+        tensor.buffer, tensor.name, tensor.hasRank = buffer, self._unique(name), True
+        self.tensors.append(tensor)
         return len(self.tensors) - 1
 
     def dtype(self, index: int) -> np.dtype[Any]:
-        kinds = {getattr(self.schema.TensorType, name): kind for kind, name in TYPES.items()}
-        found: np.dtype[Any] = np.dtype(kinds[self.tensors[index].type])
-        return found
+        dtypes = {getattr(self.schema.TensorType, name): dtype for dtype, name in TYPES.items()}
+        dtype: np.dtype[Any] = np.dtype(dtypes[self.tensors[index].type])
+        return dtype
 
     def stored(self, index: int) -> list[int]:
         """The shape of a TFLite tensor."""
@@ -157,12 +154,12 @@ class Writer:
     def emit(
         self, op: str, inputs: Sequence[int], shape: Sequence[int], name: str, dtype: Any = None, **options: Any
     ) -> int:
-        """Add an operator with one output of `shape`; its type is that of the first input unless told."""
+        """Add an operator with one output of `shape`, whose type is that of the first input unless `dtype` says."""
         out = self.tensor(shape, dtype or self.dtype(inputs[0]), name)
         if op not in self.codes:
             self.codes.append(op)
-        made = self.schema.OperatorT()
-        made.opcodeIndex, made.inputs, made.outputs = self.codes.index(op), list(inputs), [out]
+        operator = self.schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = self.codes.index(op), list(inputs), [out]
         if op not in BARE:
             title = OPTIONS.get(op) or "".join(word.capitalize() for word in op.split("_"))
             table = getattr(self.schema, f"{title}OptionsT")()
@@ -170,11 +167,19 @@ class Writer:
                 if not hasattr(table, key):
                     raise AttributeError(f"{title}Options has no {key}")
                 setattr(table, key, value)
-            made.builtinOptionsType = getattr(self.schema.BuiltinOptions, f"{title}Options")
-            made.builtinOptions = table
-        self.operators.append(made)
-        self.maker[out] = made
+            operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, f"{title}Options")
+            operator.builtinOptions = table
+        self.operators.append(operator)
+        self._operator_of[out] = operator
         return out
+
+    def compute(
+        self, name: str, op: str, inputs: Sequence[int], order: Order | None = None, dtype: Any = None, **options: Any
+    ) -> None:
+        """Add an operator whose output is the ONNX tensor `name`, stored in `order`."""
+        shape = self.shape(name)
+        order = order or tuple(range(len(shape)))
+        self.put(name, self.emit(op, inputs, [shape[d] for d in order], name, dtype, **options), order)
 
     def reshape(self, index: int, shape: Sequence[int], name: str) -> int:
         """`index` with another stored shape; itself where that is its shape already."""
@@ -190,22 +195,25 @@ class Writer:
     def only_use(self, name: str) -> Any:
         """The operator that makes `name`, if nothing else reads its tensor, so that it may be changed; else None."""
         value = self.values.get(name)
-        if value is None or self.uses[name] != 1 or value.index in self._shared:
+        if value is None or self.onnx.use_count(name) != 1 or value.index in self._shared:
             return None
-        return self.maker.get(value.index)
+        return self._operator_of.get(value.index)
 
     def fuse(self, name: str, activation: str) -> bool:
         """Let the operator that makes `name` apply `activation` itself, where it can and nothing else needs `name`."""
-        operator, kinds = self.only_use(name), self.schema.ActivationFunctionType
+        operator, activations = self.only_use(name), self.schema.ActivationFunctionType
         table: Any = getattr(operator, "builtinOptions", None)
-        if getattr(table, "fusedActivationFunction", None) != kinds.NONE or self.code(operator) == "CONCATENATION":
+        if (
+            getattr(table, "fusedActivationFunction", None) != activations.NONE
+            or self.code(operator) == "CONCATENATION"
+        ):
             return False
-        table.fusedActivationFunction = getattr(kinds, activation)
+        table.fusedActivationFunction = getattr(activations, activation)
         return True
 
     def activation(self, index: int) -> str:
         """The activation that tensor `index` went through last: its operator's name or its fused one's, or NONE."""
-        operator = self.maker.get(index)
+        operator = self._operator_of.get(index)
         if operator is None:
             return "NONE"
         fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
@@ -219,34 +227,34 @@ class Writer:
         for names in (inputs, outputs):
             for name, index in names.items():
                 self._rename(index, name)
-        place = self._drop_unused([*inputs.values(), *outputs.values()])
-        inputs, outputs = ({name: place[index] for name, index in names.items()} for names in (inputs, outputs))
+        renumbered = self._drop_unused([*inputs.values(), *outputs.values()])
+        inputs, outputs = ({name: renumbered[index] for name, index in names.items()} for names in (inputs, outputs))
         graph = self.schema.SubGraphT()
         graph.name, graph.tensors, graph.operators = "main", self.tensors, self.operators
         graph.inputs, graph.outputs = [*inputs.values()], [*outputs.values()]
-        return flatbuffer.packed(flatbuffer.model(graph, self.codes, self.buffers, inputs, outputs, metadata))
+        return flatbuffer.pack(flatbuffer.build_model(graph, self.codes, self.buffers, inputs, outputs, metadata))
 
     def _drop_unused(self, ends: Sequence[int]) -> dict[int, int]:
-        """Leave out what no output needs; returns where each tensor that stays is now."""
-        needed, kept = set(ends), []
+        """Leave out what no output needs; returns the new number of each tensor that stays."""
+        needed, operators = set(ends), []
         for operator in reversed(self.operators):
             if needed & set(operator.outputs):
-                kept.append(operator)
+                operators.append(operator)
                 needed |= set(operator.inputs)
-        place = {old: new for new, old in enumerate(sorted(needed))}
-        codes = sorted({self.code(operator) for operator in kept})
-        for operator in kept:
-            operator.inputs = [place[i] for i in operator.inputs]
-            operator.outputs = [place[i] for i in operator.outputs]
+        renumbered = {old: new for new, old in enumerate(sorted(needed))}
+        codes = sorted({self.code(operator) for operator in operators})
+        for operator in operators:
+            operator.inputs = [renumbered[i] for i in operator.inputs]
+            operator.outputs = [renumbered[i] for i in operator.outputs]
             operator.opcodeIndex = codes.index(self.code(operator))
-        self.operators, self.codes = kept[::-1], codes
+        self.operators, self.codes = operators[::-1], codes
         buffers, self.buffers = self.buffers, self.buffers[:1]
-        self.tensors = [self.tensors[old] for old in place]
+        self.tensors = [self.tensors[old] for old in renumbered]
         for tensor in self.tensors:
             if tensor.buffer:
                 self.buffers.append(buffers[tensor.buffer])
                 tensor.buffer = len(self.buffers) - 1
-        return place
+        return renumbered
 
     def _rename(self, index: int, name: str) -> None:
         if self.tensors[index].name != name:
@@ -263,6 +271,6 @@ class Writer:
         return unique
 
 
-def _plain(array: Array) -> Array:
+def _as_float32(array: Array) -> Array:
     """Floats as float32; 64-bit integers stay (they are indices and shapes, never data)."""
     return array.astype(np.float32) if array.dtype.kind == "f" else array

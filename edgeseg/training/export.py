@@ -93,7 +93,7 @@ def export_tflite(ckpt: Path | str, path: Path | str, size: Size | None = None) 
     """Write TFLite: `image` float32 [1, H, W, 3] -> `logits` [1, H, W, C], converted from the ONNX."""
     import onnx
 
-    from edgeseg.onnx_graph.deploy import simplify
+    from edgeseg.onnx_graph.loading import simplify
     from edgeseg.tflite.convert import convert
 
     data, spec = _onnx_and_spec(ckpt, size)

@@ -14,7 +14,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.errors import FileError, OptionError
 from edgeseg.images import write_image
 from edgeseg.quantization.quantize import quantize
@@ -30,34 +30,34 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_same_seed_chooses_the_same_frames(folder: Path) -> None:
-    a, b, other = (Calibration.choose(folder, 8, seed) for seed in (3, 3, 4))
+    a, b, other = (CalibrationSet.choose(folder, 8, seed) for seed in (3, 3, 4))
     assert a == b and a.digest == b.digest
     assert a.digest != other.digest
     assert len(set(a.frames)) == 8
 
 
 def test_a_picture_counts_once(folder: Path) -> None:
-    assert len(Calibration.choose(folder, 100).frames) == 11
+    assert len(CalibrationSet.choose(folder, 100).frames) == 11
 
 
 def test_a_dataset_gives_its_training_frames(street: Path) -> None:
-    chosen = Calibration.choose(street, 64)
+    chosen = CalibrationSet.choose(street, 64)
     assert len(chosen.frames) == 12
     assert {f.parent for f in chosen.frames} == {street / "train" / "images"}
 
 
 def test_frames_come_at_the_size_of_the_spec(street: Path) -> None:
-    images = list(Calibration.choose(street, 8).images(tiny.SPEC))
+    images = list(CalibrationSet.choose(street, 8).images(tiny.SPEC))
     assert {(i.shape, i.dtype) for i in images} == {((tiny.HEIGHT, tiny.WIDTH, 3), np.dtype(np.uint8))}
 
 
 def test_a_manifest_moves_with_its_frames(folder: Path, tmp_path: Path) -> None:
-    chosen = Calibration.choose(folder, 8)
+    chosen = CalibrationSet.choose(folder, 8)
     chosen.save(tmp_path / "calibration.json")
-    assert Calibration.choose(tmp_path / "calibration.json", 3) == Calibration.load(tmp_path / "calibration.json")
-    assert Calibration.load(tmp_path / "calibration.json").digest == chosen.digest
+    assert CalibrationSet.choose(tmp_path / "calibration.json", 3) == CalibrationSet.load(tmp_path / "calibration.json")
+    assert CalibrationSet.load(tmp_path / "calibration.json").digest == chosen.digest
     shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-moved"))
-    moved = Calibration.load(tmp_path.with_name(tmp_path.name + "-moved") / "calibration.json")
+    moved = CalibrationSet.load(tmp_path.with_name(tmp_path.name + "-moved") / "calibration.json")
     assert moved.digest == chosen.digest
     assert all("-moved" in str(frame) for frame in moved.frames)
 
@@ -74,7 +74,7 @@ def test_a_manifest_moves_with_its_frames(folder: Path, tmp_path: Path) -> None:
 def test_too_little_to_choose_from(tmp_path: Path, prepare: Callable[[Path], Any], message: str) -> None:
     prepare(tmp_path / "frames")
     with pytest.raises((FileError, OptionError), match=message):
-        Calibration.choose(tmp_path / "frames", 64)
+        CalibrationSet.choose(tmp_path / "frames", 64)
 
 
 def change(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -111,10 +111,10 @@ def change(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 )
 def test_a_manifest_that_is_not_true(folder: Path, tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
     path = tmp_path / "calibration.json"
-    Calibration.choose(folder, 11).save(path)
+    CalibrationSet.choose(folder, 11).save(path)
     spoil(path)
     with pytest.raises(FileError) as caught:
-        Calibration.load(path)
+        CalibrationSet.load(path)
     assert message in str(caught.value)
 
 
@@ -130,7 +130,7 @@ def test_any_json_as_a_manifest(tmp_path: Path, frames: Any) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps({"frames": frames}))
     with pytest.raises(FileError):
-        Calibration.load(path)
+        CalibrationSet.load(path)
 
 
 def test_an_unknown_quantizer(tmp_path: Path) -> None:
@@ -151,6 +151,6 @@ def test_a_corrupt_frame_ends_int8_with_its_name(network: Path, folder: Path, tm
             "int8",
             spec=tiny.SPEC,
             frames=tiny.frames(1),
-            calibration=Calibration.choose(folder, 100),
+            calibration=CalibrationSet.choose(folder, 100),
         )
     assert not (tmp_path / "out").exists()

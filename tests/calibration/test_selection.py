@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from edgeseg.calibration import coverage, leaks
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.calibration.selection import select
 from edgeseg.errors import FileError, OptionError
 from edgeseg.images import read_image, write_image
@@ -199,7 +199,7 @@ def test_the_manifest_says_how_and_compile_takes_it(street: Path, network: Path,
     ran = edgeseg("calibrate", street, "-o", path, "--frames", 9, "--seed", 3, "--pictures", sheet, "--json", "-")
     assert ran.code == 0, ran.err
     found = json.loads(path.read_text())
-    assert Calibration.load(path).digest == select(street, 9, 3).calibration.digest
+    assert CalibrationSet.load(path).digest == select(street, 9, 3).calibration.digest
     assert found["chosen"] == {"method": "greedy k-center", "seed": 3, "of_frames": 12}
     assert found["sizes"] == {"96x64": 9} and not any(Path(row["file"]).is_absolute() for row in found["frames"])
     assert [row["name"] for row in found["checked_against"]] == ["street val", "street test"]

@@ -130,9 +130,9 @@ def test_the_same_model_twice_gives_the_same_class_maps(network: Path, tmp_path:
 
 @pytest.mark.parametrize("target", [name for name in names() if "int8" in Target.load(name).precisions])
 def test_calibration_decides_int8_alone(network: Path, street: Path, tmp_path: Path, target: str) -> None:
-    from edgeseg.calibration.frames import Calibration
+    from edgeseg.calibration.frames import CalibrationSet
 
-    chosen = Calibration.choose(street, 8)
+    chosen = CalibrationSet.choose(street, 8)
     frames = tiny.frames(2, seed=8)
     maps = []
     for name in "ab":

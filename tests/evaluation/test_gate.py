@@ -16,7 +16,7 @@ from edgeseg.errors import FileError, OptionError
 from edgeseg.evaluation import gate
 from edgeseg.evaluation.gate import Limits, Measured, judge, verdict
 from edgeseg.evaluation.metrics import GUESS, MATCHED, RIGHT, TRUTH
-from edgeseg.synth.street import write_dataset
+from edgeseg.synth.files import write_dataset
 
 Edgeseg = Callable[..., Any]
 CLASSES = ["road", "sky"]

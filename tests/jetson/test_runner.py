@@ -140,8 +140,8 @@ def test_golden_frames_first_then_every_frame_into_every_sink(
     ("break_it", "message"),
     [
         (lambda b: (b / "model.onnx").write_bytes(b"x"), "model.onnx is missing or differs from its digest"),
-        (lambda b: (b / "bundle.json").write_text("{"), "is no bundle"),
-        (lambda b: (b / "plan.json").unlink(), "is no bundle"),
+        (lambda b: (b / "bundle.json").write_text("{"), "is not a bundle"),
+        (lambda b: (b / "plan.json").unlink(), "is not a bundle"),
         (
             lambda b: (b / "bundle.json").write_text((b / "bundle.json").read_text().replace("model.onnx", "../x")),
             "names a file outside itself",

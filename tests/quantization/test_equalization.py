@@ -1,4 +1,4 @@
-"""Before INT8: equalized channels change nothing in float and save what INT8 ruins; biases make up for the mean."""
+"""Before INT8: equalization changes nothing in float and saves what INT8 ruins; bias correction restores the mean."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.recipe import PTQ
 from edgeseg.target import Target
@@ -65,7 +65,7 @@ def through(*ops: str, group: int = 1, **attributes: Any) -> Any:
         (("HardSwish",), 1, 2),
     ],
 )
-def test_the_float_network_says_the_same(ops: tuple[str, ...], group: int, pairs: int) -> None:
+def test_the_float_network_computes_the_same(ops: tuple[str, ...], group: int, pairs: int) -> None:
     if "GlobalAveragePool" in ops:
         net = tiny.Net(3)
         x = net.add("GlobalAveragePool", net.add("Relu", net.conv("image", 3, 8, stride=2, weight=uneven(net, 3))))
@@ -119,7 +119,7 @@ def test_equalizing_saves_a_network_that_int8_ruins(
     def agreement(model: Path, ptq: PTQ) -> float:
         bundle = compile_model(
             model, tmp_path / "out", Target.load(target), "int8", spec=tiny.SPEC,
-            frames=tiny.frames(4, seed=1), calibration=Calibration.choose(labeled, 10), ptq=ptq,
+            frames=tiny.frames(4, seed=1), calibration=CalibrationSet.choose(labeled, 10), ptq=ptq,
         )  # fmt: skip
         return float(bundle.manifest["parity"]["agreement"])
 
@@ -128,7 +128,7 @@ def test_equalizing_saves_a_network_that_int8_ruins(
     assert saved > agreement(network, PTQ()) - 0.03
 
 
-def test_biases_make_up_for_rounded_weights() -> None:
+def test_corrected_biases_compensate_for_rounded_weights() -> None:
     """The mean of a convolution with rounded weights, corrected, is the float one's; without padding exactly."""
     net = tiny.Net(2)
     x = net.add("Relu", net.conv(net.conv("image", 3, 8, stride=2), 8, 8, stride=2))
@@ -144,7 +144,7 @@ def test_biases_make_up_for_rounded_weights() -> None:
         return made
 
     corrected = copy(model)
-    correct_biases(corrected, frames, keep=[n.name for n in model.graph.node if n.op_type == "Conv"][:-1])
+    correct_biases(corrected, frames, excluded=[n.name for n in model.graph.node if n.op_type == "Conv"][:-1])
     wanted = logits(model, frames).mean((0, 1, 3, 4))
     plain = np.abs(logits(rounded(model), frames).mean((0, 1, 3, 4)) - wanted).max()
     better = np.abs(logits(rounded(corrected), frames).mean((0, 1, 3, 4)) - wanted).max()
@@ -160,10 +160,10 @@ def test_a_model_in_float16_is_left_alone() -> None:
     assert made == model
 
 
-def test_kept_layers_keep_their_biases(network: Path) -> None:
+def test_excluded_layers_keep_their_biases(network: Path) -> None:
     model = deployed(onnx_graph.load(network))
     convs = [n.name for n in model.graph.node if n.op_type == "Conv"]
     made = copy(model)
-    correct_biases(made, tiny.frames(2), keep=convs[1:])
+    correct_biases(made, tiny.frames(2), excluded=convs[1:])
     biases = [[n.input[2] for n in m.graph.node if n.op_type == "Conv"] for m in (model, made)]
     assert [a == b for a, b in zip(*biases)] == [False, True, True]

@@ -1,4 +1,4 @@
-"""Layers that stay float in INT8: that they do, on every backend, and that it helps."""
+"""Layers excluded from INT8: they stay float on every backend, and that helps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.quantization import schemes
@@ -24,14 +24,14 @@ LAST = "t6"  # of tiny.network, and so of the fragile one
 
 def int8(model: Path, out: Path, target: Target | str, data: Path, *keep: str, precision: str = "int8") -> Bundle:
     profile = Target.load(target) if isinstance(target, str) else target
-    frames, chosen = tiny.frames(4, seed=1), Calibration.choose(data, 10)
+    frames, chosen = tiny.frames(4, seed=1), CalibrationSet.choose(data, 10)
     return compile_model(
         model, out, profile, precision, spec=tiny.SPEC, frames=frames, calibration=chosen, keep=keep
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu", "jetson-orin", "tflite-cpu"])
-def test_one_layer_in_float_saves_a_network_that_int8_ruins(
+def test_one_excluded_layer_saves_a_network_that_int8_ruins(
     fragile: Path, labeled: Path, tmp_path: Path, target: str
 ) -> None:
     ruined = int8(fragile, tmp_path / "all", target, labeled)
@@ -62,7 +62,7 @@ def test_the_others_are_still_int8(fragile: Path, labeled: Path, tmp_path: Path)
 
 
 def test_a_tensor_that_others_read_in_int8_is_read_in_float(labeled: Path, tmp_path: Path) -> None:
-    """A branch: one reader is kept, the other is INT8. ONNX Runtime's quantizer gives both the same pair."""
+    """A branch: one reader is excluded, the other is INT8. ONNX Runtime's quantizer gives both the same pair."""
     net = tiny.Net()
     x = net.add("Relu", net.conv("image", 3, 8, stride=2))
     y = net.add("Relu", net.add("Add", net.conv(x, 8, 8), net.conv(x, 8, 8)))
@@ -130,7 +130,7 @@ def test_a_layer_that_openvino_does_not_have(network: Path, tmp_path: Path) -> N
         ("t6", "fp16", "keep in float were given for fp16"),
     ],
 )
-def test_what_cannot_be_kept(
+def test_layers_that_cannot_be_excluded(
     network: Path, labeled: Path, tmp_path: Path, keep: str, precision: str, message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
@@ -138,7 +138,7 @@ def test_what_cannot_be_kept(
     assert not (tmp_path / "out").exists()
 
 
-def test_tensorrt_s_own_calibrator_keeps_nothing(network: Path, labeled: Path, tmp_path: Path) -> None:
+def test_the_entropy_calibrator_refuses_excluded_layers(network: Path, labeled: Path, tmp_path: Path) -> None:
     profile = Target.load("jetson-orin").calibrated_on_device()
     with pytest.raises(OptionError, match="own calibrator chooses each layer's precision"):
         int8(network, tmp_path / "out", profile, labeled, LAST)

@@ -9,7 +9,7 @@ import pytest
 import qdq_corpus
 import tiny
 
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.images import write_image
 from edgeseg.runtime import open_segmenter
@@ -31,7 +31,7 @@ def test_depthwise_convolutions_run_in_int8(labeled: Path, tmp_path: Path) -> No
         "int8",
         spec=spec,
         frames=tiny.frames(2, 0, spec.height, spec.width),
-        calibration=Calibration.choose(labeled, 8),
+        calibration=CalibrationSet.choose(labeled, 8),
     )
     convolutions = sum(node.op_type == "Conv" for node in net.graph.node)
     assert convolutions == 7
@@ -64,7 +64,7 @@ def test_a_channel_that_is_silent_while_calibrated_is_heard_later(tmp_path: Path
         "int8",
         spec=spec,
         frames=tiny.frames(1),
-        calibration=Calibration.choose(tmp_path / "dull", 8),
+        calibration=CalibrationSet.choose(tmp_path / "dull", 8),
     )
     assert set(tiny.executed(bundle.path / "model.xml")) <= {"u8", "i8"}
     frame = np.full((64, 96, 3), 60, np.uint8)
@@ -89,7 +89,7 @@ def test_layers_in_float_run_in_bfloat16_where_that_was_asked_for(
             precision,
             spec=tiny.SPEC,
             frames=tiny.frames(2),
-            calibration=Calibration.choose(labeled, 8),
+            calibration=CalibrationSet.choose(labeled, 8),
             keep=["t6"],
         )
         with open_segmenter(bundle.path) as segmenter:

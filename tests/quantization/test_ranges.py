@@ -1,4 +1,4 @@
-"""Ranges of activations: each choice against its definition, and what each quantizer makes of it."""
+"""Ranges of activations: each method against its definition, and in the file of each quantizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.errors import OptionError
 from edgeseg.recipe import PTQ, Recipe
@@ -58,7 +58,7 @@ def test_percentile_leaves_out_the_tails() -> None:
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_mse_beats_the_whole_range_and_other_choices(symmetric: bool) -> None:
+def test_mse_beats_the_whole_range_and_other_methods(symmetric: bool) -> None:
     x = normal()
 
     def error(low: float, high: float) -> float:
@@ -72,7 +72,7 @@ def test_mse_beats_the_whole_range_and_other_choices(symmetric: bool) -> None:
 
 
 def test_entropy_cuts_where_there_is_little_left() -> None:
-    """40 is one value in a million; 8 levels of 128 would hold all others, and that tells little."""
+    """40 is one value in a million; 8 levels of 128 would hold all others: little information."""
     low, high = ranges.entropy(*histogram(normal()), False)
     assert 3 < high < 12 and low < -3
     even = np.random.default_rng(0).uniform(0, 1, 1_000_000)
@@ -80,7 +80,7 @@ def test_entropy_cuts_where_there_is_little_left() -> None:
 
 
 @pytest.mark.parametrize("rules", ["qdq", "symmetric"])
-def test_minmax_is_what_onnx_runtime_finds_itself(network: Path, tmp_path: Path, rules: str) -> None:
+def test_minmax_equals_the_ranges_of_onnx_runtime(network: Path, tmp_path: Path, rules: str) -> None:
     from onnx import numpy_helper
     from onnxruntime import quantization as ort
 
@@ -111,19 +111,19 @@ def test_minmax_is_what_onnx_runtime_finds_itself(network: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize(("rules", "how"), [(rules, how) for rules in TARGETS for how in schemes.get(rules).ranges])
-def test_every_choice_makes_a_sound_bundle_that_names_it(
+def test_every_method_makes_a_valid_bundle_that_names_it(
     network: Path, labeled: Path, tmp_path: Path, rules: str, how: str
 ) -> None:
     bundle = compile_model(
         network, tmp_path / "out", Target.load(TARGETS[rules]), "int8", spec=tiny.SPEC, frames=tiny.frames(4, seed=1),
-        calibration=Calibration.choose(labeled, 10), ptq=PTQ(ranges=how, bias=False),
+        calibration=CalibrationSet.choose(labeled, 10), ptq=PTQ(ranges=how, bias=False),
     )  # fmt: skip
     assert bundle.manifest["ptq"] == {"ranges": how, "bias": False, "equalize": False}
     assert bundle.manifest["parity"]["agreement"] > 0.9
 
 
 @pytest.mark.parametrize("rules", sorted(TARGETS))
-def test_the_choice_reaches_the_quantized_file(network: Path, tmp_path: Path, rules: str) -> None:
+def test_the_method_reaches_the_quantized_file(network: Path, tmp_path: Path, rules: str) -> None:
     source = deployed(network, tmp_path / "a.onnx")
     preset = "mixed" if rules == "nncf" else ""
     made = {}

@@ -74,11 +74,11 @@ def test_the_figure_is_the_sqnr_of_its_formula(network: Path, tmp_path: Path) ->
 def test_nncf_s_floor_of_scales_is_that_of_nncf(fragile: Path, labeled: Path, tmp_path: Path) -> None:
     """The weights that NNCF stores for the rescaled layer are the ones that are assumed here."""
     ov = pytest.importorskip("openvino")
-    from edgeseg.calibration.frames import Calibration
+    from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.quantization.quantize import quantize
 
     path = deployed(fragile, tmp_path / "a.onnx")
-    made = quantize(path, Calibration.choose(labeled, 8).images(tiny.SPEC), "nncf", tmp_path, "mixed")
+    made = quantize(path, CalibrationSet.choose(labeled, 8).images(tiny.SPEC), "nncf", tmp_path, "mixed")
     stored = next(op for op in ov.Core().read_model(made).get_ops() if op.get_friendly_name() == "t4/WithoutBiases")
     parts = [stored.input_value(1).get_node()]  # Multiply(Convert(int8), scale)
     scale = parts[0].input_value(1).get_node().data.astype(np.float64)

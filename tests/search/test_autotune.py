@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import OptionError
 from edgeseg.evaluation.evaluate import evaluate
@@ -38,7 +38,7 @@ def dynamic(path: Path) -> Path:
 
 
 def trials_in(folder: Path, data: Path, budget: Budget | None = None) -> Trials:
-    chosen, frames = Calibration.choose(data, 10), Dataset.open(data, "val")
+    chosen, frames = CalibrationSet.choose(data, 10), Dataset.open(data, "val")
     return Trials(folder, Target.load("onnxruntime-cpu"), chosen, frames, budget or Budget(), lambda text: None, 0.2)
 
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.statistics import Estimate
 from edgeseg.runtime import open_segmenter
@@ -37,7 +37,7 @@ LAST = "t6"
 
 def trials_in(folder: Path, data: Path, target: str = TARGET, budget: Budget | None = None) -> tuple[Trials, list[str]]:
     said: list[str] = []
-    chosen, frames = Calibration.choose(data, 10), Dataset.open(data, "val")
+    chosen, frames = CalibrationSet.choose(data, 10), Dataset.open(data, "val")
     return Trials(folder, Target.load(target), chosen, frames, budget or Budget(), said.append, 0.2), said
 
 

@@ -1,4 +1,4 @@
-"""Street scenes: the same every time, labeled as painted, and as hard as asked for."""
+"""Street scenes: the same every time, labeled exactly, and as hard as requested."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,9 +9,12 @@ import pytest
 
 from edgeseg.data.dataset import SPLITS, Dataset
 from edgeseg.errors import FileError, OptionError
-from edgeseg.synth import street
-from edgeseg.synth.renderer import BUILDING, CAR, PAVEMENT, PEDESTRIAN, POLE, ROAD, SKY, TREE, Air, Camera, Canvas
-from edgeseg.synth.street import CLASSES, Street, clip, scene_seeds, write_clip, write_dataset
+from edgeseg.synth import files
+from edgeseg.synth.atmosphere import Atmosphere
+from edgeseg.synth.camera import Camera
+from edgeseg.synth.files import scene_seeds, write_clip, write_dataset
+from edgeseg.synth.renderer import BUILDING, CAR, PAVEMENT, PEDESTRIAN, POLE, ROAD, SKY, TREE, Renderer
+from edgeseg.synth.street import CLASSES, Street, clip
 
 SIZE = {"height": 96, "width": 160}
 SEEDS = range(12)
@@ -71,8 +74,8 @@ def test_road_is_below_and_sky_above(scenes) -> None:
         assert rows[mask == ROAD].min() > rows[mask == SKY].mean()
 
 
-def test_labels_lie_where_the_picture_changes(scenes) -> None:
-    """Along the border of a label the picture has stronger edges than elsewhere."""
+def test_labels_lie_where_the_image_changes(scenes) -> None:
+    """Along the border of a label the image has stronger edges than elsewhere."""
     inside, along = [], []
     for image, mask in scenes:
         edges = gradient(image)
@@ -82,25 +85,25 @@ def test_labels_lie_where_the_picture_changes(scenes) -> None:
     assert np.mean(along) > 2 * np.mean(inside)
 
 
-def test_image_and_mask_are_painted_by_the_same_corners() -> None:
-    camera = Camera(60, 80, focal=70, horizon=25, x=0, eye=1.5, bend=0)
-    canvas = Canvas(camera, Air(0, (0, 0, 0), 0, 0, (0, 0), 0), np.zeros((60, 80, 3), np.uint8))
-    canvas.fill([[-2, 0, 8], [1.3, 0, 8], [0.7, 2.4, 9], [-1, 2.9, 9]], (255, 255, 255), CAR)
-    strong = canvas.image[..., 0] > 140
+def test_image_and_mask_are_drawn_from_the_same_corners() -> None:
+    camera = Camera(60, 80, focal=70, horizon=25, x=0, elevation=1.5, bend=0)
+    renderer = Renderer(camera, Atmosphere(0, (0, 0, 0), 0, 0, (0, 0), 0), np.zeros((60, 80, 3), np.uint8))
+    renderer.fill([[-2, 0, 8], [1.3, 0, 8], [0.7, 2.4, 9], [-1, 2.9, 9]], (255, 255, 255), CAR)
+    strong = renderer.image[..., 0] > 140
     assert strong.any()
-    assert (canvas.mask[strong] == CAR).mean() > 0.98  # the rest is half-covered pixels of the border
-    assert (canvas.image[canvas.mask == CAR].max(1) > 0).mean() > 0.95
+    assert (renderer.mask[strong] == CAR).mean() > 0.98  # the rest is half-covered pixels of the border
+    assert (renderer.image[renderer.mask == CAR].max(1) > 0).mean() > 0.95
 
 
 def test_what_reaches_behind_the_camera_is_cut_off() -> None:
-    camera = Camera(60, 80, focal=70, horizon=25, x=0, eye=1.5, bend=0)
-    canvas = Canvas(camera, Air(0, (0, 0, 0), 0, 0, (0, 0), 0), np.zeros((60, 80, 3), np.uint8))
-    canvas.fill([[1, 0, -5], [1, 0, 20], [1, 3, 20], [1, 3, -5]], (255, 255, 255), BUILDING)
-    wall = canvas.mask == BUILDING
-    assert wall[:, -1].all()  # to the edge of the picture
+    camera = Camera(60, 80, focal=70, horizon=25, x=0, elevation=1.5, bend=0)
+    renderer = Renderer(camera, Atmosphere(0, (0, 0, 0), 0, 0, (0, 0), 0), np.zeros((60, 80, 3), np.uint8))
+    renderer.fill([[1, 0, -5], [1, 0, 20], [1, 3, 20], [1, 3, -5]], (255, 255, 255), BUILDING)
+    wall = renderer.mask == BUILDING
+    assert wall[:, -1].all()  # to the edge of the image
     assert not wall[:, :40].any()  # and nothing mirrored to the other side
-    canvas.fill([[-1, 0, -5], [-1, 3, -5], [-2, 3, -5]], (255, 255, 255), CAR)
-    assert not (canvas.mask == CAR).any()
+    renderer.fill([[-1, 0, -5], [-1, 3, -5], [-2, 3, -5]], (255, 255, 255), CAR)
+    assert not (renderer.mask == CAR).any()
 
 
 def test_near_things_move_faster_than_far_ones() -> None:
@@ -136,12 +139,12 @@ def test_a_scene_is_laid_out_alike_at_every_size() -> None:
 def test_night_is_darker_and_fog_is_paler() -> None:
     brightness = []
     for seed in range(4):
-        day, night, fog = (Street(seed, **SIZE, **knob) for knob in ({}, {"night": 1.0}, {"fog": 1.0}))
+        day, night, fog = (Street(seed, **SIZE, **weather) for weather in ({}, {"night": 1.0}, {"fog": 1.0}))
         (image, mask), (dark, dark_mask), (pale, pale_mask) = (street.frame(5) for street in (day, night, fog))
         np.testing.assert_array_equal(mask, dark_mask)
         np.testing.assert_array_equal(mask, pale_mask)
         brightness.append(dark.mean() / image.mean())
-        assert detail(pale[:60]) < 0.75 * detail(image[:60])  # far things fade
+        assert detail(pale[:60]) < 0.75 * detail(image[:60])  # far objects fade
         assert pale[60:].std() > 3  # near ones stay visible
     assert max(brightness) < 0.8
     assert np.mean(brightness) < 0.6
@@ -158,7 +161,7 @@ def detail(image: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    "knobs, message",
+    "options, message",
     [
         ({"night": 1.5}, "night is 1.5"),
         ({"night": -0.1}, "night is -0.1"),
@@ -168,12 +171,12 @@ def detail(image: np.ndarray) -> float:
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_a_knob_out_of_range(tmp_path: Path, knobs: dict, message: str) -> None:
+def test_a_value_out_of_range(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message) as caught:
-        Street(**({"seed": 1} | knobs))
+        Street(**({"seed": 1} | options))
     assert caught.value.hint.startswith("Expected")
     with pytest.raises(OptionError, match=message):
-        write_dataset(tmp_path / "new", **knobs)
+        write_dataset(tmp_path / "new", **options)
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -275,7 +278,7 @@ def test_a_clip_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "street.mp4").mkdir()
     with pytest.raises(FileError, match="Cannot write"):
         write_clip(tmp_path / "street.mp4", frames=2, **SIZE)
-    monkeypatch.setattr(street.cv2.VideoWriter, "isOpened", lambda self: False)
+    monkeypatch.setattr(files.cv2.VideoWriter, "isOpened", lambda self: False)
     with pytest.raises(FileError, match="Cannot write"):
         write_clip(tmp_path / "other.mp4", frames=2, **SIZE)
 

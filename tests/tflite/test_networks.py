@@ -1,4 +1,4 @@
-"""Whole networks as TFLite: equal to ONNX Runtime, without stray transposes, and integers all through in INT8."""
+"""Whole networks as TFLite: equal to ONNX Runtime, without stray transposes, and integers throughout in INT8."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 
 from edgeseg.compile import compile_model, spec_of  # noqa: E402
-from edgeseg.onnx_graph.deploy import deploy_graph, load  # noqa: E402
+from edgeseg.onnx_graph import deploy_graph, load  # noqa: E402
 from edgeseg.tflite.convert import convert  # noqa: E402
 from edgeseg.tflite.flatbuffer import schema  # noqa: E402
 
@@ -141,7 +141,7 @@ def test_dynamic_range_has_int8_weights_and_float_activations(quantized: dict[st
     assert convolutions and all(t[:3] == ["FLOAT32", "FLOAT32", "INT8"] for t in convolutions)
 
 
-def test_fp16_stores_halves(quantized: dict[str, bytes]) -> None:
+def test_fp16_stores_float16_weights(quantized: dict[str, bytes]) -> None:
     assert ("DEQUANTIZE", ["FLOAT32", "FLOAT16"]) in contents(quantized["fp16"])
 
 
@@ -204,7 +204,7 @@ def test_without_litert(bundle_of: Callable[[str, str], Path], monkeypatch: pyte
         convert(load(STREET))
 
 
-def test_the_older_runtime_will_do(bundle_of: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tflite_runtime_is_the_fallback(bundle_of: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     from ai_edge_litert import interpreter
 
     from edgeseg.backends import tflite

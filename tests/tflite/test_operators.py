@@ -1,4 +1,4 @@
-"""Every operator of the TFLite writer says what ONNX Runtime says, whatever its sizes, pads and strides."""
+"""Every operator of the TFLite writer computes what ONNX Runtime computes, for any sizes, pads and strides."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(data: bytes, *inputs: np.ndarray) -> list[np.ndarray]:
 
 
 def operators(data: bytes) -> Counter[str]:
-    """What is in the file, before any delegate takes nodes out of it."""
+    """The operators in the file, before any delegate takes nodes out of it."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -219,8 +219,8 @@ def test_preprocessing_is_one_convolution() -> None:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_a_reshape_that_needs_no_transpose_is_told_from_one_that_does(data: Any) -> None:
-    """regroup against the truth: move memory by numpy and see whether the claimed order reads it back."""
+def test_reshapes_that_need_a_transpose_are_distinguished(data: Any) -> None:
+    """regroup against numpy: transpose the memory and check that the claimed order reads it back."""
     sizes = data.draw(st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4))
     order = tuple(data.draw(st.permutations(range(len(sizes)))))
     total = int(np.prod(sizes))
@@ -473,15 +473,15 @@ def refused(build: Callable[[Net], str]) -> str:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda n: n.add("Acosh", "image"), "operator Acosh (node t0) is not known here"),
-        (lambda n: n.add("Erf", "image"), "operator Erf (node t0) is not known here"),
+        (lambda n: n.add("Acosh", "image"), "operator Acosh (node t0) is not supported"),
+        (lambda n: n.add("Erf", "image"), "operator Erf (node t0) is not supported"),
         (lambda n: n.add("Conv", "image", n.add("Expand", "image", n.constant([3, 3, 8, 6], kind=np.int64))),
          "operator Conv (node t1) has an input 1 that is not constant"),
         (lambda n: n.resize("image", sizes=[1, 3, 16, 12], kind="cubic"), "operator Resize (node t0) is cubic"),
         (lambda n: n.add("Pad", "image", n.constant([0, 0, 2, 2, 0, 0, 2, 2], kind=np.int64), mode="edge"),
          "operator Pad (node t0) has the mode edge"),
         (lambda n: n.add("MaxPool", "image", kernel_shape=[2, 2], dilations=[2, 2]), "has dilations"),
-        (lambda n: n.add("Cast", "image", to=7), "operator Cast (node t0) makes something else than floats"),
+        (lambda n: n.add("Cast", "image", to=7), "operator Cast (node t0) makes integers"),
         (lambda n: n.add("Gather", "image", n.constant([[0, 1], [1, 0]], kind=np.int64), axis=1), "takes a table"),
         (lambda n: n.add("Elu", "image", alpha=0.5), "has an alpha other than 1"),
     ],

@@ -17,7 +17,7 @@ from training_helpers import SPEC, recipe
 
 pytest.importorskip("nncf")
 
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import FileError, OptionError
@@ -266,7 +266,7 @@ def test_what_cannot_be_made_of_it(
     trained: dict[bool, Path], root: Path, tmp_path: Path, target: str, precision: str, more: Any, message: str
 ) -> None:
     if "calibration" in more:
-        more = {"calibration": Calibration.choose(root, 8)}
+        more = {"calibration": CalibrationSet.choose(root, 8)}
     onnx = export_onnx(trained[False], tmp_path / "qat.onnx")
     with pytest.raises(OptionError, match=message):
         compiled(onnx, tmp_path / "out", target, root, precision, **more)

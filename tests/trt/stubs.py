@@ -45,7 +45,7 @@ ignore_missing_imports = true
 
 
 def run(*words: object, **environment: str) -> str:
-    """A command's output; SystemExit with everything it said when it fails."""
+    """A command's output; SystemExit with all of it when it fails."""
     ran = subprocess.run([str(w) for w in words], capture_output=True, text=True, env={**os.environ, **environment})
     if ran.returncode:
         raise SystemExit(f"{' '.join(map(str, words))}\n{ran.stdout}{ran.stderr}")
@@ -73,7 +73,7 @@ def empty_libraries(bindings: Path, folder: Path) -> Path:
 
 
 def mended(text: str) -> tuple[str, list[str]]:
-    """A stub that parses: signatures that C++ could not say in Python become (*args, **kwargs). Also their names."""
+    """A stub that parses, signatures that are not Python replaced by (*args, **kwargs); and the names of those."""
     lines, broken = text.splitlines(), []
     while True:
         try:
@@ -111,7 +111,7 @@ def stub(version: str, package: str, work: Path) -> Path:
 
 
 def check(stubs: Path, work: Path, sources: Path = ROOT) -> str:
-    """What mypy finds in our modules, read from `sources`, against the stubs."""
+    """mypy's errors in our modules, read from `sources`, against the stubs."""
     (work / "mypy.ini").write_text(INI)
     ran = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", work / "mypy.ini", *MODULES],
@@ -127,7 +127,7 @@ def check(stubs: Path, work: Path, sources: Path = ROOT) -> str:
 
 
 def must_fail(stubs: Path, work: Path) -> None:
-    """The check itself, checked: a wrong name and a wrong number of arguments are found."""
+    """A test of the check itself: it must report a wrong name and a wrong number of arguments."""
     copy = work / "wrong"
     for old, new in (
         (".set_memory_pool_limit(", ".set_memory_pool_limits("),

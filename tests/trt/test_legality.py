@@ -1,4 +1,4 @@
-"""The static check for TensorRT: every broken graph is named with its node, and nothing else is."""
+"""The static check for TensorRT: it names the node of every broken graph, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ import tiny
 
 from edgeseg.backends import tensorrt
 from edgeseg.bundle import Bundle
-from edgeseg.calibration.frames import Calibration
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.runtime import open_segmenter
 from edgeseg.target import Target, names
-from edgeseg.tensorrt.fit import fit, half, memory, older_opset
+from edgeseg.tensorrt.fit import fit, older_opset
+from edgeseg.tensorrt.fp16 import to_fp16
 from edgeseg.tensorrt.legality import check
+from edgeseg.tensorrt.memory import memory
 
 onnx = pytest.importorskip("onnx")
 JETSONS = [name for name in names() if name.startswith("jetson-")]
@@ -34,7 +36,7 @@ def test_the_rules_that_a_graph_breaks(name: str, rules: set[str], make: Callabl
     assert {finding.rule for finding in found} == rules
     nodes = {f"{node.op_type} {node.name or node.output[0]}" for node in model.graph.node}
     assert {finding.node for finding in found} <= nodes
-    assert all(finding.what and finding.todo for finding in found)
+    assert all(finding.problem and finding.advice for finding in found)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_the_rules_that_a_graph_breaks(name: str, rules: set[str], make: Callabl
         ("MaxPool indices", "MaxPool pool: TensorRT's MaxPool gives no indices."),
     ],
 )
-def test_what_is_said(name: str, message: str) -> None:
+def test_messages_name_the_node_and_the_fix(name: str, message: str) -> None:
     make = next(make for case, _, make in qdq_corpus.CASES if case == name)
     assert any(message in str(finding) for finding in check(make(), (8, 6)))
 
@@ -100,10 +102,10 @@ def test_an_operator_of_a_newer_opset_is_named() -> None:
         older_opset(model, Target.load("jetson-orin"))
 
 
-def test_half_computes_in_fp16_between_preprocessing_and_logits() -> None:
+def test_to_fp16_computes_in_fp16_between_preprocessing_and_logits() -> None:
     ort = pytest.importorskip("onnxruntime")
     model = qdq_corpus.floats("residual", "bilinear", "gate")
-    made = half(model)
+    made = to_fp16(model)
     types = {v.name: v.type.tensor_type.elem_type for v in made.graph.value_info}
     convolutions = [node for node in made.graph.node if node.op_type == "Conv"]
     assert convolutions and all(types[node.output[0]] == onnx.TensorProto.FLOAT16 for node in convolutions)
@@ -128,7 +130,7 @@ def test_memory_counts_weights_and_what_is_alive_at_once() -> None:
 
 
 def compiled(model: Path, out: Path, target: Target, precision: str, street: Path | None = None) -> Bundle:
-    chosen = Calibration.choose(street, 8) if street else None
+    chosen = CalibrationSet.choose(street, 8) if street else None
     frames = tiny.frames(3, seed=1)
     return compile_model(model, out, target, precision, spec=tiny.SPEC, frames=frames, calibration=chosen)
 
@@ -202,7 +204,7 @@ def test_dla_where_the_board_has_it(network: Path, street: Path, tmp_path: Path)
         Target.load("jetson-orin").on_dla(2)
 
 
-def test_ranges_chosen_on_the_device_take_the_frames_along(network: Path, street: Path, tmp_path: Path) -> None:
+def test_a_bundle_calibrated_on_the_device_contains_the_frames(network: Path, street: Path, tmp_path: Path) -> None:
     made = compiled(network, tmp_path / "out", Target.load("jetson-orin").calibrated_on_device(), "int8", street)
     assert {p.name for p in made.path.iterdir()} == {
         *("model.onnx", "plan.json", "calibration.npy", "bundle.json", "golden")

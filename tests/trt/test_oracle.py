@@ -98,9 +98,10 @@ def test_our_bundles_build(bundle_of: Callable[[str, str], Path], tmp_path: Path
 
 
 def test_the_shipped_student_as_int8_for_orin(tmp_path: Path) -> None:
-    from edgeseg.calibration.frames import Calibration
+    from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.compile import compile_model, spec_of
-    from edgeseg.synth.street import Street, write_dataset
+    from edgeseg.synth.files import write_dataset
+    from edgeseg.synth.street import Street
 
     student = Path(__file__).parents[2] / "models" / "street" / "street.onnx"
     spec, _ = spec_of(student, {})
@@ -112,7 +113,7 @@ def test_the_shipped_student_as_int8_for_orin(tmp_path: Path) -> None:
         "int8",
         spec=spec,
         frames=[Street(seed, height=spec.height, width=spec.width).frame(0)[0] for seed in range(4)],
-        calibration=Calibration.choose(tmp_path / "data", 16),
+        calibration=CalibrationSet.choose(tmp_path / "data", 16),
     )
     assert made.manifest["parity"]["agreement"] > 0.99
     assert asked(onnx.load(str(made.file("model.onnx"))), tmp_path) == ""
@@ -137,7 +138,7 @@ def built(path: Path, folder: Path, release: str, **fields: object) -> bytes:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_our_builder_builds_and_keeps_timings(
+def test_our_builder_builds_and_caches_timings(
     bundle_of: Callable[[str, str], Path], tmp_path: Path, real: str, precision: str
 ) -> None:
     assert tensorrt_build.lacking() == ""
@@ -161,7 +162,7 @@ def test_our_builder_gives_an_open_size_one_profile(
     assert len(built(copy, tmp_path / "cache", real)) > 10_000
 
 
-def test_our_builder_says_what_the_real_parser_says(
+def test_our_builder_reports_the_error_of_the_real_parser(
     bundle_of: Callable[[str, str], Path], tmp_path: Path, real: str
 ) -> None:
     copy = Path(shutil.copytree(bundle_of("jetson-orin", "int8"), tmp_path / "copy"))
@@ -179,7 +180,7 @@ def test_what_this_release_lacks_is_refused(bundle_of: Callable[[str, str], Path
     path = bundle_of("jetson-orin", "int8")
     with pytest.raises(EdgesegError, match="has no entropy calibrator"):
         built(path, tmp_path, real, int8="entropy")
-    with pytest.raises(EdgesegError, match="sees 0 DLA cores; the bundle wants core 0"):
+    with pytest.raises(EdgesegError, match="sees 0 DLA cores; the bundle needs core 0"):
         built(path, tmp_path, real, dla=0)
 
 

@@ -1,4 +1,4 @@
-"""The script that checks our calls against the real bindings mends stubs without losing what they say."""
+"""The script that checks our calls against the real bindings repairs stubs without losing signatures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import stubs
 
 
-def test_a_signature_that_is_no_python_is_mended_and_the_rest_kept() -> None:
+def test_a_signature_that_is_not_python_is_repaired_and_the_rest_unchanged() -> None:
     odd = "    def f(self, a: <B in x>) -> int:\n        ...\n"
     plain = "    def g(self, b: int) -> int:\n        ...\n"
     text = f"import typing\nbool: int\nclass A:\n{odd}{plain}"
@@ -19,6 +19,6 @@ def test_a_signature_that_is_no_python_is_mended_and_the_rest_kept() -> None:
     assert "bool:" not in mended
 
 
-def test_a_stub_beyond_help_ends_the_run() -> None:
+def test_a_stub_beyond_repair_ends_the_run() -> None:
     with pytest.raises(SystemExit):
         stubs.mended("class A:\n    def f(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:\n    )\n")

@@ -1,4 +1,4 @@
-"""The TensorRT backend on fake boards made of what each release's bindings know: see fake_tensorrt."""
+"""The TensorRT backend on fake boards with the bindings of each release: see fake_tensorrt."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def board(make_board: Callable[..., Board]) -> Board:
 
 
 def changed(path: Path, to: Path, change: Callable[[Path], Any]) -> Path:
-    """A copy with another file and a manifest that is true of it."""
+    """A copy with another file and a manifest that matches it."""
     copy = Path(shutil.copytree(path, to))
     change(copy)
     manifest = json.loads((copy / MANIFEST).read_text())
@@ -68,7 +68,7 @@ def engines(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("unified", [True, False], ids=["shared memory", "own memory"])
-def test_every_release_gives_what_the_proxy_gives(
+def test_every_release_computes_what_the_proxy_computes(
     bundle_of: BundleOf, make_board: Callable[..., Board], release: str, precision: str, unified: bool
 ) -> None:
     path = bundle_of("jetson-orin", precision)
@@ -176,7 +176,7 @@ def test_another_device_builds_its_own(
     assert len(board.builds) == 2 and len(engines(tmp_path)) == 2
 
 
-def test_timings_are_kept_for_the_next_build_and_damaged_ones_do_no_harm(
+def test_timings_are_cached_for_the_next_build_and_damaged_ones_are_ignored(
     bundle_of: BundleOf, board: Board, tmp_path: Path
 ) -> None:
     tensorrt.build(Bundle.load(bundle_of("jetson-orin", "fp32")))
@@ -216,7 +216,7 @@ def test_a_tampered_engine_is_refused_and_built_again(
 def test_an_engine_that_tensorrt_itself_refuses_is_built_again(
     bundle_of: BundleOf, board: Board, tmp_path: Path
 ) -> None:
-    """With our own key and a true digest: only the deserializer can tell."""
+    """With our own key and a true digest: only the deserializer can detect it."""
     from edgeseg.tensorrt import cache as enginecache
 
     loaded = Bundle.load(bundle_of("jetson-orin", "fp32"))
@@ -246,7 +246,7 @@ def test_an_engine_that_computes_something_else_never_sees_a_camera(
     assert len(engines(tmp_path)) == 1
 
 
-def test_a_kept_engine_is_proven_at_every_start(bundle_of: BundleOf, board: Board) -> None:
+def test_a_cached_engine_is_verified_at_every_start(bundle_of: BundleOf, board: Board) -> None:
     path = bundle_of("jetson-orin", "fp32")
     open_segmenter(path).close()
     board.wrong = True
@@ -269,17 +269,17 @@ def test_a_dla_core_with_the_gpu_behind_it(bundle_of: BundleOf, board: Board, tm
     open_segmenter(copy).close()
     assert (board.builds[0]["dla"], board.builds[0]["flags"]) == (1, {"GPU_FALLBACK"})
     board.dla_cores, board.driver = 0, 13000
-    with pytest.raises(EdgesegError, match=r"TensorRT 10.3.0 sees 0 DLA cores; the bundle wants core 1"):
+    with pytest.raises(EdgesegError, match=r"TensorRT 10.3.0 sees 0 DLA cores; the bundle needs core 1"):
         open_segmenter(copy)
 
 
 def entropy_bundle(network: Path, street: Path, out: Path) -> Path:
-    from edgeseg.calibration.frames import Calibration
+    from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.compile import compile_model
 
     target = Target.load("jetson-orin").calibrated_on_device()
     frames = tiny.frames(3, seed=1)
-    chosen = Calibration.choose(street, 9)
+    chosen = CalibrationSet.choose(street, 9)
     return compile_model(network, out, target, "int8", spec=tiny.SPEC, frames=frames, calibration=chosen).path
 
 
@@ -426,7 +426,7 @@ def test_the_fake_refuses_wrong_names(make_board: Callable[..., Board]) -> None:
 # pycuda
 
 
-def test_pycuda_takes_its_place(bundle_of: BundleOf, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pycuda_is_the_fallback(bundle_of: BundleOf, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written from pycuda's documentation; the real package has never run here."""
     opened: list[Any] = []
 

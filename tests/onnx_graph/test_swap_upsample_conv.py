@@ -1,4 +1,4 @@
-"""Convolutions that move in front of an upsampling: the same numbers, and only where it pays."""
+"""Convolutions that move in front of an upsampling: the same results, and only where it pays."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeseg import onnx_graph
-from edgeseg.onnx_graph.fold import fold
-from edgeseg.onnx_graph.rewrite import rewrite
+from edgeseg.onnx_graph.loading import fold
+from edgeseg.onnx_graph.swap_upsample_conv import swap_upsample_conv
+from edgeseg.onnx_graph.unstack import unstack
 
 SHAPE = (1, 3, 8, 12)
 
@@ -29,10 +30,11 @@ def run(model: Any, image: np.ndarray) -> np.ndarray:
 
 
 def rewritten(model: Any) -> tuple[Any, int]:
-    """A rewritten copy, checked, that gives the same numbers; and how many convolutions moved."""
+    """(rewritten copy, convolutions moved), after checking that the copy is valid and computes the same."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     fold(copy)
-    moved = rewrite(copy)
+    unstack(copy)
+    moved = swap_upsample_conv(copy)
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(copy))
     image = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
     np.testing.assert_allclose(run(model, image), run(copy, image), rtol=1e-4, atol=1e-4)
@@ -76,21 +78,21 @@ def test_a_summed_pyramid(mode: str, convention: str) -> None:
     resized = [n for n in made.graph.node if n.op_type == "Resize"]
     shapes = onnx_graph.static_shapes(made)
     assert sorted(shapes[n.input[0]] for n in resized) == [[1, 5, 2, 3], [1, 5, 4, 6]]
-    assert onnx_graph.count(made)["Add"] == 2
+    assert onnx_graph.operator_counts(made)["Add"] == 2
 
 
 def test_a_stacked_pyramid_loses_its_stack() -> None:
     net = Net()
     made, moved = rewritten(net.model(classifier(net, stacked(net, pyramid(net)), 24), shape=SHAPE))
     assert moved == 1
-    assert not {"Unsqueeze", "Concat", "ReduceSum"} & set(onnx_graph.count(made))
+    assert not {"Unsqueeze", "Concat", "ReduceSum"} & set(onnx_graph.operator_counts(made))
 
 
 def test_a_concatenated_pyramid_splits_the_weights() -> None:
     net = Net()
     joined = net.add("Concat", *pyramid(net), axis=1)
     made, moved = rewritten(net.model(classifier(net, joined, 72), shape=SHAPE))
-    assert moved == 1 and onnx_graph.count(made)["Concat"] == 0
+    assert moved == 1 and onnx_graph.operator_counts(made)["Concat"] == 0
 
 
 def test_two_maps_that_were_not_upsampled_stay_together() -> None:
@@ -98,7 +100,7 @@ def test_two_maps_that_were_not_upsampled_stay_together() -> None:
     a, b, c = pyramid(net)
     joined = net.add("Concat", b, a, net.conv("image", 3, 8), c, axis=1)
     made, moved = rewritten(net.model(classifier(net, joined, 80), shape=SHAPE))
-    assert moved == 1 and onnx_graph.count(made)["Concat"] == 1
+    assert moved == 1 and onnx_graph.operator_counts(made)["Concat"] == 1
     assert onnx_graph.static_shapes(made)[next(n for n in made.graph.node if n.op_type == "Concat").output[0]][1] == 32
 
 
@@ -131,7 +133,7 @@ def test_not_across_a_map_that_something_else_reads() -> None:
 @pytest.mark.parametrize(
     "more", [{"strides": [2, 2]}, {"pads": [1, 1, 1, 1]}, {"group": 1, "auto_pad": "SAME_UPPER", "strides": [2, 1]}]
 )
-def test_not_for_a_convolution_that_looks_around(more: dict[str, Any]) -> None:
+def test_not_for_a_convolution_that_reads_neighbors(more: dict[str, Any]) -> None:
     net = Net()
     assert rewritten(net.model(classifier(net, pyramid(net)[1], 24, **more), shape=SHAPE))[1] == 0
 
@@ -140,12 +142,12 @@ def test_not_for_a_downsampling_or_cubic() -> None:
     net = Net()
     for resize in (up(net, net.conv("image", 3, 24), 0.5), pyramid(net, mode="cubic")[1]):
         model = net.model(classifier(net, resize, 24), shape=SHAPE)
-        assert rewrite(onnx_graph.simplify(model, 8, 12)) == 0
+        assert swap_upsample_conv(onnx_graph.simplify(model, 8, 12)) == 0
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=4), st.booleans(), st.integers(1, 40), st.booleans())
-def test_any_mixture_gives_the_same_numbers(factors: list[int], concat: bool, channels: int, bias: bool) -> None:
+def test_any_mixture_computes_the_same(factors: list[int], concat: bool, channels: int, bias: bool) -> None:
     net = Net()
     maps = [net.conv(down(net, "image", f) if f > 1 else "image", 3, channels) for f in factors]
     maps = [up(net, x, f) if f > 1 else x for x, f in zip(maps, factors)]

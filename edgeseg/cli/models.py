@@ -1,0 +1,110 @@
+"""What several verbs do with a model: export a checkpoint, find the Spec, show a bundle that was made."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.cli.common import percent, results, size, table
+from edgeseg.errors import OptionError
+
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
+    from edgeseg.spec import Spec
+
+log = logging.getLogger(__name__)
+
+
+def is_checkpoint(model: Path) -> bool:
+    """Whether a model is a file of torch, going by its name."""
+    return model.suffix in (".pt", ".pth")
+
+
+def as_onnx(model: Path, folder: Path | None = None, shape: tuple[int, int] | None = None) -> Path:
+    """A checkpoint is exported first, into `folder` or beside itself, for its own input size or (height, width)."""
+    if not is_checkpoint(model):
+        return model
+    from edgeseg.training.export import export_onnx
+
+    return export_onnx(model, (folder or model.parent) / f"{model.stem}.onnx", shape)
+
+
+def find_spec(source: Path, given: dict[str, Any], output: str = "") -> Spec:
+    """The Spec of an ONNX file with `given` keys on top; every guess is logged."""
+    from edgeseg.compile import spec_of
+
+    spec, assumed = spec_of(source, given, output)
+    for line in assumed:
+        log.warning("assumed %s", line)
+    return spec
+
+
+def open_model(model: Path, spec_file: Path | None, output: str) -> tuple[Path, Spec]:
+    """(ONNX file, Spec) of a model file or checkpoint."""
+    source = as_onnx(model)
+    return source, find_spec(source, spec_table(spec_file), output)
+
+
+def spec_table(path: Path | None) -> dict[str, Any]:
+    from edgeseg import toml
+
+    return toml.read(path, "Spec") if path else {}
+
+
+def spec_flags(flags: dict[str, str | None]) -> dict[str, Any]:
+    """Spec keys from command-line options, by their names."""
+    given: dict[str, Any] = {}
+    if flags["size"]:
+        given["height"], given["width"] = size(flags["size"])
+    if flags["classes"]:
+        given.update(_classes(flags["classes"]))
+    for key in ("mean", "std"):
+        if text := flags[key]:
+            try:
+                given[key] = tuple(float(v) for v in text.split(","))
+            except ValueError:
+                raise OptionError(f"--{key} {text!r} is not three numbers.", "Example: --mean 0.5,0.5,0.5") from None
+    return {**given, **{key: flags[key] for key in ("color", "head") if flags[key]}}
+
+
+def _classes(text: str) -> dict[str, Any]:
+    try:
+        listed = "," not in text and Path(text).is_file()
+    except (OSError, ValueError):  # too long, or otherwise no name a file can have
+        listed = False
+    if listed:
+        from edgeseg.data.dataset import read_classes
+
+        found = read_classes(Path(text))
+        return {"classes": found.names, "palette": found.palette, "ignore_index": found.ignore_index}
+    return {"classes": tuple(name.strip() for name in text.split(","))}
+
+
+def show_bundle(bundle: Bundle, json_to: str | None) -> None:
+    """What was compiled, in a table."""
+    from rich.markup import escape
+
+    from edgeseg.target import BUILD_MODES, Target
+
+    m = bundle.manifest
+    shown = table(f"{bundle.path}", "", "")
+    shown.add_row("target", f"{bundle.target} {bundle.precision}, {bundle.size / 1e6:.2f} MB")
+    shown.add_row("input", f"{bundle.spec.width}x{bundle.spec.height} {bundle.spec.color}")
+    if m.graph:
+        shown.add_row("BatchNorm nodes", f"{m.graph.batchnorm_before} -> {m.graph.batchnorm_after}")
+        for note in m.graph.notes:
+            shown.add_row("graph", note)
+    if m.ptq:
+        parts = [f"ranges by {m.ptq.ranges}", *(["biases corrected"] if m.ptq.bias else [])]
+        shown.add_row("INT8", ", ".join([*parts, *(["channels equalized"] if m.ptq.equalize else [])]))
+    if m.kept:
+        shown.add_row("excluded from INT8", escape(", ".join(m.kept)))
+    if mode := Target.load(bundle.target).build_mode:
+        shown.add_row("engine", BUILD_MODES[mode])
+    if m.parity:
+        worst = percent(m.parity.worst)
+        shown.add_row("agreement with parent", f"{percent(m.parity.agreement)} % (worst frame {worst} %)")
+    if m.metrics:
+        shown.add_row(f"mIoU on {m.metrics.data} {m.metrics.split}", percent(m.metrics.miou))
+    results(json_to).print(shown)
