@@ -37,7 +37,10 @@ def choice(*words: str) -> Any:
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Frames to render per split."""
+    """Streets to render instead of a dataset on disk.
+
+    `train`, `val` and `test`: frames to render for each split. `seed`: the same seed renders the same frames.
+    """
 
     train: int = number(240, 1, 100_000)
     val: int = number(40, 1, 100_000)
@@ -47,7 +50,11 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class Data:
-    """`root`: ROOT/{train,val,test}/{images,masks}, relative to the recipe file. Exactly one of root and synthetic."""
+    """Exactly one of `root` and `synthetic` must be given.
+
+    `root`: a dataset, ROOT/{train,val,test}/{images,masks}. `synthetic`: a table with the keys train, val, test and
+    seed: streets to render. `size`: height and width of the network's input, multiples of 32. Required.
+    """
 
     root: str = ""
     synthetic: Synthetic | None = None
@@ -56,12 +63,12 @@ class Data:
 
 @dataclass(frozen=True)
 class NetConfig:
-    """What `edgeseg.training.nets.build` needs.
+    """A net, as `edgeseg.training.nets.build` makes it.
 
-    `arch`: a family of docs/families.md. `encoder`: an encoder of smp by its name or of timm as `tu-NAME`, or "" for
-    the family's own. `weights`: the encoder's, as a safetensors file, or by name where there is a network: "imagenet"
-    or one of the tags that timm and smp list for this encoder; "" starts from random ones. `width`: scales the channels
-    of our own families.
+    `arch`: a family, see "Choose a net". `encoder`: an encoder of smp by its name or of timm as tu-NAME; "" is the
+    family's own. `weights`: pretrained weights of the encoder, as a safetensors file, or by name where there is a
+    network: "imagenet" or one of the tags that timm and smp list for this encoder; "" starts from random weights.
+    `width`: scales the channels of edgeseg's own families.
     """
 
     arch: str = "lite"
@@ -72,23 +79,25 @@ class NetConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a net is trained. The loss is ce x cross-entropy + dice x Dice + iou x Lovasz-softmax + boundary x boundary.
+    """How a net is trained. The loss is the sum of `ce`, `dice`, `iou` and `boundary`, each multiplied by its weight.
 
-    `batch`: frames per update, over all devices. `accumulate`: parts a batch is worked through in, to need less memory;
-    batch norms and means over pixels then count over a part.
-    `warmup`: share of all steps during which the rate rises to `lr`; then `schedule` brings it down: cosine to 0, poly
-    (power 0.9) to 0, or step (a tenth after two thirds, a hundredth after eight ninths). `optimizer`: adamw, or sgd
-    with momentum 0.9. `clip`: largest gradient norm, 0 = off. `ema`: decay of the weight average, 0 = off. `patience`:
-    stop after so many epochs without a better val mIoU and keep the best epoch; 0 = run to the end and keep the last.
-    `class_weights`: one per class, in the cross-entropy. `smoothing`: of its labels. `ohem`: the share of pixels, those
-    with the highest cross-entropy, that count in it; 0 = all.
-    `stride`: the loss of a step looks at every such pixel of every such row, from a random start.
-    `scale`: smallest and largest random zoom. `flip`: mirror left and right. `rotate`: largest angle in degrees.
-    `elastic`: largest local shift in pixels. `jitter`: largest relative change of brightness, contrast, saturation.
-    `blur`: largest Gaussian sigma in pixels. `noise`: largest standard deviation, in steps of 0..255.
-    `crop`: height and width of the training crop, [0, 0] = the whole input.
-    `precision`: fp32, or autocast to bf16, or to fp16 (GPUs only).
-    `encoder_lr`: the encoder's learning rate as a share of `lr`; below 1 where its weights come pretrained.
+    `epochs`: passes over the training frames. `batch`: frames per update, over all devices. `accumulate`: split a batch
+    into so many parts, to use less memory; batch norms and means over pixels are then per part. `lr`: the highest
+    learning rate. `optimizer`: AdamW, or SGD with momentum 0.9. `weight_decay`: of weight matrices; biases and norms do
+    not decay. `schedule`: how the rate falls after the warm-up: cosine to 0, poly (power 0.9) to 0, or step (a tenth
+    after two thirds, a hundredth after eight ninths). `warmup`: share of all steps during which the rate rises to lr.
+    `clip`: largest gradient norm; 0 is off. `ema`: decay of the weight average; 0 is off. `patience`: stop after so
+    many epochs without a better val mIoU and use the best epoch; 0 runs to the end and uses the last. `ce`: weight of
+    the cross-entropy. `dice`: weight of the Dice loss. `iou`: weight of the Lovasz-softmax loss. `boundary`: weight of
+    the cross-entropy over boundary pixels. `class_weights`: one per class, in the cross-entropy. `smoothing`: label
+    smoothing of the cross-entropy. `ohem`: the fraction of pixels, those with the highest cross-entropy, that count in
+    it; 0 counts all. `stride`: the loss of a step uses every so-many-th pixel and row, from a random start. `scale`:
+    smallest and largest random zoom. `flip`: mirror left and right at random. `rotate`: largest angle in degrees.
+    `elastic`: largest local shift in pixels. `jitter`: largest relative change of brightness, contrast and saturation.
+    `blur`: largest Gaussian sigma in pixels. `noise`: largest standard deviation, on a scale of 0..255. `crop`: height
+    and width of the training crop, multiples of 32; [0, 0] is the whole input. `precision`: of the training: full, or
+    autocast to bf16 or fp16 (GPUs only). `encoder_lr`: the encoder's learning rate as a share of lr; below 1 for
+    pretrained encoders.
     """
 
     epochs: int = number(30, 1, 10_000)
@@ -124,10 +133,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Role(Settings, NetConfig):
-    """[teacher] and [student]: a net and its training.
+    """A net and its training.
 
-    `init`: a checkpoint of the same net and classes to start from, relative to the recipe file: more epochs, other
-    settings or more frames without starting over. "" starts from the encoder's `weights`.
+    `init`: a checkpoint of the same net and classes to start from: more epochs, other settings or more frames without
+    starting over; "" starts from the encoder's weights.
     """
 
     init: str = ""
@@ -139,13 +148,14 @@ class Role(Settings, NetConfig):
 
 @dataclass(frozen=True)
 class Distill:
-    """`epochs` and `lr`: 0 takes the student's, so that both runs are comparable.
+    """Distillation of the teacher into the student.
 
-    `weight`: share of the teacher's soft targets in the cross-entropy, the rest is the labels'; dice stays as it is.
-    `channel`: weight of channel-wise distillation, added. `feature` and `structure`: likewise of where the last map in
-    front of the head is active, and of how alike its places are; any two nets have such maps.
-    `cache`: ask the teacher once for every whole frame, keep its answers on disk and move them with the augmentation,
-    instead of asking it in every step. For teachers much slower than the student: an approximation.
+    `epochs`: 0 takes the student's, so that both runs are comparable. `lr`: 0 takes the student's. `temperature`: of
+    the softmax in soft targets and channel-wise distillation. `weight`: share of the teacher's soft targets in the
+    cross-entropy, the rest is the labels'. `channel`: weight of channel-wise distillation. `feature`: weight of
+    attention transfer between the last feature maps before the heads. `structure`: weight of pairwise similarities
+    within these maps. `cache`: run the teacher once per frame and augment its stored logits together with the labels,
+    instead of running it in every step: an approximation, for teachers much slower than the student.
     """
 
     epochs: int = number(0, 0, 10_000)
@@ -160,12 +170,13 @@ class Distill:
 
 @dataclass(frozen=True)
 class Prune:
-    """`macs`: share of the student's multiply-accumulates to keep. `latency`: share of its latency to keep, on the
-    first target (in int8 where that is compiled); above 0 it drives instead of `macs`.
+    """Removal of channels from the student.
 
-    `rounds`: cut a part, fine-tune, cut again; the `epochs` of fine-tuning with the teacher are spread over them.
-    `round_to`: layers keep multiples of so many channels. `importance`: of a channel, by what the loss changes without
-    it (Taylor's estimate from the gradients of a few batches), the norm of its weights, or the scale of its batch norm.
+    `macs`: share of the student's multiply-accumulates to keep. `latency`: share of its latency to keep, on the first
+    target (in int8 where that is compiled); above 0 it is used instead of macs. `rounds`: prune a part, fine-tune,
+    prune again. `epochs`: of fine-tuning with the teacher, spread over the rounds. `lr`: of fine-tuning. `round_to`:
+    layers keep multiples of so many channels. `importance`: of a channel: the change of the loss without it (Taylor's
+    estimate from the gradients of a few batches), the norm of its weights, or the scale of its batch norm.
     """
 
     macs: float = number(0.7, 0.05, 1)
@@ -179,13 +190,13 @@ class Prune:
 
 @dataclass(frozen=True)
 class PTQ:
-    """How INT8 is found from calibration frames.
+    """How INT8 is calibrated.
 
-    `ranges`: of activations. minmax: all that occurs. mean: the mean over frames of each frame's ends. percentile: all
-    but 0.01 % at either end. mse: the least squared error. entropy: the least information lost (Migacz 2017). auto:
-    the first of these that the target has, minmax (TensorRT's own calibrator: entropy).
-    `bias`: correct the mean shift that rounded weights cause. `equalize`: first give the channels between two layers
-    ranges that fit each other, which changes nothing in float.
+    `ranges`: of activations. minmax: everything that occurred. mean: the mean over frames of each frame's extremes.
+    percentile: all but 0.01 % at either end. mse: the least squared error. entropy: the least information lost (Migacz
+    2017). auto: the first of these that the target has, minmax (TensorRT's own calibrator: entropy). `bias`: correct
+    the mean shift that rounded weights cause. `equalize`: first scale the channels between two layers to similar
+    ranges, which changes nothing in float.
     """
 
     ranges: str = choice("auto", "minmax", "mean", "percentile", "mse", "entropy")
@@ -195,7 +206,10 @@ class PTQ:
 
 @dataclass(frozen=True)
 class Quantize(PTQ):
-    """`frames` for calibration; `max_drop`: points of mIoU that INT8 may lose."""
+    """Calibration of the recipe's INT8 bundles.
+
+    `frames`: to calibrate with. `max_drop`: points of mIoU that INT8 may lose.
+    """
 
     frames: int = number(64, 1, 100_000)
     max_drop: float = number(1.0, 0, 100)
@@ -203,10 +217,10 @@ class Quantize(PTQ):
 
 @dataclass(frozen=True)
 class Qat:
-    """Training of the student with INT8's rounding inside, labels and the teacher; 0 `epochs` = off.
+    """Quantization-aware training of the student, with labels and the teacher.
 
-    `symmetric`: round as TensorRT does (INT8 on both sides, every zero point 0) instead of as OpenVINO and ONNX Runtime
-    do best. First ranges come from [quantize]'s `frames`.
+    `epochs`: 0 is off. `lr`: the highest learning rate. `symmetric`: round as TensorRT does (INT8 weights and
+    activations, every zero point 0) instead of as OpenVINO and ONNX Runtime do best.
     """
 
     epochs: int = number(0, 0, 10_000)
@@ -216,10 +230,11 @@ class Qat:
 
 @dataclass(frozen=True)
 class Targets:
-    """`compile`: TARGET:PRECISION, one bundle each.
+    """What is compiled.
 
-    `golden`: the frames that every bundle keeps for its self-test: a folder of images, or "synthetic" for rendered
-    streets; "" takes calibration frames, which then go to everyone who gets the bundle.
+    `compile`: a list of TARGET:PRECISION, one bundle each. `golden`: the frames that every bundle stores for its
+    self-test: a folder of images, or "synthetic" for rendered streets; "" takes calibration frames, which everyone who
+    gets the bundle then receives.
     """
 
     compile: tuple[str, ...] = ("openvino-cpu:fp32", "openvino-cpu:int8")
@@ -228,7 +243,10 @@ class Targets:
 
 @dataclass(frozen=True)
 class Card:
-    """What the model card says that no measurement can."""
+    """What the model card states beyond measurements.
+
+    `use`: the intended use. `license`: of the weights. `limits`: known limitations.
+    """
 
     use: str = "Not stated by the recipe's author."
     license: str = "Not stated by the recipe's author."
@@ -237,13 +255,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how the training runs here; the net it makes is the same but for rounding.
+    """Where the training runs; the net is the same but for rounding.
 
-    `device`: of torch; auto takes a GPU where there is one. `nodes`: machines that torchrun starts processes on.
-    `workers`: processes that decode and augment frames, 0 = the training's own. `cache`: GB of decoded frames kept in
-    memory per split; others are decoded again every epoch.
-    `pictures`: val frames drawn after every epoch. `track`: also write the numbers of every epoch for tensorboard or
-    mlflow, both optional packages.
+    `device`: auto takes a GPU where there is one. `nodes`: machines that torchrun starts processes on. `workers`:
+    processes that decode and augment frames; 0 uses the training's own. `cache`: GB of decoded frames kept in memory
+    per split; others are decoded in every epoch. `pictures`: validation frames drawn after every epoch. `track`: also
+    write the metrics of every epoch to TensorBoard or MLflow, both optional packages.
     """
 
     device: str = choice("auto", "cpu", "cuda", "mps")
@@ -256,6 +273,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class Recipe:
+    """All stages from data to bundles. `folder` is where the recipe file is; relative paths start there."""
+
     name: str
     data: Data
     teacher: Role = Role()
@@ -380,7 +399,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     if recipe.distill.cache and (recipe.distill.feature or recipe.distill.structure):
         raise OptionError(
             f"{path}: distill.cache is on with feature or structure.",
-            "Only answers are kept, no maps: set feature and structure to 0, or cache = false.",
+            "Only logits are cached, not feature maps: set feature and structure to 0, or cache = false.",
         )
     if recipe.prune.rounds > recipe.prune.epochs:
         raise _wrong(path, "prune.rounds", recipe.prune.rounds, f"at most prune.epochs, {recipe.prune.epochs}")

@@ -1,9 +1,11 @@
-"""train, distill, prune, qat, export: the stages of a recipe one at a time; `edgeseg pipeline` runs them all."""
+"""train, distill, prune, qat, export: the training stages of a recipe, one at a time. `edgeseg pipeline` runs all."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -15,97 +17,173 @@ from edgeseg.errors import OptionError
 from edgeseg.recipe import Recipe
 
 app = typer.Typer()
+log = logging.getLogger(__name__)
+PANEL = "Train"
 
-RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint, its metrics and the resume state.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Dataset to use instead of the recipe's.")]
-Checkpoint = Annotated[Path, typer.Option(help="Checkpoint to start from.", show_default=False)]
+RecipeFile = Annotated[Path, typer.Argument(help="Recipe (TOML).", show_default=False)]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder for the checkpoint, its metrics (JSON) and the resume state.")
+]
+Data = Annotated[Path | None, typer.Option("--data", help="Dataset folder to use instead of the recipe's.")]
+Student = Annotated[Path, typer.Option(help="Checkpoint of the trained student to start from.", show_default=False)]
+Teacher = Annotated[
+    Path, typer.Option(help="Checkpoint of the teacher to distill from; it is not changed.", show_default=False)
+]
 
 
-class Name(str, Enum):
+class Role(str, Enum):
     teacher = "teacher"
     student = "student"
 
 
-Role = Annotated[Name, typer.Option("--role", help="Which net of the recipe.", show_default=False)]
+class Format(str, Enum):
+    onnx = "onnx"
+    pth = "pth"
+    torchscript = "torchscript"
+    openvino = "openvino"
+    tflite = "tflite"
 
 
-@app.command()
-def train(recipe: RecipeFile, role: Role, out: Out, data: Data = None) -> None:
-    """Train the teacher or the student of a recipe on labels alone. Run again after Ctrl-C, it resumes."""
-    loaded = Recipe.load(recipe)
-    root = _dataset(loaded, recipe, data)
-    from edgeseg.training import stages
-
-    stage = stages.train_teacher if role is Name.teacher else stages.train_student
-    _done(stage(loaded, root, out))
-
-
-@app.command()
-def distill(recipe: RecipeFile, teacher: Checkpoint, out: Out, data: Data = None) -> None:
-    """Train the student of a recipe on labels and a teacher's answers."""
-    loaded = Recipe.load(recipe)
-    root = _dataset(loaded, recipe, data)
-    from edgeseg.training import stages
-
-    _done(stages.distill_student(loaded, teacher, root, out))
-
-
-@app.command()
-def prune(recipe: RecipeFile, student: Checkpoint, teacher: Checkpoint, out: Out, data: Data = None) -> None:
-    """Remove whole channels from a student down to the recipe's share of MACs or latency, and fine-tune it."""
-    loaded = Recipe.load(recipe)
-    root = _dataset(loaded, recipe, data)
-    from edgeseg.training import stages
-
-    _done(stages.prune_student(loaded, student, teacher, root, out))
-
-
-@app.command()
-def qat(recipe: RecipeFile, student: Checkpoint, teacher: Checkpoint, out: Out, data: Data = None) -> None:
-    """Train a student on with INT8's rounding inside and the teacher; compile -p int8 takes what it writes."""
-    loaded = Recipe.load(recipe)
-    root = _dataset(loaded, recipe, data)
-    from edgeseg.training import stages
-
-    _done(stages.qat_student(loaded, student, teacher, root, out))
-
-
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint (.pt).", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
-    kind: Annotated[str, typer.Option("--format", "-f", help="pth, torchscript, onnx, openvino or tflite.")] = "onnx",
-    input_size: Annotated[str, typer.Option("--size", help="Input WIDTHxHEIGHT [default: what it trained on].")] = "",
+@app.command(
+    rich_help_panel=PANEL,
+    epilog="Example: edgeseg train recipe.toml --role teacher --out runs/street",
+)
+def train(
+    recipe: RecipeFile,
+    role: Annotated[Role, typer.Option("--role", help="Net of the recipe to train.", show_default=False)],
+    out: Out,
+    data: Data = None,
 ) -> None:
-    """Write a checkpoint as a float model with its Spec inside; ONNX is what `edgeseg compile` takes."""
+    """Train the teacher or the student of a recipe on labels alone.
+
+    For dataset owners: the first stage of a recipe, and the baseline that distillation has to beat. Interrupted runs
+    resume when the same command is run again.
+    """
+    loaded = Recipe.load(recipe)
+    root = _dataset(loaded, recipe, data)
+    from edgeseg.training import stages
+
+    stage = stages.train_teacher if role is Role.teacher else stages.train_student
+    _run(lambda: stage(loaded, root, out))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog="Example: edgeseg distill recipe.toml --teacher runs/street/teacher.pt --out runs/street",
+)
+def distill(recipe: RecipeFile, teacher: Teacher, out: Out, data: Data = None) -> None:
+    """Train the student of a recipe on labels and the predictions of a teacher.
+
+    For dataset owners: a small student learns more from a large teacher than from labels alone.
+    """
+    loaded = Recipe.load(recipe)
+    root = _dataset(loaded, recipe, data)
+    from edgeseg.training import stages
+
+    _run(lambda: stages.distill_student(loaded, teacher, root, out))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog="Example: edgeseg prune recipe.toml --student runs/street/distilled.pt "
+    "--teacher runs/street/teacher.pt --out runs/street",
+)
+def prune(recipe: RecipeFile, student: Student, teacher: Teacher, out: Out, data: Data = None) -> None:
+    """Remove channels from a trained student and fine-tune it with the teacher.
+
+    For dataset owners: makes a net faster on every runtime. The recipe's [prune] sets the share of the MACs or of the
+    latency to keep, and the epochs of fine-tuning.
+    """
+    loaded = Recipe.load(recipe)
+    root = _dataset(loaded, recipe, data)
+    from edgeseg.training import stages
+
+    _run(lambda: stages.prune_student(loaded, student, teacher, root, out))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog="Example: edgeseg qat recipe.toml --student runs/street/pruned.pt "
+    "--teacher runs/street/teacher.pt --out runs/street",
+)
+def qat(recipe: RecipeFile, student: Student, teacher: Teacher, out: Out, data: Data = None) -> None:
+    """Fine-tune a trained student with INT8 rounding inside (quantization-aware training).
+
+    For dataset owners whose INT8 model loses too much accuracy after calibration. The result is compiled without
+    calibration frames: edgeseg compile qat.pt --precision int8.
+    """
+    loaded = Recipe.load(recipe)
+    root = _dataset(loaded, recipe, data)
+    from edgeseg.training import stages
+
+    _run(lambda: stages.qat_student(loaded, student, teacher, root, out))
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog="Example: edgeseg export runs/street/pruned.pt --out street.onnx",
+)
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.pt) of a training stage.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+    file_format: Annotated[Format, typer.Option("--format", "-f", help="Format of the file.")] = Format.onnx,
+    input_size: Annotated[
+        str, typer.Option("--size", help="Input size as WIDTHxHEIGHT, if not the size it was trained for.")
+    ] = "",
+) -> None:
+    """Write a checkpoint as a float model for other tools, with its Spec inside.
+
+    For model owners who deploy without edgeseg. `edgeseg compile` takes checkpoints and ONNX files alike.
+    """
     from edgeseg.training.export import export as write
 
-    asked = size(input_size) if input_size else None
-    console.print(f"Wrote {write(checkpoint, out, kind, asked)}", highlight=False)
+    path = write(checkpoint, out, file_format.value, size(input_size) if input_size else None)
+    console.print(f"Wrote {path}", highlight=False)
 
 
 def _dataset(recipe: Recipe, file: Path, data: Path | None) -> Path:
     if data is None and not recipe.data.root:
         raise OptionError(
             f"Recipe {file} renders its own frames, so there is no folder to train on yet.",
-            "Name one made by `edgeseg synth` with --data DIR, or run every stage: edgeseg pipeline.",
+            "Pass a folder written by `edgeseg synth` as --data DIR, or run every stage: edgeseg pipeline.",
         )
     return data or recipe.resolve(recipe.data.root)
 
 
-def _done(path: Path) -> None:
-    if os.environ.get("RANK", "0") != "0":  # torchrun starts several of us, the first one speaks
+def _run(stage: Callable[[], Path]) -> None:
+    """Run a stage and print a summary of its result."""
+    with _resumable():
+        path = stage()
+    if not _is_main_process():
         return
-    metrics = json.loads(path.with_suffix(".json").read_text())
+    from edgeseg.training.stage_result import PrunedLatency, StageResult
+
+    result = StageResult.load(path.with_suffix(".json"))
     console.print(
-        f"Wrote {path}: val mIoU {100 * metrics['val_miou']:.1f} %, {metrics['macs'] / 1e9:.2f} GMACs, "
-        f"{metrics['params'] / 1e6:.2f} M parameters, {metrics['seconds']:.0f} s.",
+        f"Wrote {path}: val mIoU {100 * result.val_miou:.1f} %, {result.macs / 1e9:.2f} GMACs, "
+        f"{result.params / 1e6:.2f} M parameters, {result.seconds:.0f} s.",
         highlight=False,
     )
-    if isinstance(timed := metrics.get("latency"), dict):
+    latency = result.latency
+    if isinstance(latency, PrunedLatency):
         console.print(
-            f"On {timed['target']} in {timed['precision']} it takes {timed['ms']:.3g} ms, {100 * timed['share']:.0f} % "
-            f"of the {timed['parent_ms']:.3g} ms of the net it was cut from.",
+            f"Latency on {latency.target} in {latency.precision}: {latency.ms:.3g} ms, {100 * latency.share:.0f} % of "
+            f"the unpruned net's {latency.parent_ms:.3g} ms.",
             highlight=False,
         )
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say on Ctrl-C that the stage can be resumed: its state is written after every epoch."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if _is_main_process():
+            log.warning("Interrupted; run the same command again to resume after the last finished epoch.")
+        raise
+
+
+def _is_main_process() -> bool:
+    """torchrun starts several processes; only the first one reports."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""Nets, losses, the loop, distillation, pruning and export: the only room that imports torch."""
+"""Nets, losses, the training loop, distillation, pruning and export: the only package that imports torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ except ImportError as error:
 def _declare_torchvision_ops() -> torch.library.Library | None:
     """Declare two operators of torchvision where its compiled part cannot be loaded.
 
-    timm and segmentation_models_pytorch import torchvision, whose wheel is built for CUDA: beside a CPU torch its
-    import stops at `operator torchvision::nms does not exist`, though neither of them ever calls it.
+    timm and segmentation_models_pytorch import torchvision, whose wheel is built for CUDA. With a CPU build of torch
+    that import fails with `operator torchvision::nms does not exist`, though neither of them ever calls it.
     """
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None:
+    torchvision = importlib.util.find_spec("torchvision")
+    if torchvision is None or torchvision.origin is None:
         return None
-    for compiled in Path(found.origin).parent.glob("_C*.so"):
+    for compiled in Path(torchvision.origin).parent.glob("_C*.so"):
         try:
             torch.ops.load_library(str(compiled))  # type: ignore[no-untyped-call]
         except OSError:
@@ -34,4 +34,4 @@ def _declare_torchvision_ops() -> torch.library.Library | None:
     return None
 
 
-_library = _declare_torchvision_ops()  # the declarations live as long as this object
+_library = _declare_torchvision_ops()  # the declarations last as long as this object

@@ -1,9 +1,9 @@
-"""Random changes of a frame and its mask: geometry for both in one warp, then color, blur and noise for the frame.
+"""Augmentation of a frame and its mask: geometry for both in one warp, then color, blur and noise for the frame.
 
-OpenCV alone, because it takes the random numbers from us, so a frame depends on (seed, epoch, index) and nothing else,
-and one warp does zoom, crop, flip, rotation and elastic deformation with a single interpolation. Of the libraries made
-for this, albumentations' last MIT release (2.0.8) is no longer kept and its successor is AGPL; kornia and torchvision
-draw from torch's global generator.
+Written with OpenCV alone: the random numbers come from one generator, so that a frame depends on (seed, epoch, index)
+and nothing else, and one warp does zoom, crop, flip, rotation and elastic deformation with a single interpolation. Of
+the libraries for this, albumentations' last MIT release (2.0.8) is no longer maintained and its successor is AGPL;
+kornia and torchvision draw from torch's global generator.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def augment(
     random: np.random.Generator,
     geometry: Geometry | None = None,
 ) -> tuple[Floats, Image]:
-    """The frame as float32 [H, W, 3] in 0..255 and its mask [H, W], H x W the crop or the whole `height` x `width`.
+    """The frame as float32 [H, W, 3] in 0..255 and its mask [H, W]; H x W is the crop, or `height` x `width`.
 
-    `geometry`: where it was already drawn from `random`.
+    `geometry` is drawn from `random` unless it is given.
     """
     frame, mask = warp(frame, mask, height, width, settings, random, geometry)
     image = recolor(frame.astype(np.float32), settings.jitter, random)
-    return disturb(image, settings.blur, settings.noise, random), mask
+    return blur_and_noise(image, settings.blur, settings.noise, random), mask
 
 
 def warp(
@@ -51,20 +51,22 @@ def warp(
     random: np.random.Generator,
     geometry: Geometry | None = None,
 ) -> tuple[Image, Image]:
-    """Stretch to height x width as inference does, zoom, mirror, rotate, bend and cut out `settings.crop`, in one warp.
+    """Stretch to height x width as inference does, then zoom, mirror, rotate, deform and crop, all in one warp.
 
-    Where that leaves room, the frame is padded with gray and the mask with IGNORE.
+    Outside the original frame, the result is gray and its mask IGNORE.
     """
     geometry = geometry or Geometry.draw(height, width, settings, random)
-    image = geometry.place(frame, cv2.INTER_LINEAR, GRAY)
-    labels = geometry.place(mask, cv2.INTER_NEAREST, (IGNORE,))
+    image = geometry.apply(frame, cv2.INTER_LINEAR, GRAY)
+    labels = geometry.apply(mask, cv2.INTER_NEAREST, (IGNORE,))
     return image.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Random zoom, corner, mirroring, rotation and bending (`shifts` [H, W, 2]): from pictures of any resolution that
-    show the frame of `width` x `height` to those `size` (width, height) large."""
+    """A random zoom, crop position, mirroring, rotation and elastic deformation (`shifts` [H, W, 2]).
+
+    It maps arrays of any resolution that cover the frame of `width` x `height` to arrays of `size` (width, height).
+    """
 
     height: int
     width: int
@@ -84,39 +86,39 @@ class Geometry:
         corner = random.uniform(min(0, left), max(0, left)), random.uniform(min(0, top), max(0, top))
         mirror = bool(settings.flip and random.random() < 0.5)
         angle = random.uniform(-settings.rotate, settings.rotate) if settings.rotate else 0.0
-        bent = shifts(size, settings.elastic, random) if settings.elastic else None
-        return cls(height, width, size, factor, corner, mirror, angle, bent)
+        elastic = shifts(size, settings.elastic, random) if settings.elastic else None
+        return cls(height, width, size, factor, corner, mirror, angle, elastic)
 
-    def place(self, picture: NDArray[Any], interpolation: int, border: tuple[int, ...]) -> NDArray[Any]:
-        """A picture [h, w] or [h, w, channels] as it comes out; `border` where there is none of it."""
-        matrix = self.matrix(*picture.shape[:2])
+    def apply(self, array: NDArray[Any], interpolation: int, border: tuple[int, ...]) -> NDArray[Any]:
+        """Transform an array [h, w] or [h, w, channels]; positions outside of it become `border`."""
+        matrix = self.matrix(*array.shape[:2])
         if self.shifts is None:
             flags = interpolation | cv2.WARP_INVERSE_MAP
-            return cv2.warpAffine(picture, matrix, self.size, flags=flags, borderValue=border)
+            return cv2.warpAffine(array, matrix, self.size, flags=flags, borderValue=border)
         x, y = np.meshgrid(np.arange(self.size[0]), np.arange(self.size[1]))
-        where = ((np.stack([x, y], 2) + self.shifts) @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-        return cv2.remap(picture, where, None, interpolation, borderValue=border)  # type: ignore[call-overload,no-any-return]
+        positions = ((np.stack([x, y], 2) + self.shifts) @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+        return cv2.remap(array, positions, None, interpolation, borderValue=border)  # type: ignore[call-overload,no-any-return]
 
     def matrix(self, height: int, width: int) -> NDArray[np.float64]:
-        """[2, 3]: the place in a picture of `height` x `width` that is seen at a place (x, y, 1), without bending."""
-        made = np.zeros((2, 3))
+        """[2, 3]: from output position (x, y, 1) to one in an array of `height` x `width`, without `shifts`."""
+        matrix = np.zeros((2, 3))
         for axis, (target, source) in enumerate(((self.width, width), (self.height, height))):
             step = source / (target * self.factor)  # source pixels per target pixel; centers lie at +0.5
-            made[axis, axis] = step
-            made[axis, 2] = (self.corner[axis] + 0.5) * step - 0.5
+            matrix[axis, axis] = step
+            matrix[axis, 2] = (self.corner[axis] + 0.5) * step - 0.5
         if self.mirror:
-            made[0, 2] += made[0, 0] * (self.size[0] - 1)
-            made[0, 0] *= -1
+            matrix[0, 2] += matrix[0, 0] * (self.size[0] - 1)
+            matrix[0, 0] *= -1
         if self.angle:
             middle = ((self.size[0] - 1) / 2, (self.size[1] - 1) / 2)
-            made = made @ np.vstack([cv2.getRotationMatrix2D(middle, self.angle, 1.0), (0, 0, 1)])
-        return made
+            matrix = matrix @ np.vstack([cv2.getRotationMatrix2D(middle, self.angle, 1.0), (0, 0, 1)])
+        return matrix
 
 
-def shifts(size: tuple[int, int], most: float, random: np.random.Generator) -> Floats:
-    """A smooth field [H, W, 2] of shifts up to about `most` pixels for `size` (width, height): random on a coarse grid,
-    cubic in between."""
-    coarse = random.uniform(-most, most, (size[1] // CELL + 2, size[0] // CELL + 2, 2)).astype(np.float32)
+def shifts(size: tuple[int, int], largest: float, random: np.random.Generator) -> Floats:
+    """A smooth field [H, W, 2] of shifts up to about `largest` pixels for `size` (width, height): random on a coarse
+    grid, with cubic interpolation."""
+    coarse = random.uniform(-largest, largest, (size[1] // CELL + 2, size[0] // CELL + 2, 2)).astype(np.float32)
     return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
@@ -132,11 +134,11 @@ def recolor(image: Floats, jitter: float, random: np.random.Generator) -> Floats
     return np.clip(result, 0, 255)
 
 
-def disturb(image: Floats, blur: float, noise: float, random: np.random.Generator) -> Floats:
-    """Gaussian blur of a sigma up to `blur`, then Gaussian noise of a standard deviation up to `noise`; 0 = off."""
+def blur_and_noise(image: Floats, blur: float, noise: float, random: np.random.Generator) -> Floats:
+    """Gaussian blur with a sigma up to `blur`, then Gaussian noise with a standard deviation up to `noise`; 0 = off."""
     if blur:
         image = cv2.GaussianBlur(image, (0, 0), max(1e-3, random.uniform(0, blur)))  # type: ignore[assignment]
     if noise:
-        grain = random.standard_normal(image.shape, np.float32) * np.float32(random.uniform(0, noise))
-        image = np.clip(image + grain, 0, 255)
+        noise_field = random.standard_normal(image.shape, np.float32) * np.float32(random.uniform(0, noise))
+        image = np.clip(image + noise_field, 0, 255)
     return image

@@ -1,5 +1,5 @@
-"""What the families of our own are built from: convolution, batch norm, ReLU, pooling, addition, nearest-neighbor
-upsampling. Nothing here loses accuracy or speed when it is quantized on OpenVINO, TensorRT or TFLite."""
+"""Building blocks of edgeseg's own families: convolution, batch norm, ReLU, pooling, addition, nearest-neighbor
+upsampling. All of them quantize well on OpenVINO, TensorRT and TFLite."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from edgeseg.errors import OptionError
 
-CHANNELS = (16, 32, 64, 96, 128)  # of Plain at strides 2, 4, 8, 16, 32, times `width`
-BLOCKS = (0, 1, 1, 1, 1)
+CHANNELS = (16, 32, 64, 96, 128)  # of PlainEncoder at strides 2, 4, 8, 16, 32, times `width`
+BLOCKS = (0, 1, 1, 1, 1)  # residual blocks at these strides
 
 
 class Conv(nn.Sequential):
@@ -35,14 +35,14 @@ class Residual(nn.Module):
         self.first = Conv(channels, channels)
         self.second = Conv(channels, channels, relu=False)
         norm: Any = self.second[1]
-        nn.init.zeros_(norm.weight)  # starts as the identity: trains faster from scratch
+        nn.init.zeros_(norm.weight)  # the identity at first: trains faster from scratch
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)))
 
 
-class Context(nn.Module):
-    """Adds what the whole frame looks like (mean over all positions) to every position."""
+class GlobalContext(nn.Module):
+    """Adds a projection of the global average (mean over all positions) to every position."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -53,11 +53,11 @@ class Context(nn.Module):
         return F.relu(self.local(x) + self.whole(F.adaptive_avg_pool2d(x, 1)))
 
 
-class Pyramid(nn.Module):
-    """What lies around a position at four scales, and the mean of the whole frame: [N, inputs, h, w] -> outputs.
+class PyramidPooling(nn.Module):
+    """Context at four scales and the global average: [N, inputs, h, w] -> [N, outputs, h, w].
 
-    The poolings of PP-LiteSeg's SPPM and DDRNet's DAPPM, as 5x5 maxima one after another (5, 9, 13 wide), because these
-    keep the map's size: no resize back, and no bins that depend on the input's size.
+    In place of the poolings of PP-LiteSeg's SPPM and DDRNet's DAPPM, 5x5 max pooling repeated (5, 9, 13 wide): it
+    preserves the map's size, so nothing is resized back and no bin depends on the input's size.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -75,16 +75,16 @@ class Pyramid(nn.Module):
         return F.relu(self.merge(torch.cat(scales, 1)) + self.whole(F.adaptive_avg_pool2d(x, 1)))
 
 
-class Plain(nn.Module):
-    """The encoder of our own: maps at strides 4, 8, 16, 32."""
+class PlainEncoder(nn.Module):
+    """edgeseg's own encoder: feature maps at strides 4, 8, 16, 32."""
 
     def __init__(self, width: float):
         super().__init__()
-        channels = [eights(c * width) for c in CHANNELS]
-        stages, before = [], 3
-        for now, blocks in zip(channels, BLOCKS):
-            stages.append(nn.Sequential(Conv(before, now, stride=2), *(Residual(now) for _ in range(blocks))))
-            before = now
+        channels = [round_to_8(c * width) for c in CHANNELS]
+        stages, inputs = [], 3
+        for outputs, blocks in zip(channels, BLOCKS):
+            stages.append(nn.Sequential(Conv(inputs, outputs, stride=2), *(Residual(outputs) for _ in range(blocks))))
+            inputs = outputs
         self.stages = nn.ModuleList(stages)
         self.channels = channels[1:]
 
@@ -95,21 +95,21 @@ class Plain(nn.Module):
         return maps[2:]
 
 
-class Timm(nn.Module):
-    """An encoder of timm by its name (with or without smp's prefix `tu-`): maps at strides 4, 8, 16, 32."""
+class TimmEncoder(nn.Module):
+    """An encoder of timm by its name (with or without smp's prefix `tu-`): feature maps at strides 4, 8, 16, 32."""
 
     def __init__(self, name: str, **options: Any):
         super().__init__()
         import timm
 
         name = name.removeprefix("tu-")
-        options |= any_size(name)
+        options |= any_size_options(name)
         self.model: Any = timm.create_model(name, features_only=True, pretrained=False, **options)
         maps: Any = self.model.feature_info
         if maps.reduction()[-4:] != [4, 8, 16, 32]:
             raise OptionError(f"Encoder {name!r} has maps at strides {maps.reduction()}.", "Expected 4, 8, 16 and 32.")
         self.channels: list[int] = maps.channels()[-4:]
-        self.last = getattr(self.model, "output_fmt", None) == "NHWC"  # transformers put the channels last
+        self.last = getattr(self.model, "output_fmt", None) == "NHWC"  # some transformers have channels last
 
     def forward(self, image: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.model(image)[-4:]
@@ -117,9 +117,9 @@ class Timm(nn.Module):
 
 
 class GridPool(nn.Module):
-    """Adaptive average pooling to [bins, bins] as two matrix products, equal to torch's to rounding.
+    """Adaptive average pooling to [bins, bins] as two matrix products, equal to torch's up to rounding.
 
-    ONNX has no such pooling and its exporter refuses maps that the bins do not divide.
+    ONNX has no adaptive pooling, and torch's exporter refuses maps that the bins do not divide.
     """
 
     def __init__(self, bins: int):
@@ -130,40 +130,41 @@ class GridPool(nn.Module):
         height, width = int(x.shape[2]), int(x.shape[3])
         if height % self.bins == 0 and width % self.bins == 0:
             return F.avg_pool2d(x, (height // self.bins, width // self.bins))
-        rows = (x @ self._shares(width, x)).transpose(2, 3)  # constants on the right alone: all that TFLite has
-        return (rows @ self._shares(height, x)).transpose(2, 3)
+        rows = (x @ self._averaging(width, x)).transpose(2, 3)  # TFLite takes constants on the right only
+        return (rows @ self._averaging(height, x)).transpose(2, 3)
 
-    def _shares(self, size: int, like: Tensor) -> Tensor:
-        """[size, bins]: what each position adds to each bin; bins may overlap by one."""
-        rows = np.zeros((size, self.bins), np.float32)  # not torch's: it is to be a constant of the exported graph
+    def _averaging(self, size: int, like: Tensor) -> Tensor:
+        """[size, bins]: the weight of each position in each bin; neighboring bins may share a position."""
+        rows = np.zeros((size, self.bins), np.float32)  # not torch's: becomes a constant in the exported graph
         for i in range(self.bins):
             start, end = i * size // self.bins, -(-(i + 1) * size // self.bins)
             rows[start:end, i] = 1 / (end - start)
         return torch.from_numpy(rows).to(like)
 
 
-def encoder_of(name: str, width: float) -> Plain | Timm:
-    """timm's encoder `name`, or the one of our own where `name` is empty."""
-    return Timm(name) if name else Plain(width)
+def build_encoder(name: str, width: float) -> PlainEncoder | TimmEncoder:
+    """timm's encoder `name`, or edgeseg's own where `name` is empty."""
+    return TimmEncoder(name) if name else PlainEncoder(width)
 
 
-def any_size(name: str) -> dict[str, bool]:
-    """What timm's `create_model` needs so that an encoder takes frames of any size."""
+def any_size_options(name: str) -> dict[str, bool]:
+    """Options of timm's `create_model` with which an encoder takes frames of any size."""
     import timm
 
     windowed = ["swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr"]
     return {"strict_img_size": False} if timm.models.is_model_in_modules(name.split(".")[0], windowed) else {}
 
 
-def eights(channels: float) -> int:
-    """The nearest multiple of 8, at least 8: what vector units like."""
+def round_to_8(channels: float) -> int:
+    """The nearest multiple of 8, at least 8: vector units work in such steps."""
     return max(8, round(channels / 8) * 8)
 
 
-def double(x: Tensor) -> Tensor:
+def upsample_2x(x: Tensor) -> Tensor:
+    """Nearest-neighbor upsampling by two."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def enlarge(x: Tensor, factor: int) -> Tensor:
-    """Bilinear, as a net's last step: the deploy graph recognizes it and cuts it off."""
+def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
+    """Bilinear upsampling, as a net's last step: the deploy graph recognizes it and cuts it off."""
     return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)

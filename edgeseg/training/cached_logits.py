@@ -1,4 +1,4 @@
-"""Reading what teacher_cache.py stored: the teacher's logits for one frame, moved as the frame was augmented."""
+"""Reading the teacher cache: the teacher's logits for one frame, transformed like the augmented frame."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor
 from edgeseg.errors import FileError
 from edgeseg.training.augment import Geometry
 
-CHANNELS = 64  # that OpenCV moves at once: it refuses more than 128
+CHANNELS = 64  # warped at once: OpenCV refuses more than 128
 
 
-def read(home: Path, index: int, geometry: Geometry) -> Tensor:
-    """The logits [C, H, W] float32 of a frame as `geometry` places them, 0 outside the frame."""
-    path = path_of(home, index)
+def read_logits(folder: Path, index: int, geometry: Geometry) -> Tensor:
+    """The logits [C, H, W] float32 of frame `index`, transformed by `geometry`; 0 outside the frame."""
+    path = logits_path(folder, index)
     try:
         small = np.load(path, allow_pickle=False).astype(np.float32)
     except (OSError, ValueError) as error:
-        raise FileError(f"Answers of the teacher {path} cannot be read: {error}.", "Remove their folder.") from error
+        raise FileError(f"Cached logits {path} cannot be read: {error}.", "Remove the folder they are in.") from error
     groups = np.array_split(small, -(-small.shape[2] // CHANNELS), 2)
-    placed = np.concatenate([geometry.place(group, cv2.INTER_LINEAR, (0,)) for group in groups], 2)
-    return torch.from_numpy(np.ascontiguousarray(placed.transpose(2, 0, 1)))
+    warped = np.concatenate([geometry.apply(group, cv2.INTER_LINEAR, (0,)) for group in groups], 2)
+    return torch.from_numpy(np.ascontiguousarray(warped.transpose(2, 0, 1)))
 
 
-def path_of(home: Path, index: int) -> Path:
-    return home / f"{index:06}.npy"
+def logits_path(folder: Path, index: int) -> Path:
+    return folder / f"{index:06}.npy"

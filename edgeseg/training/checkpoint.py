@@ -1,8 +1,8 @@
-"""Checkpoints: weights, the net they belong to, the Spec and anything worth knowing, in one file without pickled code.
+"""Checkpoints: weights, the net they belong to, the Spec and metrics, in one file without pickled code.
 
-A pruned net needs no module stored: the fresh net of the same NetConfig is cut to the shapes of the stored tensors.
-One that was trained for INT8 (qat.py) also has `roundings`: as JSON, where it rounds; and `merged`: the names of the
-blocks whose branches are one.
+A pruned net needs no stored module: a fresh net of the same NetConfig is cut to the shapes of the stored tensors. One
+that was trained for INT8 (qat.py) also has `quantizers`, JSON that says where it rounds, and `merged`, the names of the
+blocks whose branches were merged.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from edgeseg.files import require_file, write_bytes
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
 from edgeseg.training import nets
-from edgeseg.training.fusion import LAYERS, NORM, merge
+from edgeseg.training.branch_merging import merge
+from edgeseg.training.norm_folding import LAYERS, NORM
 
 FORMAT = "edgeseg-checkpoint-1"
+INT8_KEYS = ("quantizers", "merged")  # attributes of a net trained for INT8, and keys of its checkpoint
 Loaded = tuple[nn.Module, NetConfig, Spec, dict[str, Any]]
 
 
 def save(path: Path, model: nn.Module, net: NetConfig, spec: Spec, extra: dict[str, Any] | None = None) -> Path:
     """Write atomically. `extra`: plain values only (numbers, strings, lists, dicts)."""
-    rounds = {key: getattr(model, key) for key in ("roundings", "merged") if hasattr(model, key)}
+    int8 = {key: getattr(model, key) for key in INT8_KEYS if hasattr(model, key)}
     write(path, {"format": FORMAT, "net": dataclasses.asdict(net), "spec": spec.to_dict(), "extra": extra or {},
-                 **rounds, "state": model.state_dict()})  # fmt: skip
+                 **int8, "state": model.state_dict()})  # fmt: skip
     return path
 
 
 def load(path: Path | str) -> Loaded:
-    """The model in eval mode on the CPU, its net, its Spec, the extra values. FileError for anything but our files."""
+    """The model in eval mode on the CPU, its net, its Spec and the extra values. FileError for any other file."""
     path = Path(path)
     data = read(path)
     if data.get("format") != FORMAT:
@@ -50,18 +52,23 @@ def load(path: Path | str) -> Loaded:
         merged = list(data.get("merged", ()))
         for name in merged:
             model.set_submodule(name, merge(model.get_submodule(name)))
-        if "roundings" in data:
-            without_norms(model, data["state"])
+        if "quantizers" in data:
+            remove_folded_norms(model, data["state"])
         fit_shapes(model, data["state"])
-        if "roundings" in data:
+        if "quantizers" in data:
             from edgeseg.training import qat  # needs NNCF
 
-            model = qat.restore(model, data["roundings"], merged)
+            model = qat.restore(model, data["quantizers"], merged)
         model.load_state_dict(data["state"])
         return model.eval(), net, spec, data["extra"]
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, EdgesegError) as error:
         reason = str(error).splitlines()[0]
         raise FileError(f"Checkpoint {path} does not fit its own net: {reason}", "Train it again.") from error
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether the net was prepared for INT8 by qat.py."""
+    return hasattr(model, "quantizers")
 
 
 def write(path: Path, data: dict[str, Any]) -> None:
@@ -80,12 +87,14 @@ def read(path: Path) -> dict[str, Any]:
             "It is truncated, corrupt or not a checkpoint; copy it again or train again.",
         ) from None
     if not isinstance(data, dict):
-        raise FileError(f"Checkpoint {path} holds a {type(data).__name__}.", "Expected a file of edgeseg train.")
+        raise FileError(
+            f"Checkpoint {path} holds a {type(data).__name__}.", "Expected a file written by edgeseg train."
+        )
     return data
 
 
 def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Cut or widen the layers of a fresh `model` to the shapes in `state` (channels only, never kernels)."""
+    """Give the layers of a fresh `model` the numbers of channels in `state`."""
     for name, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
         for key, tensor in own.items():
@@ -96,11 +105,11 @@ def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
                 setattr(module, key, nn.Parameter(torch.empty_like(stored)))
             else:
                 setattr(module, key, torch.empty_like(stored))
-        _count_channels(module)
+        _update_channel_counts(module)
 
 
-def without_norms(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Take out a fresh `model`'s batch norms that `state` has folded (fusion.py): the layers before have biases."""
+def remove_folded_norms(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Remove a fresh `model`'s batch norms that are folded in `state` : the layers before have biases."""
     for name, module in list(model.named_modules()):
         if isinstance(module, NORM) and f"{name}.running_mean" not in state:
             model.set_submodule(name, getattr(module, "act", nn.Identity()))  # timm's has its activation inside
@@ -108,8 +117,8 @@ def without_norms(model: nn.Module, state: dict[str, Tensor]) -> None:
             module.bias = nn.Parameter(torch.empty_like(state[f"{name}.bias"]))
 
 
-def _count_channels(module: nn.Module) -> None:
-    """Make the attributes of a layer agree with its tensors."""
+def _update_channel_counts(module: nn.Module) -> None:
+    """Set the attributes of a layer to what its tensors have."""
     if isinstance(module, nn.Conv2d):
         depthwise = module.groups == module.in_channels and module.groups > 1
         module.out_channels = module.weight.shape[0]

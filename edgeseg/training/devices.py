@@ -1,4 +1,4 @@
-"""Where training runs: one device, or several processes started by torchrun; Lightning Fabric knows the difference."""
+"""Devices and processes: one device, or several processes started by torchrun, behind Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def connect(device: str = "auto", precision: str = "fp32", nodes: int = 1) -> Fa
         from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingPackage("lightning-fabric", "Training", "train") from error
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        device = next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[device]:
-        raise OptionError(f"Device {device} is not there.", "Set machine.device in the recipe to auto or cpu.")
-    if precision == "fp16" and device != "cuda":  # Fabric would take bf16 and go on
+        device = next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available[device]:
+        raise OptionError(f"Device {device} is not available.", "Set machine.device in the recipe to auto or cpu.")
+    if precision == "fp16" and device != "cuda":  # Fabric would silently use bf16
         raise OptionError(f"Precision fp16 does not train on {device}.", "Set precision to bf16 or fp32 in the recipe.")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     world = Torchrun().world_size() if Torchrun.detect() else 1
@@ -52,34 +52,34 @@ def connect(device: str = "auto", precision: str = "fp32", nodes: int = 1) -> Fa
     return fabric
 
 
-def shared_norms(model: nn.Module, fabric: Fabric) -> nn.Module:
-    """`model`, or on several GPUs a copy whose batch norms count over all of them.
+def sync_batchnorms(model: nn.Module, fabric: Fabric) -> nn.Module:
+    """`model`, or on several GPUs a copy whose batch norms compute their statistics over all of them.
 
-    On CPUs torch has no such norms: there each process counts its own share, and the first one's statistics are kept.
+    torch has no such norms for CPUs: there each process sees its own share, and the main one's statistics are used.
     """
     if fabric.world_size == 1 or fabric.device.type != "cuda":
         return model
     import timm
 
     layers: Any = timm.layers
-    convert = layers.convert_sync_batchnorm  # knows timm's norms with an activation inside, torch's does not
+    convert = layers.convert_sync_batchnorm  # handles timm's norms with an activation inside, torch's does not
     copied: nn.Module = convert(copy.deepcopy(model))
     return copied
 
 
-def agree(model: nn.Module) -> None:
-    """Give every process the first one's buffers (batch norm statistics), which DDP leaves apart."""
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give every process the main one's buffers (batch norm statistics), which DDP does not synchronize."""
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
-def first() -> bool:
-    """Whether this process is the one that writes files."""
+def is_main_process() -> bool:
+    """Whether this process is the one that writes files and reports progress."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def wait() -> None:
-    """Until every process is here."""
+def barrier() -> None:
+    """Wait until every process has reached this call."""
     if dist.is_initialized():
         dist.barrier()

@@ -1,4 +1,4 @@
-"""Frames of a Dataset as normalized tensors and batches of them, reproducible per (seed, epoch, index)."""
+"""Frames of a Dataset as normalized tensors and batches, reproducible from (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from edgeseg.training import cached_logits
 from edgeseg.training.augment import Floats, Geometry, augment
 from edgeseg.training.objectives.losses import IGNORE
 
-Sample = tuple[Tensor, ...]  # image, labels and, where they are kept, the teacher's logits
+Sample = tuple[Tensor, ...]  # image, labels and, with a teacher cache, the teacher's logits
 STRIDE = 32  # of the deepest stage of a net: padded sizes are multiples of it
 
 
 class SegmentationDataset(TorchDataset[Sample]):
-    """Item i: image [3, H, W] float32 as `spec` wants it, labels [H, W] int64 with IGNORE where nothing counts.
+    """Item i: image [3, H, W] float32 normalized by `spec`, labels [H, W] int64 with IGNORE for unlabeled pixels.
 
-    Decoded frames are kept in memory, up to `cache` GB. With `settings` the items are augmented, otherwise only
-    resized. Set `epoch` before each pass: the random choices of an item depend on (seed, epoch, index) and nothing
-    else, so the number of workers or a resume cannot change them. `pixels` counts the labeled pixels of every class.
-    With `answers` set to a folder of teacher_cache.py, augmented items end in the teacher's logits [C, H, W] float32.
+    Decoded frames stay in memory, up to `cache` GB (`frames_in_memory` counts them). With `settings` the items are
+    augmented, otherwise only resized. Set `epoch` before each pass: the random choices of an item depend on (seed,
+    epoch, index) and nothing else, so the number of workers or a resume cannot change them. `pixels` counts the labeled
+    pixels of every class. With `teacher_cache` set to a folder of teacher_cache.py, augmented items end in the
+    teacher's logits [C, H, W] float32. OptionError where the classes are not those of `spec`.
     """
 
-    answers: Path | None = None
+    teacher_cache: Path | None = None
 
     def __init__(
         self, dataset: Dataset, spec: Spec, settings: Settings | None = None, seed: int = 0, cache: float = 4.0
@@ -49,24 +50,28 @@ class SegmentationDataset(TorchDataset[Sample]):
         self.dataset, self.spec, self.settings, self.seed, self.epoch = dataset, spec, settings, seed, 0
         self._mean = np.array(spec.mean, np.float32) * np.float32(255)
         self._scale = 1 / (np.array(spec.std, np.float32) * np.float32(255))
-        self._kept: dict[int, tuple[Image, Image]] = {}
+        self._decoded: dict[int, tuple[Image, Image]] = {}
         self.pixels: NDArray[np.int64] = np.zeros(len(spec.classes), np.int64)
-        room = cache * 1e9
-        for i in range(len(dataset)):  # every mask is read once, so that a bad one stops the training before it starts
-            if room > 0:
-                self._kept[i] = self._item(i)
-                room -= sum(part.nbytes for part in self._kept[i])
-            mask = self._kept[i][1] if i in self._kept else dataset.mask(i)
+        bytes_left = cache * 1e9
+        for i in range(len(dataset)):  # reads every mask once: a bad one stops the run before it starts
+            if bytes_left > 0:
+                self._decoded[i] = self._item(i)
+                bytes_left -= sum(part.nbytes for part in self._decoded[i])
+            mask = self._decoded[i][1] if i in self._decoded else dataset.mask(i)
             self.pixels += np.bincount(mask.ravel(), minlength=256)[: len(self.pixels)]
 
     def _item(self, index: int) -> tuple[Image, Image]:
-        if index in self._kept:
-            return self._kept[index]
+        if index in self._decoded:
+            return self._decoded[index]
         frame, mask = self.dataset[index]
         if self.spec.color == "RGB":
             frame = np.ascontiguousarray(frame[:, :, ::-1])
         ignore = self.dataset.classes.ignore_index
         return frame, mask if ignore is None else np.where(mask == ignore, np.uint8(IGNORE), mask)
+
+    @property
+    def frames_in_memory(self) -> int:
+        return len(self._decoded)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -74,7 +79,7 @@ class SegmentationDataset(TorchDataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         frame, mask = self._item(index)
         height, width = self.spec.height, self.spec.width
-        more: list[Tensor] = []
+        cached: list[Tensor] = []
         if self.settings is None:
             image: Floats = resize(frame, height, width).astype(np.float32)
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
@@ -82,21 +87,23 @@ class SegmentationDataset(TorchDataset[Sample]):
             random = np.random.default_rng((self.seed, self.epoch, index))
             geometry = Geometry.draw(height, width, self.settings, random)
             image, mask = augment(frame, mask, height, width, self.settings, random, geometry)
-            if self.answers is not None:
-                more = [cached_logits.read(self.answers, index, geometry)]
+            if self.teacher_cache is not None:
+                cached = [cached_logits.read_logits(self.teacher_cache, index, geometry)]
         scaled = (image - self._mean) * self._scale
-        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))), torch.from_numpy(mask).long(), *more
+        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))), torch.from_numpy(mask).long(), *cached
 
 
 def collate(samples: list[Sample]) -> Sample:
-    """images [N, 3, H, W] channels_last, labels [N, H, W], logits [N, C, H, W] where there are any. Smaller samples are
-    padded at the right and below, images and logits with 0 (the mean color) and labels with IGNORE; sizes that differ
-    become multiples of STRIDE."""
+    """images [N, 3, H, W] channels_last, labels [N, H, W] and, with a teacher cache, logits [N, C, H, W].
+
+    Where sizes differ, samples are padded at the right and bottom to the largest, rounded up to a multiple of STRIDE:
+    images and logits with 0 (the mean color), labels with IGNORE.
+    """
     sizes = {tuple(sample[1].shape) for sample in samples}
     if len(sizes) > 1:
         height, width = (-(-max(side) // STRIDE) * STRIDE for side in zip(*sizes))
         fills = (0, IGNORE, 0)
-        samples = [tuple(_pad(part, height, width, fill) for part, fill in zip(one, fills)) for one in samples]
+        samples = [tuple(_pad(t, height, width, fill) for t, fill in zip(sample, fills)) for sample in samples]
     images, *rest = (torch.stack(parts) for parts in zip(*samples))
     return images.contiguous(memory_format=torch.channels_last), *rest
 
@@ -114,9 +121,9 @@ def batches(
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[Sample]:
-    """The batches of one epoch as `collate` makes them; of each, process `rank` of `world` gets its share.
+    """The collated batches of one epoch; process `rank` of `world` gets its share of each.
 
-    Shuffled, a last batch that is not full is dropped (batch norm dislikes it; another epoch drops other frames).
+    When shuffled, an incomplete last batch is dropped (it would hurt batch norm; another epoch drops other frames).
     """
     frames.epoch = epoch
     count = len(frames)
@@ -124,7 +131,7 @@ def batches(
     end = count - count % batch if shuffle and count >= batch else count
     shares = [order[i : i + batch].tolist()[rank::world] for i in range(0, end, batch)]
     groups = [share for share in shares if share]
-    private = torch.Generator().manual_seed(0)  # keeps the loader's own draw out of the training's random state
+    private = torch.Generator().manual_seed(0)  # the loader's own draw must not advance the training's random state
     yield from DataLoader(frames, batch_sampler=groups, num_workers=workers, generator=private, collate_fn=collate)
 
 

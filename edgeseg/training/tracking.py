@@ -1,4 +1,4 @@
-"""The numbers of every epoch for TensorBoard or MLflow, where the recipe asks for one of these optional packages."""
+"""Trackers: write the metrics of every epoch to TensorBoard or MLflow, both optional packages."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from types import TracebackType
 from typing import Any
 
 from edgeseg.errors import MissingPackage
+from edgeseg.training.epoch_result import EpochResult
 
 
 class Tracker:
-    """Writes nothing. A context manager, like the trackers below."""
+    """Tracks nothing. A context manager, like the trackers below."""
 
     def __enter__(self) -> Tracker:
         return self
 
-    def row(self, row: dict[str, Any]) -> None:
-        """The history row of one epoch: its numbers at step `epoch`."""
+    def log_epoch(self, result: EpochResult) -> None:
+        """Record the metrics of one epoch at step `epoch`."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -35,17 +36,16 @@ class TensorBoard(Tracker):
             raise MissingPackage("tensorboard", "track = 'tensorboard'", "tensorboard") from error
         self.writer: Any = SummaryWriter(str(folder / "tensorboard"))
 
-    def row(self, row: dict[str, Any]) -> None:
-        for key, value in row.items():
-            if key != "epoch":
-                self.writer.add_scalar(key, value, row["epoch"])
+    def log_epoch(self, result: EpochResult) -> None:
+        for key, value in result.metrics().items():
+            self.writer.add_scalar(key, value, result.epoch)
 
     def __exit__(self, *error: object) -> None:
         self.writer.close()
 
 
 class MLflow(Tracker):
-    """A run of the server that MLflow's own environment variables name, else in FOLDER/mlflow.db (SQLite)."""
+    """A run on the server named by MLflow's own environment variables, or else in FOLDER/mlflow.db (SQLite)."""
 
     def __init__(self, folder: Path, title: str, settings: dict[str, Any]):
         try:
@@ -56,21 +56,21 @@ class MLflow(Tracker):
         if not self.mlflow.is_tracking_uri_set():
             folder.mkdir(parents=True, exist_ok=True)
             self.mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
-        known = folder / "mlflow-run.txt"  # so that a resumed training goes on in the same run
-        run = self.mlflow.start_run(run_id=known.read_text() if known.is_file() else None, run_name=title)
-        if not known.is_file():
-            known.write_text(run.info.run_id)
+        run_file = folder / "mlflow-run.txt"  # so that a resumed training continues the same run
+        run = self.mlflow.start_run(run_id=run_file.read_text() if run_file.is_file() else None, run_name=title)
+        if not run_file.is_file():
+            run_file.write_text(run.info.run_id)
             self.mlflow.log_params(settings)
 
-    def row(self, row: dict[str, Any]) -> None:
-        self.mlflow.log_metrics({k: float(v) for k, v in row.items() if k != "epoch"}, step=row["epoch"])
+    def log_epoch(self, result: EpochResult) -> None:
+        self.mlflow.log_metrics(result.metrics(), step=result.epoch)
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.mlflow.end_run("FINISHED" if kind is None else "FAILED")
 
 
 def tracker(name: str, folder: Path, title: str, settings: dict[str, Any]) -> Tracker:
-    """`name` as in recipe.Machine.track."""
+    """The tracker called `name`, one of recipe.Machine.track's choices."""
     if name == "tensorboard":
         return TensorBoard(folder)
     return MLflow(folder, title, settings) if name == "mlflow" else Tracker()

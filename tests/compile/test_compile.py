@@ -335,8 +335,8 @@ def test_our_own_export_compiles(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
     from edgeseg.recipe import NetConfig
-    from edgeseg.training.export import to_onnx
     from edgeseg.training.nets import build
+    from edgeseg.training.onnx_export import to_onnx
 
     torch.manual_seed(0)
     net = build(NetConfig(width=0.5), len(tiny.SPEC.classes)).eval()

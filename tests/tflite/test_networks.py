@@ -101,7 +101,7 @@ FAMILIES: dict[str, tuple[Callable[[], Any], bool]] = {
 def test_networks_of_many_families(name: str) -> None:
     torch = pytest.importorskip("torch", reason="the networks come from torch")
     import edgeseg.training  # noqa: F401  makes torchvision importable beside a CPU torch
-    from edgeseg.training.export import to_onnx
+    from edgeseg.training.onnx_export import to_onnx
 
     build, convolutional = FAMILIES[name]
 

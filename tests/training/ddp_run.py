@@ -34,8 +34,10 @@ def main(data: Path, out: Path, kind: str) -> None:
     model = net(kind)
     history = loop.fit(model, train, val, SETTINGS, out, seed=1, machine=Machine(device="cpu", pictures=1))
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in history]
-    torch.save({"state": model.state_dict(), "history": rows, "first": devices.first()}, out / f"rank{rank}.pt")
+    rows = [epoch.metrics() | {"seconds": 0.0} for epoch in history]
+    torch.save(
+        {"state": model.state_dict(), "history": rows, "main": devices.is_main_process()}, out / f"rank{rank}.pt"
+    )
 
 
 if __name__ == "__main__":

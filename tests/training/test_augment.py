@@ -1,4 +1,4 @@
-"""Augmentation: image and mask stay together, off means off, and a knob does what it says and no more."""
+"""Augmentation: image and mask stay together, and every setting changes only what it is for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from training_helpers import HEIGHT, WIDTH, scene
 
 from edgeseg.recipe import Settings
-from edgeseg.training.augment import augment, disturb, recolor, shifts, warp
+from edgeseg.training.augment import augment, blur_and_noise, recolor, shifts, warp
 from edgeseg.training.objectives.losses import IGNORE
 
 STILL = {"scale": (1.0, 1.0), "jitter": 0.0, "flip": False}
@@ -74,12 +74,12 @@ def test_recolor_stays_in_range_and_off_means_off() -> None:
 
 def test_noise_is_as_strong_as_asked_and_blur_removes_it() -> None:
     flat = np.full((200, 200, 3), 128, np.float32)
-    noisy = [disturb(flat, 0.0, 20.0, np.random.default_rng(seed)).std() for seed in range(30)]
+    noisy = [blur_and_noise(flat, 0.0, 20.0, np.random.default_rng(seed)).std() for seed in range(30)]
     assert min(noisy) > 0 and 15 < max(noisy) <= 20.5
     grain = flat + np.random.default_rng(0).normal(0, 20, flat.shape).astype(np.float32)
-    blurred = disturb(grain, 3.0, 0.0, np.random.default_rng(1))
+    blurred = blur_and_noise(grain, 3.0, 0.0, np.random.default_rng(1))
     assert blurred.std() < 0.5 * grain.std() and blurred.mean() == pytest.approx(128, abs=1)
-    assert disturb(flat, 0.0, 0.0, np.random.default_rng(0)) is flat
+    assert blur_and_noise(flat, 0.0, 0.0, np.random.default_rng(0)) is flat
 
 
 def test_knobs_that_are_off_leave_the_random_numbers_of_the_others_alone() -> None:

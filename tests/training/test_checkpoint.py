@@ -18,7 +18,7 @@ from edgeseg.training import checkpoint, nets, pruning
 NET = NetConfig("lite", width=0.5)
 
 
-def answer(model: nn.Module) -> torch.Tensor:
+def logits_of(model: nn.Module) -> torch.Tensor:
     with torch.inference_mode():
         return model.eval()(torch.ones(1, 3, 64, 96))
 
@@ -33,7 +33,7 @@ def test_round_trip(model: nn.Module, tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path / "a" / "m.pt", model, NET, SPEC, {"metrics": {"val_miou": 0.5}})
     loaded, net, spec, extra = checkpoint.load(path)
     assert (net, spec, extra) == (NET, SPEC, {"metrics": {"val_miou": 0.5}})
-    assert torch.equal(answer(loaded), answer(model))
+    assert torch.equal(logits_of(loaded), logits_of(model))
     assert list(path.parent.iterdir()) == [path], "no temporary file stays"
 
 
@@ -46,7 +46,7 @@ def test_a_pruned_net_needs_no_stored_module(net: NetConfig, tmp_path: Path) -> 
     torch.manual_seed(0)
     pruned = pruning.prune(nets.build(net, 3), (64, 96), 0.6, round_to=4)
     loaded, *_ = checkpoint.load(checkpoint.save(tmp_path / "m.pt", pruned, net, SPEC))
-    assert torch.equal(answer(loaded), answer(pruned))
+    assert torch.equal(logits_of(loaded), logits_of(pruned))
     convs = [(m.in_channels, m.out_channels, m.groups) for m in loaded.modules() if isinstance(m, nn.Conv2d)]
     assert convs == [(m.in_channels, m.out_channels, m.groups) for m in pruned.modules() if isinstance(m, nn.Conv2d)]
 

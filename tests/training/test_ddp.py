@@ -43,7 +43,7 @@ def test_two_processes_train_as_one(root: Path, tmp_path: Path, trained: Path, k
     ddp_run.main(root, tmp_path, kind)
     alone = torch.load(tmp_path / "rank0.pt")
     both: list[dict[str, Any]] = [torch.load(trained / kind / f"rank{rank}.pt") for rank in range(2)]
-    assert [end["first"] for end in both] == [True, False]
+    assert [end["main"] for end in both] == [True, False]
     assert both[0]["history"] == both[1]["history"]
     for key, tensor in both[0]["state"].items():
         assert torch.equal(tensor, both[1]["state"][key]), key

@@ -1,4 +1,4 @@
-"""The exported ONNX says what torch says, carries its Spec and ends in one clean resize."""
+"""Exports agree with torch, carry their Spec, and the ONNX ends in a single resize."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
-from edgeseg.training import checkpoint, export, nets, pruning
+from edgeseg.training import checkpoint, export, nets, onnx_export, pruning
+from edgeseg.training.complexity import macs_params
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -89,13 +90,13 @@ def test_a_checkpoint_is_compiled_for_another_size(ckpt: Path, tmp_path: Path, e
     assert (spec.height, spec.width) == (HEIGHT, WIDTH + 32)
 
 
-def test_branches_of_training_leave_with_the_export(tmp_path: Path) -> None:
+def test_training_branches_are_merged_in_the_export(tmp_path: Path) -> None:
     net = NetConfig("fpn", "tu-repvgg_a0")
     model = nets.build(net, 3).eval()
     path = checkpoint.save(tmp_path / "m.pt", model, net, SPEC)
-    made = onnx.load(export.export_onnx(path, tmp_path / "m.onnx"))
-    plain = onnx.load_from_string(export.to_onnx(model, SPEC))
-    convs = [sum(n.op_type == "Conv" for n in m.graph.node) for m in (plain, made)]
+    merged = onnx.load(export.export_onnx(path, tmp_path / "m.onnx"))
+    plain = onnx.load_from_string(onnx_export.to_onnx(model, SPEC))
+    convs = [sum(n.op_type == "Conv" for n in m.graph.node) for m in (plain, merged)]
     assert convs[0] - convs[1] == 22, "every RepVGG block had a 1x1 branch"
 
 
@@ -106,7 +107,7 @@ def test_a_pruned_net_exports(tmp_path: Path) -> None:
 
 
 def test_a_difference_stops_the_export(ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "parity", lambda *args: 0.39)
+    monkeypatch.setattr(onnx_export, "parity", lambda *args: 0.39)
     with pytest.raises(EdgesegError, match=r"differs from torch by 0\.39"):
         export.export_onnx(ckpt, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
@@ -119,7 +120,7 @@ def test_a_missing_checkpoint(tmp_path: Path) -> None:
 
 def test_macs_and_parameters_by_hand() -> None:
     conv = torch.nn.Conv2d(3, 8, 3, padding=1, bias=True)
-    assert export.macs_params(conv, (4, 6)) == (3 * 8 * 9 * 24, 3 * 8 * 9 + 8)
+    assert macs_params(conv, (4, 6)) == (3 * 8 * 9 * 24, 3 * 8 * 9 + 8)
 
 
 # Other formats: each in its own runtime
@@ -149,7 +150,7 @@ def test_pth_is_a_plain_state_dict(ckpt: Path, tmp_path: Path) -> None:
         close(fresh.eval()(image).numpy(), expected)
 
 
-def test_torchscript_needs_no_code_of_ours(ckpt: Path, tmp_path: Path) -> None:
+def test_torchscript_needs_no_code_of_edgeseg(ckpt: Path, tmp_path: Path) -> None:
     path = export.export(ckpt, tmp_path / "m.ts", "torchscript")
     extra = {"edgeseg.spec": ""}
     module = torch.jit.load(str(path), _extra_files=extra)

@@ -1,4 +1,4 @@
-"""Every family learns, exports and says the same in OpenVINO and ONNX Runtime as in torch."""
+"""Every family learns, exports and agrees with torch in OpenVINO and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from edgeseg.recipe import Machine, NetConfig, Settings
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
 from edgeseg.target import Target
-from edgeseg.training import checkpoint, export, families, loop, nets, pruning
+from edgeseg.training import checkpoint, export, families, loop, nets, onnx_export, pruning
 from edgeseg.training.blocks import GridPool
+from edgeseg.training.complexity import macs_params
 from edgeseg.training.loader import SegmentationDataset
 from edgeseg.training.objectives import losses
 
@@ -64,7 +65,7 @@ def test_forward_backward_and_export(net: NetConfig) -> None:
     losses.cross_entropy(logits, torch.randint(0, 5, (2, 64, 96))).backward()
     assert [key for key, p in model.named_parameters() if p.grad is None] == []
     spec = Spec(64, 96, tuple("abcde"))
-    assert export.parity(model.eval(), export.to_onnx(model, spec), spec) < 1e-4
+    assert onnx_export.parity(model.eval(), onnx_export.to_onnx(model, spec), spec) < 1e-4
 
 
 @pytest.mark.parametrize("arch", STUDENTS)
@@ -74,7 +75,7 @@ def test_students_have_only_operators_that_every_runtime_quantizes(arch: str) ->
     model = nets.build(NetConfig(arch), 8).eval()
     kinds = {type(m).__name__ for m in model.modules() if not list(m.children())}
     assert kinds <= {"Conv2d", "BatchNorm2d", "ReLU", "Identity", "MaxPool2d"}
-    graph = onnx.load_from_string(export.to_onnx(model, SPEC)).graph
+    graph = onnx.load_from_string(onnx_export.to_onnx(model, SPEC)).graph
     pooling = {"MaxPool", "AveragePool", "GlobalAveragePool"}
     assert {n.op_type for n in graph.node} <= {
         "Conv",
@@ -114,7 +115,7 @@ def test_pyramid_pooling_exports_at_sizes_its_bins_do_not_divide(arch: str) -> N
     torch.manual_seed(0)
     model = nets.build(NetConfig(arch, "tu-resnet10t"), 3).eval()
     spec = Spec(96, 160, tuple("abc"))
-    assert export.parity(model, export.to_onnx(model, spec), spec) < 1e-4
+    assert onnx_export.parity(model, onnx_export.to_onnx(model, spec), spec) < 1e-4
 
 
 def four(root: Path, height: int, width: int) -> SegmentationDataset:
@@ -126,26 +127,26 @@ def four(root: Path, height: int, width: int) -> SegmentationDataset:
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize(("net", "lr"), ALL, ids=name)
-def test_learns_four_frames_by_heart_and_compiles_for_every_runtime(net: NetConfig, lr: float, tmp_path: Path) -> None:
+def test_memorizes_four_frames_and_compiles_for_every_runtime(net: NetConfig, lr: float, tmp_path: Path) -> None:
     frames = four(tmp_path, 96, 160)
     spec = frames.spec
     torch.manual_seed(0)
     model = nets.build(net, 3)
     settings = Settings(epochs=80, batch=4, lr=lr, stride=1, warmup=0.1)
     history = loop.fit(model, frames, frames, settings, tmp_path / "run", net=net, machine=Machine(pictures=0))
-    assert history[-1]["val_accuracy"] >= 0.95
+    assert history[-1].val_accuracy >= 0.95
     path = checkpoint.save(tmp_path / "m.pt", model, net, spec)
     onnx = export.export_onnx(path, tmp_path / "m.onnx")
     pictures = [scene(i, 96, 160)[0] for i in range(1, 5)]
-    found = {}
+    agreement = {}
     for target in ("openvino-cpu", "onnxruntime-cpu"):
         bundle = compile_model(onnx, tmp_path / target, Target.load(target), "fp32", spec=spec, frames=pictures)
-        found[target] = bundle.manifest["parity"]["agreement"]
+        agreement[target] = bundle.manifest["parity"]["agreement"]
         with open_segmenter(bundle.path) as segmenter, torch.inference_mode():
             for i, picture in enumerate(pictures):
                 expected = model(frames[i][0][None]).argmax(1)[0].numpy()
                 assert (segmenter(picture).classmap == expected).mean() > 0.995
-    macs, params = export.macs_params(model, (spec.height, spec.width))
+    macs, params = macs_params(model, (spec.height, spec.width))
     print(f"\n| {net.arch} | {net.encoder or '-'} | {params / 1e6:.2f} | {macs / 1e9:.2f} | "
-          f"{100 * history[-1]['val_accuracy']:.2f} | {found} |")  # fmt: skip
-    assert np.min(list(found.values())) > 0.995
+          f"{100 * history[-1].val_accuracy:.2f} | {agreement} |")  # fmt: skip
+    assert np.min(list(agreement.values())) > 0.995

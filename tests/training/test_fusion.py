@@ -1,4 +1,4 @@
-"""Fused nets have no batch norms and no branches left, and say what they said; a fusion that is wrong is refused."""
+"""Fused nets have no batch norms and no branches left and the same outputs; a fusion that changes them is refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from edgeseg.errors import EdgesegError
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
-from edgeseg.training import export, nets
-from edgeseg.training.fusion import difference, fold_into, fuse
+from edgeseg.training import nets, onnx_export
+from edgeseg.training.fusion import fuse
+from edgeseg.training.module_trace import relative_difference
+from edgeseg.training.norm_folding import fold_into
 
 SIZE = (64, 96)
 slow = pytest.mark.slow
@@ -63,19 +65,19 @@ def norms(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("net", "blocks"), NETS, ids=name)
-def test_a_fused_net_says_the_same(net: NetConfig, blocks: int) -> None:
+def test_a_fused_net_has_the_same_outputs(net: NetConfig, blocks: int) -> None:
     torch.manual_seed(0)
     model = trained(nets.build(net, 5))
     before = norms(model)
     fused = fuse(model, SIZE)
     assert fused.batchnorms == (before, 0) and before > 0
     assert norms(model) == before, "the original is untouched"
-    assert norms(fused.model) == 0 and fused.left == {}
+    assert norms(fused.model) == 0 and fused.unfused == {}
     assert len(fused.merged) == blocks
     with torch.inference_mode():
-        assert difference(fused.model(image()), model(image())) < 1e-5
+        assert relative_difference(fused.model(image()), model(image())) < 1e-5
     spec = Spec(*SIZE, tuple("abcde"))
-    assert export.parity(model, export.to_onnx(fused.model, spec), spec) < 1e-4
+    assert onnx_export.parity(model, onnx_export.to_onnx(fused.model, spec), spec) < 1e-4
 
 
 class Small(nn.Module):
@@ -124,7 +126,7 @@ def test_a_batch_norm_that_cannot_be_folded_stays_and_is_named(kind: type[Small]
     model = trained(kind())
     fused = fuse(model, SIZE)
     assert fused.batchnorms == (1, 1)
-    assert why in fused.left["norm"]
+    assert why in fused.unfused["norm"]
     with torch.inference_mode():
         assert torch.equal(fused.model(image()), model(image()))
 
@@ -171,15 +173,15 @@ class Branches(Small):
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_a_block_is_merged_only_if_it_then_says_the_same(right: bool) -> None:
+def test_a_block_is_merged_only_if_its_output_stays_the_same(right: bool) -> None:
     torch.manual_seed(0)
     model = trained(Whole(Branches(right)))
     fused = fuse(model, SIZE)
     assert fused.merged == (("part",) if right else ())
     assert fused.batchnorms == ((2, 0) if right else (2, 1))
-    assert right or "merging it moves its output by" in fused.left["part"]
+    assert right or "merging it moves its output by" in fused.unfused["part"]
     with torch.inference_mode():
-        assert difference(fused.model(image()), model(image())) < 1e-5
+        assert relative_difference(fused.model(image()), model(image())) < 1e-5
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -192,4 +194,4 @@ def test_folding_by_kind_and_groups(kind: type[nn.Conv2d], groups: int) -> None:
     with torch.no_grad():
         expected = pair(x)
         fold_into(layer, norm)
-        assert difference(layer(x), expected) < 1e-6
+        assert relative_difference(layer(x), expected) < 1e-6

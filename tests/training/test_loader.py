@@ -1,4 +1,4 @@
-"""SegmentationDataset: what the network sees is what the Spec says, and random choices can be repeated."""
+"""SegmentationDataset: frames are prepared as the Spec says, and random choices are reproducible."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_a_dataset_of_other_classes_is_refused(root: Path) -> None:
 def test_frames_beyond_the_cache_are_decoded_again(root: Path) -> None:
     dataset = Dataset.open(root, "train")
     one = 4 * HEIGHT * WIDTH / 1e9
-    for cache, kept in ((0.0, 0), (2.5 * one, 3), (4.0, len(dataset))):
+    for cache, in_memory in ((0.0, 0), (2.5 * one, 3), (4.0, len(dataset))):
         frames = SegmentationDataset(dataset, SPEC, cache=cache)
-        assert len(frames._kept) == kept
+        assert frames.frames_in_memory == in_memory
         torch.testing.assert_close(frames[7], SegmentationDataset(dataset, SPEC)[7])
 
 

@@ -15,10 +15,11 @@ from training_helpers import HEIGHT, SPEC, WIDTH
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError
 from edgeseg.recipe import Distill, Machine, NetConfig, Settings
-from edgeseg.training import checkpoint, loop, nets, optim
+from edgeseg.training import checkpoint, loop, metrics, nets, optim, validation
+from edgeseg.training.epoch_result import History
 from edgeseg.training.loader import SegmentationDataset, batches
-from edgeseg.training.objectives import losses
-from edgeseg.training.objectives.distillation import Lessons
+from edgeseg.training.objectives import distillation_losses, losses
+from edgeseg.training.objectives.objective import Objective
 
 SETTINGS = Settings(epochs=4, batch=4, lr=2e-3, warmup=0.2, stride=1)
 
@@ -28,7 +29,7 @@ def model(seed: int = 0) -> nn.Module:
     return nn.Sequential(nets.build(NetConfig("lite", width=0.25), 3), nn.Dropout(0.1))
 
 
-def run(root: Path, folder: Path, model: nn.Module, settings: Settings = SETTINGS, **more: object) -> loop.History:
+def run(root: Path, folder: Path, model: nn.Module, settings: Settings = SETTINGS, **more: object) -> History:
     train = SegmentationDataset(Dataset.open(root, "train"), SPEC, settings, seed=1)
     val = SegmentationDataset(Dataset.open(root, "val"), SPEC)
     return loop.fit(model, train, val, settings, folder, seed=1, **more)  # type: ignore[arg-type]
@@ -63,7 +64,7 @@ def test_interrupted_and_resumed_equals_never_stopped(root: Path, tmp_path: Path
     resumed = Stop(model(), 0)
     again = run(root, tmp_path / "parts", resumed, settings)
     assert same(whole, resumed)
-    assert [(r["loss"], r["val_miou"]) for r in history] == [(r["loss"], r["val_miou"]) for r in again]
+    assert numbers(history) == numbers(again)
 
 
 def test_a_finished_run_is_not_repeated(root: Path, tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ class Explode(nn.Module):
 def test_a_nan_stops_and_keeps_the_last_good_state(root: Path, tmp_path: Path) -> None:
     broken = Explode(model(), 4)
     with pytest.raises(
-        EdgesegError, match=r"stopped in epoch 2, step 2: loss nan.*after epoch 1 is kept in .*last\.pt\.\nTry"
+        EdgesegError, match=r"stopped in epoch 2, step 2: loss nan.*after epoch 1 is in .*last\.pt\.\nTry"
     ):
         run(root, tmp_path, broken)
     assert all(torch.isfinite(t).all() for t in broken.state_dict().values() if t.is_floating_point())
@@ -120,7 +121,7 @@ def test_a_nan_in_the_first_epoch(root: Path, tmp_path: Path) -> None:
         run(root, tmp_path, Explode(model(), 1))
 
 
-def test_the_student_can_learn_four_frames_by_heart(root: Path, tmp_path: Path) -> None:
+def test_the_student_can_memorize_four_frames(root: Path, tmp_path: Path) -> None:
     """Pixel accuracy on the frames it was trained on: what a bug in labels, loss or updates would prevent."""
     settings = Settings(epochs=60, batch=4, lr=5e-3, scale=(1.0, 1.0), jitter=0.0, flip=False)
     four = Dataset.open(root, "train")
@@ -136,7 +137,7 @@ def test_the_student_can_learn_four_frames_by_heart(root: Path, tmp_path: Path) 
 
 def test_the_rate_warms_up_and_ends_at_zero() -> None:
     settings = Settings(epochs=10, lr=1.0, warmup=0.2)
-    rates = [optim.rate(settings, done, 100) for done in range(101)]
+    rates = [optim.learning_rate(settings, done, 100) for done in range(101)]
     assert rates[0] == pytest.approx(0.05) and rates[20] == 1.0 and rates[60] == pytest.approx(0.5)
     assert max(rates) == 1.0 and rates[100] == pytest.approx(0)
 
@@ -147,22 +148,22 @@ def test_distillation_mixes_labels_and_teacher(weight: float) -> None:
     teacher, student = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
     image, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
     distill = Distill(weight=weight, temperature=3.0, channel=0.5)
-    got = Lessons(replace(SETTINGS, dice=2.0), 3, teacher, distill)(student, image, labels)
-    logits, wanted = student(image), teacher(image)
+    got = Objective(replace(SETTINGS, dice=2.0), 3, teacher, distill)(student, image, labels)
+    logits, targets = student(image), teacher(image)
     expected = (1 - weight) * losses.cross_entropy(logits, labels)
-    expected = expected + weight * losses.soft_targets(logits, wanted, labels, 3.0)
-    expected = expected + 0.5 * losses.channel_wise(logits, wanted, labels, 3.0)
+    expected = expected + weight * distillation_losses.soft_targets(logits, targets, labels, 3.0)
+    expected = expected + 0.5 * distillation_losses.channel_wise(logits, targets, labels, 3.0)
     expected = expected + 2.0 * losses.dice(logits, labels)
     torch.testing.assert_close(got, expected)
 
 
 def test_every_pixel_is_sampled_and_images_and_labels_alike() -> None:
-    lessons = Lessons(replace(SETTINGS, stride=3), 3)
+    objective = Objective(replace(SETTINGS, stride=3), 3)
     seen = torch.zeros(7, 8)
     where = torch.arange(56.0).reshape(7, 8)
     torch.manual_seed(0)
     for _ in range(100):
-        pick = lessons.sample()
+        pick = objective.sample_pixels()
         seen[pick] += 1
         assert where[None, None][pick].flatten().tolist() == where[None][pick].flatten().tolist()
     assert seen.min() > 0
@@ -174,15 +175,13 @@ def test_the_teacher_learns_nothing(root: Path, tmp_path: Path) -> None:
     assert same(teacher, before)
 
 
-def quiet(
-    folder: Path, settings: Settings, root: Path, seed: int = 0, **machine: object
-) -> tuple[nn.Module, loop.History]:
+def quiet(folder: Path, settings: Settings, root: Path, seed: int = 0, **machine: object) -> tuple[nn.Module, History]:
     net = model(seed)
     return net, run(root, folder, net, settings, machine=Machine(**{"pictures": 0, **machine}))  # type: ignore[arg-type]
 
 
-def numbers(history: loop.History) -> list[dict[str, object]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+def numbers(history: History) -> list[dict[str, object]]:
+    return [{**epoch.to_dict(), "seconds": None} for epoch in history]
 
 
 def test_equal_seeds_give_identical_numbers(root: Path, tmp_path: Path) -> None:
@@ -214,7 +213,7 @@ def test_precisions_and_optimizers_learn(root: Path, tmp_path: Path, precision: 
     lr = 5e-3 if optimizer == "adamw" else 0.05
     settings = Settings(epochs=12, batch=4, lr=lr, optimizer=optimizer, precision=precision, stride=1)
     net, history = quiet(tmp_path, settings, root)
-    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert history[-1].loss < 0.7 * history[0].loss
     assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 
@@ -229,14 +228,20 @@ def test_precisions_and_optimizers_learn(root: Path, tmp_path: Path, precision: 
 def test_schedules_by_hand(schedule: str, rates: dict[int, float]) -> None:
     settings = Settings(epochs=1, lr=1.0, warmup=0.1, schedule=schedule)
     for done, expected in rates.items():
-        assert optim.rate(settings, 10 + done, 100) == pytest.approx(expected)
-    assert [optim.rate(settings, done, 100) for done in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+        assert optim.learning_rate(settings, 10 + done, 100) == pytest.approx(expected)
+    assert [optim.learning_rate(settings, done, 100) for done in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
 
 
 def test_the_encoder_learns_at_its_own_rate_and_norms_do_not_decay() -> None:
     net = nets.build(NetConfig("lite", width=0.25), 3)
     groups = optim.optimizer(net, Settings(encoder_lr=0.3, weight_decay=0.1)).param_groups
-    assert sorted({(g["share"], g["weight_decay"]) for g in groups}) == [(0.3, 0.0), (0.3, 0.1), (1.0, 0.0), (1.0, 0.1)]
+    scales = sorted({(g["lr_scale"], g["weight_decay"]) for g in groups})
+    assert scales == [
+        (0.3, 0.0),
+        (0.3, 0.1),
+        (1.0, 0.0),
+        (1.0, 0.1),
+    ]
     assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in net.parameters())
     assert all(p.ndim > 1 for g in groups if g["weight_decay"] for p in g["params"])
 
@@ -245,13 +250,13 @@ def test_early_stopping_keeps_the_best_epoch(root: Path, tmp_path: Path) -> None
     """A rate so high that the net gets worse again at some point."""
     settings = Settings(epochs=40, batch=4, lr=0.05, warmup=0.0, patience=3, schedule="step")
     net, history = quiet(tmp_path, settings, root)
-    best = max(history, key=lambda row: row["val_miou"])
-    assert len(history) == best["epoch"] + 3 < 40
+    best = max(history, key=lambda result: result.val_miou)
+    assert len(history) == best.epoch + 3 < 40
     stored = checkpoint.read(tmp_path / "best.pt")
-    assert stored["extra"]["epoch"] == best["epoch"] and stored["extra"]["val_miou"] == best["val_miou"]
+    assert stored["extra"]["epoch"] == best.epoch and stored["extra"]["val_miou"] == best.val_miou
     assert all(torch.equal(t, stored["state"][key]) for key, t in net.state_dict().items())
     val = SegmentationDataset(Dataset.open(root, "val"), SPEC)
-    assert losses.mean_iou(loop.evaluate(net, val)) == pytest.approx(best["val_miou"])
+    assert metrics.mean_iou(validation.evaluate(net, val)) == pytest.approx(best.val_miou)
     again, rows = quiet(tmp_path, settings, root)
     assert rows == history and same(net, again), "a run that stopped early is finished"
 
@@ -264,16 +269,16 @@ def test_best_pt_is_a_checkpoint_and_the_last_epoch_the_result(root: Path, tmp_p
     loaded, stored, spec, extra = checkpoint.load(tmp_path / "best.pt")
     assert (stored, spec) == (net, SPEC)
     val = SegmentationDataset(Dataset.open(root, "val"), SPEC)
-    assert losses.mean_iou(loop.evaluate(loaded, val)) == pytest.approx(extra["val_miou"])
-    assert extra["val_miou"] == max(row["val_miou"] for row in history)
-    assert losses.mean_iou(loop.evaluate(student, val)) == pytest.approx(history[-1]["val_miou"])
+    assert metrics.mean_iou(validation.evaluate(loaded, val)) == pytest.approx(extra["val_miou"])
+    assert extra["val_miou"] == max(result.val_miou for result in history)
+    assert metrics.mean_iou(validation.evaluate(student, val)) == pytest.approx(history[-1].val_miou)
 
 
 def test_pictures_of_every_epoch(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path, model(), Settings(epochs=2, batch=4), machine=Machine(pictures=2))
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["001.jpg", "002.jpg"]
     val = Dataset.open(root, "val")
-    picture = loop.pictures(model(), SegmentationDataset(val, SPEC), 2)
+    picture = validation.pictures(model(), SegmentationDataset(val, SPEC), 2)
     tall, wide = picture.shape[0] // 2, round(WIDTH * 224 / HEIGHT)
     frame = cv2.resize(val[1][0], (wide, tall), interpolation=cv2.INTER_AREA)
     assert np.abs(picture[tall:, :wide].astype(int) - frame).max() <= 2, "the second row starts with the second frame"
@@ -290,4 +295,4 @@ def test_the_loss_is_the_sum_the_recipe_asks_for() -> None:
     expected = 0.5 * losses.cross_entropy(logits, labels, torch.tensor(weights), 0.1, 0.4)
     expected = expected + 2 * losses.dice(logits, labels) + 3 * losses.lovasz(logits, labels)
     expected = expected + 0.25 * losses.boundary(logits, labels)
-    torch.testing.assert_close(Lessons(settings, 3)(net, image, labels), expected)
+    torch.testing.assert_close(Objective(settings, 3)(net, image, labels), expected)

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from edgeseg.training.objectives import losses
+from edgeseg.training import metrics
+from edgeseg.training.objectives import distillation_losses, losses
 from edgeseg.training.objectives.losses import IGNORE
 
 LOG = torch.log
@@ -59,8 +60,8 @@ def test_ohem_counts_the_hardest_share_of_the_labeled_pixels() -> None:
     logits = pixels((0.9, 0.1), (0.4, 0.6), (0.2, 0.8), (0.7, 0.3), (0.01, 0.99))
     got = losses.cross_entropy(logits, labels(0, 0, 0, 0, IGNORE), ohem=0.5)
     assert got.item() == pytest.approx(-(math.log(0.4) + math.log(0.2)) / 2, rel=1e-5)
-    kept = losses.hardest(logits, labels(0, 0, 0, 0, IGNORE), 0.5)
-    assert kept.flatten().tolist() == [IGNORE, 0, 0, IGNORE, IGNORE]
+    hardest = losses.hardest(logits, labels(0, 0, 0, 0, IGNORE), 0.5)
+    assert hardest.flatten().tolist() == [IGNORE, 0, 0, IGNORE, IGNORE]
 
 
 def test_lovasz_by_hand() -> None:
@@ -73,7 +74,7 @@ def test_lovasz_by_hand() -> None:
     assert got.item() == pytest.approx((first + second) / 2, rel=1e-5)
 
 
-def test_lovasz_of_hard_answers_is_one_minus_iou() -> None:
+def test_lovasz_of_hard_predictions_is_one_minus_iou() -> None:
     hard = pixels((1 - 1e-7, 1e-7), (1e-7, 1 - 1e-7), (1e-7, 1 - 1e-7), (1e-7, 1 - 1e-7))
     assert losses.lovasz(hard, labels(0, 0, 1, 1)).item() == pytest.approx(1 - (1 / 2 + 2 / 3) / 2, rel=1e-4)
 
@@ -91,13 +92,13 @@ def test_no_boundary_is_no_loss() -> None:
 
 def test_soft_targets_by_hand() -> None:
     student, teacher = pixels((0.5, 0.5), (0.3, 0.7)), pixels((0.9, 0.1), (0.2, 0.8))
-    got = losses.soft_targets(student, teacher, labels(0, IGNORE), temperature=1.0)
+    got = distillation_losses.soft_targets(student, teacher, labels(0, IGNORE), temperature=1.0)
     assert got.item() == pytest.approx(0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5), rel=1e-5)
 
 
 def test_temperature_softens_both_sides_and_scales_back() -> None:
     student, teacher = pixels((0.5, 0.5)), pixels((0.9, 0.1))
-    got = losses.soft_targets(student, teacher, labels(0), temperature=2.0)
+    got = distillation_losses.soft_targets(student, teacher, labels(0), temperature=2.0)
     soft = 3 / 4  # softmax of log(0.9)/2, log(0.1)/2: sqrt(0.9) : sqrt(0.1) = 3 : 1
     assert got.item() == pytest.approx(4 * (soft * math.log(soft / 0.5) + 0.25 * math.log(0.25 / 0.5)), rel=1e-5)
 
@@ -105,7 +106,7 @@ def test_temperature_softens_both_sides_and_scales_back() -> None:
 def test_channel_wise_by_hand() -> None:
     student = torch.zeros(1, 2, 1, 2)
     teacher = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])[None, :, None]
-    got = losses.channel_wise(student, teacher, labels(0, 0), temperature=1.0)
+    got = distillation_losses.channel_wise(student, teacher, labels(0, 0), temperature=1.0)
     second = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert got.item() == pytest.approx(second / 2, rel=1e-5)
 
@@ -113,9 +114,11 @@ def test_channel_wise_by_hand() -> None:
 def test_channel_wise_leaves_ignored_pixels_out_on_both_sides() -> None:
     student, teacher = torch.randn(2, 3, 1, 4, requires_grad=True), torch.randn(2, 3, 1, 4)
     ids = torch.tensor([[[0, IGNORE, 2, 1]], [[IGNORE] * 4]])
-    got = losses.channel_wise(student, teacher, ids, 2.0)
-    kept = losses.channel_wise(student[:1, ..., [0, 2, 3]], teacher[:1, ..., [0, 2, 3]], ids[:1, :, [0, 2, 3]], 2.0)
-    torch.testing.assert_close(got, kept / 2)  # the frame without labels adds nothing to the mean of two
+    got = distillation_losses.channel_wise(student, teacher, ids, 2.0)
+    labeled_only = distillation_losses.channel_wise(
+        student[:1, ..., [0, 2, 3]], teacher[:1, ..., [0, 2, 3]], ids[:1, :, [0, 2, 3]], 2.0
+    )
+    torch.testing.assert_close(got, labeled_only / 2)  # the frame without labels adds nothing to the mean of two
     got.backward()
     assert student.grad is not None and not student.grad[1].any()
     assert not student.grad[0, ..., 1].any() and student.grad[0, ..., [0, 2, 3]].any()
@@ -126,24 +129,26 @@ def test_attention_by_hand() -> None:
     student = torch.tensor([[3.0, 0.0], [4.0, 0.0]])[None, :, None]
     teacher = torch.tensor([[1.0, -1.0]])[None, :, None]
     root = 0.5**0.5
-    assert losses.attention(student, teacher).item() == pytest.approx((1 - root) ** 2 + root**2, rel=1e-5)
-    assert losses.attention(student, 7 * student).item() == pytest.approx(0, abs=1e-6)
+    assert distillation_losses.attention_transfer(student, teacher).item() == pytest.approx(
+        (1 - root) ** 2 + root**2, rel=1e-5
+    )
+    assert distillation_losses.attention_transfer(student, 7 * student).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_structure_by_hand() -> None:
     """The student's two places are orthogonal, the teacher's are 60 degrees apart: two of four pairs differ by 1/2."""
     student = torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.0, 0.0]])[None, :, None]
     teacher = torch.tensor([[1.0, 0.5], [0.0, 0.75**0.5]])[None, :, None]
-    assert losses.structure(student, teacher).item() == pytest.approx(2 * 0.25 / 4, rel=1e-5)
+    assert distillation_losses.pairwise_similarity(student, teacher).item() == pytest.approx(2 * 0.25 / 4, rel=1e-5)
     turned = torch.linalg.qr(torch.randn(3, 3))[0] @ student[0, :, 0]
-    assert losses.structure(student, turned[None, :, None]).item() == pytest.approx(0, abs=1e-6)
+    assert distillation_losses.pairwise_similarity(student, turned[None, :, None]).item() == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("loss", [losses.attention, losses.structure])
+@pytest.mark.parametrize("loss", [distillation_losses.attention_transfer, distillation_losses.pairwise_similarity])
 def test_maps_of_other_channels_and_strides_are_compared_on_the_coarser_grid(loss: object) -> None:
     coarse, student = torch.rand(2, 5, 3, 6), torch.rand(2, 5, 3, 6, requires_grad=True)
     fine = coarse.repeat_interleave(4, 2).repeat_interleave(2, 3)
-    more = torch.cat([fine, fine], 1)  # twice the channels say the same
+    more = torch.cat([fine, fine], 1)  # twice the channels with the same content
     got = loss(student, more)  # type: ignore[operator]
     torch.testing.assert_close(got, loss(student, coarse))  # type: ignore[operator]
     got.backward()
@@ -155,9 +160,9 @@ def test_nothing_labeled_is_no_loss_and_no_nan() -> None:
     logits = torch.randn(1, 3, 2, 2, requires_grad=True)
     nothing = torch.full((1, 2, 2), IGNORE)
     total = losses.cross_entropy(logits, nothing) + losses.dice(logits, nothing)
-    total = total + losses.soft_targets(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
+    total = total + distillation_losses.soft_targets(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
     total = total + losses.lovasz(logits, nothing) + losses.boundary(logits, nothing)
-    total = total + losses.channel_wise(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
+    total = total + distillation_losses.channel_wise(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
     total = total + losses.cross_entropy(logits, nothing, torch.ones(3), smoothing=0.1, ohem=0.3)
     total.backward()
     assert total.item() == 0 and logits.grad is not None and not logits.grad.any()
@@ -173,15 +178,15 @@ def test_ignored_pixels_have_no_gradient(loss: object) -> None:
 
 def test_mean_iou_counts_classes_seen_and_skips_ignored_pixels() -> None:
     logits = pixels((0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8))
-    counts = losses.confusion(logits, labels(0, 1, 1, IGNORE))
+    counts = metrics.confusion(logits, labels(0, 1, 1, IGNORE))
     assert counts.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
-    assert losses.mean_iou(counts) == pytest.approx(0.5)
+    assert metrics.mean_iou(counts) == pytest.approx(0.5)
 
 
 def test_mean_iou_of_nothing_is_zero() -> None:
-    assert losses.mean_iou(torch.zeros(3, 3, dtype=torch.int64)) == 0
+    assert metrics.mean_iou(torch.zeros(3, 3, dtype=torch.int64)) == 0
 
 
 def test_pixel_accuracy_is_the_share_that_is_right() -> None:
-    assert losses.pixel_accuracy(torch.tensor([[3, 1], [0, 4]])) == pytest.approx(7 / 8)
-    assert losses.pixel_accuracy(torch.zeros(3, 3, dtype=torch.int64)) == 0
+    assert metrics.pixel_accuracy(torch.tensor([[3, 1], [0, 4]])) == pytest.approx(7 / 8)
+    assert metrics.pixel_accuracy(torch.zeros(3, 3, dtype=torch.int64)) == 0

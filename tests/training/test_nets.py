@@ -12,7 +12,7 @@ import torch
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.recipe import NetConfig
 from edgeseg.training import nets
-from edgeseg.training.export import macs_params
+from edgeseg.training.complexity import macs_params
 
 FAMILIES = [
     NetConfig("lite", width=0.25),
@@ -120,21 +120,21 @@ def test_encoder_weights_that_are_missing() -> None:
 
 
 def hub(monkeypatch: pytest.MonkeyPatch, file: Path | None) -> list[str]:
-    """Answer the downloads of timm and smp with a file, or as without a network; returns what was asked for."""
+    """Serve the downloads of timm and smp from a file, or fail as without a network; the repositories requested."""
     import segmentation_models_pytorch as smp
     import timm.models._hub
 
-    asked: list[str] = []
+    requested: list[str] = []
 
     def download(repo_id: str, filename: str = "", **more: object) -> str:
-        asked.append(repo_id)
+        requested.append(repo_id)
         if file is None:
             raise ConnectionError("[Errno -2] Name or service not known")
         return str(file)
 
     monkeypatch.setattr(timm.models._hub, "hf_hub_download", download)
     monkeypatch.setattr(smp.encoders, "hf_hub_download", download)
-    return asked
+    return requested
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_encoder_weights_by_name(
     source = smp.encoders.get_encoder("resnet18") if own else timm.create_model("resnet10t")
     tensors = {k: torch.full_like(v, 0.25) for k, v in source.state_dict().items()}
     safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
-    asked = hub(monkeypatch, tmp_path / "model.safetensors")
+    requested = hub(monkeypatch, tmp_path / "model.safetensors")
     encoder = nets.build(dataclasses.replace(net, weights=weights), 3).encoder
-    assert set(asked) == {repository}
+    assert set(requested) == {repository}
     assert all((value == 0.25).all() for value in encoder.state_dict().values() if value.is_floating_point())
 
 

@@ -1,4 +1,4 @@
-"""Pruning removes whole channels down to the asked share, and leaves the classes alone."""
+"""Pruning removes whole channels down to the requested share, and never a class."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from edgeseg.profiling.latency import Layer
 from edgeseg.recipe import NetConfig, Recipe, Settings
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, importance, nets, pruning, stages
-from edgeseg.training.export import macs_params
-from edgeseg.training.importance import losses
+from edgeseg.training.complexity import layer_shapes, macs_params, total_cost
+from edgeseg.training.importance import taylor_importance
+from edgeseg.training.latency_meter import LatencyMeter
 from edgeseg.training.loader import SegmentationDataset, batches
-from edgeseg.training.objectives.distillation import Lessons
-from edgeseg.training.speed import Stopwatch
+from edgeseg.training.objectives.objective import Objective
 
 SIZE = (64, 96)
 
@@ -55,8 +55,8 @@ def test_layers_side_by_side_in_a_concatenation_are_rounded_each_for_itself(keep
     leaves of which must be known to meet the goal."""
     torch.manual_seed(0)
     net = nets.build(NetConfig("deeplabv3plus", "tu-mobilenetv3_small_050"), 5).eval()
-    found = {name: torch.rand(len(m.weight)) for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    pruned = pruning.prune(net, SIZE, keep, round_to=8, importance=found)
+    scores = {name: torch.rand(len(m.weight)) for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    pruned = pruning.prune(net, SIZE, keep, round_to=8, importance=scores)
     before = macs_params(net, SIZE)[0]
     assert 0.95 * keep < macs_params(pruned, SIZE)[0] / before <= keep
     decoder = {n: m.out_channels for n, m in pruned.decoder.named_modules() if isinstance(m, nn.Conv2d)}
@@ -65,7 +65,7 @@ def test_layers_side_by_side_in_a_concatenation_are_rounded_each_for_itself(keep
 
 
 def test_the_least_important_channels_go_first(model: nn.Module) -> None:
-    """Channels whose weights are nearly nothing can be cut without changing what the net says."""
+    """Channels with weights near zero can be removed without changing the outputs."""
     quiet = nets.build(NetConfig("lite", width=0.75), 5).eval()
     with torch.no_grad():
         for block in quiet.encoder.stages[3][1].first, quiet.encoder.stages[4][1].first:
@@ -104,35 +104,35 @@ def test_no_layer_keeps_less_than_a_fifth_of_its_parent_s_in_all_rounds(model: n
     assert all(left >= 0.2 * before[name] for name, left in widths(pruned).items())
 
 
-# Prices: what drives
+# Costs: what drives the pruning
 
 
 def test_layers_add_up_to_the_net(model: nn.Module) -> None:
-    assert sum(layer.macs for layer in pruning.layers(model, SIZE).values()) == macs_params(model, SIZE)[0]
+    assert sum(layer.macs for layer in layer_shapes(model, SIZE).values()) == macs_params(model, SIZE)[0]
 
 
-def test_a_price_leads_to_where_it_is_high(model: nn.Module) -> None:
+def test_channels_leave_where_the_cost_is(model: nn.Module) -> None:
     """Where only maps at stride 2 and 4 cost anything, only what touches them is cut."""
 
-    def price(layer: Layer) -> float:
+    def cost(layer: Layer) -> float:
         return float(layer.macs if layer.size[0] >= SIZE[0] // 4 else 0)
 
-    cheap = pruning.prune(model, SIZE, 0.6, round_to=4, price=price)
-    assert pruning.total(cheap, SIZE, price) <= 0.6 * pruning.total(model, SIZE, price)
+    cheap = pruning.prune(model, SIZE, 0.6, round_to=4, cost=cost)
+    assert total_cost(cheap, SIZE, cost) <= 0.6 * total_cost(model, SIZE, cost)
     before, after = widths(model), widths(cheap)
     cut = {name for name in before if after[name] < before[name]}
     assert cut and not any(name.startswith(("encoder.stages.3", "encoder.stages.4", "context")) for name in cut)
 
 
-def test_a_price_in_stairs_is_paid_a_whole_stair_at_a_time() -> None:
+def test_a_cost_in_steps_is_cut_to_the_edge_of_a_step() -> None:
     """Channels cost in blocks of 16 here: cutting 8 saves nothing, so layers end on the edge of a stair."""
     torch.manual_seed(0)
     net = nets.build(NetConfig("lite", width=2), 5).eval()
 
-    def price(layer: Layer) -> float:
+    def cost(layer: Layer) -> float:
         return float(-(-layer.outputs // 16) * layer.inputs * layer.out[0] * layer.out[1])
 
-    pruned = pruning.prune(net, SIZE, 0.7, round_to=8, price=price)
+    pruned = pruning.prune(net, SIZE, 0.7, round_to=8, cost=cost)
     before, after = widths(net), widths(pruned)
     ends = [after[name] % 16 for name in before if after[name] < before[name]]
     assert len(ends) > 5 and ends.count(0) >= 0.8 * len(ends)
@@ -140,27 +140,27 @@ def test_a_price_in_stairs_is_paid_a_whole_stair_at_a_time() -> None:
 
 def test_the_whole_is_measured_and_cut_again_where_the_sum_was_wrong(model: nn.Module) -> None:
     """A runtime whose fixed part no layer explains: 30 % of the time stays whatever is cut."""
-    full = pruning.total(model, SIZE, None)
-    asked: list[float] = []
+    full = total_cost(model, SIZE, None)
+    measured_shares: list[float] = []
 
     def measure(net: nn.Module) -> float:
-        asked.append(0.3 + 0.7 * macs_params(net, SIZE)[0] / full)
-        return asked[-1]
+        measured_shares.append(0.3 + 0.7 * macs_params(net, SIZE)[0] / full)
+        return measured_shares[-1]
 
-    def price(layer: Layer) -> float:
+    def cost(layer: Layer) -> float:
         return float(layer.macs)
 
-    found = pruning.prune_to_latency(model, SIZE, 0.6, 4, "magnitude", price, model, measure)
-    assert 1 < len(asked) <= 3 and asked[0] > 0.6, "the sum alone cuts too little"
-    assert 0.9 * 0.6 < 0.3 + 0.7 * macs_params(found, SIZE)[0] / full <= 0.6
+    pruned = pruning.prune_to_latency(model, SIZE, 0.6, 4, "magnitude", cost, model, measure)
+    assert 1 < len(measured_shares) <= 3 and measured_shares[0] > 0.6, "the sum alone cuts too little"
+    assert 0.9 * 0.6 < 0.3 + 0.7 * macs_params(pruned, SIZE)[0] / full <= 0.6
     with pytest.raises(EdgesegError, match=r"to 28% of its latency\..*\nRaise prune\.latency or lower prune\.round_to"):
-        pruning.prune_to_latency(model, SIZE, 0.28, 4, "magnitude", price, model, measure)
+        pruning.prune_to_latency(model, SIZE, 0.28, 4, "magnitude", cost, model, measure)
 
 
 # Importance
 
 
-def test_losses_are_what_gates_would_say(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taylor_importance_is_the_gradient_of_gates(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside gates that are really there: multiply each module's output by ones, and ask autograd."""
     monkeypatch.setattr(importance, "BATCHES", 1)
     torch.manual_seed(0)
@@ -168,18 +168,18 @@ def test_losses_are_what_gates_would_say(root: Path, monkeypatch: pytest.MonkeyP
     net = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), up, nn.ReLU(),
                         nn.Conv2d(4, 3, 1)).eval()  # fmt: skip
     settings, train = Settings(batch=2), SegmentationDataset(Dataset.open(root, "train"), SPEC, Settings(batch=2))
-    found = losses(net, train, settings, seed=3)
-    assert set(found) == {"1", "2", "4", "6"}
-    gates = {name: torch.ones(len(own), requires_grad=True) for name, own in found.items()}
+    scores = taylor_importance(net, train, settings, seed=3)
+    assert set(scores) == {"1", "2", "4", "6"}
+    gates = {name: torch.ones(len(own), requires_grad=True) for name, own in scores.items()}
     for name, gate in gates.items():
         net.get_submodule(name).register_forward_hook(lambda m, args, out, gate=gate: out * gate[:, None, None])
     torch.manual_seed(3)
-    lessons = Lessons(settings, 3)
+    objective = Objective(settings, 3)
     images, labels, *_ = next(batches(train, 2, 0, True))
-    lessons(net, images, labels).backward()  # type: ignore[no-untyped-call]
+    objective(net, images, labels).backward()  # type: ignore[no-untyped-call]
     for name, gate in gates.items():
         assert gate.grad is not None and gate.grad.any()
-        torch.testing.assert_close(found[name], gate.grad.square(), rtol=1e-3, atol=1e-9)
+        torch.testing.assert_close(scores[name], gate.grad.square(), rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["magnitude", "bn", "taylor"])
@@ -198,7 +198,7 @@ def test_each_importance_finds_channels_that_do_nothing(kind: str, root: Path) -
         reader: Any = net.encoder.stages[3][1].second  # type: ignore[union-attr,index]
         reader[0].weight[:, idle] *= 1e-3
     train = SegmentationDataset(Dataset.open(root, "train"), SPEC, Settings(batch=2))
-    by = losses(net, train, Settings(batch=2), 0) if kind == "taylor" else kind
+    by = taylor_importance(net, train, Settings(batch=2), 0) if kind == "taylor" else kind
     pruned: Any = pruning.prune(net, SIZE, 0.9, round_to=4, importance=by)
     left = pruned.encoder.stages[3][1].first[0].weight.abs().amax((1, 2, 3))
     gone = block[0].out_channels - len(left)
@@ -207,10 +207,10 @@ def test_each_importance_finds_channels_that_do_nothing(kind: str, root: Path) -
     assert all(p.grad is None for p in pruned.parameters())
 
 
-def test_importance_that_does_not_exist_or_lacks_losses(model: nn.Module) -> None:
+def test_importance_that_does_not_exist_or_lacks_gradients(model: nn.Module) -> None:
     with pytest.raises(OptionError, match=r"Unknown importance 'tailor'\.\nDid you mean 'taylor'"):
         pruning.prune(model, SIZE, 0.7, importance="tailor")
-    with pytest.raises(EdgesegError, match="Taylor importance asks the loss"):
+    with pytest.raises(EdgesegError, match="Taylor importance needs gradients of the loss"):
         pruning.prune(model, SIZE, 0.7, importance="taylor")
 
 
@@ -243,57 +243,57 @@ def test_skips_concatenations_groups_and_attention(net: NetConfig, tmp_path: Pat
 
 
 @pytest.fixture
-def watch(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
+def meter(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LatencyMeter:
     monkeypatch.setattr(latency, "SECONDS", 0.02)
     monkeypatch.setattr(latency, "PAIRS", 3)
     pytest.importorskip("onnxruntime")
-    made = recipe(targets={"compile": ["onnxruntime-cpu:fp32"]}, prune={"round_to": 8})
+    config = recipe(targets={"compile": ["onnxruntime-cpu:fp32"]}, prune={"round_to": 8})
     spec = Spec(*SIZE, tuple("abcde"))
-    return Stopwatch(made, spec, model, tmp_path / "latency.json")
+    return LatencyMeter(config, spec, model, tmp_path / "latency.json")
 
 
-def test_a_net_is_cut_by_a_table_of_measured_layers(watch: Stopwatch, model: nn.Module) -> None:
+def test_a_net_is_cut_by_a_table_of_measured_layers(meter: LatencyMeter, model: nn.Module) -> None:
     """Real figures of a busy machine: only their sum can be asserted."""
-    pruned = pruning.prune(model, SIZE, 0.7, price=watch.price)
-    assert pruning.total(pruned, SIZE, watch.price) <= 0.7 * pruning.total(model, SIZE, watch.price)
-    assert len(watch.table.layers) > 20
-    race = watch.race(pruned)
-    again = Stopwatch(recipe(targets={"compile": ["onnxruntime-cpu:fp32"]}), watch.spec, model, watch.table.path)
-    assert again.race(pruned) == race, "a run that continues decides on the same figures"
+    pruned = pruning.prune(model, SIZE, 0.7, cost=meter.layer_ms)
+    assert total_cost(pruned, SIZE, meter.layer_ms) <= 0.7 * total_cost(model, SIZE, meter.layer_ms)
+    assert len(meter.table.layers) > 20
+    measured = meter.compare(pruned)
+    again = LatencyMeter(recipe(targets={"compile": ["onnxruntime-cpu:fp32"]}), meter.spec, model, meter.table.path)
+    assert again.compare(pruned) == measured, "a run that continues decides on the same figures"
 
 
-def test_a_net_that_is_slower_than_its_parent_is_refused(watch: Stopwatch, model: nn.Module) -> None:
+def test_a_net_that_is_slower_than_its_parent_is_refused(meter: LatencyMeter, model: nn.Module) -> None:
     torch.manual_seed(0)
     wider = nets.build(NetConfig("lite", width=4), 5).eval()
     with pytest.raises(EdgesegError, match=r"The pruned net takes .* ms on onnxruntime-cpu in fp32, its parent .* ms"):
-        watch.require_no_slower(wider)
+        meter.require_no_slower(wider)
 
 
 def test_a_board_cannot_drive_from_here(model: nn.Module, tmp_path: Path) -> None:
-    made = recipe(targets={"compile": ["jetson-orin:fp16"]})
-    watch = Stopwatch(made, Spec(*SIZE, tuple("abcde")), model, tmp_path / "latency.json")
-    with pytest.raises(EdgesegError, match=r"Latency cannot drive the pruning here: jetson-orin .*\nLet multiply"):
-        watch.require()
+    config = recipe(targets={"compile": ["jetson-orin:fp16"]})
+    meter = LatencyMeter(config, Spec(*SIZE, tuple("abcde")), model, tmp_path / "latency.json")
+    with pytest.raises(EdgesegError, match=r"Latency cannot drive the pruning here: jetson-orin .*\nLet MACs drive it"):
+        meter.require_available()
 
 
 # The stage
 
 
-def student_and_teacher(made: Recipe, folder: Path) -> tuple[Path, Path]:
+def student_and_teacher(config: Recipe, folder: Path) -> tuple[Path, Path]:
     torch.manual_seed(0)
     paths = []
-    for name, role in (("student", made.student), ("teacher", made.teacher)):
+    for name, role in (("student", config.student), ("teacher", config.teacher)):
         paths.append(checkpoint.save(folder / f"{name}.pt", nets.build(role.net, 3), role.net, SPEC))
     return paths[0], paths[1]
 
 
-def test_rounds_cut_and_train_in_turns_and_are_continued(root: Path, tmp_path: Path) -> None:
-    made = recipe(
+def test_rounds_alternate_pruning_and_training_and_resume(root: Path, tmp_path: Path) -> None:
+    config = recipe(
         prune={"rounds": 2, "epochs": 3, "round_to": 2, "macs": 0.6, "importance": "taylor"},
         targets={"compile": ["jetson-orin:fp16"]},  # which cannot be timed here
     )
-    student, teacher = student_and_teacher(made, tmp_path)
-    path = stages.prune_student(made, student, teacher, root, tmp_path)
+    student, teacher = student_and_teacher(config, tmp_path)
+    path = stages.prune_student(config, student, teacher, root, tmp_path)
     first = json.loads((tmp_path / "pruned" / "round1.json").read_text())
     last = json.loads(path.with_suffix(".json").read_text())
     assert (len(first["history"]), len(last["history"])) == (1, 2), "the epochs are spread over the rounds"
@@ -304,11 +304,13 @@ def test_rounds_cut_and_train_in_turns_and_are_continued(root: Path, tmp_path: P
     before = path.read_bytes()
     path.unlink()
     (tmp_path / "pruned" / "round1.pt").unlink()
-    assert stages.prune_student(made, student, teacher, root, tmp_path).read_bytes() == before
+    assert stages.prune_student(config, student, teacher, root, tmp_path).read_bytes() == before
 
 
-def test_latency_drives_and_its_figures_are_kept(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock that can be foretold: layers and nets take as long as they have weights."""
+def test_latency_drives_the_pruning_and_is_measured_once(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a predictable clock: layers and nets take as long as they have weights."""
     timed: list[str] = []
 
     def time_layer(layer: Layer, target: Any, precision: str) -> float:
@@ -322,17 +324,17 @@ def test_latency_drives_and_its_figures_are_kept(root: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(latency, "time_layer", time_layer)
     monkeypatch.setattr(latency, "race", race)
-    made = recipe(prune={"latency": 0.6, "epochs": 1, "round_to": 2})
-    student, teacher = student_and_teacher(made, tmp_path)
-    path = stages.prune_student(made, student, teacher, root, tmp_path)
-    found = json.loads(path.with_suffix(".json").read_text())["latency"]
-    assert 0.9 * 0.6 < found["share"] <= 0.6
-    assert (found["target"], found["precision"]) == ("openvino-cpu", "fp32")
+    config = recipe(prune={"latency": 0.6, "epochs": 1, "round_to": 2})
+    student, teacher = student_and_teacher(config, tmp_path)
+    path = stages.prune_student(config, student, teacher, root, tmp_path)
+    latency_row = json.loads(path.with_suffix(".json").read_text())["latency"]
+    assert 0.9 * 0.6 < latency_row["share"] <= 0.6
+    assert (latency_row["target"], latency_row["precision"]) == ("openvino-cpu", "fp32")
     params = [sum(p.numel() for p in checkpoint.load(p)[0].parameters()) for p in (student, path)]
     assert params[1] < 0.65 * params[0]
     before, count = path.read_bytes(), len(timed)
     path.unlink()
-    assert stages.prune_student(made, student, teacher, root, tmp_path).read_bytes() == before
+    assert stages.prune_student(config, student, teacher, root, tmp_path).read_bytes() == before
     assert len(timed) == count, "a run that continues measures nothing again"
 
 

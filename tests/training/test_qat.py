@@ -1,4 +1,4 @@
-"""Training with INT8's rounding inside: the arithmetic, the checkpoint, and that what it makes runs in INT8."""
+"""Training with INT8 rounding inside: the arithmetic, the checkpoint, and that what it makes runs in INT8."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ NET = NetConfig(width=0.25)
 
 @pytest.fixture(scope="module")
 def frames(root: Path) -> list[Tensor]:
-    found = SegmentationDataset(Dataset.open(root, "train"), SPEC)
-    return [found[i][0][None] for i in range(8)]
+    dataset = SegmentationDataset(Dataset.open(root, "train"), SPEC)
+    return [dataset[i][0][None] for i in range(8)]
 
 
 @pytest.fixture(scope="module")
-def learner(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that has learnt a little, so that its batch norms are not those of a fresh net."""
-    return stages.train_student(rounds(), root, tmp_path_factory.mktemp("learner"))
+def student(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that has learned a little, so that its batch norms are not those of a fresh net."""
+    return stages.train_student(rounds(), root, tmp_path_factory.mktemp("student"))
 
 
 @pytest.fixture(scope="module")
-def trained(root: Path, learner: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+def trained(root: Path, student: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     """By `symmetric`: the checkpoint of edgeseg qat."""
-    made = {}
+    checkpoints = {}
     for symmetric in (False, True):
         folder = tmp_path_factory.mktemp("qat")
-        made[symmetric] = stages.qat_student(rounds(symmetric), learner, learner, root, folder)
-    return made
+        checkpoints[symmetric] = stages.qat_student(rounds(symmetric), student, student, root, folder)
+    return checkpoints
 
 
 def rounds(symmetric: bool = False) -> Recipe:
@@ -65,8 +65,8 @@ def rounds(symmetric: bool = False) -> Recipe:
 
 
 def shots(root: Path) -> list[Image]:
-    found = Dataset.open(root, "test")
-    return [found[i][0] for i in range(len(found))]
+    dataset = Dataset.open(root, "test")
+    return [dataset[i][0] for i in range(len(dataset))]
 
 
 def compiled(model: Path, out: Path, target: str, root: Path, precision: str = "int8", **more: Any) -> Any:
@@ -77,66 +77,66 @@ def compiled(model: Path, out: Path, target: str, root: Path, precision: str = "
 
 
 @pytest.mark.parametrize(("channels", "low", "zero"), [(1, 0, 17), (1, -128, 0), (4, -128, 0)])
-def test_a_rounding_is_torch_s_own(channels: int, low: int, zero: int) -> None:
-    rounding = qat.Rounding(channels, low, zero)
+def test_fake_quantization_equals_torch_s_own(channels: int, low: int, zero: int) -> None:
+    quantize = qat.FakeQuantize(channels, low, zero)
     scale = torch.tensor([0.02, 0.1, 0.005, 1.0][:channels])
-    rounding.log_scale.data = scale.log()
+    quantize.log_scale.data = scale.log()
     x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     zeros = torch.full((channels,), zero, dtype=torch.int32)
     per_channel = torch.fake_quantize_per_channel_affine(
         x, scale.expand(4).contiguous(), zeros.expand(4).contiguous(), 0, low, low + 255
     )
-    torch.testing.assert_close(rounding(x), per_channel, atol=1e-6, rtol=1e-6)
-    assert not torch.equal(rounding(x), x)
+    torch.testing.assert_close(quantize(x), per_channel, atol=1e-6, rtol=1e-6)
+    assert not torch.equal(quantize(x), x)
 
 
 def test_its_gradients_are_those_of_the_paper() -> None:
     """LSQ: 1 for x inside and 0 outside; for the scale round(x/s) - x/s inside, the end of the grid outside."""
     scale, zero = 0.1, 3
-    rounding = qat.Rounding(1, 0, zero)
-    rounding.log_scale.data = torch.tensor([scale]).log()
+    quantize = qat.FakeQuantize(1, 0, zero)
+    quantize.log_scale.data = torch.tensor([scale]).log()
     x = torch.tensor([0.12, 1.0, 100.0, -5.0, -0.21], requires_grad=True)
-    rounding(x).sum().backward()
-    assert x.grad is not None and rounding.log_scale.grad is not None
+    quantize(x).sum().backward()
+    assert x.grad is not None and quantize.log_scale.grad is not None
     assert x.grad.tolist() == [1, 1, 0, 0, 1]
     v = x.detach().numpy() / scale
     expected = np.where(v > 255 - zero, 255 - zero, np.where(v < -zero, -zero, np.round(v) - v)).sum()
     share = (len(v) * 255 / 2) ** -0.5
-    assert float(rounding.log_scale.grad) == pytest.approx(share * scale * expected, rel=1e-4)
+    assert float(quantize.log_scale.grad) == pytest.approx(share * scale * expected, rel=1e-4)
 
 
-def test_prepared_is_nearly_the_float_net(learner: Path, frames: list[Tensor]) -> None:
-    model, *_ = checkpoint.load(learner)
-    made = qat.prepare(model, frames)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in made.modules())
-    roundings = [name for name, m in made.named_modules() if isinstance(m, qat.Rounding)]
-    convs = [m for m in made.modules() if isinstance(m, nn.Conv2d)]
-    assert sum("pre_hooks" in name for name in roundings) == len(convs), "every layer's weights are rounded"
+def test_prepared_is_nearly_the_float_net(student: Path, frames: list[Tensor]) -> None:
+    model, *_ = checkpoint.load(student)
+    prepared = qat.prepare(model, frames)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in prepared.modules())
+    quantizers = [name for name, m in prepared.named_modules() if isinstance(m, qat.FakeQuantize)]
+    convs = [m for m in prepared.modules() if isinstance(m, nn.Conv2d)]
+    assert sum("pre_hooks" in name for name in quantizers) == len(convs), "every layer's weights are rounded"
     with torch.no_grad():
-        expected, found = model(frames[0]), made.eval()(frames[0])
+        expected, found = model(frames[0]), prepared.eval()(frames[0])
     assert 0 < float((expected - found).abs().max()) < 0.1 * float(expected.abs().max())
     logits: list[Tensor] = []
-    nets.head(made)[-1].register_forward_hook(lambda module, inputs, output: logits.append(output))
+    nets.head(prepared)[-1].register_forward_hook(lambda module, inputs, output: logits.append(output))
     with torch.no_grad():
-        made(frames[0])
+        prepared(frames[0])
     assert len(logits[0].unique()) > 300, "the logits themselves are not rounded to 8 bits"
 
 
-def test_symmetric_has_no_zero_points(learner: Path, frames: list[Tensor]) -> None:
-    made = qat.prepare(checkpoint.load(learner)[0], frames, symmetric=True)
-    found = {(m.low, m.zero) for m in made.modules() if isinstance(m, qat.Rounding)}
-    assert found == {(-128, 0)}
+def test_symmetric_has_no_zero_points(student: Path, frames: list[Tensor]) -> None:
+    prepared = qat.prepare(checkpoint.load(student)[0], frames, symmetric=True)
+    grids = {(m.low, m.zero) for m in prepared.modules() if isinstance(m, qat.FakeQuantize)}
+    assert grids == {(-128, 0)}
 
 
 # Training
 
 
-def test_the_stage(trained: dict[bool, Path], root: Path, learner: Path) -> None:
+def test_the_stage(trained: dict[bool, Path], root: Path, student: Path) -> None:
     report = json.loads(trained[False].with_suffix(".json").read_text())
-    before = json.loads(learner.with_suffix(".json").read_text())
+    before = json.loads(student.with_suffix(".json").read_text())
     assert report["stage"] == "qat" and len(report["history"]) == 2
     assert report["val_miou"] > before["val_miou"] - 0.1
-    start = qat.prepare(checkpoint.load(learner)[0], [torch.zeros(1, 3, SPEC.height, SPEC.width)])
+    start = qat.prepare(checkpoint.load(student)[0], [torch.zeros(1, 3, SPEC.height, SPEC.width)])
     end = checkpoint.load(trained[False])[0]
     moved = [k for k, v in end.state_dict().items() if not torch.equal(v, start.state_dict()[k])]
     assert any("log_scale" in key for key in moved) and any(key.endswith("0.weight") for key in moved)
@@ -144,34 +144,32 @@ def test_the_stage(trained: dict[bool, Path], root: Path, learner: Path) -> None
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_run_that_was_stopped_ends_where_it_would_have(
-    root: Path, learner: Path, frames: list[Tensor], tmp_path: Path, ema: float, monkeypatch: pytest.MonkeyPatch
+    root: Path, student: Path, frames: list[Tensor], tmp_path: Path, ema: float
 ) -> None:
     sets = [SegmentationDataset(Dataset.open(root, split), SPEC) for split in ("train", "val")]
     settings = Settings(epochs=3, batch=4, lr=1e-3, ema=ema)
 
-    def run(folder: str) -> nn.Module:
-        model = qat.prepare(checkpoint.load(learner)[0], frames)
+    def run(folder: str, *hooks: Callable[[nn.Module, Any], None]) -> nn.Module:
+        model = qat.prepare(checkpoint.load(student)[0], frames)
+        for hook in hooks:
+            model.register_forward_pre_hook(hook)
         loop.fit(model, *sets, settings, tmp_path / folder, net=NET)
         return model
 
     whole = run("whole")
     steps = iter(range(100))
-    real = loop._Run.step
 
-    def step(self: Any, *words: Any) -> float:
-        if next(steps) == 3:  # in the second epoch
+    def interrupt(module: nn.Module, inputs: Any) -> None:
+        if module.training and next(steps) == 3:  # in the second epoch
             raise KeyboardInterrupt
-        return real(self, *words)
 
-    monkeypatch.setattr(loop._Run, "step", step)
     with pytest.raises(KeyboardInterrupt):
-        run("parts")
-    monkeypatch.setattr(loop._Run, "step", real)
+        run("parts", interrupt)
     assert checkpoint.read(tmp_path / "parts" / "last.pt")["epoch"] == 1
     again = run("parts")
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values()))
     best, *_ = checkpoint.load(tmp_path / "parts" / "best.pt")
-    assert any(isinstance(m, qat.Rounding) for m in best.modules())
+    assert any(isinstance(m, qat.FakeQuantize) for m in best.modules())
 
 
 @pytest.mark.parametrize(
@@ -193,14 +191,14 @@ def test_the_checkpoint_is_restored_exactly(net: NetConfig, blocks: int, tmp_pat
     image = torch.randn(2, 3, SPEC.height, SPEC.width)
     with torch.no_grad():
         model(image)  # in training mode: its batch norms learn statistics
-    made = qat.prepare(model.eval(), [image[:1], image[1:]])
-    assert len(made.merged) == blocks  # type: ignore[arg-type]
-    path = checkpoint.save(tmp_path / "q.pt", made, net, SPEC)
+    prepared = qat.prepare(model.eval(), [image[:1], image[1:]])
+    assert len(prepared.merged) == blocks  # type: ignore[arg-type]
+    path = checkpoint.save(tmp_path / "q.pt", prepared, net, SPEC)
     again, *_ = checkpoint.load(path)
     with torch.no_grad():
-        assert torch.equal(again(image), made.eval()(image))
+        assert torch.equal(again(image), prepared.eval()(image))
     exported = Counter(node.op_type for node in onnx.load(export_onnx(path, tmp_path / "q.onnx")).graph.node)
-    convs = [m for m in made.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
+    convs = [m for m in prepared.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
     assert exported["Conv"] + exported["ConvTranspose"] == len(convs)
     assert exported["QuantizeLinear"] >= len(convs)
 
@@ -209,7 +207,7 @@ def test_the_checkpoint_is_restored_exactly(net: NetConfig, blocks: int, tmp_pat
 
 
 @pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu", "jetson-orin"])
-def test_the_bundle_is_int8_and_says_what_torch_says(
+def test_the_bundle_is_int8_and_agrees_with_torch(
     trained: dict[bool, Path], root: Path, tmp_path: Path, target: str
 ) -> None:
     symmetric = target == "jetson-orin"
@@ -227,8 +225,10 @@ def test_the_bundle_is_int8_and_says_what_torch_says(
         for frame in shots(root):
             image = (frame[..., ::-1] / 255.0 - spec.mean) / spec.std
             with torch.no_grad():
-                wanted = model(torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))).argmax(1)[0].numpy()
-            assert (segmenter(frame).classmap == wanted).mean() > 0.97
+                expected = (
+                    model(torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))).argmax(1)[0].numpy()
+                )
+            assert (segmenter(frame).classmap == expected).mean() > 0.97
 
 
 def test_every_convolution_runs_in_int8(trained: dict[bool, Path], root: Path, tmp_path: Path) -> None:
@@ -273,19 +273,19 @@ def test_what_cannot_be_made_of_it(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recipe_without_epochs(root: Path, learner: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"no epochs with rounding.\nAdd to it: \[qat\] with epochs"):
-        stages.qat_student(recipe(), learner, learner, root, tmp_path)
+def test_a_recipe_without_epochs(root: Path, student: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"no epochs of quantization-aware training.\nAdd to it: \[qat\] with epochs"):
+        stages.qat_student(recipe(), student, student, root, tmp_path)
 
 
 def test_what_was_trained_for_int8_is_no_student(root: Path, trained: dict[bool, Path], tmp_path: Path) -> None:
     for stage in (stages.qat_student, stages.prune_student):
-        with pytest.raises(OptionError, match=r"qat\.pt was trained for INT8 .*\nGive the checkpoint that it was"):
+        with pytest.raises(OptionError, match=r"qat\.pt was trained for INT8 .*\nPass the checkpoint it was"):
             stage(rounds(), trained[False], trained[False], root, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "roundings",
+    "quantizers",
     [
         "{",
         "{}",
@@ -294,10 +294,10 @@ def test_what_was_trained_for_int8_is_no_student(root: Path, trained: dict[bool,
         '"SymmetricQuantizer", "module_config": {}, "hook_names_in_model": ["pre_hooks.conv2d/0__1.0"]}]}',
     ],
 )
-def test_hostile_roundings(trained: dict[bool, Path], tmp_path: Path, roundings: str) -> None:
+def test_hostile_quantizers(trained: dict[bool, Path], tmp_path: Path, quantizers: str) -> None:
     data = checkpoint.read(trained[False])
-    checkpoint.write(tmp_path / "bad.pt", {**data, "roundings": roundings})
-    with pytest.raises(FileError, match="does not fit its own net: its roundings cannot be read"):
+    checkpoint.write(tmp_path / "bad.pt", {**data, "quantizers": quantizers})
+    with pytest.raises(FileError, match="does not fit its own net: its quantizers cannot be read"):
         checkpoint.load(tmp_path / "bad.pt")
 
 
@@ -309,7 +309,7 @@ def test_hostile_names_of_merged_blocks(trained: dict[bool, Path], tmp_path: Pat
         checkpoint.load(tmp_path / "bad.pt")
 
 
-def test_the_verb(edgeseg: Run, root: Path, learner: Path, tmp_path: Path) -> None:
+def test_the_verb(edgeseg: Run, root: Path, student: Path, tmp_path: Path) -> None:
     text = f"""
 name = "tiny"
 data = {{ root = "{root}", size = [64, 96] }}
@@ -318,7 +318,7 @@ quantize = {{ frames = 8 }}
 qat = {{ epochs = 1 }}
 """
     (tmp_path / "r.toml").write_text(text)
-    ran = edgeseg("qat", tmp_path / "r.toml", "--student", learner, "--teacher", learner, "-o", tmp_path / "o")
+    ran = edgeseg("qat", tmp_path / "r.toml", "--student", student, "--teacher", student, "-o", tmp_path / "o")
     assert ran.code == 0, ran.err
     assert "qat.pt: val mIoU" in ran.err
     ran = edgeseg("compile", tmp_path / "o" / "qat.pt", "-p", "int8", "-o", tmp_path / "bundle")

@@ -14,7 +14,7 @@ from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.files import write_bytes
 from edgeseg.recipe import NetConfig, Recipe
 from edgeseg.training import checkpoint, nets, stages
-from edgeseg.training.export import macs_params
+from edgeseg.training.complexity import macs_params
 
 
 def test_from_teacher_to_onnx(root: Path, tmp_path: Path, tiny_recipe: Recipe) -> None:
@@ -79,14 +79,16 @@ def test_a_student_of_another_architecture_is_not_pruned(root: Path, tmp_path: P
     other = NetConfig("ddrnet", width=0.25)
     student = checkpoint.save(tmp_path / "s.pt", nets.build(other, 3), other, SPEC)
     with pytest.raises(
-        OptionError, match=r"Student .*s\.pt is ddrnet width 0\.25, the recipe's is lite width 0\.25\.\nGive"
+        OptionError, match=r"Student .*s\.pt is ddrnet width 0\.25, the recipe's is lite width 0\.25\.\nPass"
     ):
         stages.prune_student(tiny_recipe, student, teacher, root, tmp_path)
 
 
 def test_the_best_epoch_is_reported_with_patience(root: Path, tmp_path: Path) -> None:
-    made = recipe(student={"width": 0.25, "epochs": 30, "batch": 4, "lr": 0.05, "patience": 2, "schedule": "step"})
-    report = json.loads(stages.train_student(made, root, tmp_path).with_suffix(".json").read_text())
+    with_patience = recipe(
+        student={"width": 0.25, "epochs": 30, "batch": 4, "lr": 0.05, "patience": 2, "schedule": "step"}
+    )
+    report = json.loads(stages.train_student(with_patience, root, tmp_path).with_suffix(".json").read_text())
     mious = [row["val_miou"] for row in report["history"]]
     assert report["val_miou"] == max(mious) and len(mious) == mious.index(max(mious)) + 3
 

@@ -1,4 +1,4 @@
-"""The teacher's answers, kept: they go where the labels go, are asked for once, and a run continues with them."""
+"""The teacher cache: logits are transformed like labels, computed once per frame, and a resumed run uses them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ STILL = Settings(scale=(1.0, 1.0), jitter=0.0, flip=False)
 ALL = Settings(epochs=2, batch=4, scale=(0.5, 2.0), rotate=30.0, elastic=4.0, crop=(32, 64))
 
 
-class Asked(nn.Module):
-    """A teacher that counts how often it is asked."""
+class CountingTeacher(nn.Module):
+    """A teacher that counts how often it runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ def train(root: Path, settings: Settings = ALL) -> SegmentationDataset:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_answers_go_where_the_labels_go(tmp_path: Path, seed: int) -> None:
-    """Answers that say what the labels say must still do so after any change of geometry, but for blended edges."""
+def test_logits_are_transformed_like_labels(tmp_path: Path, seed: int) -> None:
+    """Logits that match the labels must still match after any change of geometry, away from blended edges."""
     frame, mask = scene(seed)
     mask[mask == 9] = 0
     logits = np.stack([mask == c for c in range(3)], 2).astype(np.float16) * 10
@@ -54,7 +54,7 @@ def test_answers_go_where_the_labels_go(tmp_path: Path, seed: int) -> None:
     random = np.random.default_rng(seed)
     geometry = Geometry.draw(HEIGHT, WIDTH, ALL, random)
     _, labels = warp(frame, mask, HEIGHT, WIDTH, ALL, random, geometry)
-    got = cached_logits.read(tmp_path, 0, geometry)
+    got = cached_logits.read_logits(tmp_path, 0, geometry)
     assert got.shape == (3, 32, 64) and got.dtype == torch.float32
     edges = cv2.dilate(cv2.Laplacian(labels, cv2.CV_8U), np.ones((15, 15)))
     inside = torch.from_numpy((labels != IGNORE) & (edges == 0))
@@ -68,33 +68,35 @@ def test_many_classes_move_like_few(tmp_path: Path) -> None:
     geometry = Geometry.draw(HEIGHT, WIDTH, ALL, np.random.default_rng(3))
     np.save(tmp_path / "000000.npy", logits)
     np.save(tmp_path / "000001.npy", logits[..., 140:])
-    assert torch.equal(cached_logits.read(tmp_path, 0, geometry)[140:], cached_logits.read(tmp_path, 1, geometry))
+    assert torch.equal(
+        cached_logits.read_logits(tmp_path, 0, geometry)[140:], cached_logits.read_logits(tmp_path, 1, geometry)
+    )
 
 
-def test_a_frame_that_does_not_move_has_the_teachers_answer(root: Path, tmp_path: Path) -> None:
-    teacher, frames = Asked().eval(), train(root, STILL)
-    frames.answers = teacher_cache.fill(teacher, frames, tmp_path, devices.connect("cpu"))
+def test_without_augmentation_the_logits_are_the_teachers(root: Path, tmp_path: Path) -> None:
+    teacher, frames = CountingTeacher().eval(), train(root, STILL)
+    frames.teacher_cache = teacher_cache.fill(teacher, frames, tmp_path, devices.connect("cpu"))
     for i in (0, 5):
         image, _, got = frames[i]
         with torch.no_grad():
-            wanted = teacher(image[None])[0]
-        assert (got - wanted).abs().mean() < 0.05 * wanted.std()
-        assert (got.argmax(0) == wanted.argmax(0)).float().mean() > 0.97
+            expected = teacher(image[None])[0]
+        assert (got - expected).abs().mean() < 0.05 * expected.std()
+        assert (got.argmax(0) == expected.argmax(0)).float().mean() > 0.97
 
 
-def test_batches_carry_answers_and_images_stay_the_same(root: Path, tmp_path: Path) -> None:
+def test_batches_carry_logits_and_images_stay_the_same(root: Path, tmp_path: Path) -> None:
     plain = list(batches(train(root), 4, 1))
     frames = train(root)
-    frames.answers = teacher_cache.fill(Asked().eval(), frames, tmp_path, devices.connect("cpu"))
+    frames.teacher_cache = teacher_cache.fill(CountingTeacher().eval(), frames, tmp_path, devices.connect("cpu"))
     for workers in (0, 2):
-        found = list(batches(frames, 4, 1, workers=workers))
-        for (images, labels), (same, same_labels, logits) in zip(plain, found, strict=True):
+        batches_with_logits = list(batches(frames, 4, 1, workers=workers))
+        for (images, labels), (same, same_labels, logits) in zip(plain, batches_with_logits, strict=True):
             assert torch.equal(images, same) and torch.equal(labels, same_labels)
             assert logits.shape == (4, 3, 32, 64)
 
 
-def test_every_frame_is_asked_about_once(root: Path, tmp_path: Path) -> None:
-    teacher, frames, fabric = Asked().eval(), train(root), devices.connect("cpu")
+def test_the_teacher_runs_once_per_frame(root: Path, tmp_path: Path) -> None:
+    teacher, frames, fabric = CountingTeacher().eval(), train(root), devices.connect("cpu")
     home = teacher_cache.fill(teacher, frames, tmp_path, fabric)
     assert teacher.count == 8 and len(list(home.glob("*.npy"))) == 8
     before = (home / "000003.npy").read_bytes()
@@ -106,11 +108,11 @@ def test_every_frame_is_asked_about_once(root: Path, tmp_path: Path) -> None:
     assert teacher_cache.fill(teacher, frames, tmp_path, fabric) != home
 
 
-def test_a_broken_answer_is_named(root: Path, tmp_path: Path) -> None:
+def test_a_broken_file_is_named(root: Path, tmp_path: Path) -> None:
     (tmp_path / "000000.npy").write_bytes(b"\x93NUMPY")
     frames = train(root)
-    frames.answers = tmp_path
-    with pytest.raises(FileError, match=r"000000\.npy cannot be read: .*\nRemove their folder"):
+    frames.teacher_cache = tmp_path
+    with pytest.raises(FileError, match=r"000000\.npy cannot be read: .*\nRemove the folder they are in"):
         frames[0]
 
 
@@ -129,44 +131,44 @@ class Stop(nn.Module):
         return self.inner(image)  # type: ignore[no-any-return]
 
 
-def test_a_run_with_kept_answers_resumes_exactly(root: Path, tmp_path: Path) -> None:
+def test_a_run_with_a_teacher_cache_resumes_exactly(root: Path, tmp_path: Path) -> None:
     def run(folder: str, model: nn.Module, teacher: nn.Module, cache: bool = True) -> None:
         val = SegmentationDataset(Dataset.open(root, "val"), SPEC)
         distill = Distill(channel=1.0, cache=cache)
         loop.fit(model, train(root), val, ALL, tmp_path / folder / "s", seed=1, teacher=teacher, distill=distill)
 
-    whole, resumed, teacher = Stop(0), Stop(0), Asked()
+    whole, resumed, teacher = Stop(0), Stop(0), CountingTeacher()
     run("whole", whole, teacher)
-    assert teacher.count == 8, "one answer a frame, none a step"
+    assert teacher.count == 8, "once per frame, not once per step"
     with pytest.raises(KeyboardInterrupt):
-        run("parts", Stop(3), Asked())
+        run("parts", Stop(3), CountingTeacher())
     run("parts", resumed, teacher)
-    assert teacher.count == 8, "the interrupted run had them all"
+    assert teacher.count == 8, "the interrupted run had cached them all"
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
     identity = checkpoint.read(tmp_path / "parts" / "s" / "last.pt")["identity"]
     run("parts", Stop(0), teacher, cache=False)
-    assert teacher.count == 12, "asked in every one of four steps"
+    assert teacher.count == 12, "in each of four steps"
     assert checkpoint.read(tmp_path / "parts" / "s" / "last.pt")["identity"] != identity
 
 
-def test_a_recipe_keeps_answers_and_learns_from_another_kind_of_teacher(root: Path, tmp_path: Path) -> None:
+def test_a_recipe_with_a_cache_and_another_kind_of_teacher(root: Path, tmp_path: Path) -> None:
     """A teacher of another family, pixel order and more classes in another order."""
     net = NetConfig("ddrnet", width=0.25)
     spec = Spec(32, 32, ("disc", "tree", "ground", "box"), color="BGR", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     torch.manual_seed(0)
     path = checkpoint.save(tmp_path / "t.pt", nets.build(net, 4), net, spec)
-    made = recipe(distill={"cache": True, "channel": 1.0, "epochs": 1})
-    report = stages.distill_student(made, path, root, tmp_path).with_suffix(".json")
+    config = recipe(distill={"cache": True, "channel": 1.0, "epochs": 1})
+    report = stages.distill_student(config, path, root, tmp_path).with_suffix(".json")
     assert len(json.loads(report.read_text())["history"]) == 1
-    assert len(list((tmp_path / "answers").glob("*/*.npy"))) == 8
-    made = recipe(distill={"feature": 1.0, "structure": 1.0, "epochs": 1})
-    report = stages.distill_student(made, path, root, tmp_path / "maps").with_suffix(".json")
+    assert len(list((tmp_path / "teacher-cache").glob("*/*.npy"))) == 8
+    config = recipe(distill={"feature": 1.0, "structure": 1.0, "epochs": 1})
+    report = stages.distill_student(config, path, root, tmp_path / "maps").with_suffix(".json")
     assert len(json.loads(report.read_text())["history"]) == 1
 
 
-def test_maps_cannot_be_kept() -> None:
+def test_feature_maps_cannot_be_cached() -> None:
     for key in ("feature", "structure"):
         with pytest.raises(
-            OptionError, match=r"distill\.cache is on with feature or structure\.\nOnly answers are kept"
+            OptionError, match=r"distill\.cache is on with feature or structure\.\nOnly logits are cached"
         ):
             recipe(distill={"cache": True, key: 1.0})

@@ -9,22 +9,23 @@ from pathlib import Path
 import pytest
 
 from edgeseg.errors import MissingPackage
+from edgeseg.training.epoch_result import EpochResult
 from edgeseg.training.tracking import tracker
 
-ROWS = [{"epoch": 1, "loss": 0.5, "val_miou": 0.25}, {"epoch": 2, "loss": 0.25, "val_miou": 0.75}]
+RESULTS = [EpochResult(1, 0.5, 0.25, 0.5, 0.1, 7.0), EpochResult(2, 0.25, 0.75, 0.9, 0.0, 7.0)]
 
 
-def write(name: str, folder: Path, rows: list[dict[str, float]] = ROWS) -> None:
+def write(name: str, folder: Path, results: list[EpochResult] = RESULTS) -> None:
     with tracker(name, folder, "student", {"lr": 0.1, "scale": (0.5, 2.0)}) as board:
-        for row in rows:
-            board.row(row)
+        for result in results:
+            board.log_epoch(result)
 
 
 def test_tensorboard(tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     write("tensorboard", tmp_path)
     found = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert sorted(found.Tags()["scalars"]) == ["loss", "val_miou"]
+    assert sorted(found.Tags()["scalars"]) == ["loss", "lr", "seconds", "val_accuracy", "val_miou"]
     assert [(e.step, e.value) for e in found.Scalars("val_miou")] == [(1, 0.25), (2, 0.75)]
 
 
@@ -36,8 +37,8 @@ def test_mlflow_writes_its_own_database_and_a_resumed_run_goes_on_in_it(
     pytest.importorskip("sqlalchemy")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlflow.set_tracking_uri("")
-    write("mlflow", tmp_path, ROWS[:1])
-    write("mlflow", tmp_path, ROWS[1:])
+    write("mlflow", tmp_path, RESULTS[:1])
+    write("mlflow", tmp_path, RESULTS[1:])
     mlflow.set_tracking_uri("")
     with sqlite3.connect(tmp_path / "mlflow.db") as base:
         metrics = base.execute("select run_uuid, key, value, step from metrics order by step, key").fetchall()

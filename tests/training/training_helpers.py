@@ -1,4 +1,4 @@
-"""A tiny dataset that can be learnt: bright rectangles and dark discs on gray, and a stripe that is ignored."""
+"""A tiny dataset that can be learned: bright rectangles and dark discs on gray, and a stripe that is ignored."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Families of our own: one module each, found by its file name, imported on first use.
+"""edgeseg's own families: one module each, found by its file name, imported on first use.
 
 A family module has
     ENCODERS                          whether an encoder of timm can be named
     build(classes, width, encoder)    a module that maps [N, 3, H, W] to logits [N, classes, H, W]; H, W multiples of 32
 and its net has `classifier`, the layers whose outputs are the classes, and `encoder` where ENCODERS. `width` scales its
-channels. The last step is one bilinear resize (blocks.enlarge). Every other name of a recipe is an architecture of
-segmentation_models_pytorch: see nets.build.
+channels. The last step is one bilinear resize (blocks.upsample_bilinear). Every other name in a recipe is an
+architecture of segmentation_models_pytorch: see nets.build.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """ddrnet: a real-time net of two branches after DDRNet (Hong et al. 2021), which BiSeNet (Yu et al. 2018) began.
 
-A detail branch stays at stride 8, a context branch goes down to 32, and they exchange what they know twice. As in
-PIDNet (Xu et al. 2023) boundaries deserve a loss of their own: set `boundary` in the recipe. Left out: the auxiliary
-head that only training uses.
+A detail branch stays at stride 8, a context branch goes down to 32, and they exchange features twice. As in PIDNet (Xu
+et al. 2023) a boundary loss helps: set `boundary` in the recipe. Not included: the auxiliary head that only training
+uses.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeseg.training.blocks import Conv, Pyramid, Residual, double, eights, enlarge
+from edgeseg.training.blocks import Conv, PyramidPooling, Residual, round_to_8, upsample_2x, upsample_bilinear
 
 ENCODERS = False
 CHANNELS = 32  # of DDRNet-23-slim
@@ -23,7 +23,7 @@ def stage(inputs: int, outputs: int, stride: int, blocks: int = 1) -> nn.Sequent
 
 
 class Exchange(nn.Module):
-    """Detail [N, d, h, w] and context [N, c, h/2^steps, w/2^steps], each with the other's added."""
+    """Detail [N, d, h, w] and context [N, c, h/2^steps, w/2^steps], each with the other added."""
 
     def __init__(self, detail: int, context: int, steps: int):
         super().__init__()
@@ -36,7 +36,7 @@ class Exchange(nn.Module):
     def forward(self, detail: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         up = self.up(context)
         for _ in range(self.steps):
-            up = double(up)
+            up = upsample_2x(up)
         return F.relu(detail + up), F.relu(context + self.down(detail))
 
 
@@ -45,12 +45,12 @@ class DDRNet(nn.Module):
 
     def __init__(self, classes: int, width: float):
         super().__init__()
-        c = eights(CHANNELS * width)
+        c = round_to_8(CHANNELS * width)
         self.stem = nn.Sequential(Conv(3, c, stride=2), stage(c, c, 2), stage(c, 2 * c, 2))
         self.detail = nn.ModuleList([stage(2 * c, 2 * c, 1), stage(2 * c, 2 * c, 1)])
         self.context = nn.ModuleList([stage(2 * c, 4 * c, 2), stage(4 * c, 8 * c, 2)])
         self.exchange = nn.ModuleList([Exchange(2 * c, 4 * c, 1), Exchange(2 * c, 8 * c, 2)])
-        self.pyramid = Pyramid(8 * c, 4 * c)
+        self.pyramid = PyramidPooling(8 * c, 4 * c)
         self.widen = Conv(2 * c, 4 * c, 1, relu=False)
         self.last = Conv(4 * c, 2 * c)
         self.classifier = nn.Conv2d(2 * c, classes, 1)
@@ -59,8 +59,8 @@ class DDRNet(nn.Module):
         detail = context = self.stem(image)
         for stay, deepen, exchange in zip(self.detail, self.context, self.exchange):
             detail, context = exchange(stay(detail), deepen(context))
-        x = F.relu(self.widen(detail) + double(double(self.pyramid(context))))
-        return enlarge(self.classifier(self.last(x)), 8)
+        x = F.relu(self.widen(detail) + upsample_2x(upsample_2x(self.pyramid(context))))
+        return upsample_bilinear(self.classifier(self.last(x)), 8)
 
 
 def build(classes: int, width: float, encoder: str = "") -> nn.Module:

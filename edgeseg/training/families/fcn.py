@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from edgeseg.training.blocks import encoder_of, enlarge
+from edgeseg.training.blocks import build_encoder, upsample_bilinear
 
 ENCODERS = True
 
@@ -14,13 +14,13 @@ class FCN(nn.Module):
 
     def __init__(self, classes: int, width: float, encoder: str):
         super().__init__()
-        self.encoder = encoder_of(encoder, width)
+        self.encoder = build_encoder(encoder, width)
         self.classifier = nn.ModuleList(nn.Conv2d(c, classes, 1) for c in self.encoder.channels[1:])
 
     def forward(self, image: Tensor) -> Tensor:
         _, eighth, sixteenth, last = self.encoder(image)
-        scores = enlarge(self.classifier[2](last), 2) + self.classifier[1](sixteenth)
-        return enlarge(enlarge(scores, 2) + self.classifier[0](eighth), 8)
+        scores = upsample_bilinear(self.classifier[2](last), 2) + self.classifier[1](sixteenth)
+        return upsample_bilinear(upsample_bilinear(scores, 2) + self.classifier[0](eighth), 8)
 
 
 build = FCN

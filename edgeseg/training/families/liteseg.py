@@ -1,8 +1,8 @@
 """liteseg: a real-time net after PP-LiteSeg (Peng et al. 2022) on the encoder of STDC (Fan et al. 2021).
 
-From the papers: short-term dense blocks, pooling at several scales, and a decoder that grows narrower towards the
-output. Left out: the sigmoid gates of the fusion, which a 3x3 convolution over both maps replaces, and the detail head
-that only training uses.
+From the papers: short-term dense blocks, pooling at several scales, and a decoder that narrows towards the output.
+Not included: the sigmoid gates of the fusion, replaced by a 3x3 convolution over both maps, and the detail head that
+only training uses.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeseg.training.blocks import Conv, Pyramid, Timm, double, eights, enlarge
+from edgeseg.training.blocks import Conv, PyramidPooling, TimmEncoder, round_to_8, upsample_2x, upsample_bilinear
 
 ENCODERS = True
 CHANNELS = (16, 32, 96, 192, 384)  # at strides 2, 4, 8, 16, 32, times `width`
 DECODER = (64, 96, 128)  # at strides 8, 16, 32
 
 
-class Dense(nn.Module):
-    """STDC: convolutions one after another, each half as wide as the one before, joined; `stride` 2 halves the map."""
+class DenseBlock(nn.Module):
+    """Convolutions in a row, each half as wide as the one before, concatenated; `stride` 2 halves the map."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1):
         super().__init__()
@@ -40,14 +40,14 @@ class Dense(nn.Module):
 
 
 class STDC(nn.Module):
-    """Maps at strides 4, 8, 16, 32."""
+    """Feature maps at strides 4, 8, 16, 32."""
 
     def __init__(self, width: float):
         super().__init__()
-        first, *channels = (eights(c * width) for c in CHANNELS)
+        first, *channels = (round_to_8(c * width) for c in CHANNELS)
         stages: list[nn.Module] = [nn.Sequential(Conv(3, first, stride=2), Conv(first, channels[0], stride=2))]
-        for before, now in pairwise(channels):
-            stages.append(nn.Sequential(Dense(before, now, 2), Dense(now, now)))
+        for inputs, outputs in pairwise(channels):
+            stages.append(nn.Sequential(DenseBlock(inputs, outputs, 2), DenseBlock(outputs, outputs)))
         self.stages = nn.ModuleList(stages)
         self.channels = channels
 
@@ -63,10 +63,10 @@ class LiteSeg(nn.Module):
 
     def __init__(self, classes: int, width: float, encoder: str):
         super().__init__()
-        self.encoder = Timm(encoder) if encoder else STDC(width)
+        self.encoder = TimmEncoder(encoder) if encoder else STDC(width)
         _, eighth, sixteenth, last = self.encoder.channels
-        high, middle, low = (eights(c * width) for c in DECODER)
-        self.pyramid = Pyramid(last, low)
+        high, middle, low = (round_to_8(c * width) for c in DECODER)
+        self.pyramid = PyramidPooling(last, low)
         self.lateral = nn.ModuleList([Conv(sixteenth, low, 1), Conv(eighth, middle, 1)])
         self.fuse = nn.ModuleList([Conv(2 * low, middle), Conv(2 * middle, high)])
         self.classifier = nn.Conv2d(high, classes, 1)
@@ -75,8 +75,8 @@ class LiteSeg(nn.Module):
         _, eighth, sixteenth, last = self.encoder(image)
         x = self.pyramid(last)
         for lateral, fuse, detail in zip(self.lateral, self.fuse, (sixteenth, eighth)):
-            x = fuse(torch.cat([double(x), lateral(detail)], 1))
-        return enlarge(self.classifier(x), 8)
+            x = fuse(torch.cat([upsample_2x(x), lateral(detail)], 1))
+        return upsample_bilinear(self.classifier(x), 8)
 
 
 build = LiteSeg

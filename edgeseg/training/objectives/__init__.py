@@ -1,1 +1,1 @@
-"""What training minimizes: losses on labels, and distillation from a teacher."""
+"""What training minimizes: losses on labels, and distillation losses against a teacher."""

@@ -1,4 +1,4 @@
-"""What goes wrong while training: every case says what happened, what is kept and what to try."""
+"""What goes wrong while training: every case says what happened, what was saved and what to try."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_out_of_memory_says_what_to_lower(root: Path, tmp_path: Path) -> None:
     with pytest.raises(
         EdgesegError,
         match=r"Out of memory with batches of 4 frames in 1 part\(s\); stopped in epoch 2, the state after epoch 1 is "
-        r"kept in .*last\.pt\.\nRaise accumulate \(the batch in smaller parts\), or lower batch, crop or data\.size",
+        r"in .*last\.pt\.\nRaise accumulate \(the batch in smaller parts\), or lower batch, crop or data\.size",
     ):
         run(root, tmp_path, Hungry(model(), 3))
     assert checkpoint.read(tmp_path / "last.pt")["epoch"] == 1
@@ -78,8 +78,8 @@ def test_a_full_disk_keeps_the_last_good_state(root: Path, tmp_path: Path, monke
     try:
         with pytest.raises(
             FileError,
-            match=r"Cannot write .*last\.pt: .*Training stopped after epoch 2; the state after epoch 1 is kept in "
-            r".*last\.pt\.\nMake room there and run again",
+            match=r"Cannot write .*last\.pt: .*Training stopped after epoch 2; the state after epoch 1 is in "
+            r".*last\.pt\.\nFree some space and run the same command again",
         ):
             run(root, tmp_path, model())
     finally:
@@ -113,7 +113,7 @@ def test_batches_without_a_label_teach_nothing_and_are_counted(
     net = model()
     with caplog.at_level(logging.WARNING):
         run(root, tmp_path / "run", net, Settings(epochs=1, batch=1, ce=1.0, dice=1.0, iou=1.0, boundary=1.0))
-    assert "epoch 1: 7 batches had no labeled pixel and taught nothing" in caplog.text
+    assert "Epoch 1: 7 batches had no labeled pixel and were of no use" in caplog.text
     assert all(torch.isfinite(t).all() for t in net.state_dict().values())
 
 
@@ -124,23 +124,23 @@ def test_masks_that_are_all_ignore(tmp_path: Path, split: str) -> None:
         run(root, tmp_path / "run", model())
 
 
-def test_one_class_cannot_be_learnt(tmp_path: Path) -> None:
+def test_one_class_cannot_be_learned(tmp_path: Path) -> None:
     root = relabeled(tmp_path / "data", "train", {1: 0, 2: 9})
-    with pytest.raises(OptionError, match=r"Only the class 'ground' occurs in .*/train\.\nA net needs two classes"):
+    with pytest.raises(OptionError, match=r"Only the class 'ground' occurs in .*/train\.\nTraining needs"):
         run(root, tmp_path / "run", model())
 
 
 def test_a_class_that_never_occurs_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = relabeled(tmp_path / "data", "train", {2: 0})
     run(root, tmp_path / "run", model(), Settings(epochs=1, batch=4, dice=1.0, iou=1.0))
-    assert "disc never occurs in" in caplog.text and "take it out of classes.txt" in caplog.text
+    assert "disc never occurs in" in caplog.text and "remove it from classes.txt" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("settings", "machine", "message"),
     [
         (Settings(precision="fp16"), Machine(device="cpu"), r"fp16 does not train on cpu\.\nSet precision to bf16"),
-        (SETTINGS, Machine(device="mps"), r"Device mps is not there\.\nSet machine\.device in the recipe to auto"),
+        (SETTINGS, Machine(device="mps"), r"Device mps is not available\.\nSet machine\.device in the recipe to auto"),
         (SETTINGS, Machine(nodes=2), r"1 process\(es\) on 2 nodes\.\nStart torchrun on every node"),
         (Settings(class_weights=(1.0, 2.0)), QUIET, r"class_weights has 2 numbers, the dataset 3 classes\.\nGive one"),
     ],
