@@ -4,9 +4,9 @@ Histograms are fed frame by frame (observe); counters and gauges are read from t
 `sample`, so that a run keeps each count in one place.
 
 Buckets. Each edge is about twice the one before, so that a quantile interpolated between them is off by less than a
-factor of two, and mostly far less. 33 and 66 ms are edges because they are the time per frame at 30 and 15 frames per second.
-Stages go from 0.5 ms (a resize) to 2 s (a large network on a small CPU); frame ages from 16 ms to 8 s (an overloaded
-run). A stage costs 16 time series. Histograms of many devices add up, as percentiles do not.
+factor of two, and mostly far less. 33 and 66 ms are edges because they are the time per frame at 30 and 15 frames per
+second. Stages go from 0.5 ms (a resize) to 2 s (a large network on a small CPU); frame ages from 16 ms to 8 s (an
+overloaded run). A stage costs 16 time series. Histograms of many devices add up, as percentiles do not.
 """
 
 from __future__ import annotations
