@@ -78,8 +78,8 @@ def test_every_stage_is_measured_and_every_target_has_a_bundle(finished: Path) -
     assert names == ["tiny-fp32", "tiny-int8", "tiny-onnxruntime-cpu-int8"]
     for name in names:
         manifest = Bundle.load(finished / "run" / "bundles" / name).manifest
-        assert manifest["recipe"]["name"] == "tiny"
-        assert manifest["metrics"]["split"] == "test"
+        assert manifest.recipe["name"] == "tiny"
+        assert manifest.metrics.split == "test"
     assert all((finished / "run" / row["file"]).is_file() for row in report["pictures"])
 
 
@@ -98,8 +98,8 @@ def test_int8_comes_from_training_with_rounding_where_the_recipe_asks(finished: 
     assert set(worked) == {"qat", "export qat", "compile tiny-int8", "compile tiny-onnxruntime-cpu-int8"}
     for name in ("tiny-int8", "tiny-onnxruntime-cpu-int8"):
         manifest = Bundle.load(tmp_path / "run" / "bundles" / name).manifest
-        assert manifest["parent"]["file"] == "tiny-qat.onnx" and manifest["calibration"] is None
-        assert any("came quantized" in note for note in manifest["graph"]["notes"])
+        assert manifest.parent.file == "tiny-qat.onnx" and manifest.calibration is None
+        assert any("came quantized" in note for note in manifest.graph.notes)
 
 
 def test_a_damaged_output_is_made_again(finished: Path, tmp_path: Path) -> None:

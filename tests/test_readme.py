@@ -43,5 +43,5 @@ def test_every_make_target_named_in_the_readme_exists() -> None:
 def test_the_public_names_are_the_ones_that_import() -> None:
     import edgeseg
 
-    assert set(edgeseg._HOMES) == set(edgeseg.__all__)
+    assert set(edgeseg._MODULES) == set(edgeseg.__all__)
     assert all(getattr(edgeseg, name).__name__ == name for name in edgeseg.__all__)
