@@ -77,7 +77,7 @@ def _default(field: Any) -> str:
     if value is dataclasses.MISSING:
         return "required"
     if value in ("", (), None, (0, 0)):
-        return "–"
+        return "-"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{list(value) if isinstance(value, tuple) else value!r}`".replace("'", '"')

@@ -9,8 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from edgeseg.results.stage import EpochResult
 from edgeseg.training import devices
-from edgeseg.training.epoch_result import EpochResult
 
 log = logging.getLogger(__name__)
 CACHE_LINES = 10  # log lines while the teacher cache is filled
