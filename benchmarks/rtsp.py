@@ -2,7 +2,7 @@
 
     python benchmarks/rtsp.py BUNDLE [--seconds 60] [--json FILE|-]
 
-Each camera is edgeseg's stamped loopback camera (the time of capture is drawn into every picture) behind GStreamer's
+Each camera is edgeseg's stamped loopback camera (the time of capture is drawn into every image) behind GStreamer's
 RTSP server: MJPEG -> H.264 (x264, zero latency) -> RTP over TCP. What is measured at the sink is therefore the age of
 the scene: camera, two encoders, network, decoder, inference and class map.
 """
@@ -28,8 +28,8 @@ from edgeseg.stream import sources
 from edgeseg.stream.loop import Run
 from edgeseg.stream.pipeline import Stream
 from edgeseg.stream.soak.loopback import LoopbackCamera
-from edgeseg.stream.soak.run import Observer
-from edgeseg.stream.supervise import Policy, Supervised
+from edgeseg.stream.soak.run import AgeObserver
+from edgeseg.stream.supervise import ReconnectPolicy, SupervisedSource
 
 FPS = 12.5
 DOWN_SECONDS = 2.0
@@ -82,17 +82,17 @@ class RtspCamera:
             server.kill()
             server.communicate()
 
-    def supervised(self, name: str) -> Supervised:
+    def supervised(self, name: str) -> SupervisedSource:
         uri = f"rtsp://127.0.0.1:{self.port}/live#timeout=3"
-        policy = Policy(connect=5, stall=1.5, first_delay=0.25, longest_delay=2, steady=5)
-        return Supervised(lambda: sources.open(uri), name, policy)
+        policy = ReconnectPolicy(connect=5, stall=1.5, first_delay=0.25, longest_delay=2, steady=5)
+        return SupervisedSource(lambda: sources.open(uri), name, policy)
 
 
 def measure(bundle: Path, cameras: int, seconds: float, kill_every: float | None) -> dict[str, Any]:
     with ExitStack() as stack:
         rigs = [stack.enter_context(RtspCamera()) for _ in range(cameras)]
         segmenter = stack.enter_context(open_segmenter(bundle, "latency"))
-        watchers = [Observer() for _ in rigs]
+        watchers = [AgeObserver() for _ in rigs]
         streams = [
             Stream(rig.supervised(f"camera{i}"), [watcher], f"camera{i}")
             for i, (rig, watcher) in enumerate(zip(rigs, watchers))
@@ -101,16 +101,16 @@ def measure(bundle: Path, cameras: int, seconds: float, kill_every: float | None
         recovered: list[float | None] = []
         script = threading.Thread(target=_script, args=(rigs, watchers, seconds, kill_every, recovered, stop))
         script.start()
-        summary = Run(segmenter, streams, stop=stop).go().to_dict()
+        summary = Run(segmenter, streams, stop=stop).go()
         script.join()
     ages = np.concatenate([watcher.ages.values() for watcher in watchers])[cameras * 25 :] * 1e3
     found: dict[str, Any] = {
         "cameras": cameras,
-        "seconds": summary["seconds"],
-        "frames": summary["frames"],
+        "seconds": round(summary.seconds, 3),
+        "frames": summary.frames,
         "glass_to_mask_ms": {f"p{p}": round(float(np.percentile(ages, p)), 1) for p in (50, 90, 99)},
-        "drops": summary["drops"],
-        "result": summary["result"],
+        "drops": summary.drops,
+        "result": summary.result,
     }
     if kill_every:
         times = [t for t in recovered if t is not None]
@@ -121,9 +121,9 @@ def measure(bundle: Path, cameras: int, seconds: float, kill_every: float | None
     return found
 
 
-def _script(rigs: list[RtspCamera], watchers: list[Observer], seconds: float, kill_every: float | None,
+def _script(rigs: list[RtspCamera], watchers: list[AgeObserver], seconds: float, kill_every: float | None,
             recovered: list[float | None], stop: threading.Event) -> None:  # fmt: skip
-    """Kill one server after another; measure from its return until a picture comes that was taken after it."""
+    """Kill one server after another; measure from its return until an image comes that was taken after it."""
     while not all(watcher.frames for watcher in watchers):
         time.sleep(0.1)
     end = time.monotonic() + seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -23,10 +23,8 @@ class Percentiles:
         values = np.percentile(list(seconds), (50, 90, 99)) * 1e3
         return cls(*(round(float(value), 3) for value in values))
 
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
     def values(self) -> tuple[float, float, float]:
         return self.p50, self.p90, self.p99
-
-
-def percentiles(seconds: Iterable[float]) -> dict[str, float]:
-    """{p50, p90, p99} in milliseconds."""
-    return vars(Percentiles.of(seconds))

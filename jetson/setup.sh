@@ -32,7 +32,7 @@ do_ apt-get update -qq
 if echo "$found" | grep -q 'way       edgeseg itself'; then
     do_ apt-get install -y --no-install-recommends python3-venv python3-dev gcc python3-libnvinfer libnvinfer-bin
     do_ python3 -m venv --system-site-packages /opt/edgeseg
-    do_ /opt/edgeseg/bin/pip install "$here/..[tensorrt,camera]"
+    do_ /opt/edgeseg/bin/pip install "$here/..[tensorrt,camera,metrics]"
     do_ /opt/edgeseg/bin/edgeseg doctor --quick || true
 else
     do_ apt-get install -y --no-install-recommends python3-libnvinfer libnvinfer-bin python3-opencv

@@ -182,6 +182,7 @@ def self_test() -> list[Finding]:
 
 def _segment(target: Target) -> np.ndarray:
     from edgeseg.bundle import Manifest, seal
+    from edgeseg.precision import Precision
     from edgeseg.runtime import open_segmenter
     from edgeseg.spec import Spec
 

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from edgeseg import __version__
-from edgeseg.cli import bench, calibrate, compile, compress, data, gate, logs, measure, pipeline, run, train, verify
+from edgeseg.cli import (
+    bench,
+    calibrate,
+    compile,
+    compress,
+    data,
+    gate,
+    logs,
+    measure,
+    pipeline,
+    run,
+    signals,
+    train,
+    verify,
+)
 from edgeseg.errors import EdgesegError, unknown
 
 app = typer.Typer(
@@ -49,6 +63,7 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a limit was missed, 2 the user's error, 3 undecided, 70 a bug of
     edgeseg, 130 interrupted."""
     logs.configure()
+    signals.restore_interrupt()
     try:
         app()
     except EdgesegError as error:

@@ -131,7 +131,6 @@ def _waterfall(bundle: Path, source: str, seconds: float) -> dict[str, Percentil
     import threading
 
     from edgeseg.stream import assemble, config
-    from edgeseg.timing import Percentiles
 
     stop = threading.Event()
     settings = config.Settings(bundle, config.from_options([source], ["null://"]))
@@ -142,7 +141,7 @@ def _waterfall(bundle: Path, source: str, seconds: float) -> dict[str, Percentil
         timer.cancel()
     if summary.error:
         raise summary.error
-    return {name: Percentiles(row.p50, row.p90, row.p99) for name, row in summary.stages.items() if row}
+    return dict(summary.stages)
 
 
 def _show(title: str, result: BenchResult, json_to: str | None) -> None:

@@ -2,68 +2,97 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from edgeseg.cli.common import JSON_OPTION, console, emit, table
+from edgeseg import __version__
+from edgeseg.cli import options, signals
+from edgeseg.cli.common import console, emit, results, table
 from edgeseg.errors import OptionError
-from edgeseg.stream import assemble, config
-from edgeseg.stream.loop import OnProgress
-from edgeseg.stream.metrics import Metrics
-from edgeseg.stream.summary import Summary
-from edgeseg.stream.supervise import Transition
+
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
+    from edgeseg.stream.config import Settings
+    from edgeseg.stream.progress import OnProgress
+    from edgeseg.stream.progress import Progress as RunProgress
+    from edgeseg.stream.soak.objectives import SoakReport
+    from edgeseg.stream.summary import RunSummary
+    from edgeseg.telemetry.metrics import BuildInfo
 
 SOURCE_HELP = (
-    "Video file, folder, 'glob*.png', /dev/video0, rtsp://, http://, udp://, csi://0, synthetic://street; repeatable."
+    "Where frames come from: a video file, a folder, 'glob*.png', /dev/video0, rtsp://, http://, udp://, csi://0 or "
+    "synthetic://street; NAME=URI names the stream; repeatable."
 )
 SINK_HELP = (
-    "FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, window://, null://; "
-    "repeatable."
+    "Where results go: FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, "
+    "window:// or null:// (the default, for timing); {name} stands for the stream's name; repeatable."
 )
+RUN_EXAMPLE = "Example: edgeseg run models/street/street-int8 --source clip.mp4 --sink out.mp4"
+SOAK_EXAMPLE = "Example: edgeseg soak models/street/street-int8 --minutes 60 --json soak.json"
+NOTIFY_SECONDS = 1.0
 
+log = logging.getLogger(__name__)
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=options.RUN, epilog=RUN_EXAMPLE)
 def run(
-    bundle: Annotated[Path | None, typer.Argument(help="The bundle to run; may stand in --config.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(help="The bundle to run; it may be named in --config instead.")
+    ] = None,
     source: Annotated[list[str] | None, typer.Option(help=SOURCE_HELP)] = None,
-    sink: Annotated[list[str] | None, typer.Option(help=f"{SINK_HELP} [default: null://]")] = None,
-    config_file: Annotated[Path | None, typer.Option("--config", help="Settings as TOML; options here win.")] = None,
+    sink: Annotated[list[str] | None, typer.Option(help=SINK_HELP)] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="Read settings from this TOML file; options given here win.")
+    ] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.")] = None,
-    mode: Annotated[str | None, typer.Option(help="latency or throughput; by default as the source needs.")] = None,
-    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write the frames as they came.")] = False,
-    queue: Annotated[
-        int | None, typer.Option(help="Let this many frames wait. [camera: 1, the newest; file: 4]")
+    mode: Annotated[
+        str | None,
+        typer.Option(help="latency (one frame at a time) or throughput; by default latency if a source is live."),
     ] = None,
-    no_heal: Annotated[
-        bool, typer.Option("--no-heal", help="End at the first failure of a camera or its sinks.")
+    no_overlay: Annotated[
+        bool, typer.Option("--no-overlay", help="Write the frames unchanged, without classes and legend.")
     ] = False,
-    deadline: Annotated[float | None, typer.Option(help="Keep a camera's results younger than this many ms.")] = None,
+    queue: Annotated[
+        int | None,
+        typer.Option(
+            help="How many frames may wait for inference; by default 1 of a camera (the newest), 4 of a file."
+        ),
+    ] = None,
+    no_reconnect: Annotated[
+        bool, typer.Option("--no-reconnect", help="End at the first failure of a camera or of its sinks.")
+    ] = False,
+    deadline: Annotated[
+        float | None,
+        typer.Option(help="Reduce quality when a camera's results are older than this many milliseconds."),
+    ] = None,
     fallback: Annotated[
-        list[Path] | None, typer.Option(help="A cheaper bundle to fall back to when late; repeatable.")
+        list[Path] | None, typer.Option(help="A cheaper bundle to use when --deadline is missed; repeatable.")
     ] = None,
-    metrics: Annotated[str | None, typer.Option(help="Serve /metrics, /healthz, /readyz at HOST:PORT.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Serve /metrics (Prometheus), /healthz and /readyz at HOST:PORT.")
+    ] = None,
     require_signature: Annotated[
-        Path | None, typer.Option(help="A public key: refuse a bundle that its owner did not sign.")
+        Path | None, typer.Option(help="A public key; refuse bundles that its owner did not sign.")
     ] = None,
-    json_to: Annotated[str | None, JSON_OPTION] = None,
+    json_to: options.Json = None,
 ) -> None:
-    """Segment every frame of the sources and write the results to the sinks. Ctrl-C ends it cleanly.
+    """Segment the frames of cameras, videos or folders and write the results to sinks: for operators.
 
-    Cameras are reconnected until they are back; files end the run. See docs/streaming.md.
+    Cameras are reconnected whenever they fail; files end the run. Ctrl-C and SIGTERM stop it cleanly.
+
+    See docs/streaming.md.
     """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's own lines; what matters comes as our errors
+    from edgeseg.stream import config
+
     given: dict[str, object] = {
         "bundle": bundle,
         "streams": config.from_options(source or (), sink or ()),
@@ -71,82 +100,102 @@ def run(
         "overlay": False if no_overlay else None,
         "max_frames": max_frames,
         "queue": queue,
-        "heal": False if no_heal else None,
+        "reconnect": False if no_reconnect else None,
         "deadline_ms": deadline,
         "fallback": tuple(fallback or ()),
         "metrics": metrics,
         "require_signature": require_signature,
     }
-    settings = _settings(config_file, given, bool(sink))
-    with stopping() as stop, assemble.opened(settings, stop, tell) as running:
-        served = Metrics(settings.metrics, running) if settings.metrics else nullcontext()
-        with served, progress_line() as progress:
-            summary = running.go(progress)
-    show(summary)
-    emit({"kind": "run", **summary.to_dict()}, json_to)
+    _run(_settings(config_file, given, sinks_given=bool(sink)), json_to)
+
+
+@app.command(rich_help_panel=options.RUN, epilog=SOAK_EXAMPLE)
+def soak(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to test.")],
+    minutes: Annotated[
+        float, typer.Option(min=0.2, help="How long to run; one round of all faults takes about a minute.")
+    ] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of the random durations of the faults.")] = 0,
+    sabotage: Annotated[
+        str | None, typer.Option(help="leak or hang: break the run on purpose, to verify that the soak notices.")
+    ] = None,
+    json_to: options.Json = None,
+) -> None:
+    """Test how a bundle survives faults: two simulated cameras through disconnects, freezes and full disks.
+
+    For whoever deploys to the field. Exits 1 if uptime, recovery, frame age or memory misses its objective.
+    """
+    from edgeseg.stream.soak.objectives import ObjectivesMissed
+    from edgeseg.stream.soak.run import soak as run_soak
+
+    with signals.interruptible(), progress_reporter("soak") as on_progress:
+        report = run_soak(bundle, minutes, seed=seed, sabotage=sabotage, on_progress=on_progress)
+    show_soak(report, json_to)
+    emit(report.to_dict(), json_to)
+    if not report.ok:
+        raise ObjectivesMissed("Objectives missed: " + "; ".join(report.breaches))
+
+
+def _run(settings: Settings, json_to: str | None) -> None:
+    from dataclasses import asdict
+
+    from edgeseg.bundle import Bundle
+    from edgeseg.machine import fingerprint
+    from edgeseg.stream import assemble
+    from edgeseg.stream.metrics_server import MetricsServer
+    from edgeseg.telemetry.metrics import require_client
+
+    # FFmpeg's own lines are switched off; what matters comes as our errors.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    if settings.metrics:
+        require_client()  # before a camera or a model is opened
+    with signals.stop_event() as stop, assemble.opened(settings, stop) as running:
+        bundle = Bundle.load(settings.bundle, check=False)  # opening it has checked it
+        serving = MetricsServer(settings.metrics, running, build_info(bundle)) if settings.metrics else nullcontext()
+        with serving, progress_reporter("run") as on_progress:
+            summary = running.go(on_progress)
+    show(summary, json_to)
+    about = {"bundle": asdict(bundle.identity), "machine": asdict(fingerprint())}
+    emit({**summary.to_dict(), **about}, json_to)
+    for path in running.files():
+        log.info("wrote %s", path)
     if summary.error:
         raise summary.error
 
 
-@app.command()
-def soak(
-    bundle: Annotated[Path, typer.Argument(help="The bundle to run.")],
-    minutes: Annotated[
-        float, typer.Option(min=0.2, help="How long; a round of all faults takes about one minute.")
-    ] = 5.0,
-    seed: Annotated[int, typer.Option(help="Of the faults' lengths.")] = 0,
-    sabotage: Annotated[str | None, typer.Option(help="leak or hang: prove that the soak finds it.")] = None,
-    json_to: Annotated[str | None, JSON_OPTION] = None,
-) -> None:
-    """Run two loopback cameras through scripted faults; exit 1 if uptime, recovery, age or memory miss their goal."""
-    from edgeseg.stream.soak import objectives
-    from edgeseg.stream.soak.run import soak as run_soak
+def _settings(path: Path | None, options: dict[str, object], sinks_given: bool) -> Settings:
+    from edgeseg.stream import config
 
-    with progress_line() as progress:
-        report = run_soak(bundle, minutes, seed=seed, sabotage=sabotage, on_progress=progress)
-    drawn = table(
-        f"{report['frames']} frames in {report['minutes']:g} minutes", "fault", "times", "recovered p50 s", "p95 s"
-    )
-    for kind, found in report["faults"].items():
-        drawn.add_row(kind, str(found["times"]), str(found["p50"]), str(found["p95"]))
-    console.print(drawn)
-    for key in ("uptime", "age_ms", "memory_mib", "threads", "drops"):
-        console.print(f"{key}: " + ", ".join(f"{k} {v}" for k, v in report[key].items()), highlight=False)
-    emit(report, json_to)
-    if report["breaches"]:
-        raise objectives.Breach("Objectives missed: " + "; ".join(report["breaches"]))
-
-
-def _settings(path: Path | None, given: dict[str, object], sinks_given: bool) -> config.Settings:
     if path:
-        if sinks_given and not given["streams"]:
-            raise OptionError("--sink without --source.", f"The sinks of the streams in {path} stand there.")
-        return config.load(path, **given)
-    if given["bundle"] is None:
-        raise OptionError("No bundle is named.", "edgeseg run BUNDLE --source URI, or edgeseg run --config FILE")
-    return config.Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+        if sinks_given and not options["streams"]:
+            raise OptionError("--sink is given without --source.", f"Name the sinks of the streams in {path} there.")
+        return config.load(path, **options)
+    if options["bundle"] is None:
+        raise OptionError("No bundle is given.", "edgeseg run BUNDLE --source URI, or edgeseg run --config FILE")
+    given = {key: value for key, value in options.items() if value is not None}
+    return config.Settings(**given)  # type: ignore[arg-type]
+
+
+def build_info(bundle: Bundle) -> BuildInfo:
+    from edgeseg.telemetry.metrics import BuildInfo
+
+    return BuildInfo(__version__, bundle.name, bundle.digest, bundle.target, bundle.precision)
 
 
 @contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second signal acts as always."""
-    stop = threading.Event()
+def progress_reporter(what: str) -> Iterator[OnProgress]:
+    """Frames and FPS: a line that changes on a terminal, else a log line every 30 s; and systemd's watchdog."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )  # fmt: skip
 
-    def handle(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop.set()
+    from edgeseg.stream.progress import ProgressLog
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def progress_line() -> Iterator[OnProgress]:
-    """Frames and FPS on one line (nothing where the error stream is no terminal); tells systemd that we live."""
     columns = (
         SpinnerColumn(),
         BarColumn(),
@@ -154,45 +203,61 @@ def progress_line() -> Iterator[OnProgress]:
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as line:
+    terminal = console.is_terminal
+    progress_log = ProgressLog(what)
+    with Progress(*columns, console=console, transient=True, disable=not terminal) as line:
         task = line.add_task("", total=None)
-        told = 0.0
+        notified_at = 0.0
 
-        def update(summary: Summary) -> None:
-            nonlocal told
-            line.update(task, completed=summary.frames, total=summary.count, description=f"{summary.fps:.1f} FPS")
-            if time.monotonic() - told > 1:
-                notify("WATCHDOG=1" if told else "READY=1")
-                told = time.monotonic()
+        def update(progress: RunProgress) -> None:
+            nonlocal notified_at
+            if terminal:
+                line.update(
+                    task, completed=progress.frames, total=progress.count, description=f"{progress.fps:.1f} FPS"
+                )
+            else:
+                progress_log(progress)
+            if time.monotonic() - notified_at > NOTIFY_SECONDS:
+                notify_systemd("WATCHDOG=1" if notified_at else "READY=1")
+                notified_at = time.monotonic()
 
         yield update
+    progress_log.close()
 
 
-def notify(text: str) -> None:
-    """Tell systemd, where it started us as Type=notify (sd_notify(3))."""
+def notify_systemd(text: str) -> None:
+    """Send `text` to systemd, where it started us as Type=notify (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
-def tell(name: str, change: Transition) -> None:
-    """One line for every change of a camera's state."""
-    why = f" ({change.why})" if change.why else ""
-    console.print(f"{time.strftime('%H:%M:%S')} {name}: {change.state}{why}", markup=False, highlight=False)
-
-
-def show(summary: Summary) -> None:
+def show(summary: RunSummary, json_to: str | None = None) -> None:
     title = f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.fps:.1f} FPS ({summary.result})"
-    drawn = table(title, "stage (ms)", "p50", "p90", "p99")
-    rows = {**summary.stages, **({"latency": summary.latency_ms} if summary.latency_ms else {})}
-    for stage, values in rows.items():
-        drawn.add_row(stage, *(f"{values[p]:.1f}" for p in ("p50", "p90", "p99")))
-    console.print(drawn)
-    for place, number in summary.drops.items():
-        console.print(f"dropped at {place}: {number}", markup=False, highlight=False)
-    if ladder := summary.ladder:
-        shares = ", ".join(f"{name} {number}" for name, number in ladder["results"].items())
-        console.print(f"deadline {ladder['deadline_ms']:.0f} ms: {ladder['late']} results late; per step: {shares}")
+    shown = table(title, "stage (ms)", "p50", "p90", "p99")
+    rows = {**summary.stages, **({"latency": summary.latency} if summary.latency else {})}
+    for stage, row in rows.items():
+        shown.add_row(stage, *(f"{value:.1f}" for value in (row.p50, row.p90, row.p99)))
+    out = results(json_to)
+    out.print(shown)
+    for stage, number in summary.drops.items():
+        out.print(f"dropped at {stage}: {number}", markup=False)
+    if fallback := summary.fallback:
+        shares = ", ".join(f"{name} {number}" for name, number in fallback.results.items())
+        out.print(f"deadline {fallback.deadline_ms:.0f} ms: {fallback.late} results late; per level: {shares}")
     for warning in summary.warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
+        log.warning("%s", warning)
+
+
+def show_soak(report: SoakReport, json_to: str | None = None) -> None:
+    title = f"{report.frames} frames in {report.minutes:g} minutes"
+    shown = table(title, "fault", "times", "recovered p50 s", "p95 s")
+    for kind, row in report.faults.items():
+        shown.add_row(kind, str(row.times), str(row.p50), str(row.p95))
+    out = results(json_to)
+    out.print(shown)
+    rows = {"uptime": report.uptime, "age_ms": report.age_ms, "memory_mib": vars(report.memory_mib),
+            "threads": vars(report.threads), "drops": report.drops}  # fmt: skip
+    for key, values in rows.items():
+        out.print(f"{key}: " + ", ".join(f"{k} {v}" for k, v in values.items()))

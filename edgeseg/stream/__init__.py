@@ -2,6 +2,6 @@
 
     source -> reader thread -> Channel -> Segmenter -> Channel per sink -> writer thread -> sink
 
-Files are never dropped from (a full Channel holds the reader back); of a live source only the newest frame matters
+Frames of a file are never dropped (a full Channel holds the reader back); of a live source only the newest one matters
 (a full Channel drops the oldest and counts it).
 """

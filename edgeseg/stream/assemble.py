@@ -1,11 +1,11 @@
-"""From Settings to a Run: open everything that can fail before the first frame, and wrap what has to heal."""
+"""From Settings to a Run: open everything that can fail before the first frame, and wrap what is to reconnect."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from edgeseg import signature
@@ -14,31 +14,34 @@ from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Segmenter
 from edgeseg.stream import sinks, sources
 from edgeseg.stream.config import Settings, StreamSettings
-from edgeseg.stream.fallback import Ladder
+from edgeseg.stream.fallback import FallbackPolicy, Level
 from edgeseg.stream.loop import Run
 from edgeseg.stream.pipeline import Stream
-from edgeseg.stream.reconnect import Healing
+from edgeseg.stream.reconnect import ReconnectingSink
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import Source
-from edgeseg.stream.supervise import Supervised, Transition
+from edgeseg.stream.supervise import SupervisedSource, Transition
 
+log = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0
-OnChange = Callable[[str, Transition], None]
+FAULT_STATES = ("STALLED", "BROKEN", "BACKING_OFF")
 
 
 @contextmanager
-def opened(settings: Settings, stop: threading.Event | None = None, on_change: OnChange | None = None) -> Iterator[Run]:
-    """A Run that is ready to go(). `on_change(stream name, transition)` hears of every change of a camera's state."""
+def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[Run]:
+    """A Run that is ready to go(). Every change of a camera's state and of the fallback level is logged."""
     with ExitStack() as opening:
-        found = [opening.enter_context(_source(s, settings, on_change)) for s in settings.streams]
-        mode = settings.mode or ("latency" if any(source.live for source in found) else "throughput")
-        segmenter = _segmenter(settings, mode, found, on_change)
+        opened_sources = [opening.enter_context(_source(stream, settings)) for stream in settings.streams]
+        mode = settings.mode or ("latency" if any(source.live for source in opened_sources) else "throughput")
+        segmenter = _segmenter(settings, mode, opened_sources)
         opening.callback(_close_within, segmenter, CLOSE_SECONDS)
         streams = [
             Stream(
-                source, [opening.enter_context(_sink(uri, s, source, segmenter, settings)) for uri in s.sinks], s.name
+                source,
+                [opening.enter_context(_sink(uri, stream, source, segmenter, settings)) for uri in stream.sinks],
+                stream.name,
             )
-            for s, source in zip(settings.streams, found)
+            for stream, source in zip(settings.streams, opened_sources)
         ]
         run = Run(
             segmenter,
@@ -56,45 +59,51 @@ def opened(settings: Settings, stop: threading.Event | None = None, on_change: O
         _close_within(segmenter, CLOSE_SECONDS)
 
 
-def _segmenter(settings: Settings, mode: str, found: list[Source], on_change: OnChange | None) -> Segmenter | Ladder:
-    """One Segmenter, or a ladder of them where a deadline is given; unsigned ones only where that is allowed."""
+def _segmenter(settings: Settings, mode: str, opened_sources: list[Source]) -> Segmenter | FallbackPolicy:
+    """One Segmenter, or a fallback policy over several where a deadline is given; signatures are checked first."""
     if settings.require_signature:
         for path in (settings.bundle, *settings.fallback):
             signature.require(path, settings.require_signature)
     full = open_segmenter(settings.bundle, mode)
     if settings.deadline_ms is None:
         return full
-    if not any(source.live for source in found):
-        raise OptionError("A deadline is for cameras: files have all the time.", "Leave --deadline out.")
-    rungs = [("full", full, 1), ("skip", full, 2)]
-    rungs += [(path.name, open_segmenter(path, mode), 1) for path in settings.fallback]
-
-    def told(name: str, why: str) -> None:
-        if on_change:
-            on_change("ladder", Transition(name, time.monotonic(), why))
-
-    return Ladder(rungs, settings.deadline_ms / 1e3, told)
+    if not any(source.live for source in opened_sources):
+        raise OptionError("A deadline is for cameras; frames of files do not age.", "Leave --deadline out.")
+    levels = [Level("full", full), Level("skip", full, every=2)]
+    levels += [Level(path.name, open_segmenter(path, mode)) for path in settings.fallback]
+    return FallbackPolicy(
+        levels, settings.deadline_ms / 1e3, lambda name, reason: log.warning("fallback level: %s (%s)", name, reason)
+    )
 
 
-def _source(stream: StreamSettings, settings: Settings, on_change: OnChange | None) -> Source:
+def _source(stream: StreamSettings, settings: Settings) -> Source:
     source = sources.open(stream.source)
-    if not (settings.heal and sources.is_camera(stream.source)):
+    if not (settings.reconnect and sources.is_camera(stream.source)):
         return source
-    told = (lambda change: on_change(stream.name or source.name, change)) if on_change else None
-    supervised = Supervised(lambda: sources.open(stream.source), source.name, settings.policy, told)
-    source.close()
-    return supervised
+    source.close()  # opening it has checked its options; each connection opens it again
+    name = stream.name or source.name
+    return SupervisedSource(
+        lambda: sources.open(stream.source), source.name, settings.policy, lambda change: log_transition(name, change)
+    )
 
 
-def _sink(uri: str, stream: StreamSettings, source: Source, segmenter: Segmenter | Ladder, settings: Settings) -> Sink:
+def _sink(
+    uri: str, stream: StreamSettings, source: Source, segmenter: Segmenter | FallbackPolicy, settings: Settings
+) -> Sink:
     info = sinks.Info(segmenter.spec, source.fps, source.live, stream.name)
     sink = sinks.open(uri, info)
-    if not (settings.heal and sources.is_camera(stream.source)):
+    if not (settings.reconnect and sources.is_camera(stream.source)):
         return sink
-    return Healing(sink, lambda part: sinks.open(uri, dataclasses.replace(info, part=part)))
+    return ReconnectingSink(sink, lambda part: sinks.open(uri, dataclasses.replace(info, part=part)))
 
 
-def _close_within(segmenter: Segmenter | Ladder, seconds: float) -> None:
+def log_transition(name: str, change: Transition) -> None:
+    """One line for every change of a camera's state: a warning where it is a fault."""
+    reason = f" ({change.reason})" if change.reason else ""
+    log.log(logging.WARNING if change.state in FAULT_STATES else logging.INFO, "%s: %s%s", name, change.state, reason)
+
+
+def _close_within(segmenter: Segmenter | FallbackPolicy, seconds: float) -> None:
     """Close, but do not wait for ever for an accelerator that hangs."""
     thread = threading.Thread(target=segmenter.close, name="edgeseg-close", daemon=True)
     thread.start()

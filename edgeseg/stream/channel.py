@@ -10,17 +10,20 @@ T = TypeVar("T")
 
 
 class Closed(Exception):
-    """The putter has finished and everything was taken."""
+    """The producer has finished and every item was taken."""
 
 
 class Channel(Generic[T]):
-    """At most `depth` items. A full one makes the putter wait, or with `drop` loses its oldest item and counts it."""
+    """At most `depth` items. When full, put() waits, or with `drop` discards the oldest item and counts it.
 
-    def __init__(self, depth: int, drop: bool = False, bell: threading.Event | None = None):
+    `wake_up` is set whenever there is something new to look at: an item, or the end.
+    """
+
+    def __init__(self, depth: int, drop: bool = False, wake_up: threading.Event | None = None):
         self.dropped = 0
         self._depth = depth
         self._drop = drop
-        self._bell = bell or threading.Event()
+        self._wake_up = wake_up or threading.Event()
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._end: BaseException | None = None
@@ -30,7 +33,7 @@ class Channel(Generic[T]):
         return len(self._items)
 
     def put(self, item: T) -> bool:
-        """False when the taker has gone."""
+        """False when the consumer has gone."""
         with self._changed:
             if self._drop and len(self._items) >= self._depth:
                 self._items.popleft()
@@ -40,11 +43,14 @@ class Channel(Generic[T]):
                 return False
             self._items.append(item)
             self._changed.notify_all()
-        self._bell.set()
+        self._wake_up.set()
         return True
 
     def get(self, timeout: float | None) -> T | None:
-        """The oldest item; None when there is none within `timeout` seconds; the putter's end once all are taken."""
+        """The oldest item; None if there is none within `timeout` seconds.
+
+        Once all items are taken, raises the cause that finish() was given, or Closed.
+        """
         with self._changed:
             self._changed.wait_for(lambda: bool(self._items) or self._end is not None, timeout)
             if self._items:
@@ -56,15 +62,15 @@ class Channel(Generic[T]):
             return None
 
     def finish(self, cause: BaseException | None = None) -> None:
-        """The putter is done: cleanly, or with the `cause` that get() raises after the last item."""
+        """No more items will come; get() raises `cause` (or Closed) after the last one."""
         with self._changed:
             if self._end is None:
                 self._end = cause or Closed()
             self._changed.notify_all()
-        self._bell.set()
+        self._wake_up.set()
 
     def abandon(self) -> None:
-        """The taker is gone: what waits here is lost, and put() answers False from now on."""
+        """The consumer is gone: waiting items are discarded, and put() returns False from now on."""
         with self._changed:
             self._abandoned = True
             self._items.clear()

@@ -3,7 +3,7 @@
 bundle = "models/street"            # relative to the file
 mode = "latency"                    # or "throughput"; by default as the sources need
 metrics = "127.0.0.1:9108"
-stall = 5                           # see supervise.Policy for this and the other seconds
+stall = 5                           # see supervise.ReconnectPolicy for this and the other seconds
 
 [[stream]]
 name = "front"
@@ -24,11 +24,31 @@ from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
 from edgeseg.segmenter import MODES
 from edgeseg.stream import sinks
-from edgeseg.stream.supervise import Policy
+from edgeseg.stream.supervise import ReconnectPolicy
 
-POLICY_KEYS = tuple(f.name for f in dataclasses.fields(Policy))
+POLICY_KEYS = tuple(f.name for f in dataclasses.fields(ReconnectPolicy))
 STREAM_KEYS = ("name", "source", "sinks")
-TYPES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list of texts"}
+KEY_TYPES: dict[str, type] = {
+    "bundle": str,
+    "mode": str,
+    "metrics": str,
+    "require_signature": str,
+    "overlay": bool,
+    "reconnect": bool,
+    "max_frames": int,
+    "queue": int,
+    "watchdog": float,
+    "deadline_ms": float,
+    "fallback": list,
+    **dict.fromkeys(POLICY_KEYS, float),
+}
+TYPE_NAMES = {
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list of strings",
+}
 
 
 @dataclass(frozen=True)
@@ -40,10 +60,10 @@ class StreamSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """`queue` None: the newest frame of a camera. `heal`: reconnect cameras, reopen their sinks. Times in seconds.
+    """`queue` None: the newest frame of a camera. `reconnect`: cameras, and the sinks that show them. Times in seconds.
 
-    `deadline_ms` switches the ladder on (ladder.py); `fallback`: its cheaper bundles, in the order they are tried.
-    `require_signature`: a public key; every bundle must be signed by its owner.
+    `deadline_ms` switches the fallback policy on (fallback.py); `fallback`: its cheaper bundles, in the order they are
+    tried. `require_signature`: a public key; every bundle must be signed by its owner.
     """
 
     bundle: Path
@@ -52,30 +72,30 @@ class Settings:
     overlay: bool = True
     max_frames: int | None = None
     queue: int | None = None
-    heal: bool = True
+    reconnect: bool = True
     watchdog: float = 30.0
     deadline_ms: float | None = None
     fallback: tuple[Path, ...] = ()
     metrics: str | None = None
     require_signature: Path | None = None
-    policy: Policy = field(default_factory=Policy)
+    policy: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
             raise unknown("mode", self.mode, MODES)
-        for key, least in (("queue", 1), ("max_frames", 1), ("watchdog", 0.1), ("deadline_ms", 1)):
+        for key, lowest in (("queue", 1), ("max_frames", 1), ("watchdog", 0.1), ("deadline_ms", 1)):
             value = getattr(self, key)
-            if value is not None and value < least:
-                raise OptionError(f"{key} is {value}.", f"Expected at least {least}.")
+            if value is not None and value < lowest:
+                raise OptionError(f"{key} is {value}.", f"Expected at least {lowest}.")
         if self.fallback and self.deadline_ms is None:
             raise OptionError("Fallback bundles without a deadline.", "Add --deadline MS: when to fall back.")
         if not self.streams:
-            raise OptionError("No source is named.", "Give --source URI, or a [[stream]] table in --config FILE.")
+            raise OptionError("No source is given.", "Give --source URI, or a [[stream]] table in --config FILE.")
         _check_names(self.streams)
 
 
 def from_options(sources: Sequence[str], outputs: Sequence[str]) -> tuple[StreamSettings, ...]:
-    """Streams of repeated --source [NAME=]URI and --sink URI; `{name}` in a sink stands for the stream's name."""
+    """Streams from repeated --source [NAME=]URI and --sink URI; `{name}` in a sink stands for the stream's name."""
     streams = []
     for i, text in enumerate(sources, start=1):
         named = re.fullmatch(r"([A-Za-z][\w-]*)=(.+)", text) if not Path(text).exists() else None
@@ -85,41 +105,32 @@ def from_options(sources: Sequence[str], outputs: Sequence[str]) -> tuple[Stream
     return tuple(streams)
 
 
-def load(path: Path, **given: Any) -> Settings:
-    """Settings of a TOML file; what is `given` (and not None) replaces what the file says."""
+def load(path: Path, **options: object) -> Settings:
+    """Settings of a TOML file; an option that is given (not None, not empty) replaces what the file says.
+
+    OptionError for an unknown key or a value of the wrong type.
+    """
     data = toml.read(path, "Config")
-    names = {f.name for f in dataclasses.fields(Settings)} - {"streams", "policy"}
-    known = {*names, *POLICY_KEYS, "stream"}
     for key in data:
-        if key not in known:
-            raise unknown(f"key of {path}", key, known)
-    types: dict[str, type] = {"bundle": str, "mode": str, "metrics": str, "overlay": bool, "heal": bool}
-    types |= {
-        "require_signature": str,
-        "max_frames": int,
-        "queue": int,
-        "watchdog": float,
-        "deadline_ms": float,
-        "fallback": list,
-        **dict.fromkeys(POLICY_KEYS, float),
-    }
-    values = {key: _typed(path, key, value, types[key]) for key, value in data.items() if key != "stream"}
+        if key not in (*KEY_TYPES, "stream"):
+            raise unknown(f"key of {path}", key, (*KEY_TYPES, "stream"))
+    values = {key: _typed(path, key, value, KEY_TYPES[key]) for key, value in data.items() if key != "stream"}
     if "fallback" in values:
         values["fallback"] = tuple(path.parent / _typed(path, "fallback", name, str) for name in values["fallback"])
     for key in ("bundle", "require_signature"):
         if key in values:
             values[key] = path.parent / values[key]
-    values["policy"] = Policy(**{key: values.pop(key) for key in POLICY_KEYS if key in values})
+    values["policy"] = ReconnectPolicy(**{key: values.pop(key) for key in POLICY_KEYS if key in values})
     values["streams"] = _streams(path, data.get("stream", []))
-    values.update({key: value for key, value in given.items() if value not in (None, ())})
+    values.update({key: value for key, value in options.items() if value not in (None, ())})
     if "bundle" not in values:
-        raise OptionError(f"Config {path} names no bundle.", 'Add bundle = "FOLDER", or give it on the command line.')
-    return Settings(**values)
+        raise OptionError(f"Config {path} has no bundle.", 'Add bundle = "FOLDER", or give it on the command line.')
+    return Settings(**values)  # the keys were checked above
 
 
-def _streams(path: Path, tables: Any) -> tuple[StreamSettings, ...]:
+def _streams(path: Path, tables: object) -> tuple[StreamSettings, ...]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise OptionError(f"{path}: stream is no list of tables.", "Start each stream with [[stream]].")
+        raise OptionError(f"{path}: stream is not a list of tables.", "Start each stream with [[stream]].")
     streams = []
     for table in tables:
         for key in table:
@@ -134,11 +145,11 @@ def _streams(path: Path, tables: Any) -> tuple[StreamSettings, ...]:
     return tuple(streams)
 
 
-def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
+def _typed(path: Path, key: str, value: object, kind: type) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise OptionError(f"{path}: {key} is {value!r}.", f"Expected {TYPES[kind]}.")
+        raise OptionError(f"{path}: {key} is {value!r}.", f"Expected {TYPE_NAMES[kind]}.")
     if isinstance(value, float) and not value >= 0:  # nor NaN
         raise OptionError(f"{path}: {key} is {value!r}.", "Expected a number from 0 up.")
     return value

@@ -10,7 +10,7 @@ from edgeseg.errors import OptionError
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `owner` through `handler` at host:port until stop(); OptionError, naming `what`, if that cannot be had."""
+    """Serves `owner` through `handler` at host:port until stop(); OptionError, naming `what`, if the port is taken."""
 
     daemon_threads = True
     block_on_close = False
@@ -32,19 +32,21 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_: Any) -> None:
-        """A client that goes away is no error."""
+        """A client that disconnects is not an error."""
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Subclasses define do_GET."""
+
     timeout = 5.0
     server: Server
 
-    def reply(self, status: int, kind: str, body: bytes) -> None:
+    def reply(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Not into the operator's terminal."""
+        """Requests are not logged: they would fill the operator's terminal."""

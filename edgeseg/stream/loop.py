@@ -4,7 +4,8 @@
         -> Segmenter -> collector (takes results in order as they finish) -> writer (one per sink)
 
 The feeder takes a frame only when a slot is free, so a live frame is never older than need be; the collector waits for
-the oldest slot and for nothing else, so no result is held back until the next frame comes. The calling thread watches.
+the oldest slot and for nothing else, so no result is held back until the next frame comes. The calling thread is the
+watchdog.
 """
 
 from __future__ import annotations
@@ -13,24 +14,27 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
 from edgeseg.segmenter import Frame, Result, Segmenter
 from edgeseg.stream.channel import Closed
-from edgeseg.stream.fallback import Ladder
+from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
+from edgeseg.stream.fallback import FallbackPolicy
 from edgeseg.stream.overlay import Overlay
-from edgeseg.stream.pipeline import TICK, Lane, Stream
+from edgeseg.stream.pipeline import POLL_SECONDS, Stream, StreamPipeline
+from edgeseg.stream.progress import OnProgress, Progress
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import Source
-from edgeseg.stream.summary import STAGES, Summary, Timings
+from edgeseg.stream.summary import RunSummary, StreamSummary
+from edgeseg.stream.timings import LATENCY, OnStage, StageTimings
 from edgeseg.stream.uri import redact
-from edgeseg.stream.writer import Drawn
+from edgeseg.stream.writer import RenderedResult
 
-GRACE = 10.0
-ALIVE = 5.0
-OnProgress = Callable[[Summary], None]
+GRACE_SECONDS = 10.0
+ALIVE_SECONDS = 5.0
 
 
 def run(
@@ -42,20 +46,23 @@ def run(
     max_frames: int | None = None,
     overlay: bool = True,
     stop: threading.Event | None = None,
-) -> Summary:
+) -> RunSummary:
     """Run one source to its end, or until `stop`; closes the source and the sinks.
 
-    Never raises for what a source, the engine or a sink does: the Summary's `error` says what ended the run.
+    Never raises for what a source, the engine or a sink does: the summary's `error` says what ended the run.
     """
     return Run(segmenter, [Stream(source, sinks)], max_frames=max_frames, overlay=overlay, stop=stop).go(on_progress)
 
 
 class Run:
-    """Several streams on one Segmenter, served in turn. See the module's head for who does what."""
+    """Several streams on one Segmenter, served round-robin. The module's docstring says which thread does what.
+
+    `watchdog`: seconds an inference may take; `grace`: seconds that sinks get to finish; the rest as in Settings.
+    """
 
     def __init__(
         self,
-        segmenter: Segmenter | Ladder,
+        segmenter: Segmenter | FallbackPolicy,
         streams: Sequence[Stream],
         *,
         max_frames: int | None = None,
@@ -63,184 +70,214 @@ class Run:
         queue_depth: int | None = None,
         stop: threading.Event | None = None,
         watchdog: float = 30.0,
+        grace: float = GRACE_SECONDS,
+        clock: Clock = SYSTEM_CLOCK,
     ):
         self._segmenter = segmenter
-        self._ladder = segmenter if isinstance(segmenter, Ladder) else None
+        self._fallback = segmenter if isinstance(segmenter, FallbackPolicy) else None
         self._max_frames = max_frames
         self._overlay = Overlay(segmenter.spec) if overlay else None
-        self._asked_to_stop = stop or threading.Event()
+        self._stop = stop or threading.Event()
         self._watchdog = watchdog
-        self._timings = Timings()
-        self._bell = threading.Event()
-        self._lanes = [Lane(s, self._bell, self._timings, queue_depth) for s in streams]
+        self._grace = grace
+        self._clock = clock
+        self._timings = StageTimings()
+        self._wake_up = threading.Event()
+        self._pipelines = [StreamPipeline(s, self._wake_up, self._timings, queue_depth, clock) for s in streams]
         self._free = threading.Semaphore(segmenter.slots)
-        self._flight: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()
+        self._in_flight: queue.SimpleQueue[StreamPipeline | None] = queue.SimpleQueue()
         self._halt = threading.Event()
         self._done = threading.Event()
-        self._in_engine: dict[str, float] = {}  # who entered the engine, and when
-        self._ticked = time.monotonic()
+        self._in_engine: dict[str, float] = {}  # thread -> when it entered the engine
+        self._watched_at = clock.monotonic()
         self._error: EdgesegError | None = None
         self._result = "end of stream"
         self._warnings: list[str] = []
-        self._started = time.monotonic()
+        self._started = clock.monotonic()
 
-    def go(self, on_progress: OnProgress | None = None) -> Summary:
+    def observe_stages(self, on_stage: OnStage) -> None:
+        """Have `on_stage(stream, stage, seconds)` called for each stage of every frame, by the thread that times it."""
+        self._timings.on_stage = on_stage
+
+    def go(self, on_progress: OnProgress | None = None) -> RunSummary:
+        """Run to the end. `on_progress` is called about ten times a second, and at the end."""
         threads = [threading.Thread(target=t, name="edgeseg-infer", daemon=True) for t in (self._feed, self._collect)]
-        self._started = time.monotonic()
-        for lane in self._lanes:
-            lane.start()
+        self._started = self._clock.monotonic()
+        for pipeline in self._pipelines:
+            pipeline.start()
         for thread in threads:
             thread.start()
         try:
             self._watch(on_progress)
         finally:
-            self._shut()
+            self._shut_down()
+        if on_progress:
+            on_progress(self._progress())
         return self.summary()
 
-    def summary(self) -> Summary:
-        """How the run stands, with percentiles; may be asked for at any time."""
-        now = self._progress()
-        for stage in STAGES:
-            if values := self._timings.percentiles(stage):
-                now.stages[stage] = values
-        now.latency_ms = self._timings.percentiles("latency")
-        for lane in self._lanes:
-            now.warnings += lane.warnings()
-            now.drops.update(lane.drops())
-            now.streams.append(lane.state())
-        now.warnings += self._warnings
-        now.ladder = self._ladder.state() if self._ladder else None
-        return now
+    def summary(self) -> RunSummary:
+        """How the run stands, with percentiles; may be called at any time, by any thread."""
+        progress = self._progress()
+        finished = self._done.is_set()
+        return RunSummary(
+            frames=progress.frames,
+            seconds=progress.seconds,
+            count=progress.count,
+            latency=self._timings.percentiles(LATENCY),
+            stages=self._timings.stages(),
+            streams=self.streams(),
+            warnings=(*(w for pipeline in self._pipelines for w in pipeline.warnings()), *self._warnings),
+            fallback=self._fallback.summary() if self._fallback else None,
+            result=("failed" if self._error else self._result) if finished else "running",
+            error=self._error,
+        )
+
+    def streams(self) -> tuple[StreamSummary, ...]:
+        """How each stream stands: the cheap part of summary()."""
+        return tuple(pipeline.summary() for pipeline in self._pipelines)
+
+    def files(self) -> list[Path]:
+        """The files and folders that the sinks have written, each once."""
+        return list(dict.fromkeys(f for p in self._pipelines for sink in p.stream.sinks for f in sink.files))
+
+    @property
+    def seconds(self) -> float:
+        """Since the run started."""
+        return self._clock.monotonic() - self._started
+
+    @property
+    def fallback(self) -> FallbackPolicy | None:
+        return self._fallback
 
     def alive(self) -> bool:
         """Whether the thread that watches over the others still does."""
-        return self._done.is_set() or time.monotonic() - self._ticked < ALIVE
+        return self._done.is_set() or self._clock.monotonic() - self._watched_at < ALIVE_SECONDS
 
-    def _progress(self) -> Summary:
-        frames = sum(lane.frames for lane in self._lanes)
-        counts = [lane.stream.source.count for lane in self._lanes]
+    def _progress(self) -> Progress:
+        frames = sum(pipeline.frames for pipeline in self._pipelines)
+        counts = [pipeline.stream.source.count for pipeline in self._pipelines]
         total = sum(c for c in counts if c) if all(counts) else None
         if self._max_frames:
             total = min(total or self._max_frames, self._max_frames)
-        result = ("failed" if self._error else self._result) if self._done.is_set() else "running"
-        return Summary(frames, time.monotonic() - self._started, total, result=result, error=self._error)
+        return Progress(frames, self.seconds, total)
 
     def _watch(self, on_progress: OnProgress | None) -> None:
         stop_at: float | None = None
-        while not self._done.wait(TICK):
-            self._ticked = time.monotonic()
+        while not self._done.wait(POLL_SECONDS):
+            now = self._watched_at = self._clock.monotonic()
             if on_progress:
                 on_progress(self._progress())
-            if any(time.monotonic() - since > self._watchdog for since in list(self._in_engine.values())):
+            if any(now - since > self._watchdog for since in list(self._in_engine.values())):
                 self._fail(StreamError(f"Inference gave no answer for {self._watchdog:g} s.", "Restart the program."))
                 return
-            if self._asked_to_stop.is_set() and stop_at is None:
+            if self._stop.is_set() and stop_at is None:
                 self._result = "stopped"
                 self._halt.set()
-                stop_at = time.monotonic() + GRACE
-            if stop_at and time.monotonic() > stop_at:  # a sink that takes nothing holds the collector
+                stop_at = now + self._grace
+            if stop_at and now > stop_at:  # a sink that takes nothing holds the collector
                 return
 
-    def _shut(self) -> None:
+    def _shut_down(self) -> None:
         self._halt.set()
-        self._bell.set()
-        for lane in self._lanes:
-            lane.halt()
-        deadline = time.monotonic() + GRACE
-        for lane in self._lanes:
-            self._warnings += [f"{part} did not finish within {GRACE:g} s." for part in lane.join(deadline)]
-            broken = lane.error or next((w.error for w in lane.writers if w.error), None)
-            self._error = self._error or (known(broken) if broken else None)
+        self._wake_up.set()
+        for pipeline in self._pipelines:
+            pipeline.halt()
+        until = time.monotonic() + self._grace
+        for pipeline in self._pipelines:
+            unfinished = pipeline.join(max(0.0, until - time.monotonic()))
+            self._warnings += [f"Sink {name} did not finish within {self._grace:g} s." for name in unfinished]
+            broken = pipeline.error or next((w.error for w in pipeline.writers if w.error), None)
+            self._error = self._error or (as_edgeseg_error(broken) if broken else None)
         self._done.set()
 
     def _fail(self, error: BaseException) -> None:
-        self._error = self._error or known(error)
+        self._error = self._error or as_edgeseg_error(error)
         self._halt.set()
-        self._bell.set()
+        self._wake_up.set()
 
     def _feed(self) -> None:
-        waiting = deque(self._lanes)
-        fed = 0
+        waiting = deque(self._pipelines)
+        submitted = 0
         try:
-            while not self._halt.is_set() and fed != self._max_frames:
-                if not self._free.acquire(timeout=TICK):
+            while not self._halt.is_set() and submitted != self._max_frames:
+                if not self._free.acquire(timeout=POLL_SECONDS):
                     continue
-                found = self._next(waiting)
-                if found is None:
+                upcoming = self._next_frame(waiting)
+                if upcoming is None:
                     break
-                lane, frame = found
-                if self._ladder and not self._ladder.wants():
-                    lane.skipped += 1
+                pipeline, frame = upcoming
+                if self._fallback and not self._fallback.accepts_frame():
+                    pipeline.skipped += 1
                     self._free.release()
                     continue
-                self._in_engine["feeder"] = time.monotonic()
+                self._in_engine["feeder"] = self._clock.monotonic()
                 self._segmenter.submit(frame)
                 del self._in_engine["feeder"]
-                self._flight.put(lane)
-                fed += 1
-            if fed == self._max_frames:
-                self._result = f"stopped after {fed} frames, as asked"
+                self._in_flight.put(pipeline)
+                submitted += 1
+            if submitted == self._max_frames:
+                self._result = f"stopped after {submitted} frames, as asked"
         except BaseException as error:
             self._fail(error)
         finally:
-            self._flight.put(None)
+            self._in_flight.put(None)
 
-    def _next(self, waiting: deque[Lane]) -> tuple[Lane, Frame] | None:
-        """The next frame, the lanes in turn; None when every lane has ended or the run is over."""
+    def _next_frame(self, waiting: deque[StreamPipeline]) -> tuple[StreamPipeline, Frame] | None:
+        """The next frame, the streams in rotation; None when every stream has ended or the run is over."""
         while waiting and not self._halt.is_set():
-            self._bell.clear()
-            for lane in tuple(waiting):
+            self._wake_up.clear()
+            for pipeline in tuple(waiting):
                 waiting.rotate(-1)
                 try:
-                    frame = lane.inbox.get(0)
+                    frame = pipeline.inbox.get(0)
                 except BaseException as end:
-                    waiting.remove(lane)
-                    lane.error = None if isinstance(end, Closed) else end
+                    waiting.remove(pipeline)
+                    pipeline.error = None if isinstance(end, Closed) else end
                     continue
                 if frame is not None:
-                    return lane, frame
+                    return pipeline, frame
             if waiting:
-                self._bell.wait(TICK)
+                self._wake_up.wait(POLL_SECONDS)
         return None
 
     def _collect(self) -> None:
         try:
-            while (lane := self._flight.get()) is not None:
-                self._in_engine["collector"] = time.monotonic()
+            while (pipeline := self._in_flight.get()) is not None:
+                self._in_engine["collector"] = self._clock.monotonic()
                 result = self._segmenter.collect()
                 del self._in_engine["collector"]
                 self._free.release()
-                self._deliver(lane, result)
+                self._deliver(pipeline, result)
         except BaseException as error:
             self._fail(error)
         finally:
             self._done.set()
 
-    def _deliver(self, lane: Lane, result: Result) -> None:
+    def _deliver(self, pipeline: StreamPipeline, result: Result) -> None:
+        name = pipeline.stream.name
         latency = sum(result.times.values())
         for stage, seconds in result.times.items():
-            self._timings.add(stage, seconds)
-        self._timings.add("latency", latency)
-        fps = lane.rate.tick()
-        drawn = Drawn(result, lambda r: self._draw(r, fps, latency))
-        lane.deliver(drawn)
+            self._timings.add(name, stage, seconds)
+        self._timings.add(name, LATENCY, latency)
+        fps = pipeline.rate.tick()
+        pipeline.deliver(RenderedResult(result, lambda r: self._draw(name, r, fps, latency)))
 
-    def _draw(self, result: Result, fps: float, latency: float) -> Image:
+    def _draw(self, stream: str, result: Result, fps: float, latency: float) -> Image:
         if self._overlay is None:
             return result.frame.image
         begin = time.perf_counter()
         caption = f"{fps:.1f} FPS   {latency * 1e3:.1f} ms"
-        if self._ladder and self._ladder.level:
-            caption += f"   reduced: {self._ladder.name}"
-        picture = self._overlay.draw(result.frame.image, result.classmap, caption)
-        self._timings.add("overlay", time.perf_counter() - begin)
-        return picture
+        if self._fallback and self._fallback.level:
+            caption += f"   reduced: {self._fallback.name}"
+        image = self._overlay.draw(result.frame.image, result.classmap, caption)
+        self._timings.add(stream, "overlay", time.perf_counter() - begin)
+        return image
 
 
-def known(error: BaseException) -> EdgesegError:
-    """`error`, or one in our words that was caused by it."""
+def as_edgeseg_error(error: BaseException) -> EdgesegError:
+    """`error` itself, or a StreamError that was caused by it."""
     if isinstance(error, EdgesegError):
         return error
-    told = StreamError(f"{type(error).__name__}: {redact(str(error))}", "With --debug the traceback shows where.")
-    told.__cause__ = error
-    return told
+    wrapped = StreamError(f"{type(error).__name__}: {redact(str(error))}", "With --debug the traceback shows where.")
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,23 +1,26 @@
-"""Lane: one stream's way through the run: its reader thread, the frames that wait, and its writers."""
+"""StreamPipeline: one stream of a run: its reader thread, the frames that wait, and its writers."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgeseg.segmenter import Frame
 from edgeseg.stream.channel import Channel
+from edgeseg.stream.clock import Clock
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import EndOfStream, Source
-from edgeseg.stream.summary import Timings
-from edgeseg.stream.writer import Drawn, Writer
+from edgeseg.stream.summary import Drops, StreamSummary
+from edgeseg.stream.timings import StageTimings
+from edgeseg.stream.writer import RenderedResult, Writer
 
 READ_AHEAD = 4
-TICK = 0.1
+POLL_SECONDS = 0.1
+RATE_WINDOW = 30
+READER_CLOSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,23 @@ class Stream:
     name: str = ""
 
 
-class Lane:
-    """`depth` frames may wait; by default one of a live source (the newest) and a few of a file."""
+class StreamPipeline:
+    """`depth` frames may wait; by default one of a live source (the newest) and a few of a file.
 
-    def __init__(self, stream: Stream, bell: threading.Event, timings: Timings, depth: int | None):
+    `wake_up` is set when a frame has come or the source has ended.
+    """
+
+    def __init__(
+        self, stream: Stream, wake_up: threading.Event, timings: StageTimings, depth: int | None, clock: Clock
+    ):
         source = stream.source
         self.stream = stream
         self.error: BaseException | None = None
-        self.rate = Rate()
+        self.rate = FrameRate(clock)
         self.frames = 0
-        self.skipped = 0  # by the ladder, on purpose
-        self.inbox: Channel[Frame] = Channel(depth or (1 if source.live else READ_AHEAD), source.live, bell)
-        self.writers = [Writer(sink, source.live, timings) for sink in stream.sinks]
+        self.skipped = 0  # by the fallback policy, on purpose
+        self.inbox: Channel[Frame] = Channel(depth or (1 if source.live else READ_AHEAD), source.live, wake_up)
+        self.writers = [Writer(sink, stream.name, source.live, timings, clock) for sink in stream.sinks]
         self._timings = timings
         self._halt = threading.Event()
         self._reader = threading.Thread(target=self._read, name="edgeseg-reader", daemon=True)
@@ -57,47 +65,43 @@ class Lane:
         for writer in self.writers:
             writer.finish()
 
-    def deliver(self, drawn: Drawn) -> None:
+    def deliver(self, rendered: RenderedResult) -> None:
         """Hand a result to every sink. Raises what broke one."""
         for writer in self.writers:
-            writer.put(drawn)
+            writer.put(rendered)
         self.frames += 1
 
-    def drops(self) -> dict[str, int]:
-        """Frames lost on the way, per place."""
-        name = f"{self.stream.name} " if self.stream.name else ""
-        lost = {f"{name}source": self.inbox.dropped + self.stream.source.dropped}
-        lost[f"{name}ladder"] = self.skipped
+    def drops(self) -> Drops:
+        sinks: Counter[str] = Counter()
         for writer in self.writers:
-            place = f"{name}sink {writer.name}"
-            lost[place] = lost.get(place, 0) + writer.dropped
-        return {place: number for place, number in lost.items() if number}
+            sinks[writer.name] += writer.dropped
+        return Drops(self.inbox.dropped + self.stream.source.dropped, self.skipped, dict(sinks))
 
-    def state(self) -> dict[str, Any]:
-        """How the stream stands. `silent_s`: seconds since its latest result, None before the first."""
+    def summary(self) -> StreamSummary:
         source = self.stream.source
-        return {
-            "name": self.stream.name,
-            "source": source.name,
-            "state": getattr(source, "state", "STREAMING" if self._reader.is_alive() else "STOPPED"),
-            "frames": self.frames,
-            "fps": round(self.rate.now(), 2),
-            "silent_s": self.rate.silent(),
-            "reconnects": getattr(source, "reconnects", 0),
-            "damaged": source.damaged,
-            "drops": self.drops(),
-        }
+        return StreamSummary(
+            name=self.stream.name,
+            source=source.name,
+            state=source.state or ("STREAMING" if self._reader.is_alive() else "STOPPED"),
+            frames=self.frames,
+            fps=round(self.rate.now(), 2),
+            silent_s=self.rate.silent(),
+            reconnects=source.reconnects,
+            damaged=source.damaged,
+            drops=self.drops(),
+        )
 
     def warnings(self) -> list[str]:
         source = self.stream.source
         damaged = [f"{source.name}: {source.damaged} damaged packets were skipped."] if source.damaged else []
         return [*source.warnings, *damaged, *(w for s in self.stream.sinks for w in s.warnings)]
 
-    def join(self, deadline: float) -> list[str]:
-        """Wait for the threads; the names of the parts that did not end by `deadline` (time.monotonic)."""
-        stuck = [f"Sink {w.name}" for w in self.writers if not w.join(max(0.0, deadline - time.monotonic()))]
-        self._reader.join(max(0.0, min(deadline - time.monotonic(), 2.0)))
-        return stuck
+    def join(self, seconds: float) -> list[str]:
+        """Wait for the threads, `seconds` at most; the names of the sinks that did not end in time."""
+        until = time.monotonic() + seconds
+        unfinished = [w.name for w in self.writers if not w.join(max(0.0, until - time.monotonic()))]
+        self._reader.join(max(0.0, min(until - time.monotonic(), READER_CLOSE_SECONDS)))
+        return unfinished
 
     def _read(self) -> None:
         # The thread that reads a source also closes it: a capture must not be closed under a running read.
@@ -105,9 +109,9 @@ class Lane:
             with self.stream.source as source:
                 while not self._halt.is_set():
                     begin = time.perf_counter()
-                    frame = source.read(TICK)
+                    frame = source.read(POLL_SECONDS)
                     if frame is not None:
-                        self._timings.add("read", time.perf_counter() - begin)
+                        self._timings.add(self.stream.name, "read", time.perf_counter() - begin)
                         self.inbox.put(frame)
             self.inbox.finish()
         except EndOfStream:
@@ -116,18 +120,20 @@ class Lane:
             self.inbox.finish(error)
 
 
-class Rate:
-    """Frames per second over the latest 30."""
+class FrameRate:
+    """Frames per second over the latest RATE_WINDOW."""
 
-    def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=30)
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._times: deque[float] = deque(maxlen=RATE_WINDOW)
 
     def tick(self) -> float:
-        self._times.append(time.monotonic())
+        """Count one frame; the rate with it."""
+        self._times.append(self._clock.monotonic())
         return self.now()
 
     def now(self) -> float:
-        times, now = self._times.copy(), time.monotonic()
+        times, now = self._times.copy(), self._clock.monotonic()
         if not times:
             return 0.0
         until = now if now - times[-1] > 1 else times[-1]  # a stream that fell silent has no rate any more
@@ -135,4 +141,5 @@ class Rate:
         return (len(times) - 1) / span if span > 0 else 0.0
 
     def silent(self) -> float | None:
-        return round(time.monotonic() - self._times[-1], 3) if self._times else None
+        """Seconds since the latest frame; None before the first."""
+        return round(self._clock.monotonic() - self._times[-1], 3) if self._times else None

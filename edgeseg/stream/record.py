@@ -1,8 +1,9 @@
-"""One result as plain values, for JSON lines and webhooks."""
+"""ResultRecord: one result as plain values, for JSON lines and webhooks."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -13,20 +14,39 @@ from edgeseg.spec import Spec
 from edgeseg.stream.sinks import Info
 
 
-def record(result: Result, info: Info) -> dict[str, Any]:
-    """One result as plain values. `time`: Unix seconds of the capture; `shares` of the picture, of classes present."""
-    age = time.monotonic() - result.frame.captured
-    return {
-        "stream": info.name,
-        "frame": result.frame.index,
-        "time": round(time.time() - age, 3),
-        "age_ms": round(age * 1e3, 1),
-        "size": [result.frame.image.shape[1], result.frame.image.shape[0]],
-        "shares": shares(result.classmap, info.spec),
-        "ms": {stage: round(seconds * 1e3, 2) for stage, seconds in result.times.items()},
-    }
+@dataclass(frozen=True)
+class ResultRecord:
+    """`time`: Unix seconds of the capture; `size`: width, height; `shares`: of the frame, per class that is present;
+    `ms`: milliseconds per stage.
+    """
+
+    stream: str
+    frame: int
+    time: float
+    age_ms: float
+    size: tuple[int, int]
+    shares: dict[str, float]
+    ms: dict[str, float]
+
+    @classmethod
+    def of(cls, result: Result, info: Info) -> ResultRecord:
+        age = time.monotonic() - result.frame.captured
+        height, width = result.frame.image.shape[:2]
+        return cls(
+            stream=info.name,
+            frame=result.frame.index,
+            time=round(time.time() - age, 3),
+            age_ms=round(age * 1e3, 1),
+            size=(width, height),
+            shares=class_shares(result.classmap, info.spec),
+            ms={stage: round(seconds * 1e3, 2) for stage, seconds in result.times.items()},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
 
 
-def shares(classmap: Image, spec: Spec) -> dict[str, float]:
+def class_shares(classmap: Image, spec: Spec) -> dict[str, float]:
+    """{class: share of the [H, W] class map, 0 to 1}, without absent classes."""
     counts = cv2.calcHist([classmap], [0], None, [256], [0, 256]).reshape(-1)  # OpenCV 4 gives a column
     return {name: round(float(counts[i]) / classmap.size, 4) for i, name in enumerate(spec.classes) if counts[i]}

@@ -1,6 +1,6 @@
-"""Publisher: the client's side of RTSP (RFC 2326) for one H.264 stream: ANNOUNCE, SETUP, RECORD, packets, TEARDOWN.
+"""Publisher: the client side of RTSP (RFC 2326) for one H.264 stream: ANNOUNCE, SETUP, RECORD, packets, TEARDOWN.
 
-Not FFmpeg's RTSP muxer: PyAV keeps the interpreter's lock while FFmpeg connects, shakes hands and says goodbye, so a
+Not FFmpeg's RTSP muxer: PyAV keeps the interpreter's lock while FFmpeg connects, shakes hands and disconnects, so a
 server that does not answer would stop every stream of the process for the whole time-out. Here nothing waits longer
 than `timeout` seconds, and only the calling thread does.
 """
@@ -24,7 +24,7 @@ from edgeseg.errors import OptionError, StreamError
 from edgeseg.stream.uri import Uri
 
 PORT = 554
-GOODBYE_SECONDS = 1.0
+CLOSE_SECONDS = 1.0
 SESSION_SECONDS = 60.0
 LONGEST_HEAD = 1 << 16
 HASHES = {"MD5": "md5", "SHA-256": "sha256"}
@@ -38,16 +38,16 @@ def check(uri: Uri) -> urllib.parse.SplitResult:
         parts = urllib.parse.urlsplit(f"{uri.scheme}://{uri.rest.split('#', maxsplit=1)[0]}")
         _ = parts.port
     except ValueError as error:
-        raise OptionError(f"{uri} is no address: {error}.", expected) from error
+        raise OptionError(f"{uri} is not an address: {error}.", expected) from error
     if not parts.hostname or not parts.path.strip("/") or re.search(r"\s", uri.rest):
-        raise OptionError(f"{uri} names no host and path.", expected)
+        raise OptionError(f"{uri} lacks a host or a path.", expected)
     return parts
 
 
 class Publisher:
-    """One session: `announce` finds out whether the server would take the stream, `record` starts it.
+    """One session: `announce` finds out whether the server accepts the stream, `record` starts it.
 
-    `send` takes RTP and RTCP packets. All raise StreamError in our words; `close` raises nothing and never hangs.
+    `send` takes RTP and RTCP packets. All raise StreamError; `close` raises nothing and never hangs.
     """
 
     def __init__(self, uri: Uri, transport: str = "tcp", timeout: float = 5.0):
@@ -65,33 +65,33 @@ class Publisher:
         self._challenge: tuple[str, dict[str, str]] | None = None
         self._number = 0
         self._session = ""
-        self._alive_every = SESSION_SECONDS / 2
-        self._alive_at = 0.0
+        self._keep_alive_every = SESSION_SECONDS / 2
+        self._keep_alive_at = 0.0
 
     def announce(self, sdp: str) -> None:
-        with self._told("cannot be reached"):
+        with self._network_errors("cannot be reached"):
             self._sock = socket.create_connection(self._address, self._timeout)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._ask("OPTIONS", self._url)
-            self._ask("ANNOUNCE", self._url, {"Content-Type": "application/sdp"}, sdp)
+            self._request("OPTIONS", self._url)
+            self._request("ANNOUNCE", self._url, {"Content-Type": "application/sdp"}, sdp)
 
     def record(self) -> None:
-        with self._told("broke off"):
-            wanted = TRANSPORTS[self._transport].format(*self._bind_datagrams())
-            answer = self._ask("SETUP", f"{self._url}/streamid=0", {"Transport": f"{wanted};mode=record"})
-            session, _, rest = answer.get("Session", "").partition(";")
+        with self._network_errors("broke off"):
+            transport = TRANSPORTS[self._transport].format(*self._bind_datagrams())
+            response = self._request("SETUP", f"{self._url}/streamid=0", {"Transport": f"{transport};mode=record"})
+            session, _, rest = response.get("Session", "").partition(";")
             seconds = re.search(r"timeout=(\d+)", rest)
             self._session = session.strip()
-            self._alive_every = max(float(seconds[1]) if seconds else SESSION_SECONDS, 2.0) / 2
-            self._use_transport(answer.get("Transport", ""))
-            self._ask("RECORD", self._url, {"Range": "npt=0.000-"})
-            self._alive_at = time.monotonic() + self._alive_every
+            self._keep_alive_every = max(float(seconds[1]) if seconds else SESSION_SECONDS, 2.0) / 2
+            self._use_transport(response.get("Transport", ""))
+            self._request("RECORD", self._url, {"Range": "npt=0.000-"})
+            self._keep_alive_at = time.monotonic() + self._keep_alive_every
 
     def send(self, packets: Sequence[bytes]) -> None:
-        """Send RTP and RTCP packets; an RTCP packet is told by its type (200 to 207), as RFC 5761 does."""
-        with self._told("broke off"):
+        """Send RTP and RTCP packets; an RTCP packet is recognized by its type (200 to 207), as RFC 5761 does."""
+        with self._network_errors("broke off"):
             assert self._sock is not None
-            self._listen()
+            self._drain()
             data = bytearray()
             for packet in packets:
                 control = 200 <= packet[1] <= 207
@@ -99,21 +99,21 @@ class Publisher:
                     self._send_datagram(control, packet)
                 else:
                     data += b"$" + bytes((self._channel + control,)) + len(packet).to_bytes(2, "big") + packet
-            if time.monotonic() > self._alive_at:
-                data += self._request("OPTIONS", self._url, {}, "")
-                self._alive_at = time.monotonic() + self._alive_every
+            if time.monotonic() > self._keep_alive_at:
+                data += self._encode_request("OPTIONS", self._url, {}, "")
+                self._keep_alive_at = time.monotonic() + self._keep_alive_every
             self._sock.settimeout(self._timeout)
             self._sock.sendall(data)
 
     def close(self) -> None:
-        """Say goodbye and wait (GOODBYE_SECONDS at most) until the server has taken all that was sent."""
+        """End the session and wait (CLOSE_SECONDS at most) until the server has read all that was sent."""
         sock, self._sock = self._sock, None
         with contextlib.suppress(OSError):
             if sock is not None and self._session:
-                sock.settimeout(GOODBYE_SECONDS)
-                sock.sendall(self._request("TEARDOWN", self._url, {}, ""))
+                sock.settimeout(CLOSE_SECONDS)
+                sock.sendall(self._encode_request("TEARDOWN", self._url, {}, ""))
                 sock.shutdown(socket.SHUT_WR)
-                until = time.monotonic() + GOODBYE_SECONDS
+                until = time.monotonic() + CLOSE_SECONDS
                 while sock.recv(1 << 16) and time.monotonic() < until:
                     pass
         self._session = ""
@@ -148,19 +148,19 @@ class Publisher:
             return
         ports = re.search(r"server_port=(\d{1,5})-(\d{1,5})", given)
         if not ports:
-            raise StreamError(f"{self._uri} takes no stream over UDP.", "Use #transport=tcp.")
+            raise StreamError(f"{self._uri} accepts no stream over UDP.", "Use #transport=tcp.")
         host = self._sock.getpeername()[0]
         for each, port in zip(self._datagrams, ports.groups()):
             each.connect((host, int(port) % 65536))
             each.setblocking(False)
 
     def _send_datagram(self, control: bool, packet: bytes) -> None:
-        # A full buffer or an unready port loses this packet, as UDP may; the control connection tells of real ends.
+        # A full buffer or an unready port loses this packet, as UDP may; a lost server shows on the control connection.
         with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
             self._datagrams[control].send(packet)
 
-    def _listen(self) -> None:
-        """Take what the server says meanwhile (reports, answers to signs of life), so that it is not held up."""
+    def _drain(self) -> None:
+        """Read and discard what the server sends meanwhile (reports, keep-alive replies), so that it does not block."""
         assert self._sock is not None
         self._sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -168,14 +168,14 @@ class Publisher:
                 pass
             raise ConnectionResetError(0, "the server ended the connection")
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str] | None = None, body: str = "") -> Message:
+    def _request(self, method: str, url: str, headers: Mapping[str, str] | None = None, body: str = "") -> Message:
         """Send a request and return the headers of its answer; with credentials if the server asks for them."""
         assert self._sock is not None
         tried = self._challenge
         while True:
             self._sock.settimeout(self._timeout)
-            self._sock.sendall(self._request(method, url, headers or {}, body))
-            status, reason, answer = self._answer()
+            self._sock.sendall(self._encode_request(method, url, headers or {}, body))
+            status, reason, answer = self._read_response()
             if status == 401 and self._challenge is tried and any(self._login):
                 self._challenge = challenge(answer.get_all("WWW-Authenticate", []))
                 if self._challenge is not None:
@@ -184,7 +184,7 @@ class Publisher:
                 raise self._refused(status, reason)
             return answer
 
-    def _request(self, method: str, url: str, headers: Mapping[str, str], body: str) -> bytes:
+    def _encode_request(self, method: str, url: str, headers: Mapping[str, str], body: str) -> bytes:
         self._number += 1
         lines = [f"{method} {url} RTSP/1.0", f"CSeq: {self._number}", "User-Agent: edgeseg"]
         lines += [f"{key}: {value}" for key, value in headers.items()]
@@ -194,27 +194,27 @@ class Publisher:
             lines.append(f"Authorization: {authorization(self._challenge, self._login, method, url)}")
         return "\r\n".join([*lines, "", body]).encode()
 
-    def _answer(self) -> tuple[int, str, Message]:
+    def _read_response(self) -> tuple[int, str, Message]:
         """(status, reason, headers) of the answer to the latest request; skips what else arrives."""
         until = time.monotonic() + self._timeout
         while True:
-            head = self._take(1, until)
+            head = self._receive(1, until)
             if head == b"$":  # an interleaved packet: channel, length, data
-                self._take(int.from_bytes(self._take(3, until)[1:], "big"), until)
+                self._receive(int.from_bytes(self._receive(3, until)[1:], "big"), until)
                 continue
             while not head.endswith(b"\r\n\r\n") and len(head) < LONGEST_HEAD:
-                head += self._take(1, until)
+                head += self._receive(1, until)
             first, _, rest = head.partition(b"\r\n")
             found = re.match(r"RTSP/\d\.\d (\d{3}) ?(.*)", first.decode("latin-1"))
             if not found:
                 raise StreamError(f"{self._uri} does not speak RTSP.", "Check the port of the address.")
             headers = http.client.parse_headers(io.BytesIO(rest))
             length = headers.get("Content-Length", "0").strip()
-            self._take(int(length) if length.isdecimal() else 0, until)
+            self._receive(int(length) if length.isdecimal() else 0, until)
             if headers.get("CSeq", str(self._number)).strip() == str(self._number):
                 return int(found[1]), found[2].strip(), headers
 
-    def _take(self, size: int, until: float) -> bytes:
+    def _receive(self, size: int, until: float) -> bytes:
         """The next `size` bytes from the server; TimeoutError after `until` (time.monotonic)."""
         assert self._sock is not None
         while len(self._received) < size:
@@ -226,9 +226,9 @@ class Publisher:
             if not data:
                 raise ConnectionResetError(0, "the server ended the connection")
             self._received += data
-        taken = bytes(self._received[:size])
+        data = bytes(self._received[:size])
         del self._received[:size]
-        return taken
+        return data
 
     def _refused(self, status: int, reason: str) -> StreamError:
         if status in (401, 403):
@@ -236,24 +236,24 @@ class Publisher:
         if status == 404:
             return StreamError(f"{self._uri} does not exist on that server (404).", "Check the path of the address.")
         if status == 461:
-            return StreamError(f"{self._uri} takes no stream over {self._transport}.", "Try another #transport.")
+            return StreamError(f"{self._uri} accepts no stream over {self._transport}.", "Try another #transport.")
         return StreamError(
-            f"{self._uri} takes no stream: {status} {reason}.",
+            f"{self._uri} accepts no stream: {status} {reason}.",
             "Does the server allow publishing (RECORD) at this path?",
         )
 
     @contextlib.contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Turns what the network does into a StreamError; the session is over then, and close() says no goodbye."""
+    def _network_errors(self, what: str) -> Iterator[None]:
+        """Turn network errors into a StreamError; the session is over then, and close() sends no TEARDOWN."""
         try:
             yield
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             self._session = ""
             if isinstance(error, TimeoutError):
-                told = f"{self._uri} takes and answers nothing for {self._timeout:g} s."
+                message = f"{self._uri} has not responded for {self._timeout:g} s."
             else:
-                told = f"{self._uri} {what}: {getattr(error, 'strerror', None) or type(error).__name__}."
-            raise StreamError(told, "Is the RTSP server on, and reachable? Check address and port.") from None
+                message = f"{self._uri} {what}: {getattr(error, 'strerror', None) or type(error).__name__}."
+            raise StreamError(message, "Is the RTSP server on, and reachable? Check address and port.") from None
         except StreamError:
             self._session = ""
             raise

@@ -1,91 +1,151 @@
-"""Summary: what a run did, as numbers first."""
+"""RunSummary: what a run did, or how it stands, as frozen values that go to JSON and back."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
+from edgeseg.errors import EdgesegError, OptionError, StreamError
+from edgeseg.records import check_schema
+from edgeseg.timing import Percentiles
 
-from edgeseg.errors import EdgesegError
-
-STAGES = ("read", "resize", "infer", "mask", "overlay", "sink", "age")
-KEPT = 10_000
-
-
-class Latest:
-    """The latest `size` numbers in an array of fixed size: a run of months takes no more memory than one of minutes."""
-
-    def __init__(self, size: int = KEPT):
-        self._values = np.zeros(size)
-        self._count = 0
-
-    def add(self, value: float) -> None:
-        self._values[self._count % len(self._values)] = value
-        self._count += 1
-
-    def values(self) -> NDArray[np.float64]:
-        return self._values[: self._count].copy()
+SCHEMA = 1
+SINK = "sink "
 
 
-class Timings:
-    """The latest durations of every stage."""
+@dataclass(frozen=True)
+class Drops:
+    """Frames that were lost, by the stage that lost them.
 
-    def __init__(self) -> None:
-        self._kept: dict[str, Latest] = {}
-
-    def add(self, stage: str, seconds: float) -> None:
-        kept = self._kept.get(stage)
-        if kept is None:
-            kept = self._kept.setdefault(stage, Latest())
-        kept.add(seconds)
-
-    def percentiles(self, stage: str) -> dict[str, float] | None:
-        """p50, p90, p99 in milliseconds; None where nothing was measured."""
-        values = self._kept[stage].values() if stage in self._kept else np.zeros(0)
-        if not values.size:
-            return None
-        p50, p90, p99 = np.percentile(values * 1e3, (50, 90, 99))
-        return {"p50": round(float(p50), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3)}
-
-
-@dataclass
-class Summary:
-    """A run, or how it stands. `stages` and `latency_ms` in milliseconds.
-
-    `latency_ms` is the model's path (resize + infer + mask); `stages["age"]` is capture to the end of the sink.
-    `drops` counts frames per place that lost them; `streams` tells each stream's state (see Lane.state); `result`
-    says how the run ended, `error` what broke it; `ladder` is Ladder.state() where a deadline was given.
+    `source`: replaced by a newer frame before inference; `fallback`: skipped by the fallback policy; `sinks`: results
+    that a sink did not get or could not keep, by the sink's name.
     """
 
-    frames: int = 0
-    seconds: float = 0.0
+    source: int = 0
+    fallback: int = 0
+    sinks: Mapping[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, int]:
+        """{"source": n, "fallback": n, "sink NAME": n}, without those that lost nothing."""
+        rows = {"source": self.source, "fallback": self.fallback, **{SINK + k: n for k, n in self.sinks.items()}}
+        return {stage: number for stage, number in rows.items() if number}
+
+    @classmethod
+    def from_dict(cls, rows: Mapping[str, int]) -> Drops:
+        sinks = {stage.removeprefix(SINK): n for stage, n in rows.items() if stage.startswith(SINK)}
+        return cls(rows.get("source", 0), rows.get("fallback", 0), sinks)
+
+
+@dataclass(frozen=True)
+class StreamSummary:
+    """One stream. `silent_s`: seconds since its latest result, None before the first; `damaged` counts packets."""
+
+    name: str
+    source: str
+    state: str
+    frames: int
+    fps: float
+    silent_s: float | None
+    reconnects: int
+    damaged: int
+    drops: Drops
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "drops": self.drops.to_dict()}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> StreamSummary:
+        return cls(**{**document, "drops": Drops.from_dict(document["drops"])})
+
+
+@dataclass(frozen=True)
+class FallbackSummary:
+    """A fallback policy: its level now (0: full quality), how often it changed, results per level and late results."""
+
+    level: int
+    name: str
+    steps: int
+    late: int
+    results: dict[str, int]
+    deadline_ms: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run. `stages` and `latency` in milliseconds, `seconds` since it started, `count` None where nobody knows it.
+
+    `latency` is the model's own path (resize + infer + mask); `stages["age"]` is capture to the end of the sink.
+    `result` says how the run ended ("running" while it goes on), `error` what broke it; `fallback` is None where no
+    deadline was given.
+    """
+
+    KIND: ClassVar[str] = "run"
+
+    frames: int
+    seconds: float
     count: int | None = None
-    latency_ms: dict[str, float] | None = None
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
-    drops: dict[str, int] = field(default_factory=dict)
-    streams: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    ladder: dict[str, Any] | None = None
+    latency: Percentiles | None = None
+    stages: Mapping[str, Percentiles] = field(default_factory=dict)
+    streams: tuple[StreamSummary, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fallback: FallbackSummary | None = None
     result: str = "running"
-    error: EdgesegError | None = None
+    error: EdgesegError | None = field(default=None, compare=False)
 
     @property
     def fps(self) -> float:
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
+    @property
+    def drops(self) -> dict[str, int]:
+        """Frames lost per stage; with several streams the stream's name comes first: {"front source": 3}."""
+        return {
+            f"{stream.name} {stage}".strip(): number
+            for stream in self.streams
+            for stage, number in stream.drops.to_dict().items()
+        }
+
     def to_dict(self) -> dict[str, Any]:
         return {
+            "kind": self.KIND,
+            "schema": SCHEMA,
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
+            "count": self.count,
             "fps": round(self.fps, 3),
-            "latency_ms": self.latency_ms,
-            "stages": self.stages,
+            "latency_ms": self.latency and self.latency.to_dict(),
+            "stages": {stage: row.to_dict() for stage, row in self.stages.items()},
             "drops": self.drops,
-            "streams": self.streams,
-            "warnings": self.warnings,
-            "ladder": self.ladder,
+            "streams": [stream.to_dict() for stream in self.streams],
+            "warnings": list(self.warnings),
+            "fallback": self.fallback and self.fallback.to_dict(),
             "result": self.result,
             "error": self.error.what if self.error else None,
         }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], name: object = "This") -> RunSummary:
+        """The summary that to_dict() wrote (keys it does not know are left aside); OptionError for anything else."""
+        check_schema(document, SCHEMA, name)
+        try:
+            latency, fallback, error = document["latency_ms"], document["fallback"], document["error"]
+            return cls(
+                frames=document["frames"],
+                seconds=document["seconds"],
+                count=document["count"],
+                latency=Percentiles(**latency) if latency else None,
+                stages={stage: Percentiles(**row) for stage, row in document["stages"].items()},
+                streams=tuple(StreamSummary.from_dict(row) for row in document["streams"]),
+                warnings=tuple(document["warnings"]),
+                fallback=FallbackSummary(**fallback) if fallback else None,
+                result=document["result"],
+                error=StreamError(error) if error else None,
+            )
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise OptionError(
+                f"{name} is not a run summary: {problem}.", "Expected what edgeseg run --json wrote; write it again."
+            ) from problem

@@ -1,4 +1,4 @@
-"""Supervised: a camera that is reconnected until it is told to stop. For sinks see healing.py.
+"""SupervisedSource: a camera that is reconnected until it is closed. For sinks see reconnect.py.
 
     CONNECTING --first frame---------------------> STREAMING
     CONNECTING --error---------------------------> BROKEN
@@ -13,32 +13,32 @@
 The delay doubles from `first_delay` to `longest_delay` and starts over after `steady` seconds of streaming; half of
 it is drawn at random, so that many devices do not knock on a rebooted camera in step. Each connection lives in a
 thread of its own: one that is stuck in a driver is left behind, and counted. Wrong options and missing packages are
-never retried; refused credentials are retried only where they were good before.
+never retried; refused credentials are retried only if they were accepted before.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError, StreamError
-from edgeseg.images import Image
 from edgeseg.segmenter import Frame
 from edgeseg.stream.channel import Channel
+from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
+from edgeseg.stream.freeze import FreezeDetector
 from edgeseg.stream.sources import EndOfStream, Refused, Source
 
 STATES = ("CONNECTING", "STREAMING", "STALLED", "BROKEN", "BACKING_OFF", "STOPPED")
 MAX_STUCK = 8
-POLL = 0.2
+POLL_SECONDS = 0.2
 CLOSE_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
-class Policy:
+class ReconnectPolicy:
     """Seconds. `frozen` 0 switches the check for identical frames off."""
 
     connect: float = 15.0
@@ -48,20 +48,21 @@ class Policy:
     longest_delay: float = 30.0
     steady: float = 10.0
 
-    def delay(self, failures: int, luck: float) -> float:
-        """After the n-th failure in a row (from 1): half of the doubled delay is certain, half is `luck` in 0..1."""
+    def delay(self, failures: int, jitter: float) -> float:
+        """After the n-th failure in a row (from 1); `jitter`, 0 to 1, scales half of the doubled delay."""
         full = min(self.first_delay * 2.0 ** min(failures - 1, 30), self.longest_delay)
-        return full * (0.5 + 0.5 * luck)
+        return full * (0.5 + 0.5 * jitter)
 
 
 @dataclass(frozen=True)
 class Transition:
+    """A camera's new state, one of STATES, and the reason where there is one."""
+
     state: str
-    at: float
-    why: str = ""
+    reason: str = ""
 
 
-class Supervised(Source):
+class SupervisedSource(Source):
     """Frames of whatever `connect` opens, numbered through over all connections."""
 
     live = True
@@ -70,40 +71,41 @@ class Supervised(Source):
         self,
         connect: Callable[[], Source],
         name: str,
-        policy: Policy | None = None,
+        policy: ReconnectPolicy | None = None,
         on_change: Callable[[Transition], None] | None = None,
         seed: int | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ):
         super().__init__()
         self.name = name
         self.state = "CONNECTING"
         self.visits: Counter[str] = Counter()
-        self.reconnects = 0
+        self.failures = 0  # in a row
         self._connect = connect
-        self._policy = policy or Policy()
+        self._policy = policy or ReconnectPolicy()
         self._on_change = on_change
-        self._luck = random.Random(seed)
-        self._failures = 0
+        self._clock = clock
+        self._random = random.Random(seed)
         self._index = 0
         self._retry_at = 0.0
         self._streaming_since = 0.0
         self._connection: Connection | None = None
         self._stuck: list[Connection] = []
-        self._still = Stillness()
+        self._freeze = FreezeDetector()
         self._reasons: Counter[str] = Counter()
 
     def read(self, timeout: float) -> Frame | None:
-        """The newest frame. Raises only what no reconnection can mend."""
+        """The newest frame. Raises only what reconnecting cannot fix."""
         if self.state == "STOPPED":
             raise EndOfStream
-        if self.state == "BACKING_OFF" and not self._wait(timeout):
+        if self.state == "BACKING_OFF" and not self._back_off(timeout):
             return None
         if self._connection is None:
-            self._begin()
+            self._start_connection()
         try:
             frame = self._connection.frames.get(timeout) if self._connection else None
         except (EdgesegError, EndOfStream) as error:
-            self._broken(error)
+            self._break(error)
             return None
         if frame is not None:
             return self._accept(frame)
@@ -114,62 +116,62 @@ class Supervised(Source):
         if self.state == "STOPPED":
             return
         last = self._connection
-        self._leave()
+        self._leave_connection()
         self._enter("STOPPED")
         if last:
             last.join(CLOSE_SECONDS)
         stuck = [c for c in self._stuck if c.alive and c is not last]
         if self.reconnects or self._reasons:
-            self.warnings.append(f"{self.name}: reconnected {self.reconnects} times ({self._why()}).")
+            self.warnings.append(f"{self.name}: reconnected {self.reconnects} times ({self._describe_reasons()}).")
         if stuck:
             self.warnings.append(f"{self.name}: {len(stuck)} connections never came back from the driver.")
 
-    def _why(self) -> str:
+    def _describe_reasons(self) -> str:
         return "; ".join(f"{n}x {reason}" for reason, n in self._reasons.most_common(5)) or "no failures"
 
-    def _begin(self) -> None:
+    def _start_connection(self) -> None:
         self._stuck = [c for c in self._stuck if c.alive]
         if len(self._stuck) >= MAX_STUCK:
             raise StreamError(f"{self.name}: {MAX_STUCK} connections are stuck in the driver.", "Restart the program.")
         self._enter("CONNECTING")
-        self._connection = Connection(self._connect)
-        self._still = Stillness()
+        self._connection = Connection(self._connect, self._clock)
+        self._freeze = FreezeDetector()
 
     def _accept(self, frame: Frame) -> Frame | None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if self.state != "STREAMING":
             self.reconnects += self._index > 0
             self._enter("STREAMING")
             self._streaming_since = now
-        if self._failures and now - self._streaming_since > self._policy.steady:
-            self._failures = 0
-        if self._policy.frozen and self._still.seconds(frame.image, now) > self._policy.frozen:
-            self._fail("STALLED", f"the same picture for {self._policy.frozen:g} s")
+        if self.failures and now - self._streaming_since > self._policy.steady:
+            self.failures = 0
+        if self._policy.frozen and self._freeze.seconds(frame.image, now) > self._policy.frozen:
+            self._fail("STALLED", f"the same image for {self._policy.frozen:g} s")
             return None
         self._index += 1
         self.fps = self._connection.source.fps if self._connection and self._connection.source else None
         return replace(frame, index=self._index - 1)
 
     def _check_silence(self) -> None:
-        patience = self._policy.stall if self.state == "STREAMING" else self._policy.connect
-        if self._connection and time.monotonic() - self._connection.last > patience:
-            self._fail("STALLED", f"no frame for {patience:g} s")
+        limit = self._policy.stall if self.state == "STREAMING" else self._policy.connect
+        if self._connection and self._clock.monotonic() - self._connection.latest > limit:
+            self._fail("STALLED", f"no frame for {limit:g} s")
 
-    def _broken(self, error: Exception) -> None:
+    def _break(self, error: Exception) -> None:
         if isinstance(error, (OptionError, MissingPackage)) or (isinstance(error, Refused) and self._index == 0):
             raise error
         self._fail("BROKEN", error.what if isinstance(error, EdgesegError) else "the stream ended")
 
-    def _fail(self, state: str, why: str) -> None:
-        self._enter(state, why)
-        self._reasons[why] += 1
-        self._leave()
-        self._failures += 1
-        delay = self._policy.delay(self._failures, self._luck.random())
-        self._retry_at = time.monotonic() + delay
+    def _fail(self, state: str, reason: str) -> None:
+        self._enter(state, reason)
+        self._reasons[reason] += 1
+        self._leave_connection()
+        self.failures += 1
+        delay = self._policy.delay(self.failures, self._random.random())
+        self._retry_at = self._clock.monotonic() + delay
         self._enter("BACKING_OFF", f"{delay:.1f} s")
 
-    def _leave(self) -> None:
+    def _leave_connection(self) -> None:
         if self._connection:
             self._connection.leave()
             self.dropped += self._connection.frames.dropped
@@ -177,27 +179,28 @@ class Supervised(Source):
             self._stuck.append(self._connection)
             self._connection = None
 
-    def _wait(self, timeout: float) -> bool:
-        left = self._retry_at - time.monotonic()
-        if left > 0:
-            time.sleep(min(left, max(timeout, 0.0)))
-        return left <= timeout
+    def _back_off(self, timeout: float) -> bool:
+        remaining = self._retry_at - self._clock.monotonic()
+        if remaining > 0:
+            self._clock.sleep(min(remaining, max(timeout, 0.0)))
+        return remaining <= timeout
 
-    def _enter(self, state: str, why: str = "") -> None:
+    def _enter(self, state: str, reason: str = "") -> None:
         if state != self.state or not self.visits:
             self.state = state
             self.visits[state] += 1
             if self._on_change:
-                self._on_change(Transition(state, time.monotonic(), why))
+                self._on_change(Transition(state, reason))
 
 
 class Connection:
     """One attempt: a thread that opens the source, reads it into a newest-frame slot and closes it."""
 
-    def __init__(self, connect: Callable[[], Source]):
+    def __init__(self, connect: Callable[[], Source], clock: Clock):
         self.frames: Channel[Frame] = Channel(1, drop=True)
         self.source: Source | None = None
-        self.last = time.monotonic()
+        self.latest = clock.monotonic()  # when the latest frame came
+        self._clock = clock
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(connect,), name="edgeseg-camera", daemon=True)
         self._thread.start()
@@ -218,29 +221,10 @@ class Connection:
         try:
             with connect() as self.source:
                 while not self._left.is_set():
-                    frame = self.source.read(POLL)
+                    frame = self.source.read(POLL_SECONDS)
                     if frame is not None:
-                        self.last = time.monotonic()
+                        self.latest = self._clock.monotonic()
                         self.frames.put(frame)
         except Exception as error:
             known = isinstance(error, (EdgesegError, EndOfStream))
             self.frames.finish(error if known else StreamError(f"{type(error).__name__}: {error}"))
-
-
-class Stillness:
-    """For how many seconds the pictures have been the same, byte for byte. A sample decides in most cases."""
-
-    def __init__(self) -> None:
-        self._last: Image | None = None
-        self._since = 0.0
-
-    def seconds(self, image: Image, now: float) -> float:
-        last, self._last = self._last, image
-        comparable = last is not None and last.shape == image.shape
-        if last is None or not comparable or _differ(last[::16, ::16], image[::16, ::16]) or _differ(last, image):
-            self._since = now
-        return now - self._since
-
-
-def _differ(a: Image, b: Image) -> bool:
-    return bool((a != b).any())

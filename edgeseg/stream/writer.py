@@ -9,37 +9,40 @@ from collections.abc import Callable
 from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.channel import Channel, Closed
+from edgeseg.stream.clock import Clock
 from edgeseg.stream.sinks import Sink
-from edgeseg.stream.summary import Timings
+from edgeseg.stream.timings import StageTimings
 
 FILE_DEPTH = 4
 LIVE_DEPTH = 2
 
 
-class Drawn:
-    """A result and its picture, drawn once: by the first writer that asks, while the others wait for it."""
+class RenderedResult:
+    """A result and its image with the overlay, drawn once: by the first writer that needs it; the others wait."""
 
     def __init__(self, result: Result, draw: Callable[[Result], Image]):
         self.result = result
         self._draw = draw
-        self._picture: Image | None = None
+        self._image: Image | None = None
         self._lock = threading.Lock()
 
-    def picture(self) -> Image:
+    def image(self) -> Image:
         with self._lock:
-            if self._picture is None:
-                self._picture = self._draw(self.result)
-            return self._picture
+            if self._image is None:
+                self._image = self._draw(self.result)
+            return self._image
 
 
 class Writer:
-    """Feeds one sink. A live stream's full queue drops its oldest result; a file's makes the putter wait."""
+    """Feeds one sink. A live stream's full queue drops its oldest result; a file's makes put() wait."""
 
-    def __init__(self, sink: Sink, live: bool, timings: Timings):
+    def __init__(self, sink: Sink, stream: str, live: bool, timings: StageTimings, clock: Clock):
         self.sink = sink
         self.error: BaseException | None = None
+        self._stream = stream
         self._timings = timings
-        self._inbox: Channel[Drawn] = Channel(LIVE_DEPTH if live else FILE_DEPTH, drop=live)
+        self._clock = clock
+        self._inbox: Channel[RenderedResult] = Channel(LIVE_DEPTH if live else FILE_DEPTH, drop=live)
         self._thread = threading.Thread(target=self._work, name="edgeseg-writer", daemon=True)
 
     @property
@@ -54,9 +57,9 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, drawn: Drawn) -> None:
+    def put(self, rendered: RenderedResult) -> None:
         """Raises what broke the sink."""
-        if not self._inbox.put(drawn) and self.error:
+        if not self._inbox.put(rendered) and self.error:
             raise self.error
 
     def finish(self) -> None:
@@ -79,12 +82,12 @@ class Writer:
     def _write_all(self) -> None:
         while True:
             try:
-                drawn = self._inbox.get(None)
+                rendered = self._inbox.get(None)
             except Closed:
                 return
-            assert drawn is not None
-            picture = drawn.picture() if self.sink.wants_picture else None
+            assert rendered is not None
+            image = rendered.image() if self.sink.needs_image else None
             begin = time.perf_counter()
-            self.sink.write(drawn.result, picture)
-            self._timings.add("sink", time.perf_counter() - begin)
-            self._timings.add("age", time.monotonic() - drawn.result.frame.captured)
+            self.sink.write(rendered.result, image)
+            self._timings.add(self._stream, "sink", time.perf_counter() - begin)
+            self._timings.add(self._stream, "age", self._clock.monotonic() - rendered.result.frame.captured)

@@ -500,14 +500,23 @@ def test_debug_shows_where_a_users_error_came_from(tmp_path: Path) -> None:
     assert ran.returncode == 2 and "Traceback" not in err
 
 
-def test_an_interrupt_exits_130_and_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
+def ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("preexec", [None, ignore_interrupts], ids=["", "SIGINT ignored at the start"])
+def test_an_interrupt_exits_130_and_leaves_nothing(tmp_path: Path, preexec: Callable[[], None] | None) -> None:
+    """Also where SIGINT was ignored at the start, as in the background jobs of a script."""
     words = ("synth", tmp_path / "data", "--train", 5000, "--size", "384x224")
-    ran = process(*words)
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".data.*.tmp/train/images/*.png")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    ran.send_signal(signal.SIGINT)
-    _, err = ran.communicate(timeout=30)
+    ran = process(*words, preexec_fn=preexec)
+    try:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob(".data.*.tmp/train/images/*.png")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ran.send_signal(signal.SIGINT)
+        _, err = ran.communicate(timeout=30)
+    finally:
+        ran.kill()
     assert ran.returncode == 130, err
     assert "Traceback" not in err and "Internal error" not in err
     assert not any(tmp_path.iterdir())

@@ -87,7 +87,7 @@ def test_set_up_shows_what_it_would_do_and_does_none_of_it(tmp_path: Path) -> No
     code, out, err = script("setup.sh", tmp_path, "--dry-run", "--service")
     assert code == 0, err
     assert "+ python3 -m venv --system-site-packages /opt/edgeseg" in out
-    assert "[tensorrt,camera]" in out and "edgeseg.service.d/jetson.conf" in out
+    assert "[tensorrt,camera,metrics]" in out and "edgeseg.service.d/jetson.conf" in out
     assert not Path("/opt/edgeseg").exists()
     board(tmp_path, "# R35 (release), REVISION: 5.0, GCID: 1")
     _, out, _ = script("setup.sh", tmp_path, "--dry-run")

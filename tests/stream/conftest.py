@@ -1,19 +1,38 @@
-"""Streams run in real time: on a machine whose cores are taken, a frame can come late and a test see it.
-
-What these tests assert holds in every run that gets the processor, so one that fails is run again, twice at most; a
-fault of ours fails all three times.
-"""
+"""What the stream tests share: a clock that they move themselves, and children that never outlive their test."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from stream_helpers import FakeClock
 
-HERE = Path(__file__).parent
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., subprocess.Popen]]:
+    """subprocess.Popen whose process, and what it started, is killed when the test ends, however it ends."""
+    started: list[subprocess.Popen] = []
+
+    def start(words: list[Any], **options: Any) -> subprocess.Popen:
+        process = subprocess.Popen([str(word) for word in words], start_new_session=True, **options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                pipe.close()

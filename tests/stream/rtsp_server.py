@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def watch(media, frozen) -> None:
-    """Drop every buffer while frozen: the session stays, the pictures stop."""
+    """Drop every buffer while frozen: the session stays, the images stop."""
     pad = media.get_element().get_by_name("gate").get_static_pad("src")
     answer = lambda *_: Gst.PadProbeReturn.DROP if frozen.is_set() else Gst.PadProbeReturn.OK  # noqa: E731
     pad.add_probe(Gst.PadProbeType.BUFFER, answer)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,12 +14,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from stream_helpers import bundle, clip, read_back
+from typer.testing import CliRunner
 
+from edgeseg.cli import app
 from edgeseg.errors import EdgesegError
 from edgeseg.stream import config
+from edgeseg.stream.summary import RunSummary
 
 pytest.importorskip("openvino", reason="needs OpenVINO: pip install 'edgeseg[openvino]'")
 EDGESEG = [sys.executable, "-c", "from edgeseg.cli import main; main()"]
@@ -31,41 +38,90 @@ def edgeseg(*words) -> subprocess.CompletedProcess:
     return subprocess.run([*EDGESEG, *map(str, words)], capture_output=True, text=True, timeout=60)
 
 
-def test_a_clip_to_a_film_with_a_summary(tmp_path, model):
-    film = clip(tmp_path / "a.avi", 30)
+def test_a_clip_to_a_video_with_a_summary(tmp_path, model):
+    video = clip(tmp_path / "a.avi", 30)
     done = edgeseg(
-        "run", model, "--source", film, "--sink", tmp_path / "out.mp4", "--sink", tmp_path / "m/", "--json", "-"
+        "run", model, "--source", video, "--sink", tmp_path / "out.mp4", "--sink", tmp_path / "m/", "--json", "-"
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["frames"] == 30 and report["fps"] > 0 and report["result"] == "end of stream"
     assert set(report["latency_ms"]) == {"p50", "p90", "p99"} and report["stages"]["infer"]["p50"] > 0
+    assert report["schema"] == 1 and RunSummary.from_dict(report).frames == 30
+    assert re.fullmatch("[0-9a-f]{64}", report["bundle"]["digest"]) and report["bundle"]["name"] == model.name
+    assert report["machine"]["versions"]["edgeseg"] and report["machine"]["id"]
     assert "30 frames in" in done.stderr and "infer" in done.stderr
     assert len(read_back(tmp_path / "out.mp4")) == 30 and len(list((tmp_path / "m").iterdir())) == 30
 
 
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "SIGINT ignored"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_film_and_prints_the_summary(tmp_path, model, number):
-    words = ["run", model, "--source", f"{clip(tmp_path / 'a.avi')}?loop=1&live=1", "--sink", tmp_path / "out.mp4"]
-    run = subprocess.Popen(
-        [*EDGESEG, *map(str, words), "--json", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+def test_a_signal_finishes_the_video_and_prints_the_summary(tmp_path, model, start_process, number, ignored):
+    """Also where SIGINT was ignored at the start, as in the background jobs of a script."""
+    source = f"{clip(tmp_path / 'a.avi')}?loop=1&live=1"
+    run = start_process(
+        [*EDGESEG, "run", model, "--source", source, "--sink", tmp_path / "out.mp4", "--json", "-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=ignore_interrupts if ignored else None,
     )
-    until = time.monotonic() + 30
-    while not any(p.stat().st_size for p in tmp_path.glob(".out*.mp4")):
-        assert time.monotonic() < until and run.poll() is None
-        time.sleep(0.05)
+    wait_until(run, lambda: any(p.stat().st_size for p in tmp_path.glob(".out*.mp4")))
     run.send_signal(number)
-    out, told = run.communicate(timeout=20)
-    assert run.returncode == 0, told
+    out, err = run.communicate(timeout=20)
+    assert run.returncode == 0, err
     assert json.loads(out)["result"] == "stopped"
     assert len(read_back(tmp_path / "out.mp4")) >= json.loads(out)["frames"] - 2 > 0
     assert list(tmp_path.glob(".out*")) == []
 
 
-def test_a_truncated_film_is_told(tmp_path, model):
-    film = clip(tmp_path / "a.avi", 40)
-    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
-    done = edgeseg("run", model, "--source", film)
+def ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def test_a_background_job_of_a_script_stops_on_an_interrupt(tmp_path, model, start_process):
+    """A shell without job control starts `&` jobs with SIGINT ignored; ours stops when it is sent one all the same."""
+    source = f"{clip(tmp_path / 'a.avi')}?loop=1&live=1"
+    words = shlex.join(map(str, [*EDGESEG, "run", model, "--source", source, "--sink", tmp_path / "log.jsonl"]))
+    shell = start_process(["sh", "-c", f"{words} & echo $!; wait $!"], stdout=subprocess.PIPE, text=True)
+    job = int(shell.stdout.readline())
+    wait_until(shell, lambda: (tmp_path / "log.jsonl").exists() and (tmp_path / "log.jsonl").stat().st_size)
+    os.kill(job, signal.SIGINT)
+    assert shell.wait(20) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_soak_takes_its_cameras_along(tmp_path, model, start_process, number):
+    pytest.importorskip("av", reason="needs PyAV: pip install 'edgeseg[camera]'")
+    soak = start_process(
+        [*EDGESEG, "soak", model, "--minutes", "5"], stderr=subprocess.PIPE, text=True, preexec_fn=ignore_interrupts
+    )
+    wait_until(soak, lambda: len(children(soak.pid)) == 1)
+    cameras = children(soak.pid)
+    soak.send_signal(number)
+    _, err = soak.communicate(timeout=20)
+    assert soak.returncode == 130 and "Traceback" not in err, err
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{camera}").exists() for camera in cameras):
+        assert time.monotonic() < until, "a camera was left behind"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def wait_until(process: subprocess.Popen, condition, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.02)
+
+
+def test_a_truncated_video_is_reported(tmp_path, model):
+    video = clip(tmp_path / "a.avi", 40)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    done = edgeseg("run", model, "--source", video)
     assert done.returncode == 0 and "of 40 frames: it is truncated or damaged" in done.stderr.replace("\n", " ")
 
 
@@ -76,10 +132,10 @@ def test_a_truncated_film_is_told(tmp_path, model):
         (["--source", "a.avi", "--sink", "/proc/out.mp4"], "Cannot write /proc"),
         (["--source", "a.avi", "--mode", "fast"], "Unknown mode 'fast'."),
         (["--source", "a.avi", "--queue", "0"], "queue is 0."),
-        ([], "No source is named."),
+        ([], "No source is given."),
         (["--source", "rtsp://u:secret@cam/x#tiemout=1"], "Unknown option of rtsp://***@cam/x#tiemout=1 'tiemout'."),
         (["--source", "a.avi", "--source", "b=a.avi", "--sink", "o.mp4"], "Several streams would write to o.mp4."),
-        (["--source", "rtsp://u:secret@127.0.0.1:1/x", "--no-heal"], "rtsp://***@127.0.0.1:1/x cannot be read"),
+        (["--source", "rtsp://u:secret@127.0.0.1:1/x", "--no-reconnect"], "rtsp://***@127.0.0.1:1/x cannot be read"),
     ],
 )
 def test_errors_are_one_clear_message(tmp_path, model, monkeypatch, words, message):
@@ -90,47 +146,65 @@ def test_errors_are_one_clear_message(tmp_path, model, monkeypatch, words, messa
     assert "Traceback" not in done.stderr and "secret" not in done.stderr + done.stdout
 
 
-def test_two_streams_from_a_config_with_metrics(tmp_path, model):
+def test_two_streams_from_a_config_with_metrics(tmp_path, model, start_process):
+    pytest.importorskip("prometheus_client", reason="needs prometheus-client: pip install 'edgeseg[metrics]'")
     clip(tmp_path / "a.avi")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
     (tmp_path / "stream.toml").write_text(
-        f'bundle = "{model}"\nmetrics = "127.0.0.1:{port}"\nfirst_delay = 0.1\nlongest_delay = 0.2\n'
+        f'bundle = "{model}"\nfirst_delay = 0.1\nlongest_delay = 0.2\n'
         f'[[stream]]\nname = "front"\nsource = "{tmp_path}/a.avi?live=1&loop=1"\nsinks = ["{tmp_path}/front.jsonl"]\n'
         '[[stream]]\nname = "dead"\nsource = "rtsp://u:secret@127.0.0.1:1/live"\n'
     )
-    words = [*EDGESEG, "run", "--config", str(tmp_path / "stream.toml"), "--json", "-"]
-    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        text = wait_for(f"http://127.0.0.1:{port}/metrics", 'edgeseg_frames_total{stream="front"} ', run)
-        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).status == 200
-        with pytest.raises(urllib.error.HTTPError) as not_ready:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
-        assert not_ready.value.code == 503 and json.loads(not_ready.value.read()) == {"waiting_for": ["dead"]}
-    finally:
-        run.send_signal(signal.SIGTERM)
-        out, told = run.communicate(timeout=20)
-    assert 'edgeseg_state{stream="dead",state="BACKING_OFF"}' in text and "# TYPE edgeseg_frames_total counter" in text
-    assert run.returncode == 0, told
-    assert "secret" not in out + told + text
+    port = free_port()
+    words = [*EDGESEG, "run", "--config", tmp_path / "stream.toml", "--metrics", f"127.0.0.1:{port}", "--json", "-"]
+    run = start_process(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    scrapes: list[str] = [""]
+    wait_until(run, lambda: scrapes.append(fetch(port, "metrics")) or frames_of("front", scrapes[-1]) > 10)
+    assert fetch(port, "healthz") == "alive\n"
+    with pytest.raises(urllib.error.HTTPError) as not_ready:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
+    assert not_ready.value.code == 503 and json.loads(not_ready.value.read()) == {"waiting_for": ["dead"]}
+    run.send_signal(signal.SIGTERM)
+    out, err = run.communicate(timeout=20)
+    assert run.returncode == 0, err
+    assert "secret" not in out + err + scrapes[-1]
+    assert 'edgeseg_state{state="STREAMING",stream="front"} 1.0' in scrapes[-1]
     states = {s["name"]: s for s in json.loads(out)["streams"]}
     assert states["front"]["frames"] > 0 and states["dead"]["frames"] == 0
-    assert "dead: BROKEN (rtsp://***@127.0.0.1:1/live cannot be read: Connection refused.)" in told.replace("\n", " ")
+    assert "dead: BROKEN (rtsp://***@127.0.0.1:1/live cannot be read: Connection refused.)" in err.replace("\n", " ")
 
 
-def wait_for(url: str, start: str, run: subprocess.Popen) -> str:
-    """The page at `url` once the value after `start` is above 10."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until and run.poll() is None:
-        try:
-            text = urllib.request.urlopen(url, timeout=5).read().decode()
-            if any(line.startswith(start) and float(line.split()[-1]) > 10 for line in text.splitlines()):
-                return text
-        except OSError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError(f"{url} never showed {start}: {run.poll()}")
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def fetch(port: int, page: str) -> str:
+    """The page's text; "" where nobody listens yet."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5) as response:
+            return response.read().decode()
+    except urllib.error.URLError:
+        return ""
+
+
+def frames_of(stream: str, text: str) -> float:
+    match = re.search(rf'^edgeseg_frames_total{{stream="{stream}"}} (\S+)$', text, re.MULTILINE)
+    return float(match[1]) if match else 0.0
+
+
+def test_metrics_without_the_package(tmp_path, model):
+    """`run` needs prometheus-client for --metrics alone, and says so before it opens anything."""
+    words = ["run", str(model), "--source", str(clip(tmp_path / "a.avi", 3)), "--sink", str(tmp_path / "out.jsonl")]
+    without = "import sys; sys.modules['prometheus_client'] = None; from edgeseg.cli import main; main()"
+    plain = subprocess.run([sys.executable, "-c", without, *words], capture_output=True, text=True, timeout=60)
+    assert plain.returncode == 0, plain.stderr
+    (tmp_path / "out.jsonl").unlink()
+    words += ["--metrics", "127.0.0.1:0"]
+    refused = subprocess.run([sys.executable, "-c", without, *words], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2 and not (tmp_path / "out.jsonl").exists()
+    assert "Serving metrics needs the package prometheus-client, which is not installed." in refused.stderr
+    assert "pip install 'edgeseg[metrics]'" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -138,13 +212,15 @@ def wait_for(url: str, start: str, run: subprocess.Popen) -> str:
     [
         ("bundel = 'x'", r"Unknown key of .*stream\.toml 'bundel'\.\nDid you mean 'bundle'"),
         ("bundle = 'x'\n[[stream]]\nsorce = 'a'", r"Unknown key of \[\[stream\]\] .* 'sorce'\.\nDid you mean 'source'"),
-        ("bundle = 'x'", r"No source is named"),
-        ("[[stream]]\nsource = 'a'", r"names no bundle"),
+        ("bundle = 'x'\nheal = true", r"Unknown key of .* 'heal'\."),
+        ("bundle = 'x'\nreconnect = 1", r"reconnect is 1\.\nExpected true or false"),
+        ("bundle = 'x'", r"No source is given"),
+        ("[[stream]]\nsource = 'a'", r"has no bundle"),
         ("bundle = 'x'\nstall = 'long'\n[[stream]]\nsource = 'a'", r"stall is 'long'\.\nExpected a number"),
         ("bundle = 'x'\nstall = nan\n[[stream]]\nsource = 'a'", r"stall is nan"),
         ("bundle = 'x'\nqueue = 0\n[[stream]]\nsource = 'a'", r"queue is 0\.\nExpected at least 1"),
-        ("bundle = 'x'\n[[stream]]\nname = 'a'", r"source is None\.\nExpected a text"),
-        ("bundle = 'x'\nstream = 3", r"stream is no list of tables"),
+        ("bundle = 'x'\n[[stream]]\nname = 'a'", r"source is None\.\nExpected a string"),
+        ("bundle = 'x'\nstream = 3", r"stream is not a list of tables"),
         ("bundle = x", r"is not valid TOML"),
         (
             "bundle='x'\n[[stream]]\nname='a'\nsource='x'\n[[stream]]\nname='a'\nsource='y'",
@@ -165,32 +241,48 @@ def test_options_win_over_the_config(tmp_path):
 
 
 def test_metrics_on_a_port_in_use(tmp_path, model):
-    film = clip(tmp_path / "a.avi", 3)
+    pytest.importorskip("prometheus_client", reason="needs prometheus-client: pip install 'edgeseg[metrics]'")
+    video = clip(tmp_path / "a.avi", 3)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = edgeseg("run", model, "--source", film, "--metrics", f"127.0.0.1:{taken.getsockname()[1]}")
+        done = edgeseg("run", model, "--source", video, "--metrics", f"127.0.0.1:{taken.getsockname()[1]}")
     assert done.returncode == 2 and "Cannot serve metrics on 127.0.0.1" in done.stderr
 
 
-def test_systemd_is_told(tmp_path, model):
+def test_systemd_is_notified(tmp_path, model, start_process):
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(address)
         sock.settimeout(20)
-        words = [*EDGESEG, "run", str(model), "--source", f"{clip(tmp_path / 'a.avi', 50)}?live=1"]
-        run = subprocess.Popen(words, env={**os.environ, "NOTIFY_SOCKET": address}, stderr=subprocess.DEVNULL)
+        words = [*EDGESEG, "run", model, "--source", f"{clip(tmp_path / 'a.avi')}?live=1&loop=1"]
+        run = start_process(words, env={**os.environ, "NOTIFY_SOCKET": address}, stderr=subprocess.DEVNULL)
         assert sock.recv(100) == b"READY=1" and sock.recv(100) == b"WATCHDOG=1"
+        run.send_signal(signal.SIGTERM)
         assert run.wait(20) == 0
 
 
 def test_the_runtime_never_imports_what_a_device_lacks(tmp_path, model):
     code = (
         "import sys\n"
-        "for name in ('torch', 'onnx', 'nncf', 'edgeseg.training', 'edgeseg.quantization', 'av', 'gi'):\n"
+        "lacking = 'torch onnx nncf edgeseg.training edgeseg.quantization av gi prometheus_client'\n"
+        "for name in lacking.split():\n"
         "    sys.modules[name] = None\n"
         "from pathlib import Path\n"
-        "from edgeseg.stream import assemble, config, metrics\n"
+        "from edgeseg.stream import assemble, config, metrics_server\n"
         f"s = config.Settings(Path({str(model)!r}), config.from_options([{str(clip(tmp_path / 'a.avi', 5))!r}], []))\n"
         "with assemble.opened(s) as run: print(run.go().frames)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "5", done.stderr
+
+
+def test_without_a_terminal_progress_and_what_was_written_are_logged(tmp_path, model, caplog):
+    caplog.set_level(logging.INFO, "edgeseg")
+    outputs = [tmp_path / "out.avi", tmp_path / "log.jsonl", tmp_path / "masks"]
+    words = ["run", str(model), "--source", str(clip(tmp_path / "a.avi", 30)), "--sink", "null://"]
+    for output in outputs:
+        words += ["--sink", str(output)]
+    ran = CliRunner().invoke(app, words)
+    assert ran.exit_code == 0, ran.output
+    progress = [r for r in caplog.records if r.name == "edgeseg.stream.progress"]
+    assert re.match(r"run: \d+ of 30 frames in \d+ s, [\d.]+ FPS", progress[-1].getMessage())
+    assert [r.getMessage() for r in caplog.records if r.name == "edgeseg.cli.run"] == [f"wrote {o}" for o in outputs]

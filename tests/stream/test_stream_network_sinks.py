@@ -10,16 +10,18 @@ import threading
 import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from stream_helpers import SPEC, clip, picture, read_back, segmenter
+from stream_helpers import SPEC, clip, frame_image, read_back, segmenter
 
 from edgeseg.errors import OptionError, StreamError
 from edgeseg.segmenter import Frame, Result
 from edgeseg.stream import loop, sinks, sources
-from edgeseg.stream.reconnect import Healing
+from edgeseg.stream.reconnect import ReconnectingSink
+from edgeseg.stream.sinks.jsonl import JsonLines
 
 INFO = sinks.Info(SPEC, 25.0, live=True, name="front")
 
@@ -27,7 +29,7 @@ INFO = sinks.Info(SPEC, 25.0, live=True, name="front")
 def result(i: int) -> Result:
     classmap = np.zeros((SPEC.height, SPEC.width), np.uint8)
     classmap[: SPEC.height // 4] = 3
-    return Result(Frame(picture(i), i), classmap, {"infer": 0.0125})
+    return Result(Frame(frame_image(i), i), classmap, {"infer": 0.0125})
 
 
 def test_json_lines_are_added_to_the_file(tmp_path):
@@ -53,21 +55,21 @@ def test_a_browser_sees_the_newest_frames():
     with sinks.open("mjpeg://127.0.0.1:0", INFO) as sink:
         web = f"http://127.0.0.1:{sink.port}"
         assert b"<img src=/stream" in urllib.request.urlopen(f"{web}/", timeout=5).read()
-        sink.write(result(1), picture(1))
+        sink.write(result(1), frame_image(1))
         shot = urllib.request.urlopen(f"{web}/frame.jpg", timeout=5).read()
         shown = cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)
-        assert np.abs(shown.astype(int) - picture(1)).mean() < 6
-        film = http.client.HTTPConnection("127.0.0.1", sink.port, timeout=5)
-        film.request("GET", "/stream")
-        answer = film.getresponse()
+        assert np.abs(shown.astype(int) - frame_image(1)).mean() < 6
+        viewer = http.client.HTTPConnection("127.0.0.1", sink.port, timeout=5)
+        viewer.request("GET", "/stream")
+        answer = viewer.getresponse()
         assert answer.getheader("Content-Type") == "multipart/x-mixed-replace; boundary=frame"
         for i in (2, 3):
-            sink.write(result(i), picture(i))
+            sink.write(result(i), frame_image(i))
             head = [answer.readline() for _ in range(4)]
             assert head[0] == b"--frame\r\n" and head[3] == b"\r\n"
             data = answer.read(int(head[2].split(b":")[1]) + 2)
             assert data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9\r\n")
-        film.close()
+        viewer.close()
 
 
 def test_a_viewer_that_does_not_read_delays_nobody():
@@ -85,11 +87,11 @@ def test_a_viewer_that_does_not_read_delays_nobody():
 
 def test_a_port_in_use_is_refused_before_anything_runs():
     in_use = pytest.raises(
-        OptionError, match=r"Cannot serve pictures on 127\.0\.0\.1:\d+: Address already in use.\n.*another one"
+        OptionError, match=r"Cannot serve images on 127\.0\.0\.1:\d+: Address already in use.\n.*another one"
     )
     with socket.create_server(("127.0.0.1", 0)) as taken, in_use:
         sinks.open(f"mjpeg://127.0.0.1:{taken.getsockname()[1]}", INFO)
-    with pytest.raises(OptionError, match=r"names no port"):
+    with pytest.raises(OptionError, match=r"has no port"):
         sinks.open("mjpeg://127.0.0.1", INFO)
 
 
@@ -187,25 +189,23 @@ def test_a_full_disk_is_refused_before_anything_runs(small_disk):
 
 
 def test_json_lines_on_a_full_device():
-    sink = sinks.modules()[[m.__name__.rsplit(".", 1)[1] for m in sinks.modules()].index("jsonl")]
-    log = sink.JsonLines.__new__(sink.JsonLines)
-    sinks.Sink.__init__(log)
-    log._path, log._info, log._limit = sink.Path("/dev/full"), INFO, float("inf")
-    log._file = log._path.open("w", buffering=1)
+    log = JsonLines(Path("/dev/full"), INFO)
     with pytest.raises(StreamError, match=r"Cannot write /dev/full: No space left on device"):
         log.write(result(0), None)
 
 
 def test_a_live_run_outlives_a_disk_that_fills_up(tmp_path, small_disk):
-    """The film is finished when the disk is full; the frames go on to the other sink; a second part starts later."""
+    """The video is finished when the disk is full; the frames go on to the other sink; a second part starts later."""
     uri = str(small_disk / "out.avi")
-    film = Healing(sinks.open(uri, INFO), lambda part: sinks.open(uri, sinks.Info(SPEC, 25.0, part=part)), 0.1)
+    video = ReconnectingSink(
+        sinks.open(uri, INFO), lambda part: sinks.open(uri, sinks.Info(SPEC, 25.0, part=part)), 0.1
+    )
     log = sinks.open(str(tmp_path / "log.jsonl"), INFO)
     source = sources.open(f"{noise(tmp_path / 'in')}?fps=60")
-    summary = loop.run(segmenter(), source, [film, log], overlay=False)
+    summary = loop.run(segmenter(), source, [video, log], overlay=False)
     assert summary.error is None and len((tmp_path / "log.jsonl").read_text().splitlines()) > 40
     assert len(read_back(small_disk / "out.avi")) > 3
-    assert film.failures > 0 and any("is full" in w for w in summary.warnings)
+    assert video.failures > 0 and any("is full" in w for w in summary.warnings)
 
 
 def test_a_clip_to_two_sinks_at_once(tmp_path):

@@ -15,12 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from stream_helpers import SPEC, clip, picture, segmenter
+from stream_helpers import SPEC, clip, frame_image, segmenter
 
 from edgeseg.errors import OptionError, StreamError
 from edgeseg.segmenter import Frame, Result
 from edgeseg.stream import loop, sinks, sources
-from edgeseg.stream.reconnect import Healing
+from edgeseg.stream.reconnect import ReconnectingSink
 from edgeseg.stream.rtsp import authorization, challenge
 from edgeseg.stream.sinks import rtsp
 
@@ -32,6 +32,8 @@ PROBE = """import gi; gi.require_version("GstRtspServer", "1.0")
 from gi.repository import Gst, GstRtspServer
 Gst.init(None)
 assert all(map(Gst.ElementFactory.find, ("rtph264depay", "h264parse", "avdec_h264", "pngenc", "multifilesink")))"""
+# A real server decodes in real time: where all cores are taken, it may miss a time-out.
+real_time = pytest.mark.flaky(reruns=2, reruns_delay=1)
 WRONG = r"rtsp://\*\*\*@127\.0\.0\.1:\d+/live "
 
 
@@ -85,54 +87,57 @@ def publish(sink, images) -> None:
         sink.write(result(image, i, begin + i / 25), image)
 
 
+@real_time
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_viewers_see_the_overlay(gstreamer, tmp_path, transport):
-    """The frames of a run arrive and decode to the pictures that a folder sink kept of them.
+    """The frames of a run arrive and decode to the images that a folder sink wrote of them.
 
-    This server throws away what it has not yet decoded when the goodbye comes, so the last frames may be missing.
+    This server throws away what it has not yet decoded when the session ends, so the last frames may be missing.
     """
     port = free_port()
     with server(tmp_path / "seen", port):
         uri = f"rtsp://127.0.0.1:{port}/live#transport={transport}&bitrate_kbps=20000"
         outputs = [sinks.open(u, sinks.Info(SPEC, 25.0)) for u in (uri, f"{tmp_path}/kept/?overlay=1&masks=0")]
         summary = loop.run(segmenter(seconds=0.02), sources.open(str(clip(tmp_path / "a.avi", 20))), outputs)
-        assert summary.error is None and summary.frames == 20 and summary.warnings == []
+        assert summary.error is None and summary.frames == 20 and summary.warnings == ()
         wait(lambda: len(log(tmp_path / "seen")) > 16)
     kept = sorted((tmp_path / "kept").rglob("*.*g"))
     seen = sorted((tmp_path / "seen").glob("*.png"))[:16]  # the last one may not be whole yet
     assert len(kept) == 20 and len(seen) == 16
     for i, (a, b) in enumerate(zip(kept, seen)):
-        wanted, got = cv2.imread(str(a)).astype(int), cv2.imread(str(b)).astype(int)
-        assert np.abs(wanted - got).mean() < 6, i
-        assert np.abs(picture(i) - got).mean() > 12, i  # without its overlay
+        expected, got = cv2.imread(str(a)).astype(int), cv2.imread(str(b)).astype(int)
+        assert np.abs(expected - got).mean() < 6, i
+        assert np.abs(frame_image(i) - got).mean() > 12, i  # without its overlay
 
 
+@real_time
 def test_a_changed_frame_size_is_announced_again(gstreamer, tmp_path):
     port = free_port()
     with server(tmp_path, port), sinks.open(f"rtsp://127.0.0.1:{port}/live", INFO) as sink:
         for frames, size in ((5, (128, 192)), (10, (97, 161)), (15, (128, 192))):
-            publish(sink, [picture(i, *size) for i in range(5)])
+            publish(sink, [frame_image(i, *size) for i in range(5)])
             wait(lambda expected=frames: len(log(tmp_path)) == expected)
     assert [line[2] for line in log(tmp_path)[::5]] == ["192x128", "160x96", "192x128"]
     assert len({line[0] for line in log(tmp_path)}) == 3
 
 
+@real_time
 @pytest.mark.parametrize("digest", [(), ("--digest",)])
 def test_credentials(gstreamer, tmp_path, digest):
     port = free_port()
     with server(tmp_path, port, "--user", "bot", "--password", "s@fe", *digest):
         with sinks.open(f"rtsp://bot:s%40fe@127.0.0.1:{port}/live", INFO) as sink:
-            publish(sink, [picture(i) for i in range(5)])
+            publish(sink, [frame_image(i) for i in range(5)])
             wait(lambda: len(log(tmp_path)) == 5)
         for login in ("bot:guess", "guess:s%40fe"):
             with pytest.raises(StreamError, match=WRONG + r"refuses these credentials\.\n.*%40"):
                 sinks.open(f"rtsp://{login}@127.0.0.1:{port}/live", INFO)
 
 
-def test_servers_that_take_no_stream_are_told_before_anything_runs(gstreamer, tmp_path):
+def test_servers_that_accept_no_stream_are_refused_before_anything_runs(gstreamer, tmp_path):
     port = free_port()
     with server(tmp_path, port):
-        with pytest.raises(StreamError, match=r"/watch takes no stream: 405 .*\n.*RECORD"):
+        with pytest.raises(StreamError, match=r"/watch accepts no stream: 405 .*\n.*RECORD"):
             sinks.open(f"rtsp://127.0.0.1:{port}/watch", INFO)
         with pytest.raises(StreamError, match=r"/none does not exist on that server \(404\)"):
             sinks.open(f"rtsp://127.0.0.1:{port}/none", INFO)
@@ -140,30 +145,36 @@ def test_servers_that_take_no_stream_are_told_before_anything_runs(gstreamer, tm
         sinks.open(f"rtsp://u:secret@127.0.0.1:{port}/live", INFO)
 
 
-def test_a_killed_server_stops_no_live_run_and_gets_the_film_when_it_is_back(gstreamer, tmp_path):
+@real_time
+def test_a_killed_server_stops_no_live_run_and_gets_the_stream_when_it_is_back(gstreamer, tmp_path):
     port, stop, summaries = free_port(), threading.Event(), []
     uri = f"rtsp://u:secret@127.0.0.1:{port}/live#timeout=2"
     source = sources.open(f"{clip(tmp_path / 'a.avi', 2000, fps=50)}?live=1")
     with server(tmp_path / "first", port) as first:
-        film = Healing(sinks.open(uri, INFO), lambda part: sinks.open(uri, sinks.Info(SPEC, 25.0, part=part)), 0.1)
-        run = loop.Run(segmenter(), [loop.Stream(source, [film, sinks.open(f"{tmp_path}/log.jsonl", INFO)])], stop=stop)
+        video = ReconnectingSink(
+            sinks.open(uri, INFO), lambda part: sinks.open(uri, sinks.Info(SPEC, 25.0, part=part)), 0.1
+        )
+        run = loop.Run(
+            segmenter(), [loop.Stream(source, [video, sinks.open(f"{tmp_path}/log.jsonl", INFO)])], stop=stop
+        )
         thread = threading.Thread(target=lambda: summaries.append(run.go()))
         thread.start()
         wait(lambda: len(log(tmp_path / "first")) > 10)
         first.kill()
-        wait(lambda: film.lost > 5)
+        wait(lambda: video.lost > 5)
     with server(tmp_path / "second", port):
         wait(lambda: len(log(tmp_path / "second")) > 10)
         stop.set()
         thread.join(20)
     summary = summaries[0]
-    assert summary.error is None and summary.result == "stopped" and film.failures > 0
-    told = next(w for w in summary.warnings if "failed" in w)
-    assert f"lost {film.lost} results" in told and "secret" not in told, told
+    assert summary.error is None and summary.result == "stopped" and video.failures > 0
+    warning = next(w for w in summary.warnings if "failed" in w)
+    assert f"lost {video.lost} results" in warning and "secret" not in warning, warning
     others = len((tmp_path / "log.jsonl").read_text().splitlines())
-    assert summary.frames > film.lost + 15 and others > 0.9 * summary.frames
+    assert summary.frames > video.lost + 15 and others > 0.9 * summary.frames
 
 
+@real_time
 def test_a_server_that_hangs_mid_run_holds_up_nobody(gstreamer, tmp_path):
     """Its buffers fill, then the time-out ends the wait; meanwhile every other thread goes on, and close() is quick."""
     port, gaps, done = free_port(), [0.0], threading.Event()
@@ -182,7 +193,7 @@ def test_a_server_that_hangs_mid_run_holds_up_nobody(gstreamer, tmp_path):
         ticker = threading.Thread(target=tick)
         ticker.start()
         try:
-            with pytest.raises(StreamError, match=r"takes and answers nothing for 1 s\."):
+            with pytest.raises(StreamError, match=r"has not responded for 1 s\."):
                 publish(sink, [noise] * 2000)
             begin = time.monotonic()
             sink.close()
@@ -217,12 +228,12 @@ def answering(reply: bytes):
     ("reply", "message"),
     [
         (b"HTTP/1.1 200 OK\r\n\r\n", r"does not speak RTSP\.\nCheck the port"),
-        (b"RTSP/1.0 500 Oops\r\n\r\n", r"takes no stream: 500 Oops\."),
+        (b"RTSP/1.0 500 Oops\r\n\r\n", r"accepts no stream: 500 Oops\."),
         (b'RTSP/1.0 401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n"\r\n\r\n', r"refuses these credentials"),
-        (b"$\0\0\x02ab" * 50, r"takes and answers nothing for 0\.5 s\."),
-        (b"RTSP/1.0 200 OK\r\nCSeq: 99\r\n\r\n", r"takes and answers nothing for 0\.5 s\."),
+        (b"$\0\0\x02ab" * 50, r"has not responded for 0\.5 s\."),
+        (b"RTSP/1.0 200 OK\r\nCSeq: 99\r\n\r\n", r"has not responded for 0\.5 s\."),
         (b"x" * 70_000, r"does not speak RTSP"),
-        (b"", r"(cannot be reached: the server ended the connection|takes and answers nothing)"),
+        (b"", r"(cannot be reached: the server ended the connection|has not responded)"),
     ],
 )
 def test_servers_that_answer_wrongly(reply, message):
@@ -235,7 +246,7 @@ def test_servers_that_answer_wrongly(reply, message):
 def test_a_server_that_never_answers():
     with socket.create_server(("127.0.0.1", 0)) as mute:
         begin = time.monotonic()
-        with pytest.raises(StreamError, match=r"takes and answers nothing for 0\.3 s\.\nIs the RTSP server on"):
+        with pytest.raises(StreamError, match=r"has not responded for 0\.3 s\.\nIs the RTSP server on"):
             sinks.open(f"rtsp://127.0.0.1:{mute.getsockname()[1]}/live#timeout=0.3", INFO)
         assert time.monotonic() - begin < 2
 
@@ -247,9 +258,9 @@ def test_a_server_that_never_answers():
         ("rtsp://u:secret@h:1/live#bitrate_kbps=5", r"bitrate_kbps='5' .*\nExpected a whole number from 50 to 100000"),
         ("rtsp://u:secret@h:1/live#transport=http", r"transport='http' .*\nExpected one of tcp, udp"),
         ("rtsp://u:secret@h:1/live#timeout=0", r"timeout='0' .*\nExpected a number from 0.1 to 60"),
-        ("rtsp://u:secret@h:70000/live", r"is no address: .*\nExpected rtsp://host:8554/path"),
-        ("rtsp://u:secret@h:8554", r"names no host and path\.\nExpected rtsp://host:8554/path"),
-        ("rtsp://h/live path", r"names no host and path"),
+        ("rtsp://u:secret@h:70000/live", r"is not an address: .*\nExpected rtsp://host:8554/path"),
+        ("rtsp://u:secret@h:8554", r"lacks a host or a path\.\nExpected rtsp://host:8554/path"),
+        ("rtsp://h/live path", r"lacks a host or a path"),
         ("rtps://h/live", r"Unknown kind of sink 'rtps://'.\nDid you mean 'rtsp'\?"),
     ],
 )
@@ -259,7 +270,7 @@ def test_wrong_options_and_addresses(uri, message):
     assert "secret" not in str(caught.value)
 
 
-def test_a_source_and_a_sink_of_the_same_scheme_are_told_apart():
+def test_a_source_and_a_sink_of_the_same_scheme_are_distinguished():
     uri = "rtsp://host:8554/live"
     assert sources.find(uri)[0].__name__ == "edgeseg.stream.sources.network" and sources.is_camera(uri)
     assert sinks.find(uri)[0] is rtsp
@@ -277,23 +288,23 @@ def packed(times: list[float], kbps: int = 2000) -> list[list[bytes]]:
 
 def test_packets_carry_the_capture_times_and_keys_come_every_two_seconds():
     times = [100.0, 100.04, 100.5, 100.5, 102.0, 103.9, 104.0]
-    film = [[p for p in packets if not 200 <= p[1] <= 207] for packets in packed(times)]
-    stamps = [int.from_bytes(packets[0][4:8], "big") for packets in film]
+    video = [[p for p in packets if not 200 <= p[1] <= 207] for packets in packed(times)]
+    stamps = [int.from_bytes(packets[0][4:8], "big") for packets in video]
     assert [(s - stamps[0]) % 2**32 for s in stamps] == [0, 3600, 45000, 45001, 180000, 351000, 360000]
-    kinds = [{p[12] & 31 if p[12] & 31 < 24 else p[13] & 31 for p in packets} for packets in film]
-    keys = [bool(kind & {5, 7, 24}) or any(p[12] & 31 == 24 for p in packets) for kind, packets in zip(kinds, film)]
+    kinds = [{p[12] & 31 if p[12] & 31 < 24 else p[13] & 31 for p in packets} for packets in video]
+    keys = [bool(kind & {5, 7, 24}) or any(p[12] & 31 == 24 for p in packets) for kind, packets in zip(kinds, video)]
     assert keys == [True, False, False, False, True, False, True]
-    assert max(len(p) for packets in film for p in packets) <= 1400
+    assert max(len(p) for packets in video for p in packets) <= 1400
 
 
 def test_the_bitrate_is_kept_even_with_noise():
-    film = packed([i / 25 for i in range(75)], kbps=500)
-    assert sum(len(p) for packets in film for p in packets) * 8 / 3 < 500_000 * 1.5
+    video = packed([i / 25 for i in range(75)], kbps=500)
+    assert sum(len(p) for packets in video for p in packets) * 8 / 3 < 500_000 * 1.5
 
 
 def test_the_sdp_names_the_parameter_sets():
     encoder = rtsp.Encoder(sinks.Uri.parse("rtsp://h/x"), 128, 192, 25.0, 500)
-    sdp = rtsp.describe(encoder.encode(picture(0), 0.0))
+    sdp = rtsp.describe(encoder.encode(frame_image(0), 0.0))
     assert "sprop-parameter-sets=Z0" in sdp and ",aM" in sdp and "profile-level-id=42" in sdp
     assert "\n" not in sdp.replace("\r\n", "")
     assert "sprop" not in rtsp.describe([])
@@ -309,11 +320,11 @@ def test_the_best_challenge_is_answered():
     basic, sha = 'Basic realm="x"', 'Digest realm="r", qop="auth", algorithm=SHA-256, nonce="n", opaque="o"'
     assert challenge([basic, sha])[0] == "digest" and challenge([basic])[0] == "basic"
     assert challenge(["Negotiate", 'Digest algorithm=other, nonce="n"']) is None
-    told = authorization(challenge([basic, sha]), ("u", "p"), "ANNOUNCE", "rtsp://h/x")
-    assert "qop=auth, nc=00000001" in told and 'opaque="o"' in told
-    told = authorization(challenge(['Digest realm="r", nonce="n"']), ("u", "p"), "ANNOUNCE", "rtsp://h/x")
+    header = authorization(challenge([basic, sha]), ("u", "p"), "ANNOUNCE", "rtsp://h/x")
+    assert "qop=auth, nc=00000001" in header and 'opaque="o"' in header
+    header = authorization(challenge(['Digest realm="r", nonce="n"']), ("u", "p"), "ANNOUNCE", "rtsp://h/x")
     who, what = (hashlib.md5(text).hexdigest() for text in (b"u:r:p", b"ANNOUNCE:rtsp://h/x"))
-    assert f'response="{hashlib.md5(f"{who}:n:{what}".encode()).hexdigest()}"' in told
+    assert f'response="{hashlib.md5(f"{who}:n:{what}".encode()).hexdigest()}"' in header
 
 
 def test_without_av_the_message_names_the_extra():
@@ -321,5 +332,5 @@ def test_without_av_the_message_names_the_extra():
         "import sys; sys.modules['av'] = None\nfrom edgeseg.stream import sinks\n"
         "sinks.open('rtsp://u:secret@h/x', sinks.Info(None))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
-    assert "Publishing to rtsp://***@h/x needs the package av" in told and "edgeseg[camera]" in told
+    err = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "Publishing to rtsp://***@h/x needs the package av" in err and "edgeseg[camera]" in err

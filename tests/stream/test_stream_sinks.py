@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from stream_helpers import COLORS, SPEC, picture, read_back
+from stream_helpers import COLORS, SPEC, frame_image, read_back
 
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.segmenter import Frame, Result
@@ -22,7 +22,7 @@ INFO = sinks.Info(SPEC, fps=25.0)
 
 def result(i: int, captured: float = 0.0, source: str = "") -> Result:
     classmap = (np.arange(SPEC.width) * 4 // SPEC.width).astype(np.uint8)
-    return Result(Frame(picture(i), i, captured, source), np.tile(classmap, (SPEC.height, 1)), {"infer": 0.01})
+    return Result(Frame(frame_image(i), i, captured, source), np.tile(classmap, (SPEC.height, 1)), {"infer": 0.01})
 
 
 def png_ids(data: bytes):
@@ -52,24 +52,24 @@ def test_a_video_appears_whole_when_it_is_closed(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     with sinks.open(str(path), INFO) as sink:
         for i in range(10):
-            sink.write(result(i), picture(i))
+            sink.write(result(i), frame_image(i))
         assert not path.exists()
     assert len(read_back(path)) == 10
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_live_video_keeps_the_clock(tmp_path):
-    """Frames at 0, 1 and 2 s make a film of 2 s at 25 FPS, not of three frames."""
+    """Frames at 0, 1 and 2 s make a video of 2 s at 25 FPS, not of three frames."""
     with sinks.open(str(tmp_path / "out.avi"), sinks.Info(SPEC, 25.0, live=True)) as sink:
         for second in range(3):
-            sink.write(result(second, captured=100.0 + second), picture(second))
+            sink.write(result(second, captured=100.0 + second), frame_image(second))
     assert len(read_back(tmp_path / "out.avi")) == 51
 
 
 def test_a_change_of_size_is_stretched_and_counted(tmp_path):
     with sinks.open(str(tmp_path / "out.avi"), INFO) as sink:
-        sink.write(result(0), picture(0))
-        sink.write(result(1), picture(1, 64, 96))
+        sink.write(result(0), frame_image(0))
+        sink.write(result(1), frame_image(1, 64, 96))
         assert "frame size changed" in sink.warnings[0]
     assert [f.shape for f in read_back(tmp_path / "out.avi")] == [(128, 192, 3)] * 2
 
@@ -81,20 +81,20 @@ def test_no_frames_leave_no_file(tmp_path):
 
 def test_a_folder_gets_masks_and_overlays(tmp_path):
     with sinks.open(f"{tmp_path}/out/?overlay=1", INFO) as sink:
-        sink.write(result(3), picture(3))
-        sink.write(result(4, source="street"), picture(4))
+        sink.write(result(3), frame_image(3))
+        sink.write(result(4, source="street"), frame_image(4))
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"000003.png", "000003.overlay.jpg", "street.png", "street.overlay.jpg"}
 
 
 def test_the_overlay_tints_and_names_what_is_there():
-    drawn = Overlay(SPEC, alpha=0.5).draw(picture(0), result(0).classmap)
+    drawn = Overlay(SPEC, alpha=0.5).draw(frame_image(0), result(0).classmap)
     expected = (COLORS[3].astype(int) + np.array(SPEC.palette[3])[::-1]) // 2
     assert np.abs(drawn[-2, -2] - expected).max() <= 1
-    assert drawn.shape == picture(0).shape
-    captioned = Overlay(SPEC).draw(picture(0), result(0).classmap, "25 FPS")
+    assert drawn.shape == frame_image(0).shape
+    captioned = Overlay(SPEC).draw(frame_image(0), result(0).classmap, "25 FPS")
     assert (captioned[-40:] != drawn[-40:]).any()
-    tiny = Overlay(SPEC).draw(picture(0, 8, 8), result(0).classmap, "25 FPS")
+    tiny = Overlay(SPEC).draw(frame_image(0, 8, 8), result(0).classmap, "25 FPS")
     assert tiny.shape == (8, 8, 3)
 
 

@@ -3,7 +3,7 @@
 A sink module has
     FORMS: str                      how its URIs look, for messages and help
     claims(uri) -> bool             whether this URI is its own
-    open(uri, info) -> Sink         raises OptionError or FileError before anything runs: it proves it can write
+    open(uri, info) -> Sink         raises OptionError or FileError before anything runs: it checks that it can write
     SHARED = True                   only where several streams may open the same URI
 """
 
@@ -43,19 +43,24 @@ class Info:
 class Sink(ABC):
     """A context manager that takes results in order.
 
-    `wants_picture`: the frame with its overlay comes along. `lost` counts results it could not keep.
+    `needs_image`: write() gets the frame with its overlay, too. `lost` counts results it could not keep; `files` are
+    the files and folders that it has written.
     """
 
-    wants_picture = False
+    needs_image = False
     name = ""
     lost = 0
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.files: list[Path] = []
 
     @abstractmethod
-    def write(self, result: Result, picture: Image | None) -> None:
-        """Take one result. Raises StreamError or FileError when it cannot be kept."""
+    def write(self, result: Result, image: Image | None) -> None:
+        """Take one result; `image` ([H, W, 3] BGR) comes only where it is needed.
+
+        Raises StreamError or FileError when it cannot be kept.
+        """
 
     def close(self) -> None:  # noqa: B027 -- some sinks hold nothing
         """Finish what was written. Safe to call twice."""
@@ -92,7 +97,7 @@ def find(text: str) -> tuple[ModuleType, Uri]:
     raise OptionError(f"Unknown kind of sink {uri.scheme + '://'!r}.", did_you_mean(uri.scheme, schemes))
 
 
-def prove_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """FileError unless a file can be made at `path` (which stays, empty); its folder is made if needed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from edgeseg.files import write_bytes
 from edgeseg.images import Image, write_image
 from edgeseg.segmenter import Result
 from edgeseg.spec import Rgb
-from edgeseg.stream.sinks import Info, Sink, prove_writable
+from edgeseg.stream.sinks import Info, Sink, check_writable
 from edgeseg.stream.uri import Uri, flag
 
 FORMS = "FOLDER/"
@@ -38,20 +38,21 @@ class Folder(Sink):
             raise OptionError(f"Folder {path} would get neither masks nor overlays.", "Set masks=1 or overlay=1.")
         if path.exists() and not path.is_dir():
             raise FileError(f"{path} is a file, not a folder.", "Give the output folder another name.")
-        self.wants_picture = overlay
-        self._path = path
+        self.needs_image = overlay
+        self._folder = path
         self._palette = palette
         self._masks = masks
         probe = path / f".edgeseg.{os.getpid()}.tmp"
-        prove_writable(probe)
+        check_writable(probe)
         probe.unlink()
 
-    def write(self, result: Result, picture: Image | None) -> None:
+    def write(self, result: Result, image: Image | None) -> None:
+        self.files = [self._folder]
         name = result.frame.source or f"{result.frame.index:06d}"
         if self._masks:
-            write_bytes(self._path / f"{name}.png", palette_png(result.classmap, self._palette))
-        if picture is not None:
-            write_image(self._path / f"{name}.overlay.jpg", picture)
+            write_bytes(self._folder / f"{name}.png", palette_png(result.classmap, self._palette))
+        if image is not None:
+            write_image(self._folder / f"{name}.overlay.jpg", image)
 
 
 def palette_png(classmap: Image, palette: tuple[Rgb, ...]) -> bytes:

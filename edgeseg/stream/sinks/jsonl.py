@@ -11,8 +11,8 @@ from pathlib import Path
 from edgeseg.errors import StreamError
 from edgeseg.images import Image
 from edgeseg.segmenter import Result
-from edgeseg.stream.record import record
-from edgeseg.stream.sinks import Info, Sink, prove_writable
+from edgeseg.stream.record import ResultRecord
+from edgeseg.stream.sinks import Info, Sink, check_writable
 from edgeseg.stream.uri import Uri, number
 
 FORMS = "FILE.jsonl"
@@ -34,16 +34,17 @@ class JsonLines(Sink):
         self._path = path
         self._info = info
         self._limit = rotate_mb * 1e6 if rotate_mb else float("inf")
-        prove_writable(path)
+        check_writable(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
-    def write(self, result: Result, picture: Image | None) -> None:
+    def write(self, result: Result, image: Image | None) -> None:
         try:
             if self._file.tell() > self._limit:
                 self._file.close()
                 self._path.replace(self._path.with_name(self._path.name + ".1"))
                 self._file = self._path.open("a", encoding="utf-8", buffering=1)
-            self._file.write(json.dumps(record(result, self._info)) + "\n")
+            self.files = [self._path]
+            self._file.write(json.dumps(ResultRecord.of(result, self._info).to_dict()) + "\n")
         except OSError as error:
             raise StreamError(f"Cannot write {self._path}: {error.strerror}.", "Free some space.") from error
 

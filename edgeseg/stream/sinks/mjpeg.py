@@ -1,6 +1,6 @@
-"""`mjpeg://127.0.0.1:8090` shows the overlay in any browser: `/` a page, `/stream` the film, `/frame.jpg` one frame.
+"""`mjpeg://127.0.0.1:8090` shows the overlay in any browser: `/` a page, `/stream` the video, `/frame.jpg` one frame.
 
-Frames are encoded only while somebody looks; a slow viewer misses frames and holds up nobody.
+Frames are encoded only while a viewer is connected; a slow viewer misses frames and delays nobody.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def open(uri: Uri, info: Info) -> Sink:
     address, options = uri.split({"quality": whole(1, 100)})
     host, _, port = address.rstrip("/").rpartition(":")
     if not port.isdigit() or not int(port) < 65536:
-        raise OptionError(f"{uri} names no port.", "Expected mjpeg://127.0.0.1:8090")
+        raise OptionError(f"{uri} has no port.", "Expected mjpeg://127.0.0.1:8090")
     return Mjpeg(host or "127.0.0.1", int(port), **options)
 
 
 class Mjpeg(Sink):
-    wants_picture = True
+    needs_image = True
 
     def __init__(self, host: str, port: int, quality: int = 80):
         super().__init__()
         self._quality = quality
-        self._picture: Image | None = None
+        self._image: Image | None = None
         self._number = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -52,24 +52,24 @@ class Mjpeg(Sink):
         self.viewers = threading.Semaphore(MAX_VIEWERS)
         if host not in LOOPBACK:
             self.warnings.append(f"mjpeg://{host}:{port} can be seen by everyone who reaches this machine.")
-        self._server = Server(host.strip("[]"), port, Viewer, self, "pictures")
+        self._server = Server(host.strip("[]"), port, Viewer, self, "images")
         self.port = self._server.port
 
-    def write(self, result: Result, picture: Image | None) -> None:
+    def write(self, result: Result, image: Image | None) -> None:
         with self._changed:
-            self._picture, self._number = picture, self._number + 1
+            self._image, self._number = image, self._number + 1
             self._changed.notify_all()
 
     def newest(self, after: int, timeout: float) -> tuple[int, bytes] | None:
         """(number, JPEG) of a frame newer than `after`; None if the sink is closed or none comes in `timeout` s."""
         with self._changed:
             self._changed.wait_for(lambda: self._number > after or self._closed, timeout)
-            number, picture = self._number, self._picture
-            if self._closed or picture is None or number <= after:
+            number, image = self._number, self._image
+            if self._closed or image is None or number <= after:
                 return None
         with self._encoding:  # viewers share one encoding of each frame
             if self._jpeg[0] < number:
-                _, data = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, self._quality))
+                _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, self._quality))
                 self._jpeg = (number, data.tobytes())
             return self._jpeg
 
@@ -96,16 +96,16 @@ class Viewer(Handler):
             found = self.server.owner.newest(0, VIEWER_TIMEOUT)
             self.reply(200, "image/jpeg", found[1]) if found else self.reply(503, "text/plain", b"no frame yet\n")
         elif self.path != "/stream":
-            self.reply(404, "text/plain", b"here are: / /stream /frame.jpg\n")
+            self.reply(404, "text/plain", b"expected: / /stream /frame.jpg\n")
         elif not self.server.owner.viewers.acquire(blocking=False):
             self.reply(503, "text/plain", b"too many viewers\n")
         else:
             try:
-                self._film()
+                self._send_stream()
             finally:
                 self.server.owner.viewers.release()
 
-    def _film(self) -> None:
+    def _send_stream(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.send_header("Cache-Control", "no-store")

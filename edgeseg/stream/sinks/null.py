@@ -1,4 +1,4 @@
-"""`null://` takes everything and keeps nothing: for timing. `?picture=1` has the overlay drawn first."""
+"""`null://` takes everything and keeps nothing: for timing. `?overlay=1` has the overlay drawn first."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def claims(uri: Uri) -> bool:
 
 
 def open(uri: Uri, info: Info) -> Sink:
-    _, options = uri.split({"picture": flag})
+    _, options = uri.split({"overlay": flag})
     return Null(**options)
 
 
 class Null(Sink):
-    def __init__(self, picture: bool = False):
+    def __init__(self, overlay: bool = False):
         super().__init__()
-        self.wants_picture = picture
+        self.needs_image = overlay
 
-    def write(self, result: Result, picture: Image | None) -> None:
+    def write(self, result: Result, image: Image | None) -> None:
         pass

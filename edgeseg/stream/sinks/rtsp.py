@@ -1,4 +1,4 @@
-"""`rtsp://server:8554/live` publishes the picture with its overlay as H.264 to an RTSP server, for many viewers.
+"""`rtsp://server:8554/live` publishes the frames with their overlay as H.264 to an RTSP server, for many viewers.
 
 The server must accept publishing (ANNOUNCE and RECORD), as mediamtx does. Options follow `#`: `bitrate_kbps`,
 `transport` tcp (default) or udp, `timeout` in seconds to connect and for every answer. Encoding is PyAV's.
@@ -29,10 +29,10 @@ OPTIONS: dict[str, Convert] = {
 }
 CLOCK = 90_000  # ticks per second: RTP's clock for video
 DEFAULT_FPS = 25.0
-HIGHEST_FPS = 120.0  # some sources tell nonsense, such as their clock
-KEY_SECONDS = 2.0  # a viewer who joins waits no longer than this for a picture
+HIGHEST_FPS = 120.0  # some sources give nonsense, such as their clock
+KEY_SECONDS = 2.0  # a viewer who joins waits no longer than this for an image
 PACKET_BYTES = "1400"  # fits an Ethernet frame, over UDP too
-PROOF = (360, 640)
+PROBE_SIZE = (360, 640)
 FAST = {"preset": "ultrafast", "tune": "zerolatency"}
 SDP = """v=0
 o=- 0 0 IN IP4 0.0.0.0
@@ -58,15 +58,15 @@ def open(uri: Uri, info: Info) -> Sink:
     except ImportError as error:
         raise MissingPackage("av", f"Publishing to {uri}", "camera") from error
     sink = Rtsp(uri, min(max(info.fps or DEFAULT_FPS, 1.0), HIGHEST_FPS), **options)
-    if not info.part:  # opened again mid-run: the next write() tells as well, and one announcement is enough
-        sink.prove()
+    if not info.part:  # opened again mid-run: the next write() finds out as well, and one announcement is enough
+        sink.probe()
     return sink
 
 
 class Rtsp(Sink):
     """A session starts with the first frame, and again when the frame size changes: H.264 announces its size."""
 
-    wants_picture = True
+    needs_image = True
 
     def __init__(self, uri: Uri, fps: float, bitrate_kbps: int = 2000, transport: str = "tcp", timeout: float = 5.0):
         super().__init__()
@@ -77,9 +77,9 @@ class Rtsp(Sink):
         self._encoder: Encoder | None = None
         self._publisher: Publisher | None = None
 
-    def prove(self) -> None:
+    def probe(self) -> None:
         """StreamError unless the server would take a stream like ours: it is announced, but not begun."""
-        height, width = PROOF
+        height, width = PROBE_SIZE
         encoder = Encoder(self._uri, height, width, self._fps, self._kbps)
         packets = encoder.encode(np.zeros((height, width, 3), np.uint8), 0.0)
         publisher = Publisher(self._uri, *self._network)
@@ -88,14 +88,14 @@ class Rtsp(Sink):
         finally:
             publisher.close()
 
-    def write(self, result: Result, picture: Image | None) -> None:
-        assert picture is not None
-        picture = picture[: picture.shape[0] & ~1, : picture.shape[1] & ~1]  # yuv420p has no odd sizes
-        height, width = picture.shape[:2]
+    def write(self, result: Result, image: Image | None) -> None:
+        assert image is not None
+        image = image[: image.shape[0] & ~1, : image.shape[1] & ~1]  # yuv420p has no odd sizes
+        height, width = image.shape[:2]
         if self._encoder is None or self._encoder.size != (height, width):
             self.close()
             self._encoder = Encoder(self._uri, height, width, self._fps, self._kbps)
-        packets = self._encoder.encode(picture, result.frame.captured)
+        packets = self._encoder.encode(image, result.frame.captured)
         if not packets:  # an encoder other than libx264 may look ahead
             return
         if self._publisher is None:
@@ -112,7 +112,7 @@ class Rtsp(Sink):
 
 
 class Encoder:
-    """Pictures of `size` (height, width) in, H.264 packets out, and those in RTP packets."""
+    """Images of `size` (height, width) in, H.264 packets out, and those in RTP packets."""
 
     def __init__(self, uri: Uri, height: int, width: int, fps: float, kbps: int):
         import av
@@ -122,7 +122,7 @@ class Encoder:
         self._started: float | None = None
         self._pts = -1
         self._key_at = 0
-        self._packed = Packed()
+        self._packed = PacketBuffer()
         self._container = av.open(
             self._packed,  # anything with write() will do
             "w",
@@ -138,7 +138,7 @@ class Encoder:
             ) from None
 
     def _open(self, fps: float, kbps: int) -> Any:
-        """The encoder, opened now. It spends at most `kbps`, averaged over a second, whatever the picture shows."""
+        """The encoder, opened now. It spends at most `kbps`, averaged over a second, whatever the image shows."""
         import av
 
         name = "libx264" if "libx264" in av.codecs_available else "h264"
@@ -155,13 +155,13 @@ class Encoder:
         context.open()
         return stream
 
-    def encode(self, picture: Image, captured: float) -> list[Any]:
-        """Packets of a BGR picture that was captured at `captured` seconds of any steady clock."""
+    def encode(self, image: Image, captured: float) -> list[Any]:
+        """Packets of a BGR image that was captured at `captured` seconds of any steady clock."""
         import av
 
         if self._started is None:
             self._started = captured
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "bgr24").reformat(format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "bgr24").reformat(format="yuv420p")
         # Encoders want rising times; two frames of one instant are a tick apart.
         self._pts = max(round((captured - self._started) * CLOCK), self._pts + 1)
         frame.pts, frame.time_base = self._pts, Fraction(1, CLOCK)
@@ -180,7 +180,7 @@ class Encoder:
         return packed
 
 
-class Packed:
+class PacketBuffer:
     """What FFmpeg's RTP muxer writes to, one call per packet."""
 
     def __init__(self) -> None:

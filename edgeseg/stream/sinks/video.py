@@ -1,4 +1,4 @@
-"""Video files: `out.mp4` (MPEG-4) or `out.avi` (Motion JPEG). `?fps=15` sets the rate where the source tells none.
+"""Video files: `out.mp4` (MPEG-4) or `out.avi` (Motion JPEG). `?fps=15` sets the rate where the source has none.
 
 A temporary name is renamed on close, so that the file is whole or not there; an interrupted run is finished properly.
 """
@@ -13,7 +13,7 @@ import cv2
 from edgeseg.errors import StreamError
 from edgeseg.images import Image, resize
 from edgeseg.segmenter import Result
-from edgeseg.stream.sinks import Info, Sink, prove_writable, require_space
+from edgeseg.stream.sinks import Info, Sink, check_writable, require_space
 from edgeseg.stream.uri import Uri, number
 
 FORMS = "FILE.mp4, FILE.avi"
@@ -36,7 +36,7 @@ def open(uri: Uri, info: Info) -> Sink:
 
 
 class VideoFile(Sink):
-    wants_picture = True
+    needs_image = True
 
     def __init__(self, path: Path, fps: float, live: bool):
         super().__init__()
@@ -48,25 +48,25 @@ class VideoFile(Sink):
         self._size = (0, 0)
         self._written = 0
         self._started = 0.0
-        prove_writable(self._temporary)
+        check_writable(self._temporary)
 
-    def write(self, result: Result, picture: Image | None) -> None:
-        assert picture is not None
+    def write(self, result: Result, image: Image | None) -> None:
+        assert image is not None
         if self._writer is None:
-            self._start(picture, result.frame.captured)
+            self._start(image, result.frame.captured)
         assert self._writer is not None
         if self._written % SPACE_EVERY == 0:
             require_space(self.path.parent)
         width, height = self._size
-        if picture.shape[:2] != (height, width):
-            self._note_resize(picture)
-            picture = resize(picture, height, width)
+        if image.shape[:2] != (height, width):
+            self._note_resize()
+            image = resize(image, height, width)
         for _ in range(self._copies(result.frame.captured)):
-            self._writer.write(picture)
+            self._writer.write(image)
             self._written += 1
 
-    def _start(self, picture: Image, captured: float) -> None:
-        self._size = (picture.shape[1], picture.shape[0])
+    def _start(self, image: Image, captured: float) -> None:
+        self._size = (image.shape[1], image.shape[0])
         self._started = captured
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self._fps, self._size)
@@ -81,12 +81,12 @@ class VideoFile(Sink):
         if not self._live:
             return 1
         due = int((captured - self._started) * self._fps) + 1 - self._written
-        if due > FILL_SECONDS * self._fps:  # after a long silence the film goes on, instead of filling the disk
+        if due > FILL_SECONDS * self._fps:  # after a long silence the video goes on, instead of filling the disk
             self._started += (due - 1) / self._fps
             return 1
         return max(due, 0)
 
-    def _note_resize(self, picture: Image) -> None:
+    def _note_resize(self) -> None:
         text = f"{self.path}: the frame size changed; frames are stretched to {self._size[0]}x{self._size[1]}."
         if text not in self.warnings:
             self.warnings.append(text)
@@ -96,9 +96,10 @@ class VideoFile(Sink):
         if writer is None or not self._written:
             self._temporary.unlink(missing_ok=True)
             return
-        writer.release()  # says nothing when the disk is full, so look at what it left
+        writer.release()  # does not report a full disk, so look at what it left
         if not cv2.VideoCapture(str(self._temporary)).isOpened():
             self._temporary.unlink(missing_ok=True)
             raise StreamError(f"Video {self.path} could not be finished.", "The disk may be full.")
         self._temporary.replace(self.path)
+        self.files = [self.path]
         self._written = 0

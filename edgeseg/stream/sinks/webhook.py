@@ -1,6 +1,6 @@
 """`webhook+http://host/path#every=30`: POST every n-th result as JSON (see record.py). `#timeout=2` seconds each.
 
-A server that is slow or gone is counted and warned about; it never delays the run.
+A server that is slow or unreachable is counted and warned about; it never delays the run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgeseg.errors import OptionError
 from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.channel import Channel, Closed
-from edgeseg.stream.record import record
+from edgeseg.stream.record import ResultRecord
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Uri, number, redact, whole
 
@@ -38,9 +38,9 @@ def open(uri: Uri, info: Info) -> Sink:
         parts = urllib.parse.urlsplit(f"{uri.scheme.removeprefix('webhook+')}://{address}")
         _ = parts.port
     except ValueError as error:
-        raise OptionError(f"{uri} is no address: {error}.", "Expected webhook+http://host:port/path") from error
+        raise OptionError(f"{uri} is not an address: {error}.", "Expected webhook+http://host:port/path") from error
     if not parts.hostname:
-        raise OptionError(f"{uri} names no host.", "Expected webhook+http://host:port/path")
+        raise OptionError(f"{uri} has no host.", "Expected webhook+http://host:port/path")
     return Webhook(parts, info, **options)
 
 
@@ -61,13 +61,13 @@ class Webhook(Sink):
             self._headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         # Straight to the host: the environment's proxies are not for devices' own networks.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
-        self._posts: Channel[dict[str, Any]] = Channel(DEPTH, drop=True)
+        self._posts: Channel[ResultRecord] = Channel(DEPTH, drop=True)
         self._thread = threading.Thread(target=self._work, name="edgeseg-webhook", daemon=True)
         self._thread.start()
 
-    def write(self, result: Result, picture: Image | None) -> None:
+    def write(self, result: Result, image: Image | None) -> None:
         if self._seen % self._every == 0:
-            self._posts.put(record(result, self._info))
+            self._posts.put(ResultRecord.of(result, self._info))
         self._seen += 1
 
     def _work(self) -> None:
@@ -76,7 +76,8 @@ class Webhook(Sink):
                 post = self._posts.get(None)
             except Closed:
                 return
-            self._post(json.dumps(post).encode())
+            assert post is not None
+            self._post(json.dumps(post.to_dict()).encode())
 
     def _post(self, body: bytes) -> None:
         request = urllib.request.Request(self._url, body, self._headers, method="POST")

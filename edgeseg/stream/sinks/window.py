@@ -23,7 +23,7 @@ def open(uri: Uri, info: Info) -> Sink:
 
 
 class Window(Sink):
-    wants_picture = True
+    needs_image = True
 
     def __init__(self, title: str):
         super().__init__()
@@ -36,14 +36,14 @@ class Window(Sink):
                 "Write FILE.mp4 instead, or install opencv-python in place of opencv-python-headless.",
             ) from error
 
-    def write(self, result: Result, picture: Image | None) -> None:
-        assert picture is not None
-        cv2.imshow(self._title, picture)
+    def write(self, result: Result, image: Image | None) -> None:
+        assert image is not None
+        cv2.imshow(self._title, image)
         if cv2.waitKey(1) & 0xFF == ord("q") or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
             raise StreamError("The window was closed.")
 
     def close(self) -> None:
         try:
             cv2.destroyWindow(self._title)
-        except cv2.error:  # already closed by the person who looked at it
+        except cv2.error:  # already closed by the user
             return

@@ -1,1 +1,1 @@
-"""Soak: a long run through scripted faults, judged by objectives."""
+"""Soak: a long run through scripted faults, compared with objectives."""

@@ -1,13 +1,15 @@
 """A real MJPEG camera on loopback, in a process of its own, that misbehaves on demand. For the soak and for tests.
 
-Every picture carries the time it was taken (see stamp), so that a sink can measure its true age. Words on standard
-input set the mode: `normal`, `freeze` (connected, silent), `still` (the same picture), `corrupt` (no JPEGs), `resize`
+Every image carries the time it was taken (see stamp), so that a sink can measure its true age. Words on standard
+input set the mode: `normal`, `freeze` (connected, silent), `still` (the same image), `corrupt` (no JPEGs), `resize`
 (another size). It prints its port when it listens.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -54,12 +56,16 @@ class LoopbackCamera:
         words = [sys.executable, "-m", "edgeseg.stream.soak.loopback", str(self.port), str(self._fps)]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout
-        line = self._process.stdout.readline()
+        try:
+            line = self._process.stdout.readline()
+        except BaseException:  # interrupted while it starts
+            self.kill()
+            raise
         if not line.strip().isdigit():
             raise StreamError(f"The loopback camera did not start on port {self.port}.", "Is the port in use?")
         self.port = int(line)
 
-    def say(self, mode: str) -> None:
+    def set_mode(self, mode: str) -> None:
         assert self._process and self._process.stdin
         self._process.stdin.write(mode + "\n")
         self._process.stdin.flush()
@@ -136,12 +142,15 @@ class _Server(ThreadingHTTPServer):
 
 
 def main(port: int, fps: float) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes our standard input
     cv2.setNumThreads(1)
     server = _Server(("127.0.0.1", port), _Handler)
     server.scene, server.fps = Scene(), fps
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
-    sys.stdout.write(f"{server.server_address[1]}\n")
-    sys.stdout.flush()
+    try:
+        os.write(sys.stdout.fileno(), f"{server.server_address[1]}\n".encode())
+    except BrokenPipeError:  # the parent was interrupted while it started us
+        return
     for line in sys.stdin:  # ends when the parent does
         if line.strip() in MODES:
             server.scene.mode = line.strip()

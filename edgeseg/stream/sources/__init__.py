@@ -5,7 +5,7 @@ A source module has
     claims(uri) -> bool             whether this URI is its own
     open(uri) -> Source             raises OptionError or FileError before any frame is read
     CAMERA = True                   only for cameras: they come and go, so open() checks the options and the first
-                                    read() connects; supervise.Supervised reconnects them
+                                    read() connects; supervise.SupervisedSource reconnects them
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ class EndOfStream(Exception):
 class Source(ABC):
     """Frames, one after another. `count` and `fps` are None where nobody knows; `warnings` go into the summary.
 
-    `dropped` counts frames that were replaced by newer ones inside the source, `damaged` those that did not decode.
+    `dropped` counts frames that were replaced by newer ones inside the source, `damaged` packets that did not decode,
+    `reconnects` connections after the first. `state` is one of supervise.STATES, "" where it is not supervised.
     """
 
     name = ""
     live = False
     count: int | None = None
     fps: float | None = None
+    state = ""
     dropped = 0
     damaged = 0
+    reconnects = 0
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -46,11 +49,11 @@ class Source(ABC):
     def read(self, timeout: float) -> Frame | None:
         """The next frame; None if none comes within `timeout` seconds. Raises EndOfStream, or StreamError if broken.
 
-        A source whose driver can only block may take as long as its own time-out; Supervised copes with that.
+        A source whose driver can only block may take as long as its own time-out; SupervisedSource copes with that.
         """
 
     def close(self) -> None:  # noqa: B027 -- most sources hold nothing
-        """Give back what the source holds. Safe to call twice."""
+        """Release what the source holds. Safe to call twice."""
 
     def __enter__(self) -> Source:
         return self
@@ -60,7 +63,7 @@ class Source(ABC):
 
 
 class Refused(StreamError):
-    """The camera answers and says no (wrong credentials): trying again soon would not help."""
+    """The camera refuses (wrong credentials): trying again soon would not help."""
 
 
 def modules() -> list[ModuleType]:
@@ -90,7 +93,7 @@ def open(text: str) -> Source:
 
 
 def check_size(width: int, height: int, what: object, limit: float = MAX_MEGAPIXELS) -> None:
-    """StreamError for a picture of more than `limit` megapixels: a hostile header must not take all the memory."""
+    """StreamError for an image of more than `limit` megapixels: a hostile header must not take all the memory."""
     if width * height > limit * 1e6:
         raise StreamError(
             f"{what} is {width}x{height}, over the limit of {limit:g} megapixels.",

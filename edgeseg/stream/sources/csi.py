@@ -24,7 +24,7 @@ def claims(uri: Uri) -> bool:
 def open(uri: Uri) -> Source:
     sensor, options = uri.split(OPTIONS)
     if not sensor.isdigit():
-        raise OptionError(f"{uri} names no sensor.", "Expected its number: csi://0")
+        raise OptionError(f"{uri} has no sensor.", "Expected its number: csi://0")
     gst = _gstreamer()
     if gst.ElementFactory.find("nvarguscamerasrc") is None:
         raise OptionError(

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import glob
-import time
 from collections import Counter
 from pathlib import Path
 
 from edgeseg.errors import FileError
 from edgeseg.images import IMAGE_SUFFIXES, list_images, read_image
 from edgeseg.segmenter import Frame
+from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.pace import Pace
 from edgeseg.stream.sources import EndOfStream, Source
 from edgeseg.stream.uri import Uri, number
@@ -47,14 +47,15 @@ def open(uri: Uri) -> Source:
 class Folder(Source):
     """Each frame's `source` is the name its result should carry: the file's stem, made unique where needed."""
 
-    def __init__(self, paths: list[Path], fps: float | None = None):
+    def __init__(self, paths: list[Path], fps: float | None = None, clock: Clock = SYSTEM_CLOCK):
         super().__init__()
+        self._clock = clock
         self._paths = paths
         self._index = 0
         self.count = len(paths)
         self.fps = fps
         self.live = fps is not None
-        self._pace = Pace(fps) if fps else None
+        self._pace = Pace(fps, self._clock) if fps else None
         twice = {stem for stem, n in Counter(p.stem for p in paths).items() if n > 1}
         self._names = [f"{i:06d}_{p.stem}" if p.stem in twice else p.stem for i, p in enumerate(paths)]
         self._first = read_image(paths[0])
@@ -67,4 +68,4 @@ class Folder(Source):
         i = self._index
         image = self._first if i == 0 else read_image(self._paths[i])
         self._index += 1
-        return Frame(image, i, time.monotonic(), self._names[i])
+        return Frame(image, i, self._clock.monotonic(), self._names[i])

@@ -97,7 +97,7 @@ class Network(Source):
         return self._container
 
     def _decode(self, container: av.container.InputContainer) -> Iterator[Frame | None]:
-        """Frames; None for a packet without one, so that the reader can look up: sound may outlive the picture."""
+        """Frames; None for a packet without one, so that the reader can look whether to stop while only audio comes."""
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else None
@@ -107,28 +107,28 @@ class Network(Source):
         latest = time.monotonic()
         for packet in container.demux():
             arrived = time.monotonic()
-            for picture in self._pictures(packet) if packet.stream_index == stream.index else ():
-                check_size(picture.width, picture.height, self.uri, self._limit)
-                image: Image = picture.to_ndarray(format="bgr24")  # type: ignore[assignment]
+            for video_frame in self._video_frames(packet) if packet.stream_index == stream.index else ():
+                check_size(video_frame.width, video_frame.height, self.uri, self._limit)
+                image: Image = video_frame.to_ndarray(format="bgr24")  # type: ignore[assignment]
                 latest = arrived
                 self._index += 1
                 yield Frame(image, self._index - 1, arrived)
             if arrived - latest > self._timeout:
                 raise StreamError(
-                    f"{self.uri} sends data, but for {self._timeout:g} s no picture in it.",
+                    f"{self.uri} sends data, but for {self._timeout:g} s no image in it.",
                     "Its codec may have changed.",
                 )
             yield None
 
-    def _pictures(self, packet: Any) -> list[av.VideoFrame]:
+    def _video_frames(self, packet: Any) -> list[av.VideoFrame]:
         """What a packet decodes to; damaged ones are counted, and too many in a row are an error."""
         import av
 
         try:
-            pictures = [picture for picture in packet.decode() if isinstance(picture, av.VideoFrame)]
+            decoded = [f for f in packet.decode() if isinstance(f, av.VideoFrame)]
         except av.error.ArgumentError:  # what FFmpeg says of max_pixels
             raise StreamError(
-                f"{self.uri} sends a picture over the limit of {self._limit:g} megapixels.",
+                f"{self.uri} sends an image over the limit of {self._limit:g} megapixels.",
                 "If that size is meant, raise the limit with the option max_megapixels=N.",
             ) from None
         except av.error.InvalidDataError:
@@ -138,8 +138,8 @@ class Network(Source):
                 raise StreamError(f"{self.uri}: {BAD_PACKETS} packets in a row cannot be decoded.") from None
             return []
         self._bad_in_a_row = 0
-        whole = [picture for picture in pictures if not picture.is_corrupt]
-        self.damaged += len(pictures) - len(whole)
+        whole = [f for f in decoded if not f.is_corrupt]
+        self.damaged += len(decoded) - len(whole)
         return whole
 
     def _explain(self, error: Any) -> StreamError:

@@ -5,10 +5,9 @@ With `&fps=25` they arrive at that pace and behave like a camera; without `frame
 
 from __future__ import annotations
 
-import time
-
 from edgeseg.errors import unknown
 from edgeseg.segmenter import Frame
+from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.pace import Pace
 from edgeseg.stream.sources import EndOfStream, Source
 from edgeseg.stream.uri import Uri, number, size, whole
@@ -45,16 +44,18 @@ class Synthetic(Source):
         night: float = 0.0,
         fog: float = 0.0,
         fps: float | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ):
         from edgeseg.synth.street import Street
 
         super().__init__()
+        self._clock = clock
         self._street = Street(seed, height=size[1], width=size[0], night=night, fog=fog)
         self._index = 0
         self.count = frames
         self.fps = fps
         self.live = fps is not None
-        self._pace = Pace(fps) if fps else None
+        self._pace = Pace(fps, self._clock) if fps else None
 
     def read(self, timeout: float) -> Frame | None:
         if self._index == self.count:
@@ -63,4 +64,4 @@ class Synthetic(Source):
             return None
         image, _ = self._street.frame(self._index)
         self._index += 1
-        return Frame(image, self._index - 1, time.monotonic())
+        return Frame(image, self._index - 1, self._clock.monotonic())

@@ -27,7 +27,7 @@ def open(uri: Uri) -> Source:
     device, options = uri.split(OPTIONS)
     path = Path(device)
     if path.exists() and not (stat.S_ISCHR(path.stat().st_mode) and path.name.startswith("video")):
-        raise FileError(f"{device} is no camera.", "Expected a Video4Linux device such as /dev/video0.")
+        raise FileError(f"{device} is not a camera.", "Expected a Video4Linux device such as /dev/video0.")
     return Camera(path, **options)
 
 
@@ -57,7 +57,7 @@ class Camera(Source):
         capture = cv2.VideoCapture(str(self.device), cv2.CAP_V4L2)
         if not capture.isOpened():
             raise StreamError(
-                f"Camera {self.device} cannot be opened.", "Another program may hold it: `fuser -v` tells."
+                f"Camera {self.device} cannot be opened.", "Another program may hold it; find it with `fuser -v`."
             )
         if self._format:
             self._set(capture, cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self._format), f"format {self._format}")
@@ -73,7 +73,9 @@ class Camera(Source):
         capture.set(key, value)
         if abs(capture.get(key) - value) > 0.5:
             capture.release()
-            raise OptionError(f"Camera {self.device} does not offer {what}.", "`v4l2-ctl --list-formats-ext` tells.")
+            raise OptionError(
+                f"Camera {self.device} does not offer {what}.", "Choose one that `v4l2-ctl --list-formats-ext` lists."
+            )
 
     def read(self, timeout: float) -> Frame | None:
         if self._capture is None:

@@ -6,7 +6,6 @@ over at the end; `?max_megapixels=N` moves the limit on the frame size.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import cv2
@@ -15,6 +14,7 @@ from edgeseg.errors import FileError
 from edgeseg.files import require_file
 from edgeseg.images import IMAGE_SUFFIXES, Image
 from edgeseg.segmenter import Frame
+from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.pace import Pace
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Source, check_size
 from edgeseg.stream.uri import Uri, flag, number
@@ -35,8 +35,16 @@ def open(uri: Uri) -> Source:
 
 
 class Video(Source):
-    def __init__(self, path: Path, live: bool = False, loop: bool = False, max_megapixels: float = MAX_MEGAPIXELS):
+    def __init__(
+        self,
+        path: Path,
+        live: bool = False,
+        loop: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
+        clock: Clock = SYSTEM_CLOCK,
+    ):
         super().__init__()
+        self._clock = clock
         self.path = require_file(path, "Video")
         self.live = live
         self._loop = loop
@@ -48,14 +56,14 @@ class Video(Source):
         self.fps = fps if 0.1 <= fps <= 1000 else None  # a header may say anything
         declared = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.count = declared if declared > 0 and not loop else None
-        self._pace = Pace(self.fps or 25.0) if live else None
+        self._pace = Pace(self.fps or 25.0, self._clock) if live else None
 
     def _start(self) -> tuple[cv2.VideoCapture, Image]:
         capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise FileError(
                 f"Video {self.path} cannot be opened.",
-                "It is no video, or cut off before its index, or its codec is not built in. "
+                "It is not a video, or is cut off before its index, or its codec is not built in. "
                 "Copy it again, or re-encode it: ffmpeg -i IN -c:v libx264 OUT.mp4",
             )
         width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
@@ -75,13 +83,13 @@ class Video(Source):
         if image is None:
             ok, image = self._capture.read()  # type: ignore[assignment]
             if not ok:
-                self._end()
-                return self.read(timeout)
+                self._end_or_restart()
+                image, self._next = self._next, None
         assert image is not None
         self._index += 1
-        return Frame(image, self._index - 1, time.monotonic())
+        return Frame(image, self._index - 1, self._clock.monotonic())
 
-    def _end(self) -> None:
+    def _end_or_restart(self) -> None:
         if self._loop:
             self._capture.release()
             self._capture, self._next = self._start()

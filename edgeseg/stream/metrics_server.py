@@ -1,0 +1,101 @@
+"""MetricsServer: a run over HTTP: /metrics for Prometheus (see telemetry/metrics.py), /healthz and /readyz.
+
+/healthz is 200 while the run's watchdog does its work; /readyz is 200 while every stream has had a result in the last
+FRESH_SECONDS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeseg.errors import OptionError
+from edgeseg.stream.http import Handler, Server
+from edgeseg.stream.loop import Run
+from edgeseg.stream.summary import StreamSummary
+from edgeseg.stream.supervise import STATES
+from edgeseg.telemetry.metrics import BuildInfo, RunMetrics, RunSample, StreamSample
+
+FRESH_SECONDS = 10.0
+DEFAULT_STREAM = "main"
+
+
+class MetricsServer:
+    """Serves a run's metrics at `host:port` until closed; create it before run.go().
+
+    OptionError if that address is not free, MissingPackage without prometheus-client.
+    """
+
+    def __init__(self, address: str, run: Run, build: BuildInfo):
+        host, _, port = address.rpartition(":")
+        if not port.isdigit():
+            raise OptionError(f"--metrics {address} has no port.", "Expected HOST:PORT, such as 127.0.0.1:9108.")
+        self.run = run
+        self.metrics = RunMetrics(lambda: sample(run), build)
+        run.observe_stages(
+            lambda stream, stage, seconds: self.metrics.observe(stream or DEFAULT_STREAM, stage, seconds)
+        )
+        self._server = Server(host or "127.0.0.1", int(port), _Handler, self, "metrics")
+        self.port = self._server.port
+
+    def __enter__(self) -> MetricsServer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.stop()
+
+
+class _Handler(Handler):
+    def do_GET(self) -> None:
+        owner: MetricsServer = self.server.owner
+        if self.path == "/metrics":
+            self.reply(200, *owner.metrics.exposition())
+        elif self.path == "/healthz":
+            alive = owner.run.alive()
+            self.reply(200 if alive else 503, "text/plain", b"alive\n" if alive else b"hangs\n")
+        elif self.path == "/readyz":
+            waiting = not_ready(owner.run.streams())
+            body = json.dumps({"waiting_for": waiting}).encode() + b"\n"
+            self.reply(503 if waiting else 200, "application/json", body)
+        else:
+            self.reply(404, "text/plain", b"expected: /metrics /healthz /readyz\n")
+
+
+def not_ready(streams: Sequence[StreamSummary]) -> list[str]:
+    """The names of the streams without a result in the latest FRESH_SECONDS."""
+    return [s.name or s.source for s in streams if s.silent_s is None or s.silent_s > FRESH_SECONDS]
+
+
+def sample(run: Run) -> RunSample:
+    """The run's counters and gauges at this moment."""
+    fallback = run.fallback
+    return RunSample(
+        uptime=run.seconds,
+        resident_bytes=resident_bytes(),
+        streams=[
+            StreamSample(
+                name=stream.name or DEFAULT_STREAM,
+                frames=stream.frames,
+                fps=stream.fps,
+                silent=stream.silent_s,
+                state=stream.state,
+                states=STATES,
+                reconnects=stream.reconnects,
+                damaged=stream.damaged,
+                dropped=stream.drops.to_dict(),
+            )
+            for stream in run.streams()
+        ],
+        fallback_level=fallback.level if fallback else None,
+        late=fallback.late if fallback else None,
+    )
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now; 0 where the system does not say (it is Linux's /proc)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0

@@ -1,0 +1,1 @@
+"""What a run exports for monitoring. Knows nothing of streams: they hand their values in."""
