@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from typing import Annotated
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import results, size, wrote
+from edgeseg.cli.common import results, resumable, size, wrote
 from edgeseg.errors import OptionError
 from edgeseg.recipe import Recipe
 
@@ -149,7 +148,7 @@ def _dataset(recipe: Recipe, file: Path, data: Path | None) -> Path:
 
 def _run(stage: Callable[[], Path]) -> None:
     """Run a stage and print a summary of its result."""
-    with _resumable():
+    with resumable():
         path = stage()
     if not _is_main_process():
         return
@@ -168,16 +167,6 @@ def _run(stage: Callable[[], Path]) -> None:
             f"Latency on {latency.target} in {latency.precision}: {latency.ms:.3g} ms, {100 * latency.share:.0f} % of "
             f"the unpruned net's {latency.parent_ms:.3g} ms."
         )
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Say on Ctrl-C that the stage can be resumed: its state is written after every epoch."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        text = "Interrupted; run the same command again to resume after the last finished epoch."
-        raise KeyboardInterrupt(text) from None
 
 
 def _is_main_process() -> bool:

@@ -141,7 +141,7 @@ def test_memorizes_four_frames_and_compiles_for_every_runtime(net: NetConfig, lr
     agreement = {}
     for target in ("openvino-cpu", "onnxruntime-cpu"):
         bundle = compile_model(onnx, tmp_path / target, Target.load(target), "fp32", spec=spec, frames=pictures)
-        agreement[target] = bundle.manifest["parity"]["agreement"]
+        agreement[target] = bundle.manifest.parity.agreement
         with open_segmenter(bundle.path) as segmenter, torch.inference_mode():
             for i, picture in enumerate(pictures):
                 expected = model(frames[i][0][None]).argmax(1)[0].numpy()
