@@ -7,7 +7,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg import recipe, results, target
+from edgeseg.bundle import Manifest
 from edgeseg.precision import Precision
 from edgeseg.records import Record
 
@@ -96,26 +96,36 @@ def _allowed(field: Any, kind: Any) -> str:
     return "`true`, `false`" if kind is bool else "table" if dataclasses.is_dataclass(kind) else "text"
 
 
+WRITTEN_BY = {"benches": "`edgeseg bench --host`", "stage": "`edgeseg train`, `distill`, `prune`, `qat`: NAME.json"}
+
+
 def result_files() -> str:
     """Markdown: every kind of result file with its keys."""
     kinds = sorted(_records(), key=lambda kind: kind.KIND)
+    intro = (
+        "What `--json FILE` writes, and the files beside checkpoints and bundles. Every result has `kind` and `schema`; a "
+        "schema newer than the program knows is refused. Keys of a table are written `table.key`; `[]` marks a list, `{}` "
+        "a table whose keys are names (of classes, stages, packages). In Python: `edgeseg.results`. The summary of "
+        "`edgeseg run` is on [its own page](../streaming.md)."
+    )
+    rows = [
+        f"| [`{kind.KIND}`](#{kind.KIND}) | {kind.SCHEMA} | {WRITTEN_BY.get(kind.KIND, f'`edgeseg {kind.KIND}`')} |"
+        for kind in kinds
+    ]
+    rows.append("| [`bundle.json`](#bundlejson) | 1 | `edgeseg compile`: the manifest of a bundle |")
     parts = [
         "# Result files (JSON)",
-        f"{NOTE}\nWhat `--json FILE` writes, and the files beside checkpoints and bundles. Every file has `kind` and `schema`; "
-        "a schema newer than the program knows is refused. Keys of a table are written `table.key`; `[]` marks a list, `{}` a "
-        "table whose keys are names (of classes, stages, packages). In Python: `edgeseg.results`.",
-        "\n".join(["| kind | schema | |", "|---|--:|---|", *(
-            f"| [`{kind.KIND}`](#{kind.KIND}) | {kind.SCHEMA} | {_cell(_title(kind))} |" for kind in kinds
-        )]),
-    ]  # fmt: skip
+        f"{NOTE}\n{intro}",
+        "\n".join(["| kind | schema | written by |", "|---|--:|---|", *rows]),
+    ]
     for kind in kinds:
-        rows = [f"| `{name}` | {text} |" for name, text in _keys(kind, "", ())]
-        parts += [
-            f"## {kind.KIND}",
-            _cell(inspect.getdoc(kind) or ""),
-            "\n".join(["| key | type |", "|---|---|", *rows]),
-        ]
-    return "\n\n".join(parts) + "\n"
+        parts += [f"## {kind.KIND}", *_keys_table(kind)]
+    return "\n\n".join([*parts, "## bundle.json", *_keys_table(Manifest)]) + "\n"
+
+
+def _keys_table(kind: Any) -> list[str]:
+    rows = [f"| `{name}` | {text} |" for name, text in _keys(kind, "", ())]
+    return [_cell(inspect.getdoc(kind) or ""), "\n".join(["| key | type |", "|---|---|", *rows])]
 
 
 def _records() -> list[Any]:
@@ -127,12 +137,6 @@ def _records() -> list[Any]:
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Record) and value is not Record
     })  # fmt: skip
-
-
-def _title(kind: Any) -> str:
-    """The first line of the module's docstring says what a result is about."""
-    text = inspect.getdoc(sys.modules[kind.__module__]) or ""
-    return text.split("\n")[0].partition(": ")[2] if text.startswith(kind.__name__) else kind.__name__
 
 
 def _keys(kind: Any, prefix: str, outer: tuple[Any, ...]) -> Iterator[tuple[str, str]]:

@@ -96,7 +96,7 @@ def status(what: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Say on Ctrl-C that the same command resumes. Logged here, since typer itself turns Ctrl-C into exit status 130."""
+    """Say on Ctrl-C that the same command resumes. Logged here: typer itself turns Ctrl-C into exit status 130."""
     try:
         yield
     except KeyboardInterrupt:
