@@ -148,7 +148,7 @@ class Family:
         trials = Trials(self.folder / "trials", self.target, self.calibration, val, budget, console.print)
         found = control(trials, model, spec, MAX_DROP, out, sure=True)
         (way,) = [row["way"] for row in found["rows"] if row["name"] == found["chosen"]]
-        return tuple(found["kept"]), PTQ(**Bundle.load(out).manifest["ptq"]), way
+        return tuple(found["kept"]), PTQ(**Bundle.load(out).manifest.ptq), way
 
     def bundle(
         self,

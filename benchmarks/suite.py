@@ -52,7 +52,7 @@ def one_run(seconds: float) -> dict[str, dict[str, float]]:
             wide = benchmark_app.measure(path / "model.xml", "throughput", max(1, round(seconds / 3)), slots)
             narrow = benchmark_app.measure(path / "model.xml", "latency", max(1, round(seconds / 3)), 1)
             row |= {"benchmark_app_fps": wide["fps"], "benchmark_app_p50_ms": narrow["latency_p50_ms"]}
-        parent = path.parent / str(Bundle.load(path).manifest["parent"]["file"])
+        parent = path.parent / str(Bundle.load(path).manifest.parent.file)
         if parent.is_file() and (alone := onnxruntime_alone.measure(parent, seconds / 5)):
             row |= {"onnxruntime_parent_fps": alone["fps"]}
         rows[path.name] = row

@@ -106,7 +106,7 @@ class Manifest:
         Spec.from_dict(data.get("spec", {}))  # these two say more than a type error
         Precision.parse(data.get("precision", ""))
         try:
-            manifest = convert(data, cls, str(name), "")
+            manifest = convert(data, cls, f"{name} cannot be read", "")
         except FileError as error:
             raise BundleError(error.what, "Copy or compile the bundle again.") from None
         if manifest.upsample not in UPSAMPLES:

@@ -20,10 +20,12 @@ T = TypeVar("T")
 
 
 class Record:
-    """Base of every result. `KIND` names it in files; `SCHEMA` grows when a key changes its meaning or goes away."""
+    """Base of every result. `KIND` names it in files; `SCHEMA` grows when a key changes its meaning or goes away; `HINT`
+    says how to get a whole one."""
 
     KIND: ClassVar[str]
     SCHEMA: ClassVar[int] = 1
+    HINT: ClassVar[str] = "Measure it again."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with `kind` and `schema`."""
@@ -38,8 +40,8 @@ class Record:
         check_schema(data, cls.SCHEMA, name)
         kind = data.get("kind", cls.KIND) if isinstance(data, dict) else None
         if kind != cls.KIND:
-            raise FileError(f"{name} is of kind {kind!r}.", f"Expected a result of kind {cls.KIND!r}.")
-        return convert(data, cls, f"{name} is not a complete {cls.KIND} result", "Measure it again.")
+            raise FileError(f"{name} is of kind {kind!r}.", f"Expected a result of kind {cls.KIND!r}. {cls.HINT}")
+        return convert(data, cls, f"{name} is not a complete {cls.KIND} result", cls.HINT)
 
     def save(self, path: Path) -> None:
         write_bytes(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())

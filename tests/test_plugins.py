@@ -13,7 +13,8 @@ import pytest
 import tiny
 
 from edgeseg import backends, heads, target
-from edgeseg.bundle import seal
+from edgeseg.bundle import Manifest, seal
+from edgeseg.precision import Precision
 from edgeseg.quantization import schemes
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import Spec
@@ -201,10 +202,13 @@ def test_a_head_is_a_module_and_reads_the_outputs_it_names(add: Callable[..., No
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, str(tmp_path / "model.onnx"))
     spec = Spec(8, 12, ("wall", "door", "floor"), task="queries")
-    about = {"target": "onnxruntime-cpu", "backend": "onnxruntime", "precision": "fp32", "upsample": "none"}
     (tmp_path / "bundle").mkdir()
     (tmp_path / "model.onnx").rename(tmp_path / "bundle" / "model.onnx")
-    seal(tmp_path / "bundle", {"spec": spec.to_dict(), **about})
+    seal(
+        tmp_path / "bundle",
+        Manifest(name="queries", spec=spec, target="onnxruntime-cpu", backend="onnxruntime", precision=Precision.FP32,
+                 upsample="none", files={}),
+    )  # fmt: skip
     with open_segmenter(tmp_path / "bundle") as segmenter:
         found = segmenter(cv2.resize(tiny.frames(1)[0], (12, 8))).classmap
     expected = np.zeros((8, 12), np.uint8)

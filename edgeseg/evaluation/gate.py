@@ -81,6 +81,7 @@ class Baseline(Record):
     """Measured as a file."""
 
     KIND = "baseline"
+    HINT = MAKE_ONE
 
     name: str
     digest: str

@@ -106,7 +106,7 @@ class GraphIndex:
         self._insert(self._position(node) + 1, [new])
 
     def remove(self, *nodes: NodeProto) -> None:
-        """Take nodes out; what they made has no producer then."""
+        """Take nodes out; their outputs have no producer then."""
         for node in nodes:
             self._forget(node)
         ids = {id(node) for node in nodes}
@@ -119,9 +119,9 @@ class GraphIndex:
         self.remove(node)
         self._store(node.output[0], values)
 
-    def add_constant(self, wanted: str, values: Array) -> str:
-        """Store an initializer; returns its name, which is `wanted` where that was free."""
-        name = self.fresh_name(wanted)
+    def add_constant(self, base: str, values: Array) -> str:
+        """Store an initializer; returns its name, which is `base` where that was free."""
+        name = self.fresh_name(base)
         self._store(name, values)
         return name
 
@@ -131,12 +131,12 @@ class GraphIndex:
         kind = helper.tensor_dtype_to_np_dtype(old.data_type)
         old.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, kind).reshape(old.dims), tensor))
 
-    def fresh_name(self, wanted: str) -> str:
-        """`wanted`, with underscores behind it until no tensor has that name; reserved from now on."""
-        while wanted in self._names:
-            wanted += "_"
-        self._names.add(wanted)
-        return wanted
+    def fresh_name(self, base: str) -> str:
+        """`base`, with underscores behind it until no tensor has that name; reserved from now on."""
+        while base in self._names:
+            base += "_"
+        self._names.add(base)
+        return base
 
     def _position(self, node: NodeProto) -> int:
         return next(i for i, other in enumerate(self.graph.node) if other is node)
@@ -203,9 +203,9 @@ def operator_counts(model: ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def fresh_name(model: ModelProto, wanted: str) -> str:
-    """`wanted`, with underscores behind it until no tensor has that name."""
-    return GraphIndex(model).fresh_name(wanted)
+def fresh_name(model: ModelProto, base: str) -> str:
+    """`base`, with underscores behind it until no tensor has that name."""
+    return GraphIndex(model).fresh_name(base)
 
 
 def rename_tensors(model: ModelProto, names: Mapping[str, str]) -> None:

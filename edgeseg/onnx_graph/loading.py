@@ -34,7 +34,7 @@ def load(path: Path) -> ModelProto:
 
 
 def first_line(error: Exception) -> str:
-    """What onnx says, up to 200 characters: its messages go on with whole graphs."""
+    """The first line of onnx's message, up to 200 characters: the others may hold a whole graph."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 

@@ -1,4 +1,4 @@
-"""How each quantizer is kept from layers (nodes of the deploy graph) that the user excludes from INT8."""
+"""Layers (nodes of the deploy graph) excluded from INT8: how each quantizer is made to leave them in float."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def autotune(d: AutotuneResult) -> list[Block]:
     data = d.data
     return [
         Heading(f"Autotune for {d.target}"),
-        Text(f"{d.chosen} is {'picked' if d.held else 'the best, but beyond the limits'}.", True),
+        Text(f"{d.chosen} is {'chosen' if d.held else 'the best, but beyond the limits'}.", True),
         *(Text(line) for line in d.why),
         Text(
             f"{limit}. Accuracy on {data.frames} frames of {data.root} {data.split}; "

@@ -236,7 +236,7 @@ def _atmosphere(rng: Rng, night: float, fog: float, x: float) -> Atmosphere:
 
 def check_scene(seed: int, height: int, width: int, night: float, fog: float) -> None:
     if not 0 <= seed < 1 << 62:
-        raise OptionError(f"seed is {seed}.", "Expected a whole number from 0 on.")
+        raise OptionError(f"seed is {seed}.", "Expected an integer from 0 on.")
     for name, size in (("height", height), ("width", width)):
         if not 32 <= size <= 4096:
             raise OptionError(f"{name} is {size} pixels.", "Expected 32 to 4096.")

@@ -51,7 +51,7 @@ def _scale(node: NodeProto, scale: Array | None) -> Iterator[Finding]:
 
 def _element_type(index: GraphIndex, node: NodeProto, zero: Array | None) -> Iterator[Finding]:
     kind = index.types.get(node.output[0] if node.op_type == Q else node.input[0], TensorProto.UNDEFINED)
-    if kind == TensorProto.UNDEFINED:  # ONNX: uint8, if there is no zero point that says another
+    if kind == TensorProto.UNDEFINED:  # ONNX: the type of the zero point, uint8 without one
         kind = TensorProto.UINT8 if zero is None else TensorProto.DataType.Value(str(zero.dtype).upper())
     if kind == TensorProto.INT32:
         advice = "Leave biases float (QuantizeBias = False)"

@@ -19,7 +19,7 @@ def convert(model: ModelProto, metadata: dict[str, str] | None = None, half: boo
     """`model` has fixed sizes and constants folded, as onnx_graph.deploy_graph and simplify leave it.
 
     Input and outputs keep their names; images become [1, H, W, C]. `half`: weights are stored as float16. Raises
-    EdgesegError that names an operator and its node where TFLite or this writer has no equal.
+    EdgesegError that names an operator and its node where TFLite or this writer has no counterpart.
     """
     writer = Writer(fuse(model), static_shapes(model), element_types(model), half)
     name, layout, _, _ = image_input(model)

@@ -9,7 +9,7 @@ from onnx import NodeProto
 
 from edgeseg.onnx_graph.index import attribute
 from edgeseg.tflite.padding import before_pad
-from edgeseg.tflite.windows import padded, require_images, window_pads
+from edgeseg.tflite.windows import Window, padded, require_images, window_pads
 from edgeseg.tflite.writer import NHWC, Writer, unsupported
 
 
@@ -20,12 +20,12 @@ def conv(w: Writer, node: NodeProto) -> None:
     shape, group = w.shape(source), attribute(node, "group", 1)
     require_images(node, shape)
     out, inner, *kernel = weight.shape
-    stride, dilation = (tuple(attribute(node, key, [1, 1])) for key in ("strides", "dilations"))
+    window = Window.of(node, kernel)
     size = [n + sum(p) for n, p in zip(shape[2:], extra)]
-    pads = [(a + c, b + d) for (a, b), (c, d) in zip(extra, window_pads(node, size, kernel, stride, dilation))]
-    index, padding = padded(w, w.get(source, NHWC), pads, kernel, stride, dilation, name)
-    options = {"padding": padding, "strideH": stride[0], "strideW": stride[1]}
-    options |= {"dilationHFactor": dilation[0], "dilationWFactor": dilation[1]}
+    pads = [(a + c, b + d) for (a, b), (c, d) in zip(extra, window_pads(node, size, window))]
+    index, padding = padded(w, w.get(source, NHWC), pads, window, name)
+    names = ("strideH", "strideW", "dilationHFactor", "dilationWFactor")
+    options = {"padding": padding, **dict(zip(names, (*window.stride, *window.dilation)))}
     bias = w.constant(node, 2, np.zeros(out, np.float32))
     depthwise = inner == 1 and group == shape[1]
     if depthwise:

@@ -1,4 +1,4 @@
-"""Bundles that take turns: each with its own frames and figures, in an order that is nobody's advantage."""
+"""Interleaved measurement: each bundle with its own frames and figures, in an order that favors none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from edgeseg.bench import interleaved
-from edgeseg.bench.interleaved import in_turns
+from edgeseg.bench.interleaved import interleaved as measure_interleaved
 from edgeseg.bench.measure import timed_loop
 from edgeseg.images import Image
 from edgeseg.runtime import open_segmenter
@@ -21,11 +21,9 @@ def test_each_has_its_own_figures(bundle_of: Callable[[str, str], Path], monkeyp
     bundles = [bundle_of("openvino-cpu", "fp32"), bundle_of("onnxruntime-cpu", "fp32")]
     opened: list[tuple[Path, str]] = []
 
-    class Noted(Segmenter):
-        @classmethod
-        def open(cls, path: Path, mode: str, **options: object) -> Segmenter:  # type: ignore[override]
-            opened.append((path, mode))
-            return open_segmenter(path, mode, **options)  # type: ignore[arg-type]
+    def noted_open(path: Path, mode: str, **options: Any) -> Segmenter:
+        opened.append((path, mode))
+        return open_segmenter(path, mode, **options)
 
     seen: list[tuple[int, ...]] = []
 
@@ -33,17 +31,17 @@ def test_each_has_its_own_figures(bundle_of: Callable[[str, str], Path], monkeyp
         seen.append(frames[0].shape)
         return timed_loop(segmenter, frames, *words, **more)
 
-    monkeypatch.setattr(interleaved, "Segmenter", Noted)
+    monkeypatch.setattr(interleaved, "open_segmenter", noted_open)
     monkeypatch.setattr(interleaved, "timed_loop", noted_loop)
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     frames = [tiny.frames(2, 0, 128, 192), tiny.frames(2, 0, 64, 96)]
-    one, other = in_turns(bundles, frames, 0.1, 2, lambda i, n: told.append((i, n)), threads=1)
+    one, other = measure_interleaved(bundles, frames, 0.1, 2, lambda i, n: progress.append((i, n)), threads=1)
     first, second = bundles
     assert [path for path, mode in opened if mode == "latency"] == [first, second, second, first]
     assert [path for path, mode in opened if mode == "throughput"] == [first, second, second, first]
-    assert told == [(i + 1, 4) for i in range(4)]
+    assert progress == [(i + 1, 4) for i in range(4)]
     large, small = (128, 192, 3), (64, 96, 3)
     assert seen == [large, large, small, small, small, small, large, large], "warm-up and measurement, its own frames"
     for found in (one, other):
-        assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p90"] <= found["latency_ms"]["p99"]
-        assert found["fps"] > 0 and len(found["rounds_p50_ms"]) == 2
+        assert 0 < found.latency_ms.p50 <= found.latency_ms.p90 <= found.latency_ms.p99
+        assert found.fps > 0 and len(found.rounds_p50_ms) == 2

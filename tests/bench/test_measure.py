@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +15,14 @@ from edgeseg.bench.measure import ROUNDS, STREAMS, advice, bench, sustained
 from edgeseg.bench.startup import cold_start
 from edgeseg.errors import EdgesegError
 from edgeseg.machine import fingerprint
-from edgeseg.timing import percentiles
+from edgeseg.results.bench import BenchResult
+from edgeseg.timing import Percentiles
 
 POINTS = ("p50", "p90", "p99")
 
 
 @pytest.fixture(scope="module", params=["openvino-cpu", "onnxruntime-cpu"])
-def figures(request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path]) -> dict[str, Any]:
+def figures(request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path]) -> BenchResult:
     """One short measurement per backend."""
     turns: list[tuple[int, int]] = []
     found = bench(
@@ -36,7 +36,7 @@ def figures(request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path
     return found
 
 
-def test_it_has_every_figure(figures: dict[str, Any]) -> None:
+def test_it_has_every_figure(figures: BenchResult) -> None:
     rates = {"latency_ms", "multi_stream_ms", "fps", "pure_latency_ms", "pure_fps"}
     assert set(figures) == rates | {
         "streams",
@@ -50,83 +50,83 @@ def test_it_has_every_figure(figures: dict[str, Any]) -> None:
         "unstable",
         "device",
     }
-    assert set(figures["stages_ms"]) == {"resize", "infer", "mask"}
-    assert set(figures["spread"]) == rates
-    assert set(figures["unstable"]) == {name for name, value in figures["spread"].items() if value > 0.05}
-    assert sum(figures["histogram"]["counts"]) == figures["samples"]
-    assert figures["histogram"]["from_ms"] <= figures["latency_ms"]["p50"] <= figures["histogram"]["to_ms"]
-    assert not figures["mlperf_length"]
+    assert set(figures.stages_ms) == {"resize", "infer", "mask"}
+    assert set(figures.spread) == rates
+    assert set(figures.unstable) == {name for name, value in figures.spread.items() if value > 0.05}
+    assert sum(figures.histogram.counts) == figures.samples
+    assert figures.histogram.from_ms <= figures.latency_ms.p50 <= figures.histogram.to_ms
+    assert not figures.mlperf_length
 
 
-def test_percentiles_are_in_order(figures: dict[str, Any]) -> None:
-    for row in (figures["latency_ms"], figures["pure_latency_ms"], *figures["stages_ms"].values()):
+def test_percentiles_are_in_order(figures: BenchResult) -> None:
+    for row in (figures.latency_ms, figures.pure_latency_ms, *figures.stages_ms.values()):
         assert tuple(row) == POINTS
-        assert 0 < row["p50"] <= row["p90"] <= row["p99"]
+        assert 0 < row.p50 <= row.p90 <= row.p99
 
 
-def test_the_whole_is_not_faster_than_its_parts(figures: dict[str, Any]) -> None:
-    assert figures["latency_ms"]["p50"] >= max(row["p50"] for row in figures["stages_ms"].values())
-    assert figures["samples"] >= ROUNDS
+def test_the_whole_is_not_faster_than_its_parts(figures: BenchResult) -> None:
+    assert figures.latency_ms.p50 >= max(row.p50 for row in figures.stages_ms.values())
+    assert figures.samples >= ROUNDS
 
 
-def test_fps_is_the_median_of_the_rounds(figures: dict[str, Any]) -> None:
-    assert len(figures["rounds_fps"]) == ROUNDS
-    assert figures["fps"] == sorted(figures["rounds_fps"])[ROUNDS // 2]
-    assert figures["fps"] > 0 and figures["pure_fps"] > 0
+def test_fps_is_the_median_of_the_rounds(figures: BenchResult) -> None:
+    assert len(figures.rounds_fps) == ROUNDS
+    assert figures.fps == sorted(figures.rounds_fps)[ROUNDS // 2]
+    assert figures.fps > 0 and figures.pure_fps > 0
     # One at a time, frames per second and latency are two words for one thing; several in flight do not make it worse
     # than this by an order.
-    assert figures["fps"] > 100 / figures["latency_ms"]["p50"]
+    assert figures.fps > 100 / figures.latency_ms.p50
 
 
 def test_percentiles_of_a_known_set() -> None:
-    assert percentiles(i / 1000 for i in range(101)) == {"p50": 50.0, "p90": 90.0, "p99": 99.0}
-    assert percentiles([0.004]) == {"p50": 4.0, "p90": 4.0, "p99": 4.0}
+    assert Percentiles.of(i / 1000 for i in range(101)) == Percentiles(50.0, 90.0, 99.0)
+    assert Percentiles.of([0.004]) == Percentiles(4.0, 4.0, 4.0)
 
 
 def test_the_fingerprint_names_what_figures_depend_on(tmp_path: Path) -> None:
     found = fingerprint()
     assert {"id", "cpu", "cores", "system", "python", "versions", "memory_gb"} <= set(found)
-    assert found["cores"] >= 1 and found["cpu"] and found["system"]
-    assert found["versions"]["numpy"] == np.__version__
-    assert {"edgeseg", "openvino"} <= set(found["versions"])
+    assert found.cores >= 1 and found.cpu and found.system
+    assert found.versions.numpy == np.__version__
+    assert {"edgeseg", "openvino"} <= set(found.versions)
     assert found == fingerprint()
     # Another power mode is another machine.
     for mode in ("pmode:0000", "pmode:0002"):
         path = tmp_path / mode / "var/lib/nvpmodel/status"
         path.parent.mkdir(parents=True)
         path.write_text(mode + "\n")
-    ids = {fingerprint(tmp_path / mode)["id"] for mode in ("pmode:0000", "pmode:0002")}
+    ids = {fingerprint(tmp_path / mode).id for mode in ("pmode:0000", "pmode:0002")}
     assert len(ids) == 2
-    assert fingerprint(tmp_path / "pmode:0002")["power_mode"] == "pmode:0002"
+    assert fingerprint(tmp_path / "pmode:0002").power_mode == "pmode:0002"
 
 
 def test_frames_are_taken_in_turn(bundle: Path) -> None:
     """A frame of another size among them is measured like the rest."""
     sizes = itertools.cycle([(64, 96), (120, 200)])
     frames = [tiny.frames(1, i, *next(sizes))[0] for i in range(2)]
-    assert bench(bundle, frames, 0.2, threads=1)["samples"] >= ROUNDS
+    assert bench(bundle, frames, 0.2, threads=1).samples >= ROUNDS
 
 
 def test_at_least_so_many_samples(bundle: Path) -> None:
-    assert bench(bundle, tiny.frames(2), 0.1, samples=103, threads=1)["samples"] >= 103
+    assert bench(bundle, tiny.frames(2), 0.1, samples=103, threads=1).samples >= 103
 
 
-def test_several_streams_wait_for_the_last_of_them(figures: dict[str, Any]) -> None:
-    assert figures["streams"] == STREAMS
-    assert figures["multi_stream_ms"]["p50"] > figures["pure_latency_ms"]["p50"]
+def test_several_streams_wait_for_the_last_of_them(figures: BenchResult) -> None:
+    assert figures.streams == STREAMS
+    assert figures.multi_stream_ms.p50 > figures.pure_latency_ms.p50
 
 
 def test_full_load_minute_by_minute(bundle: Path) -> None:
     turns: list[tuple[int, int]] = []
     found = sustained(bundle, tiny.frames(2), 3, lambda *turn: turns.append(turn), minute=0.1, threads=1)
-    assert len(found["minutes_fps"]) == 3 and turns == [(1, 3), (2, 3), (3, 3)]
-    assert found["last_over_first"] == pytest.approx(found["minutes_fps"][2] / found["minutes_fps"][0], abs=1e-3)
+    assert len(found.minutes_fps) == 3 and turns == [(1, 3), (2, 3), (3, 3)]
+    assert found.last_over_first == pytest.approx(found.minutes_fps[2] / found.minutes_fps[0], abs=1e-3)
 
 
 def test_cold_start_is_a_new_process(bundle: Path, tmp_path: Path) -> None:
     found = cold_start(bundle, runs=2)
-    assert 0.05 < found["first_mask_s"] < 60 and len(found["runs_s"]) == 2
-    assert 20 < found["peak_memory_mb"] < 4000
+    assert 0.05 < found.first_mask_s < 60 and len(found.runs_s) == 2
+    assert 20 < found.peak_memory_mb < 4000
     with pytest.raises(EdgesegError, match=r"A new process cannot run .*not a folder"):
         cold_start(tmp_path / "none")
 

@@ -94,7 +94,7 @@ def test_the_result_comes_back_and_nothing_stays(server: Server, bundle: Path) -
 def test_several_hosts_at_once_and_one_of_them_is_not_there(server: Server, bundle: Path) -> None:
     hosts = [server.host, Host("127.0.0.1", "nobody", 1)]
     good, bad = bench_on(hosts, bundle, ["--seconds", "1", "--size", "96x64"], sys.executable, server.ssh())
-    assert not isinstance(good, EdgesegError) and good["fps"] > 0
+    assert not isinstance(good, EdgesegError) and good.fps > 0
     assert isinstance(bad, EdgesegError) and "cannot be reached" in bad.what
 
 
@@ -181,6 +181,6 @@ def test_the_parcel_holds_the_bundle_and_no_compiled_code(bundle: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(pack(bundle))) as archive:
         names = archive.getnames()
     manifest = json.loads((bundle / "bundle.json").read_text())
-    assert {f"bundle/{name}" for name in manifest["files"]} < set(names)
+    assert {f"bundle/{name}" for name in manifest.files} < set(names)
     assert "src/edgeseg/segmenter.py" in names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]

@@ -83,13 +83,13 @@ def test_energy_counters_wrap_around(tmp_path: Path) -> None:
     watch = Watch(Sensors(tmp_path), 60)
     with watch:
         tree(tmp_path, {f"{package}/energy_uj": 2_000_000})
-    assert watch.summary(6)["joules_per_frame"] == pytest.approx(0.5)
+    assert watch.summary(6).joules_per_frame == pytest.approx(0.5)
 
 
 def test_power_is_energy_where_only_watts_are_told(tmp_path: Path) -> None:
     with Watch(Sensors(tree(tmp_path, JETSON)), 0.02) as watch:
         time.sleep(0.2)
-    joules = watch.summary(1)["joules_per_frame"]
+    joules = watch.summary(1).joules_per_frame
     assert joules == pytest.approx(15 * (watch.samples[-1].time - watch.samples[0].time), rel=1e-3)
 
 

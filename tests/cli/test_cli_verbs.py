@@ -19,7 +19,7 @@ import pytest
 import tiny
 import typer
 
-from edgeseg.bundle import Bundle
+from edgeseg.bundle import Bundle, CalibrationDigest
 from edgeseg.cli import app
 from edgeseg.data.dataset import Dataset
 
@@ -159,7 +159,7 @@ def test_a_manifest_of_calibrate_is_what_compile_uses(
     assert re.search(rf"9 of \d+ frames of {street}, digest {digest[:16]}", " ".join(ran.err.split()))
     words = ("-t", "onnxruntime-cpu", "-p", "int8", "--calibration", tmp_path / "c.json", "-o", tmp_path / "b")
     assert edgeseg("compile", network, *words).code == 0
-    assert Bundle.load(tmp_path / "b").manifest["calibration"] == {"frames": 9, "digest": digest}
+    assert Bundle.load(tmp_path / "b").manifest.calibration == CalibrationDigest(9, digest)
 
 
 def test_flags_describe_a_foreign_model(tmp_path: Path, street: Path, edgeseg: Edgeseg) -> None:
@@ -253,7 +253,7 @@ def test_a_checkpoint_is_exported_and_compiled(trained: Path, tmp_path: Path, ed
     shutil.copy(trained / "run" / "student.pt", tmp_path / "student.pt")
     ran = edgeseg("compile", tmp_path / "student.pt", "--out", tmp_path / "b")
     assert ran.code == 0, ran.err
-    assert Bundle.load(tmp_path / "b").manifest["parity"]["agreement"] >= 0.999
+    assert Bundle.load(tmp_path / "b").manifest.parity.agreement >= 0.999
 
 
 @pytest.mark.parametrize(("more", "code"), [(-0.5, 0), (0.5, 1)])
@@ -277,7 +277,6 @@ def test_a_drop_beyond_the_recipes_limit_exits_1(
 
 def test_verify_tells_a_bundle_that_says_something_else(bundle: Path, tmp_path: Path, edgeseg: Edgeseg) -> None:
     """Another model under a manifest that is true of it: the golden frames give it away."""
-    from edgeseg.bundle import MANIFEST, seal
     from edgeseg.compile import compile_model
     from edgeseg.target import Target
 
@@ -294,8 +293,7 @@ def test_verify_tells_a_bundle_that_says_something_else(bundle: Path, tmp_path: 
         shutil.copy(other.path / name, copy / name)
     ran = edgeseg("verify", copy)
     assert ran.code == 2 and "model.bin differs from its digest" in ran.err
-    manifest = json.loads((copy / MANIFEST).read_text())
-    seal(copy, {k: v for k, v in manifest.items() if k not in ("files", "format")})
+    tiny.reseal(copy)
     ran = edgeseg("verify", copy)
     assert ran.code == 2 and "a golden frame agrees on" in ran.err and "Expected 99%" in ran.err
     assert edgeseg("verify", copy, "--minimum", "0").code == 0

@@ -119,10 +119,10 @@ def test_the_same_model_twice_gives_the_same_class_maps(network: Path, tmp_path:
     frames = tiny.frames(3, seed=8)
     maps = []
     for path in paths:
-        with open_segmenter(path, threads=1, backend=Bundle.load(path).manifest["proved_by"]) as segmenter:
+        with open_segmenter(path, threads=1, backend=Bundle.load(path).manifest.proved_by) as segmenter:
             maps.append([segmenter(frame).classmap for frame in frames])
     np.testing.assert_array_equal(maps[0], maps[1])
-    a, b = ({k: v["sha256"] for k, v in Bundle.load(p).manifest["files"].items()} for p in paths)
+    a, b = ({k: v["sha256"] for k, v in Bundle.load(p).manifest.files.items()} for p in paths)
     assert {k: v for k, v in a.items() if k.startswith("golden")} == {
         k: v for k, v in b.items() if k.startswith("golden")
     }
@@ -137,8 +137,8 @@ def test_calibration_decides_int8_alone(network: Path, street: Path, tmp_path: P
     maps = []
     for name in "ab":
         made = compiled(network, tmp_path / name, target, "int8", calibration=chosen)
-        assert made.manifest["calibration"] == {"frames": 8, "digest": chosen.digest}
-        with open_segmenter(made.path, threads=1, backend=made.manifest["proved_by"]) as segmenter:
+        assert made.manifest.calibration == {"frames": 8, "digest": chosen.digest}
+        with open_segmenter(made.path, threads=1, backend=made.manifest.proved_by) as segmenter:
             maps.append([segmenter(frame).classmap for frame in frames])
     np.testing.assert_array_equal(maps[0], maps[1])
 
@@ -146,7 +146,7 @@ def test_calibration_decides_int8_alone(network: Path, street: Path, tmp_path: P
 def test_accuracy_on_a_dataset_is_stored(network: Path, street: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(street, "test")
     made = compiled(network, tmp_path / "out", dataset=dataset)
-    stored = made.manifest["metrics"]
+    stored = made.manifest.metrics
     with open_segmenter(made.path) as segmenter:
         found = evaluate(segmenter, dataset)
     assert (stored["data"], stored["split"], stored["frames"]) == ("street", "test", 4)
@@ -156,7 +156,7 @@ def test_accuracy_on_a_dataset_is_stored(network: Path, street: Path, tmp_path: 
 
 def test_extra_joins_the_manifest(network: Path, tmp_path: Path) -> None:
     made = compiled(network, tmp_path / "out", extra={"recipe": {"name": "x"}})
-    assert made.manifest["recipe"] == {"name": "x"}
+    assert made.manifest.recipe == {"name": "x"}
 
 
 @pytest.mark.parametrize("source", ["synthetic", "folder"])
@@ -171,7 +171,7 @@ def test_golden_frames_may_come_from_elsewhere(network: Path, tmp_path: Path, so
     assert len(kept) == 3 and all((a == b).all() for a, b in zip(kept, wanted))
     plain = compiled(network, tmp_path / "plain", golden=golden_frames("", tiny.SPEC))
     assert (next(plain.golden())[0] == tiny.frames(2, seed=1)[0]).all()
-    assert made.manifest["parity"] == plain.manifest["parity"]  # still measured on the given frames
+    assert made.manifest.parity == plain.manifest.parity  # still measured on the given frames
 
 
 def test_golden_frames_of_an_empty_folder(tmp_path: Path) -> None:
@@ -344,8 +344,8 @@ def test_our_own_export_compiles(tmp_path: Path) -> None:
     spec, assumed = spec_of(tmp_path / "student.onnx", {})
     assert (spec, assumed) == (tiny.SPEC, [])
     made = compiled(tmp_path / "student.onnx", tmp_path / "out")
-    assert made.manifest["graph"]["batchnorm_after"] == 0
-    assert any("cut from the end: Resize" in note for note in made.manifest["graph"]["notes"])
+    assert made.manifest.graph.batchnorm_after == 0
+    assert any("cut from the end: Resize" in note for note in made.manifest.graph.notes)
     frame = tiny.frames(1, seed=6)[0]
     batch = ((frame[..., ::-1] / 255.0 - spec.mean) / spec.std).astype(np.float32).transpose(2, 0, 1)[None]
     with torch.inference_mode():

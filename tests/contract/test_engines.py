@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import tiny
 
 from edgeseg import backends
-from edgeseg.bundle import MANIFEST, Bundle, seal
+from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, OptionError
 from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Frame, Segmenter
@@ -52,7 +51,7 @@ def runner(path: Path) -> str:
     loaded = Bundle.load(path, check=False)
     profile = Target.load(loaded.target)
     foreign = profile.build_mode == "runner" or backends.missing(profile)
-    return str(loaded.manifest["proved_by"]) if foreign else loaded.backend
+    return str(loaded.manifest.proved_by) if foreign else loaded.backend
 
 
 def opened(path: Path, mode: str = "latency", **options: Any) -> Segmenter:
@@ -188,10 +187,7 @@ def test_threads_do_not_change_the_class_map(path: Path) -> None:
 def resealed(path: Path, change: Callable[[Path], Any]) -> None:
     """Change model files and write a manifest that is true of them."""
     change(path)
-    manifest = json.loads((path / MANIFEST).read_text())
-    for key in ("files", "format"):
-        del manifest[key]
-    seal(path, manifest)
+    tiny.reseal(path)
 
 
 def main_file(path: Path) -> Path:

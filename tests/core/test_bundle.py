@@ -14,10 +14,12 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeseg.bundle import MANIFEST, Bundle, seal
+from edgeseg.bundle import MANIFEST, Bundle, Manifest, seal
 from edgeseg.errors import BundleError, EdgesegError, FileError, MissingPackage, OptionError
 from edgeseg.files import replacing, sha256
+from edgeseg.precision import Precision
 from edgeseg.runtime import open_segmenter
+from edgeseg.spec import Spec
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -52,7 +54,7 @@ def test_a_good_bundle_tells_what_it_is(bundle: Path) -> None:
     assert loaded.size == sum((bundle / name).stat().st_size for name in ("model.xml", "model.bin"))
     assert loaded.digest == sha256(bundle / MANIFEST)
     on_disk = {p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file()}
-    assert on_disk == {*loaded.manifest["files"], MANIFEST}
+    assert on_disk == {*loaded.manifest.files, MANIFEST}
 
 
 def test_golden_frames_are_what_the_bundle_says(bundle: Path) -> None:
@@ -108,19 +110,27 @@ def outside(path: Path) -> None:
         (lambda p: (p / MANIFEST).unlink(), "is not a bundle: it has no bundle.json"),
         (lambda p: (p / MANIFEST).write_text(""), "cannot be read"),
         (lambda p: (p / MANIFEST).write_text("{"), "cannot be read"),
-        (lambda p: (p / MANIFEST).write_text("[]"), "cannot be read"),
+        (lambda p: (p / MANIFEST).write_text("[]"), "is not a manifest"),
         (lambda p: (p / MANIFEST).write_text("[" * 100_000), "cannot be read"),
         (lambda p: (p / MANIFEST).write_bytes(b"\xff\xfe\x00"), "cannot be read"),
         (lambda p: (p / MANIFEST).write_text(" " * ((4 << 20) + 1)), "is over 4 MiB"),
-        (lambda p: edit(p, lambda m: m.update(format=2)), "has format 2"),
+        (lambda p: edit(p, lambda m: m.update(schema=2)), "has schema 2, from a newer edgeseg"),
+        (lambda p: edit(p, lambda m: m.update(schema="1")), "has schema '1'"),
         (lambda p: edit(p, lambda m: m.update(upsample="bicubic")), "upsample 'bicubic'"),
         (lambda p: edit(p, lambda m: m.update(files=[])), "cannot be read"),
-        (lambda p: edit(p, lambda m: m["files"]["model.bin"].pop("bytes")), "cannot be read: KeyError 'bytes'"),
+        (
+            lambda p: edit(p, lambda m: m["files"]["model.bin"].pop("bytes")),
+            "cannot be read: Object missing required field `bytes`",
+        ),
         (lambda p: edit(p, lambda m: m["files"]["model.bin"].update(bytes="x")), "cannot be read"),
         (lambda p: edit(p, lambda m: m["spec"].update(height=1)), "height is 1"),
         *[
-            (lambda p, key=key: edit(p, lambda m: m.pop(key)), f"KeyError '{key}'")
-            for key in ("format", "spec", "target", "backend", "precision", "upsample", "files")
+            (lambda p, key=key: edit(p, lambda m: m.pop(key)), message)
+            for key, message in (
+                ("spec", "Spec is not usable"),
+                ("precision", "Unknown precision ''"),
+                *((name, f"missing required field `{name}`") for name in ("target", "backend", "upsample", "files")),
+            )
         ],
     ],
 )
@@ -157,7 +167,7 @@ def test_what_is_no_folder(tmp_path: Path, name: str, what: str) -> None:
         Bundle.load(tmp_path / name)
 
 
-KEYS = ("format", "spec", "target", "backend", "precision", "upsample", "files", "name", "parity", "metrics")
+KEYS = ("schema", "spec", "target", "backend", "precision", "upsample", "files", "name", "parity", "metrics")
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=3))
@@ -264,7 +274,11 @@ def test_replacing_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.
 def test_seal_counts_every_file(tmp_path: Path) -> None:
     (tmp_path / "golden").mkdir()
     (tmp_path / "golden" / "0.png").write_bytes(b"abc")
-    seal(tmp_path, {"name": "x"})
+    spec = Spec(8, 8, ("a", "b"))
+    manifest = Manifest(
+        name="x", spec=spec, target="t", backend="b", precision=Precision.FP32, upsample="none", files={}
+    )
+    seal(tmp_path, manifest)
     written = json.loads((tmp_path / MANIFEST).read_text())
     assert written["files"] == {
         "golden/0.png": {"sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "bytes": 3}

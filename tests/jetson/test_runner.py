@@ -61,7 +61,7 @@ def board(bundle_of: Callable[[str, str], Path], tmp_path: Path) -> Path:
     plan = {"precision": "fp16", "workspace_mb": 256, "dla": -1, "golden_agreement": 0.99}
     (folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
     assert runner.add(folder) == ["build.sh", "runner.py"]
-    seal(folder, {k: v for k, v in manifest.items() if k not in ("format", "files")})
+    seal(folder, manifest)
     return folder
 
 

@@ -409,7 +409,7 @@ def test_the_bundle_agrees_with_its_parent(name: str, target: str, tmp_path: Pat
         found = [segmenter(frame).classmap for frame in frames]
     lowest = 0.99 if "half" in name else 0.999
     assert np.mean(np.equal(found, expected)) >= lowest
-    assert bundle.manifest["parity"]["agreement"] >= lowest
+    assert bundle.manifest.parity.agreement >= lowest
 
 
 def batchnorm_count(build: Callable[[], Case]) -> tuple[int, int]:

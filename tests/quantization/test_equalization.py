@@ -121,7 +121,7 @@ def test_equalizing_saves_a_network_that_int8_ruins(
             model, tmp_path / "out", Target.load(target), "int8", spec=tiny.SPEC,
             frames=tiny.frames(4, seed=1), calibration=CalibrationSet.choose(labeled, 10), ptq=ptq,
         )  # fmt: skip
-        return float(bundle.manifest["parity"]["agreement"])
+        return float(bundle.manifest.parity.agreement)
 
     ruined, saved = agreement(fragile, PTQ()), agreement(fragile, PTQ(equalize=True))
     assert ruined < 0.85 < 0.9 < saved

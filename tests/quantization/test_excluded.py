@@ -36,9 +36,9 @@ def test_one_excluded_layer_saves_a_network_that_int8_ruins(
 ) -> None:
     ruined = int8(fragile, tmp_path / "all", target, labeled)
     saved = int8(fragile, tmp_path / "kept", target, labeled, LAST)
-    agreement = [bundle.manifest["parity"]["agreement"] for bundle in (ruined, saved)]
+    agreement = [bundle.manifest.parity.agreement for bundle in (ruined, saved)]
     assert agreement[0] < 0.85 < 0.94 < agreement[1], agreement
-    assert (ruined.manifest["kept"], saved.manifest["kept"]) == ([], [LAST])
+    assert (ruined.manifest.kept, saved.manifest.kept) == ([], [LAST])
 
 
 def test_the_others_are_still_int8(fragile: Path, labeled: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_tensor_that_others_read_in_int8_is_read_in_float(labeled: Path, tmp_p
     readers = {n.name: made_by[n.input[0]] for n in model.graph.node if n.op_type == "Conv"}
     assert readers["t2"] == "Relu"
     assert readers["t3"] == "DequantizeLinear"
-    assert bundle.manifest["parity"]["agreement"] > 0.9
+    assert bundle.manifest.parity.agreement > 0.9
 
 
 def test_the_tensor_in_front_stays_float_for_tflite(fragile: Path, labeled: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_tensor_in_front_stays_float_for_tflite(fragile: Path, labeled: Path
 def test_every_layer_in_float_is_the_float_network(network: Path, labeled: Path, tmp_path: Path, rules: str) -> None:
     target = {"nncf": "openvino-cpu", "qdq": "onnxruntime-cpu", "symmetric": "jetson-orin", "litert": "tflite-cpu"}
     bundle = int8(network, tmp_path / "out", target[rules], labeled, "t1", "t4", LAST)
-    assert bundle.manifest["parity"]["worst"] > (0.998 if rules == "litert" else 0.999)  # whose normalization is INT8
+    assert bundle.manifest.parity.worst > (0.998 if rules == "litert" else 0.999)  # whose normalization is INT8
 
 
 def test_a_convolution_without_bias_and_a_residual_sum(labeled: Path, tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_a_convolution_without_bias_and_a_residual_sum(labeled: Path, tmp_path: 
     onnx.save(net.model(net.resize(net.conv(x, 8, 8, stride=2)), spec=tiny.SPEC), str(path))
     for name in ("t2", "t3"):
         bundle = int8(path, tmp_path / name, "openvino-cpu", labeled, name)
-        assert bundle.manifest["kept"] == [name]
-        assert bundle.manifest["parity"]["agreement"] > 0.9
+        assert bundle.manifest.kept == [name]
+        assert bundle.manifest.parity.agreement > 0.9
 
 
 def test_a_layer_that_openvino_does_not_have(network: Path, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_the_flag(edgeseg: Callable[..., Any], network: Path, labeled: Path, tmp
     ran = edgeseg(*words, "--keep", "t6", "--keep", "t1")
     assert ran.code == 0, ran.err
     assert "t6, t1" in ran.err
-    assert Bundle.load(tmp_path / "o").manifest["kept"] == ["t6", "t1"]
+    assert Bundle.load(tmp_path / "o").manifest.kept == ["t6", "t1"]
     ran = edgeseg(*words, "--keep", "t6_conv")
     assert ran.code == 2
     assert "Did you mean 't6'?" in ran.err

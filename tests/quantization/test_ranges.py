@@ -118,8 +118,8 @@ def test_every_method_makes_a_valid_bundle_that_names_it(
         network, tmp_path / "out", Target.load(TARGETS[rules]), "int8", spec=tiny.SPEC, frames=tiny.frames(4, seed=1),
         calibration=CalibrationSet.choose(labeled, 10), ptq=PTQ(ranges=how, bias=False),
     )  # fmt: skip
-    assert bundle.manifest["ptq"] == {"ranges": how, "bias": False, "equalize": False}
-    assert bundle.manifest["parity"]["agreement"] > 0.9
+    assert bundle.manifest.ptq == {"ranges": how, "bias": False, "equalize": False}
+    assert bundle.manifest.parity.agreement > 0.9
 
 
 @pytest.mark.parametrize("rules", sorted(TARGETS))
@@ -168,7 +168,7 @@ def test_the_flags(edgeseg: Run, network: Path, labeled: Path, tmp_path: Path) -
     ran = edgeseg(*words, "--ranges", "percentile", "--equalize", "--no-bias")
     assert ran.code == 0, ran.err
     assert "ranges by percentile, channels equalized" in ran.err
-    assert Bundle.load(tmp_path / "o").manifest["ptq"] == {"ranges": "percentile", "bias": False, "equalize": True}
+    assert Bundle.load(tmp_path / "o").manifest.ptq == {"ranges": "percentile", "bias": False, "equalize": True}
     ran = edgeseg(*words, "--ranges", "median")
     assert ran.code == 2 and "has no ranges 'median'" in ran.err
     ran = edgeseg("compile", network, "--equalize", "-o", tmp_path / "p")

@@ -23,12 +23,19 @@ from hypothesis import strategies as st
 from edgeseg.errors import FileError, OptionError
 from edgeseg.images import write_image
 from edgeseg.recipe import Recipe
+from edgeseg.report import page as report_page
 from edgeseg.report.charts import NAME_PX, Scatter
-from edgeseg.report.model_card import card
-from edgeseg.report.page import KINDS, write
+from edgeseg.report.model_card import model_card
+from edgeseg.report.page import KINDS, parse
+from edgeseg.results.search import pareto_front
 
 Ran = Any
 Edgeseg = Callable[..., Ran]
+
+
+def write(documents: list[tuple[Path, dict[str, Any]]], out: Path) -> None:
+    """Draw JSON documents, as `edgeseg report` does with files."""
+    report_page.write([(path, parse(document, path)) for path, document in documents], out)
 
 
 class Page(html.parser.HTMLParser):
@@ -103,13 +110,19 @@ def pipeline_of(evaluation: dict[str, Any], bench: dict[str, Any]) -> dict[str, 
     """A pipeline's report (see edgeseg.pipeline.run) of one stage and two bundles."""
     speed = {k: bench[k] for k in ("fps", "latency_ms", "pure_fps", "stages_ms")}
     accuracy = {k: evaluation[k] for k in ("miou", "pixel_accuracy", "boundary_f1", "per_class")}
-    about = {"target": "openvino-cpu", "bytes": 123456, "parity": {"agreement": 0.999}, **speed, **accuracy}
+    parity = {"frames": 12, "agreement": 0.999, "worst": 0.99, "reference": "x"}
+    about = {"target": "openvino-cpu", "bytes": 123456, "parity": parity, **speed, **accuracy}
     bundles = [{"path": f"b/{p}", "name": f"tiny-{p}", "precision": p, **about} for p in ("fp32", "int8")]
-    stage = {"stage": "teacher", "name": "teacher-fp32", "macs": 10**9, "params": 10**6, "seconds": 3.0, **about}
+    stage = {"stage": "teacher", "name": "teacher-fp32", "path": "m/teacher-fp32", "precision": "fp32", "macs": 10**9,
+             "params": 10**6, "val_miou": 0.5, "seconds": 3.0, **about}  # fmt: skip
     return {
         "kind": "pipeline",
         "name": "tiny",
         "best": "tiny-int8",
+        **{k: about[k] for k in ("miou", "pixel_accuracy", "latency_ms", "fps")},
+        "calibration": {"frames": 8, "digest": "d" * 64},
+        "seconds": {"teacher": 3.0},
+        "pictures": [],
         "recipe": recipe(card={"use": "Tests.", "license": "Apache-2.0"}),
         "machine": bench["machine"],
         "data": {"test_frames": 4, "digests": {"train": "a" * 64, "val": "b" * 64, "test": "c" * 64}},
@@ -140,7 +153,7 @@ def test_every_result_names_its_kind(results: dict[str, Path], kind: str) -> Non
             "control",
             ("Accuracy control: every layer in INT8", "90 allowed: held", "2 frames of street val", "0 (chosen)"),
         ),
-        ("autotune", ("Autotune for onnxruntime-cpu", "is picked", "tiny-96x64-int8", "Of 3 candidates none")),
+        ("autotune", ("Autotune for onnxruntime-cpu", "is chosen", "tiny-96x64-int8", "Of 3 candidates none")),
         (
             "pipeline",
             ("Pipeline tiny", "From teacher to student", "(OVER 1.0)", "tiny-int8", "mIoU, %", "IoU per class"),
@@ -318,13 +331,15 @@ def test_figures_of_nothing_are_a_dash(results: dict[str, Path], tmp_path: Path)
 
 def test_a_card_says_what_was_measured_and_what_was_not_stated(results: dict[str, Path]) -> None:
     d = document(results, "pipeline")
-    text = card(d["recipe"], [d])
+    text = model_card(d["recipe"], [parse(d, "report.json")])
     assert text.startswith("# Model card: tiny\n")
     assert "License of the weights: Apache-2.0." in text
     assert "sha256 of the splits: train `aaaaaaaaaaaaaaaa`" in text
     assert "| tiny-int8 |" in text
     d["recipe"] = recipe()
-    assert "License of the weights: Not stated by the recipe's author." in card(d["recipe"], [d])
+    assert "License of the weights: Not stated by the recipe's author." in model_card(
+        d["recipe"], [parse(d, "report.json")]
+    )
 
 
 def test_drawing_from_zero_latency_does_not_divide_by_it(results: dict[str, Path], tmp_path: Path) -> None:
@@ -355,7 +370,7 @@ def test_figures_of_different_machines_are_not_put_in_one_ranking_without_a_word
 
 def test_the_front_is_what_no_other_point_beats_in_both() -> None:
     points = [("slow", 9.0, 80.0), ("fast", 1.0, 70.0), ("bad", 5.0, 69.0), ("middle", 4.0, 75.0), ("tie", 4.0, 74.0)]
-    assert [name for name, _, _ in Scatter("", "", "", points).front()] == ["fast", "middle", "slow"]
+    assert [name for name, _, _ in pareto_front(points)] == ["fast", "middle", "slow"]
     assert all(f">{name}</text>" in Scatter("", "", "", points).html() for name, _, _ in points)
 
 
@@ -387,7 +402,7 @@ def test_a_card_of_single_results_through_the_command_line(
     }
     (tmp_path / "teacher.json").write_text(json.dumps({**trained, "recipe": recipe()}))
     words = [results["eval"], results["bench"], tmp_path / "teacher.json"]
-    ran = edgeseg("card", toml, *words, "--out", tmp_path / "card.md")
+    ran = edgeseg("model-card", toml, *words, "--out", tmp_path / "card.md")
     assert ran.code == 0, ran.err
     text = (tmp_path / "card.md").read_text()
     assert "teacher, training loss / val mIoU after epochs 1, 2: 2.00 / 40.0, 1.25 / 50.0." in text
@@ -395,8 +410,8 @@ def test_a_card_of_single_results_through_the_command_line(
     for word in ("Toys only.", "| teacher | lite |", "| openvino-cpu-fp32 |", f"`{digest}`", "Speeds on "):
         assert word in text, word
     (tmp_path / "half.json").write_text('{"kind": "eval"}')
-    ran = edgeseg("card", toml, tmp_path / "half.json", "--out", tmp_path / "no.md")
-    assert ran.code == 2 and "No card can be drawn from" in ran.err and not (tmp_path / "no.md").exists()
+    ran = edgeseg("model-card", toml, tmp_path / "half.json", "--out", tmp_path / "no.md")
+    assert ran.code == 2 and "is not a complete eval result" in ran.err and not (tmp_path / "no.md").exists()
 
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)

@@ -111,7 +111,7 @@ def test_a_model_that_came_quantized_is_a_candidate(labeled: Path, network: Path
     )
     names = [row["name"] for row in found["rows"] if row["model"] == "trained.onnx"]
     assert names == ["trained-96x64-int8"]
-    assert Bundle.load(tmp_path / "t" / "trained-96x64-int8").manifest["calibration"] is None
+    assert Bundle.load(tmp_path / "t" / "trained-96x64-int8").manifest.calibration is None
     with pytest.raises(OptionError, match=r"trained.onnx came quantized.*\nName the float model first"):
         autotune(trials_in(tmp_path / "t", labeled), [(trained, tiny.SPEC)], 50, None, tmp_path / "best")
 
@@ -205,7 +205,7 @@ def test_the_command_and_its_report(edgeseg: Run, fragile: Path, labeled: Path, 
     assert again["rows"] == found["rows"] and again["held"] is False
     assert "No candidate holds 4 points and a p99 of 1e-06 ms" in ran.err
     assert "not reached" in ran.err
-    assert Bundle.load(tmp_path / "out" / "best").manifest["autotune"]["held"] is False
+    assert Bundle.load(tmp_path / "out" / "best").manifest.autotune.held is False
 
 
 def test_a_budget_that_ends_it_early_is_said(labeled: Path, network: Path, tmp_path: Path) -> None:

@@ -58,9 +58,9 @@ def test_the_layer_that_breaks_it_stays_float_and_no_other(
     assert found["noise"][0]["layer"] == LAST
     assert any("1 of 3 layers in float next" in line and "s left" in line for line in said)
     bundle = Bundle.load(tmp_path / "out")
-    assert (bundle.name, bundle.precision, bundle.manifest["kept"]) == ("out", "int8", expected)
-    assert bundle.manifest["control"]["drop"] == found["drop"]
-    with open_segmenter(bundle.path, backend=bundle.manifest["proved_by"]) as segmenter:
+    assert (bundle.name, bundle.precision, bundle.manifest.kept) == ("out", "int8", expected)
+    assert bundle.manifest.control.drop == found["drop"]
+    with open_segmenter(bundle.path, backend=bundle.manifest.proved_by) as segmenter:
         assert all((segmenter(frame).classmap == mask).all() for frame, mask in bundle.golden())
 
 
@@ -80,7 +80,7 @@ def test_where_another_way_to_int8_holds_no_layer_stays_float(fragile: Path, lab
     assert list(drops) == ["", "equalized"]  # the rest was not needed
     assert drops["equalized"] <= 4.0 and drops[""] > 50
     assert any("equalized: " in line for line in said)
-    assert Bundle.load(tmp_path / "out").manifest["ptq"]["equalize"]
+    assert Bundle.load(tmp_path / "out").manifest.ptq.equalize
 
 
 def test_a_second_run_measures_nothing_again(stubborn: Path, labeled: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_kill_minus_nine_and_on_it_goes(stubborn: Path, labeled: Path, tmp_path:
     after = finished()
     assert len(after) > len(before)
     assert {name: after[name] for name in before} == before  # the seconds each took, too
-    assert Bundle.load(tmp_path / "out").manifest["kept"] == [LAST]
+    assert Bundle.load(tmp_path / "out").manifest.kept == [LAST]
     assert not [*(tmp_path / "out.trials").glob(".*")]
 
 
@@ -158,7 +158,7 @@ def test_a_budget_of_nothing_still_gives_plain_int8(stubborn: Path, labeled: Pat
     found = control(trials, stubborn, tiny.SPEC, 4.0, tmp_path / "out")
     assert (found["held"], found["chosen"]) == (False, "keep-000")
     assert "the next step would go beyond 1e-06 minutes" in found["stopped"]
-    assert Bundle.load(tmp_path / "out").manifest["control"]["held"] is False
+    assert Bundle.load(tmp_path / "out").manifest.control.held is False
 
 
 def test_memory_has_a_cap_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_a_drop_that_cannot_be_reached(edgeseg: Run, words: dict[str, Any], stub
     assert ran.code == 1
     assert "not reached" in ran.err and "points lost, 0.1 allowed; the best was written to" in ran.err
     assert "stopped early" in ran.err and "the same command continues" in ran.err
-    assert Bundle.load(tmp_path / "out").manifest["control"]["held"] is False
+    assert Bundle.load(tmp_path / "out").manifest.control.held is False
 
 
 @pytest.mark.parametrize(

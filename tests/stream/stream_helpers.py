@@ -125,7 +125,7 @@ def bundle(path: Path) -> Path:
     import openvino as ov
     from openvino import opset13 as op
 
-    from edgeseg.bundle import seal
+    from edgeseg.bundle import Manifest, seal
 
     frame = op.parameter([1, SPEC.height, SPEC.width, 3], np.uint8, name="frame")
     x = op.transpose(op.convert(frame, "f32"), np.array([0, 3, 1, 2]))
@@ -141,5 +141,5 @@ def bundle(path: Path) -> Path:
         "precision": "fp32",
         "upsample": "half_pixel",
     }
-    seal(path, {"spec": SPEC.to_dict(), **what})
+    seal(path, Manifest(name=path.name, spec=SPEC, files={}, **what))
     return path

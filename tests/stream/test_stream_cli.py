@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -286,3 +287,8 @@ def test_without_a_terminal_progress_and_what_was_written_are_logged(tmp_path, m
     progress = [r for r in caplog.records if r.name == "edgeseg.stream.progress"]
     assert re.match(r"run: \d+ of 30 frames in \d+ s, [\d.]+ FPS", progress[-1].getMessage())
     assert [r.getMessage() for r in caplog.records if r.name == "edgeseg.cli.run"] == [f"wrote {o}" for o in outputs]
+
+
+def test_every_setting_has_a_key_in_the_config():
+    settings = {f.name for f in dataclasses.fields(config.Settings)} - {"streams", "policy"}
+    assert settings | set(config.POLICY_KEYS) == set(config.KEY_TYPES)

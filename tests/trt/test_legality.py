@@ -141,7 +141,7 @@ def test_a_board_gets_a_legal_graph_and_a_plan(bundle_of: Callable[[str, str], P
     for precision in profile.precisions:
         loaded = Bundle.load(bundle_of(target, precision))
         plan = json.loads(loaded.file("plan.json").read_text())
-        assert loaded.manifest["proved_by"] == "onnxruntime"
+        assert loaded.manifest.proved_by == "onnxruntime"
         model = onnx.load(str(loaded.file("model.onnx")))
         assert check(model, profile.oldest_tensorrt) == []
         assert any(n.op_type == "QuantizeLinear" for n in model.graph.node) == (precision == "int8")

@@ -16,7 +16,7 @@ import tiny
 from fake_tensorrt import RELEASES, Board
 
 from edgeseg.backends import tensorrt
-from edgeseg.bundle import MANIFEST, Bundle, seal
+from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, EdgesegError, MissingPackage
 from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Frame
@@ -43,10 +43,7 @@ def changed(path: Path, to: Path, change: Callable[[Path], Any]) -> Path:
     """A copy with another file and a manifest that matches it."""
     copy = Path(shutil.copytree(path, to))
     change(copy)
-    manifest = json.loads((copy / MANIFEST).read_text())
-    for key in ("files", "format"):
-        del manifest[key]
-    seal(copy, manifest)
+    tiny.reseal(copy)
     return copy
 
 

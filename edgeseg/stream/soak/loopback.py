@@ -26,7 +26,6 @@ from edgeseg.images import Image
 MODES = ("normal", "freeze", "still", "corrupt", "resize")
 BITS, BLOCK = 40, 8
 SIZES = {False: (360, 640), True: (240, 480)}  # resized or not -> height, width
-START_SECONDS = 20.0
 
 
 def stamp(image: Image, milliseconds: int) -> None:
