@@ -79,7 +79,7 @@ def _split(text: str, keys: list[str]) -> tuple[str, dict[str, str]]:
 
 def _default(field: Any) -> str:
     value = field.default
-    if value is dataclasses.MISSING:
+    if value is dataclasses.MISSING or field.name == "size":  # which recipe.py checks by itself
         return "required"
     if value in ("", (), None, (0, 0)):
         return "-"
@@ -93,7 +93,9 @@ def _allowed(field: Any, kind: Any) -> str:
         return ", ".join(f"`{word}`" if word else "none" for word in words)
     if span := field.metadata.get("range"):
         return f"{span[0]:.10g} to {span[1]:.10g}"
-    return "`true`, `false`" if kind is bool else "table" if dataclasses.is_dataclass(kind) else "text"
+    if any(dataclasses.is_dataclass(option) for option in typing.get_args(kind)):
+        return "table"
+    return "`true`, `false`" if kind is bool else "text"
 
 
 WRITTEN_BY = {"benches": "`edgeseg bench --host`", "stage": "`edgeseg train`, `distill`, `prune`, `qat`: NAME.json"}
@@ -125,7 +127,8 @@ def result_files() -> str:
 
 def _keys_table(kind: Any) -> list[str]:
     rows = [f"| `{name}` | {text} |" for name, text in _keys(kind, "", ())]
-    return [_cell(inspect.getdoc(kind) or ""), "\n".join(["| key | type |", "|---|---|", *rows])]
+    text = _cell(inspect.getdoc(kind) or "").replace("[", "\\[")
+    return [text, "\n".join(["| key | type |", "|---|---|", *rows])]
 
 
 def _records() -> list[Any]:
