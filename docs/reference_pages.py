@@ -105,9 +105,9 @@ def result_files() -> str:
     """Markdown: every kind of result file with its keys."""
     kinds = sorted(_records(), key=lambda kind: kind.KIND)
     intro = (
-        "What `--json FILE` writes, and the files beside checkpoints and bundles. Every result has `kind` and `schema`; a "
-        "schema newer than the program knows is refused. Keys of a table are written `table.key`; `[]` marks a list, `{}` "
-        "a table whose keys are names (of classes, stages, packages). In Python: `edgeseg.results`. The summary of "
+        "What `--json FILE` writes, and the files beside checkpoints and bundles. Results have `kind` and `schema`; a "
+        "schema newer than the program knows is refused. Keys of a table are written `table.key`; `[]` marks a list, "
+        "`{}` a table whose keys are names (classes, stages, packages). In Python: `edgeseg.results`. The summary of "
         "`edgeseg run` is on [its own page](../streaming.md)."
     )
     rows = [

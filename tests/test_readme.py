@@ -43,5 +43,8 @@ def test_every_make_target_named_in_the_readme_exists() -> None:
 def test_the_public_names_are_the_ones_that_import() -> None:
     import edgeseg
 
-    assert set(edgeseg._HOMES) == set(edgeseg.__all__)
-    assert all(getattr(edgeseg, name).__name__ == name for name in edgeseg.__all__)
+    names = set(edgeseg.__all__) - {"__version__"}
+    assert len(names) >= 13 and re.fullmatch(r"\d+\.\d+\.\d+", edgeseg.__version__)
+    assert all(getattr(edgeseg, name).__name__ == name for name in names)
+    with pytest.raises(AttributeError, match="no attribute 'open_segmentor'"):
+        getattr(edgeseg, "open_segmentor")  # noqa: B009  # mypy knows it is not there
