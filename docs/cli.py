@@ -24,8 +24,9 @@ def document() -> str:
         "Written by `make docs`; a test compares it with the program.",
         f"{root.help}",
         "\n".join(["| | |", "|---|---|", *overview]),
-        "Results are printed on standard output, progress and log lines on standard error. Exit status: 0 done; 1 a limit "
-        "was missed (gate, soak, data check); 2 the user's error; 3 gate undecided; 70 a bug in edgeseg; 130 interrupted.",
+        "Results are printed on standard output, progress and log lines on standard error. Exit status: 0 done; 1 a "
+        "limit was missed (gate, soak, data check); 2 the user's error; 3 gate undecided; 70 a bug in edgeseg; "
+        "130 interrupted.",
         "Options of every verb, before its name:",
         _table([_option(p) for p in root.params if not p.hidden and p.name not in SHELL]),
     ]
