@@ -1,6 +1,6 @@
 """Gate a release from Python: python examples/gate.py [--bundle B --parent P --data D]
 
-The gate answers pass, fail or undecided, the first two only with 95 % certainty. In CI the command line is enough; see
+The gate answers pass, fail or undecided, the first two only with 95 % confidence. In CI the command line is enough; see
 docs/ci in the repository.
 """
 

@@ -207,6 +207,6 @@ def _train(
     if devices.is_main_process():
         checkpoint.save(path, model, net, spec, {"metrics": result.metrics(), "recipe": recipe.to_dict()})
         result.save(path.with_suffix(".json"))
-        log.info("%s: finished, val mIoU %.3f, wrote %s", name, miou, path)
+        log.info("%s: finished after %d epochs, val mIoU %.3f", name, len(history), miou)
     devices.barrier()
     return path
