@@ -13,6 +13,7 @@ from edgeseg import pipeline
 from edgeseg.bundle import Bundle
 from edgeseg.recipe import Recipe
 from edgeseg.report.page import write
+from edgeseg.results.pipeline import PipelineResult
 
 pytest.importorskip("torch")
 
@@ -133,7 +134,7 @@ def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
 
 
 def test_publish_and_report(finished: Path, tmp_path: Path) -> None:
-    report = json.loads((finished / "run" / "report.json").read_text())
+    report = PipelineResult.load(finished / "run" / "report.json")
     pipeline.publish(report, finished / "run", tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"tiny.onnx", "tiny-fp32", "tiny-int8", "card.md"}
     Bundle.load(tmp_path / "tiny-int8")
@@ -141,4 +142,4 @@ def test_publish_and_report(finished: Path, tmp_path: Path) -> None:
     assert "10 training, 2 validation and 4 test frames" in card and "| distilled |" in card
     write([(finished / "run" / "report.json", report)], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<img") == len(report["pictures"]) and "src='http" not in page
+    assert page.count("<img") == len(report.pictures) and "src='http" not in page

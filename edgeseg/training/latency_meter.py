@@ -11,10 +11,10 @@ from edgeseg.errors import EdgesegError
 from edgeseg.profiling import latency
 from edgeseg.profiling.latency import Layer, Table
 from edgeseg.recipe import Recipe
+from edgeseg.results.stage import PrunedLatency
 from edgeseg.spec import Spec
 from edgeseg.training.complexity import layer_shapes
 from edgeseg.training.onnx_export import to_onnx
-from edgeseg.training.stage_result import PrunedLatency
 
 if TYPE_CHECKING:
     from onnx import ModelProto
