@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,7 +214,7 @@ def _measure(work: Path, dataset: Dataset, prover: str) -> StoredMetrics:
     return StoredMetrics(**metrics, data=dataset.root.name, split=dataset.split, frames=found.frames)
 
 
-def spec_of(model: Path, given: dict[str, Any], output: str = "") -> tuple[Spec, list[str]]:
+def spec_of(model: Path, given: Mapping[str, object], output: str = "") -> tuple[Spec, list[str]]:
     """The Spec of an ONNX file: what it carries, else what its graph tells at `output`, with `given` keys on top.
 
     Also returns what was assumed, one line each, so that the user can correct it.
@@ -231,7 +231,7 @@ def spec_of(model: Path, given: dict[str, Any], output: str = "") -> tuple[Spec,
         except (ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
     _, _, height, width = onnx_graph.image_input(loaded)
-    spec = {"height": height or 512, "width": width or 512, **given}
+    spec: dict[str, Any] = {"height": height or 512, "width": width or 512, **given}
     assumed = [] if height and width else [f"size {spec['width']}x{spec['height']} (the graph's is dynamic)"]
     channels, kind = onnx_graph.output_channels(loaded, int(spec["height"]), int(spec["width"]), output)
     if "classes" not in given:

@@ -6,46 +6,66 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from edgeseg.files import sha256, write_bytes
+from edgeseg.records import convert, read_json
 
 Log = Callable[[str], None]
+T = TypeVar("T")
+HINT = "Remove that file and run again."
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stage: digests of its inputs and outputs, how long it took, and its result as plain values. A stage that began
+    and did not end has its inputs only."""
+
+    inputs: str
+    outputs: tuple[str, ...] | None = None
+    seconds: float | None = None
+    result: Any = None
 
 
 class Ledger:
-    """Remembers what each stage was made from, so that a finished stage is not done twice."""
+    """ledger.json of a folder. FileError where it cannot be read."""
 
     def __init__(self, folder: Path, log: Log):
-        self.folder = folder
-        self.log = log
+        self.folder, self.log = folder, log
         self.path = folder / "ledger.json"
-        self.rows: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        stored = read_json(self.path, "Ledger") if self.path.is_file() else {}
+        self.entries = convert(stored, dict[str, Entry], f"{self.path} is not a ledger", HINT)
 
-    def stage(self, name: str, inputs: Any, outputs: list[Path], work: Callable[[], Any]) -> Any:
-        """work()'s result (JSON), from the ledger when `inputs` (JSON) and the content of `outputs` are unchanged."""
+    def stage(self, name: str, inputs: Any, outputs: Sequence[Path], kind: type[T], work: Callable[[], T]) -> T:
+        """work()'s result, from the ledger when `inputs` (plain values) and the content of `outputs` are unchanged.
+
+        `kind`: the type of the result, which is stored as plain values and comes back as itself.
+        """
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
-        row = self.rows.get(name, {})
-        if row.get("inputs") == digest and row.get("outputs") == _digests(outputs):
+        entry = self.entries.get(name)
+        if entry and entry.inputs == digest and entry.outputs == _digests(outputs):
             self.log(f"{name}: unchanged")
-            return row["result"]
-        if row.get("inputs") != digest:
+            return convert(entry.result, kind, f"{self.path} holds another result of {name!r}", HINT)
+        if not entry or entry.inputs != digest:
             # A stage that was interrupted continues from its folder, but only with the same inputs.
             shutil.rmtree(self.folder / name, ignore_errors=True)
-            self._note(name, {"inputs": digest})
+            self._store(name, Entry(digest))
         self.log(name)
         begin = time.monotonic()
         result = work()
         seconds = round(time.monotonic() - begin, 1)
-        self._note(name, {"inputs": digest, "outputs": _digests(outputs), "seconds": seconds, "result": result})
+        self._store(name, Entry(digest, _digests(outputs), seconds, msgspec.to_builtins(result)))
         return result
 
-    def _note(self, name: str, row: dict[str, Any]) -> None:
-        self.rows[name] = row
-        write_bytes(self.path, (json.dumps(self.rows, indent=1) + "\n").encode())
+    def _store(self, name: str, entry: Entry) -> None:
+        self.entries[name] = entry
+        write_bytes(self.path, (json.dumps(msgspec.to_builtins(self.entries), indent=1) + "\n").encode())
 
 
-def _digests(paths: list[Path]) -> list[str]:
-    return [sha256(path) if path.is_file() else "" for path in paths]
+def _digests(paths: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(sha256(path) if path.is_file() else "" for path in paths)

@@ -7,9 +7,9 @@ import json
 import os
 import platform
 import re
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from edgeseg import __version__, backends
 from edgeseg.results.common import Machine
@@ -25,20 +25,21 @@ def fingerprint(root: Path = Path("/")) -> Machine:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    known: dict[str, Any] = {
-        "cpu": _cpu_name(root),
-        "cores": os.cpu_count() or 1,
-        "memory_gb": _memory_gb(root),
-        "system": f"{platform.system()} {platform.machine()}",
-        "board": read(root / "proc/device-tree/model"),
-        "jetpack": read(root / "etc/nv_tegra_release").split("\n")[0],
-        "power_mode": read(root / "var/lib/nvpmodel/status"),
-        "governor": read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return Machine(id=digest[:12], **known)
+    machine = Machine(
+        id="",
+        cpu=_cpu_name(root),
+        cores=os.cpu_count() or 1,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        versions=versions,
+        memory_gb=_memory_gb(root),
+        board=read(root / "proc/device-tree/model"),
+        jetpack=read(root / "etc/nv_tegra_release").split("\n")[0],
+        power_mode=read(root / "var/lib/nvpmodel/status"),
+        governor=read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+    )
+    digest = hashlib.sha256(json.dumps(asdict(machine), sort_keys=True).encode()).hexdigest()
+    return replace(machine, id=digest[:12])
 
 
 def read(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 OUT/data/                 rendered frames, where the recipe asks for them
 OUT/{teacher,student,distilled,pruned}.pt, and qat.pt where the recipe trains with INT8's rounding
-OUT/models/ROLE.onnx and OUT/models/ROLE-fp32/: each of them compiled for the first target and measured
+OUT/models/STAGE.onnx and OUT/models/STAGE-fp32/: each of them compiled for the first target and measured
 OUT/NAME.onnx             the float parent of what is deployed, OUT/NAME-qat.onnx the one of INT8 by that training
 OUT/bundles/              one bundle per target and precision
 OUT/ledger.json           what each stage was made from; OUT/report.{json,html,md}
@@ -10,12 +10,11 @@ OUT/ledger.json           what each stage was made from; OUT/report.{json,html,m
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edgeseg import target
 from edgeseg.bench.measure import bench
@@ -32,51 +31,20 @@ from edgeseg.precision import Precision
 from edgeseg.profiling.latency import timing_target
 from edgeseg.quantization.quantize import schemes_of_training
 from edgeseg.recipe import PTQ, Recipe, Role, Targets
-from edgeseg.records import convert
 from edgeseg.results.common import Picture
 from edgeseg.results.pipeline import Int8Drop, MeasuredBundle, MeasuredStage, PipelineData, PipelineResult
 from edgeseg.results.stage import StageResult
 from edgeseg.runtime import open_segmenter
 
-ROLES = ("teacher", "student", "distilled", "pruned")
+STAGES = ("teacher", "student", "distilled", "pruned")
 BENCH_SECONDS = 4.0
 PICTURES = 4
 Log = Callable[[str], None]
-T = TypeVar("T")
 
 
 def run(recipe: Recipe, out: Path, log: Log) -> PipelineResult:
     """Every stage of the recipe into `out`; the result, which is also written there as report.json."""
-    pairs = [target.split(entry) for entry in recipe.targets.compile]
-    ledger = Ledger(out, log)
-    root = _data(recipe, out, ledger)
-    test = Dataset.open(root, "test")
-    made = {"data": {split: Dataset.open(root, split).digest() for split in ("train", "val", "test")}}
-    _train(recipe, root, out, ledger, made)
-    roles = [_measure_role(role, out, ledger, made, test, pairs[0][0], log) for role in ROLES]
-    shutil.copyfile(out / "models" / "pruned.onnx", out / f"{recipe.name}.onnx")
-    calibration = CalibrationSet.choose(root, recipe.quantize.frames, recipe.seed)
-    bundles = [_bundle(recipe, t, p, out, ledger, made, test, calibration, log) for t, p in pairs]
-    fastest = min((b for b in bundles if b.target == pairs[0][0].name), key=lambda b: b.latency_ms.p50)
-    result = PipelineResult(
-        name=recipe.name,
-        best=fastest.name,
-        miou=fastest.miou,
-        pixel_accuracy=fastest.pixel_accuracy,
-        latency_ms=fastest.latency_ms,
-        fps=fastest.fps,
-        recipe=recipe.to_dict(),
-        machine=fingerprint(),
-        data=PipelineData(len(test), made["data"]),
-        calibration=vars(calibration.identity),
-        stages=tuple(roles),
-        bundles=tuple(bundles),
-        int8=_drops(bundles, recipe.quantize.max_drop),
-        seconds={name: row.get("seconds") for name, row in ledger.rows.items()},
-        pictures=_pictures(Path(bundles[-1].path), test, out),
-    )
-    result.save(out / "report.json")
-    return result
+    return _Stages(recipe, out, log).run()
 
 
 def bundle_name(recipe: Recipe, profile: target.Target, precision: Precision) -> str:
@@ -85,132 +53,166 @@ def bundle_name(recipe: Recipe, profile: target.Target, precision: Precision) ->
     return f"{recipe.name}-{precision}" if profile.name == first else f"{recipe.name}-{profile.name}-{precision}"
 
 
-def _data(recipe: Recipe, out: Path, ledger: Ledger) -> Path:
-    if recipe.data.synthetic is None:
-        return recipe.resolve(recipe.data.root)
-    from edgeseg.synth.files import write_dataset
+class _Stages:
+    """One run of a recipe: what its stages share."""
 
-    root = out / "data"
-    wanted = asdict(recipe.data.synthetic)
-    height, width = recipe.data.size
+    def __init__(self, recipe: Recipe, out: Path, log: Log):
+        self.recipe, self.out, self.log = recipe, out, log
+        self.pairs = [target.split(entry) for entry in recipe.targets.compile]
+        self.ledger = Ledger(out, log)
+        self.root = self._data()
+        self.test = Dataset.open(self.root, "test")
+        self.data = {split: Dataset.open(self.root, split).digest() for split in ("train", "val", "test")}
+        self.checkpoints: dict[str, str] = {}  # digests, by stage
 
-    def render() -> None:
-        shutil.rmtree(root, ignore_errors=True)
-        write_dataset(root, **wanted, height=height, width=width)
+    def run(self) -> PipelineResult:
+        self._train()
+        stages = [self._measure_stage(stage) for stage in STAGES]
+        shutil.copyfile(self.out / "models" / "pruned.onnx", self.out / f"{self.recipe.name}.onnx")
+        calibration = CalibrationSet.choose(self.root, self.recipe.quantize.frames, self.recipe.seed)
+        bundles = [self._bundle(profile, precision, calibration) for profile, precision in self.pairs]
+        fastest = min((b for b in bundles if b.target == self.pairs[0][0].name), key=lambda b: b.latency_ms.p50)
+        result = PipelineResult(
+            name=self.recipe.name,
+            best=fastest.name,
+            miou=fastest.miou,
+            pixel_accuracy=fastest.pixel_accuracy,
+            latency_ms=fastest.latency_ms,
+            fps=fastest.fps,
+            recipe=self.recipe.to_dict(),
+            machine=fingerprint(),
+            data=PipelineData(len(self.test), self.data),
+            calibration=vars(calibration.identity),
+            stages=tuple(stages),
+            bundles=tuple(bundles),
+            int8=_drops(bundles, self.recipe.quantize.max_drop),
+            seconds={name: entry.seconds for name, entry in self.ledger.entries.items()},
+            pictures=_pictures(Path(bundles[-1].path), self.test, self.out),
+        )
+        result.save(self.out / "report.json")
+        return result
 
-    ledger.stage("render", {**wanted, "size": [height, width]}, [root / "classes.txt"], render)
-    return root
+    def _data(self) -> Path:
+        data = self.recipe.data
+        if data.synthetic is None:
+            return self.recipe.resolve(data.root)
+        from edgeseg.synth.files import write_dataset
 
+        root, counts = self.out / "data", asdict(data.synthetic)
+        height, width = data.size
 
-def _train(recipe: Recipe, root: Path, out: Path, ledger: Ledger, made: dict[str, Any]) -> None:
-    """The checkpoints; adds the digest of each to `made`."""
+        def render() -> None:
+            shutil.rmtree(root, ignore_errors=True)
+            write_dataset(root, **counts, height=height, width=width)
 
-    def role(name: str, parts: list[Any], parents: list[str], work: Callable[[Path], Path]) -> None:
-        path = out / f"{name}.pt"
-        inputs = [made["data"]["train"], made["data"]["val"], recipe.data.size, recipe.seed, *map(asdict, parts)]
-        inputs += [made[parent] for parent in parents]
-        starts = [recipe.resolve(part.init) for part in parts if isinstance(part, Role) and part.init]
+        self.ledger.stage("render", {**counts, "size": [height, width]}, [root / "classes.txt"], type(None), render)
+        return root
+
+    def _train(self) -> None:
+        """The checkpoints, each from those before it."""
+        recipe, root, out = self.recipe, self.root, self.out
+        student, teacher = recipe.student, out / "teacher.pt"
+        timed, precision = timing_target(recipe)  # what pruning is to be fast on
+        self._checkpoint("teacher", [recipe.teacher], [], lambda run: run.train_teacher(recipe, root, out))
+        self._checkpoint("student", [student], [], lambda run: run.train_student(recipe, root, out))
+        self._checkpoint(
+            "distilled",
+            [student, recipe.distill],
+            ["teacher"],
+            lambda run: run.distill_student(recipe, teacher, root, out),
+        )
+        self._checkpoint(
+            "pruned",
+            [student, recipe.distill, recipe.prune, Targets((f"{timed.name}:{precision}",))],
+            ["teacher", "distilled"],
+            lambda run: run.prune_student(recipe, out / "distilled.pt", teacher, root, out),
+        )
+        if recipe.qat.epochs:
+            self._checkpoint(
+                "qat",
+                [student, recipe.distill, recipe.qat, recipe.quantize],
+                ["teacher", "pruned"],
+                lambda run: run.qat_student(recipe, out / "pruned.pt", teacher, root, out),
+            )
+            onnx = out / f"{recipe.name}-qat.onnx"
+            self.ledger.stage(
+                "export qat",
+                self.checkpoints["qat"],
+                [onnx],
+                str,
+                lambda: str(_training().export_onnx(out / "qat.pt", onnx)),
+            )
+
+    def _checkpoint(self, name: str, sections: list[Any], parents: list[str], train: Callable[[Any], Path]) -> None:
+        """OUT/NAME.pt by `train`, from these sections of the recipe and earlier checkpoints."""
+        path = self.out / f"{name}.pt"
+        inputs = [self.data["train"], self.data["val"], self.recipe.data.size, self.recipe.seed, *map(asdict, sections)]
+        inputs += [self.checkpoints[parent] for parent in parents]
+        starts = [self.recipe.resolve(part.init) for part in sections if isinstance(part, Role) and part.init]
         inputs += [sha256(require_file(start, "Checkpoint")) for start in starts]
-        ledger.stage(name, inputs, [path], lambda: json.loads(work(out).with_suffix(".json").read_text()))
-        made[name] = sha256(path)
-
-    def stages() -> Any:
-        from edgeseg.training import stages  # imports torch: only where a stage has work
-
-        return stages
-
-    student, teacher = recipe.student, recipe.teacher
-    timed, precision = timing_target(recipe)  # what pruning is to be fast on
-    role("teacher", [teacher], [], lambda folder: stages().train_teacher(recipe, root, folder))
-    role("student", [student], [], lambda folder: stages().train_student(recipe, root, folder))
-    role(
-        "distilled",
-        [student, recipe.distill],
-        ["teacher"],
-        lambda folder: stages().distill_student(recipe, out / "teacher.pt", root, folder),
-    )
-    role(
-        "pruned",
-        [student, recipe.distill, recipe.prune, Targets((f"{timed.name}:{precision}",))],
-        ["teacher", "distilled"],
-        lambda folder: stages().prune_student(recipe, out / "distilled.pt", out / "teacher.pt", root, folder),
-    )
-    if recipe.qat.epochs:
-        role(
-            "qat",
-            [student, recipe.distill, recipe.qat, recipe.quantize],
-            ["teacher", "pruned"],
-            lambda folder: stages().qat_student(recipe, out / "pruned.pt", out / "teacher.pt", root, folder),
+        self.ledger.stage(
+            name, inputs, [path], StageResult, lambda: StageResult.load(train(_training()).with_suffix(".json"))
         )
-        onnx = out / f"{recipe.name}-qat.onnx"
-        ledger.stage("export qat", made["qat"], [onnx], lambda: str(stages().export_onnx(out / "qat.pt", onnx)))
+        self.checkpoints[name] = sha256(path)
 
+    def _measure_stage(self, stage: str) -> MeasuredStage:
+        """Export a stage's checkpoint, compile it in float32 for the first target, and measure that bundle."""
+        onnx, bundle = self.out / "models" / f"{stage}.onnx", self.out / "models" / f"{stage}-fp32"
+        profile = self.pairs[0][0]
 
-def _measure_role(
-    role: str, out: Path, ledger: Ledger, made: dict[str, Any], test: Dataset, profile: target.Target, log: Log
-) -> MeasuredStage:
-    """Export one checkpoint, compile it in float32 for the first target, and measure it on the path that ships."""
-    onnx, bundle = out / "models" / f"{role}.onnx", out / "models" / f"{role}-fp32"
+        def work() -> MeasuredBundle:
+            _training().export_onnx(self.out / f"{stage}.pt", onnx)
+            frames = [self.test[i][0] for i in range(min(8, len(self.test)))]
+            spec, _ = spec_of(onnx, {})
+            compile_model(onnx, bundle, profile, "fp32", spec=spec, frames=frames, dataset=self.test, log=self.log)
+            return measured(bundle, self.test)
 
-    def work() -> dict[str, Any]:
-        from edgeseg.training import stages
+        inputs = [self.checkpoints[stage], self.data["test"], profile.name]
+        found = self.ledger.stage(f"measure {stage}", inputs, [onnx], MeasuredBundle, work)
+        trained = StageResult.load(self.out / f"{stage}.json")
+        figures = {key: getattr(trained, key) for key in ("macs", "params", "val_miou", "seconds")}
+        return MeasuredStage(stage=stage, **figures, **vars(found))
 
-        stages.export_onnx(out / f"{role}.pt", onnx)
-        frames = [test[i][0] for i in range(min(8, len(test)))]
-        spec, _ = spec_of(onnx, {})
-        compile_model(onnx, bundle, profile, "fp32", spec=spec, frames=frames, dataset=test, log=log)
-        return asdict(measured(bundle, test))
-
-    found = ledger.stage(f"measure {role}", [made[role], made["data"]["test"], profile.name], [onnx], work)
-    trained = StageResult.load(out / f"{role}.json")
-    training = {key: getattr(trained, key) for key in ("macs", "params", "val_miou", "seconds")}
-    return _recalled(MeasuredStage, {"stage": role, **training, **found}, ledger)
-
-
-def _bundle(
-    recipe: Recipe,
-    profile: target.Target,
-    precision: Precision,
-    out: Path,
-    ledger: Ledger,
-    made: dict[str, Any],
-    test: Dataset,
-    calibration: CalibrationSet,
-    log: Log,
-) -> MeasuredBundle:
-    path = out / "bundles" / bundle_name(recipe, profile, precision)
-    int8 = precision.is_int8
-    rounded = bool(recipe.qat.epochs) and int8 and profile.quantizer in schemes_of_training(recipe.qat.symmetric)
-    parent = out / (f"{recipe.name}-qat.onnx" if rounded else f"{recipe.name}.onnx")
-    chosen = calibration if int8 and not rounded else None
-
-    def work() -> dict[str, Any]:
-        spec, _ = spec_of(parent, {})
-        frames = [read_image(frame) for frame in calibration.frames[:12]]
-        compile_model(
-            parent,
-            path,
-            profile,
-            precision,
-            spec=spec,
-            frames=frames,
-            calibration=chosen,
-            ptq=recipe.quantize if chosen else PTQ(),
-            dataset=test,
-            golden=golden_frames(recipe.targets.golden, spec, recipe.folder),
-            recipe=recipe.to_dict(),
-            log=log,
+    def _bundle(self, profile: target.Target, precision: Precision, calibration: CalibrationSet) -> MeasuredBundle:
+        recipe = self.recipe
+        path = self.out / "bundles" / bundle_name(recipe, profile, precision)
+        by_qat = (
+            bool(recipe.qat.epochs)
+            and precision.is_int8
+            and profile.quantizer in schemes_of_training(recipe.qat.symmetric)
         )
-        return asdict(measured(path, test))
+        parent = self.out / (f"{recipe.name}-qat.onnx" if by_qat else f"{recipe.name}.onnx")
+        chosen = calibration if precision.is_int8 and not by_qat else None
 
-    inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", made["data"]["test"]]
-    inputs += [getattr(recipe.quantize, f.name) for f in fields(PTQ)] if chosen else []
-    inputs.append(recipe.targets.golden)
-    return _recalled(MeasuredBundle, ledger.stage(f"compile {path.name}", inputs, [path / MANIFEST], work), ledger)
+        def work() -> MeasuredBundle:
+            spec, _ = spec_of(parent, {})
+            compile_model(
+                parent,
+                path,
+                profile,
+                precision,
+                spec=spec,
+                frames=[read_image(frame) for frame in calibration.frames[:12]],
+                calibration=chosen,
+                ptq=recipe.quantize if chosen else PTQ(),
+                dataset=self.test,
+                golden=golden_frames(recipe.targets.golden, spec, recipe.folder),
+                recipe=recipe.to_dict(),
+                log=self.log,
+            )
+            return measured(path, self.test)
+
+        inputs = [sha256(parent), profile.name, precision, chosen.digest if chosen else "", self.data["test"]]
+        inputs += [getattr(recipe.quantize, f.name) for f in fields(PTQ)] if chosen else []
+        inputs.append(recipe.targets.golden)
+        return self.ledger.stage(f"compile {path.name}", inputs, [path / MANIFEST], MeasuredBundle, work)
 
 
-def _recalled(kind: type[T], values: object, ledger: Ledger) -> T:
-    return convert(values, kind, f"{ledger.path} is of another version", "Remove it and run again.")
+def _training() -> Any:
+    """The training stages; imports torch, so only where a stage has work."""
+    from edgeseg.training import stages
+
+    return stages
 
 
 def measured(path: Path, test: Dataset) -> MeasuredBundle:
@@ -249,7 +251,7 @@ def publish(result: PipelineResult, out: Path, folder: Path) -> None:
         if source.name == f"{name}-{row.precision}":
             shutil.rmtree(folder / source.name, ignore_errors=True)
             shutil.copytree(source, folder / source.name)
-    write_bytes(folder / "card.md", model_card(result.recipe, [result]).encode())
+    write_bytes(folder / "card.md", model_card(Recipe.from_dict(result.recipe, folder), [result]).encode())
 
 
 def _drops(bundles: Sequence[MeasuredBundle], allowed: float) -> tuple[Int8Drop, ...]:

@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 
 class Record:
-    """Base of every result. `KIND` names it in files; `SCHEMA` grows when a key changes its meaning or goes away; `HINT`
-    says how to get a whole one."""
+    """Base of every result. `KIND` names it in files; `SCHEMA` grows when a key changes its meaning or goes away;
+    `HINT` says how to get a whole one."""
 
     KIND: ClassVar[str]
     SCHEMA: ClassVar[int] = 1
@@ -79,4 +79,4 @@ def read_json(path: Path, what: str = "Result") -> dict[str, Any]:
             raise ValueError("not an object")
         return document
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{what} {path} is not JSON of edgeseg: {error}.", "Make it with --json FILE.") from error
+        raise FileError(f"{what} {path} is not JSON of edgeseg: {error}.", "It is damaged; write it again.") from error

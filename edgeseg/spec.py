@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,7 @@ class Spec:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Spec:
+    def from_dict(cls, data: Mapping[str, Any]) -> Spec:
         """Raises OptionError for an unknown or missing key or a value of the wrong type."""
         names = {f.name for f in dataclasses.fields(cls)}
         if not isinstance(data, dict):

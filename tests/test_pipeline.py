@@ -69,7 +69,7 @@ def again(folder: Path, recipe: str, tmp_path: Path) -> list[str]:
 
 def test_every_stage_is_measured_and_every_target_has_a_bundle(finished: Path) -> None:
     report = json.loads((finished / "run" / "report.json").read_text())
-    assert [row["stage"] for row in report["stages"]] == list(pipeline.ROLES)
+    assert [row["stage"] for row in report["stages"]] == list(pipeline.STAGES)
     assert {"miou", "pixel_accuracy", "latency_ms", "fps"} <= set(report)
     assert report["best"] in ("tiny-fp32", "tiny-int8"), "the headline is the first target's"
     assert report["stages"][3]["macs"] < report["stages"][2]["macs"]
@@ -121,14 +121,16 @@ def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
         return {"made": name}
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline.Ledger(tmp_path, lambda text: None).stage("first", [1], [tmp_path / "out"], lambda: work("broken"))
+        pipeline.Ledger(tmp_path, lambda text: None).stage(
+            "first", [1], [tmp_path / "out"], dict, lambda: work("broken")
+        )
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "last.pt").write_text("half way")
     ledger = pipeline.Ledger(tmp_path, lambda text: None)
-    assert ledger.stage("first", [1], [tmp_path / "out"], lambda: work("good")) == {"made": "good"}
+    assert ledger.stage("first", [1], [tmp_path / "out"], dict, lambda: work("good")) == {"made": "good"}
     assert (tmp_path / "first" / "last.pt").exists(), "what the interrupted stage left must be there to continue from"
-    assert ledger.stage("first", [1], [tmp_path / "out"], lambda: work("never")) == {"made": "good"}
-    assert ledger.stage("first", [2], [tmp_path / "out"], lambda: work("changed")) == {"made": "changed"}
+    assert ledger.stage("first", [1], [tmp_path / "out"], dict, lambda: work("never")) == {"made": "good"}
+    assert ledger.stage("first", [2], [tmp_path / "out"], dict, lambda: work("changed")) == {"made": "changed"}
     assert not (tmp_path / "first").exists(), "other inputs must not continue from the old folder"
     assert done == ["broken", "good", "changed"]
 

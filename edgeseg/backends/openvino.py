@@ -75,19 +75,21 @@ def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None,
     return OpenVinoEngine(bundle.file("model.xml"), device, COMPUTE[device][bundle.precision], mode, threads, cache)
 
 
-def properties(device: str, compute: str, mode: str, threads: int = 0, cache: Path | None = None) -> dict[str, Any]:
-    """What OpenVINO is told: streams follow from the performance hint, precision from `compute`."""
-    told: dict[str, Any] = {
+def properties(
+    device: str, compute: str, mode: str, threads: int = 0, cache: Path | None = None
+) -> dict[str, str | int]:
+    """Properties of a compiled model: streams follow from the performance hint, precision from `compute`."""
+    settings: dict[str, str | int] = {
         "PERFORMANCE_HINT": "LATENCY" if mode == "latency" else "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": compute,
     }
     if threads and device == "CPU":
-        told["INFERENCE_NUM_THREADS"] = threads
+        settings["INFERENCE_NUM_THREADS"] = threads
     if device in SLOW_TO_COMPILE:
         cache = cache or Path.home() / ".cache" / "edgeseg" / "openvino"
     if cache:
-        told["CACHE_DIR"] = str(cache)
-    return told
+        settings["CACHE_DIR"] = str(cache)
+    return settings
 
 
 class OpenVinoEngine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -118,13 +118,10 @@ def model_card(
     from edgeseg.recipe import Recipe
     from edgeseg.records import read_json
     from edgeseg.report.model_card import model_card as draw
-    from edgeseg.report.page import parse
 
-    documents = [(path, read_json(path)) for path in results]
-    training = [document for _, document in documents if "stage" in document and "history" in document]
-    measured = [parse(document, path) for path, document in documents if document not in training]
+    measured = [_training_or_result(read_json(path), path) for path in results]
     try:
-        text = draw(Recipe.load(recipe).to_dict(), measured, training)
+        text = draw(Recipe.load(recipe), measured)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         names = ", ".join(map(str, results))
         raise FileError(
@@ -132,6 +129,13 @@ def model_card(
         ) from None
     write_bytes(out, text.encode())
     wrote(out)
+
+
+def _training_or_result(document: dict[str, Any], path: Path) -> Any:
+    from edgeseg.report.page import parse
+    from edgeseg.results.stage import StageResult
+
+    return StageResult.from_dict(document, path) if document.get("kind") == StageResult.KIND else parse(document, path)
 
 
 def _show(title: str, result: EvalResult, json_to: str | None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeseg.cli.common import percent, results, size, table
 from edgeseg.errors import OptionError
@@ -30,7 +31,7 @@ def as_onnx(model: Path, folder: Path | None = None, shape: tuple[int, int] | No
     return export_onnx(model, (folder or model.parent) / f"{model.stem}.onnx", shape)
 
 
-def find_spec(source: Path, given: dict[str, Any], output: str = "") -> Spec:
+def find_spec(source: Path, given: Mapping[str, object], output: str = "") -> Spec:
     """The Spec of an ONNX file with `given` keys on top; every guess is logged."""
     from edgeseg.compile import spec_of
 
@@ -46,15 +47,15 @@ def open_model(model: Path, spec_file: Path | None, output: str) -> tuple[Path, 
     return source, find_spec(source, spec_table(spec_file), output)
 
 
-def spec_table(path: Path | None) -> dict[str, Any]:
+def spec_table(path: Path | None) -> dict[str, object]:
     from edgeseg import toml
 
     return toml.read(path, "Spec") if path else {}
 
 
-def spec_flags(flags: dict[str, str | None]) -> dict[str, Any]:
+def spec_flags(flags: dict[str, str | None]) -> dict[str, object]:
     """Spec keys from command-line options, by their names."""
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     if flags["size"]:
         given["height"], given["width"] = size(flags["size"])
     if flags["classes"]:
@@ -68,7 +69,7 @@ def spec_flags(flags: dict[str, str | None]) -> dict[str, Any]:
     return {**given, **{key: flags[key] for key in ("color", "head") if flags[key]}}
 
 
-def _classes(text: str) -> dict[str, Any]:
+def _classes(text: str) -> dict[str, object]:
     try:
         listed = "," not in text and Path(text).is_file()
     except (OSError, ValueError):  # too long, or otherwise no name a file can have

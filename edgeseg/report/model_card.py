@@ -6,36 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeseg.recipe import Recipe
 from edgeseg.report.blocks import Block, Heading, Table, Text, markdown
 from edgeseg.report.comparison import compare
 from edgeseg.report.drawings import draw
 from edgeseg.results.bench import BenchResult, HostsResult
 from edgeseg.results.evaluation import EvalResult
 from edgeseg.results.pipeline import PipelineResult
+from edgeseg.results.stage import StageResult
 
-Document = dict[str, Any]
 POINTS = 8  # of a training curve
 
 
-def model_card(recipe: dict[str, Any], results: Sequence[Any], training: Sequence[Document] = ()) -> str:
+def model_card(recipe: Recipe, results: Sequence[Any]) -> str:
     """Markdown: what the model is for, what it was trained on, what was measured, what it is not for, and its lineage.
 
-    `recipe` is resolved (Recipe.to_dict()). `results`: of a pipeline, or of eval and bench. `training`: the JSON files
-    that training stages wrote.
+    `results`: of a pipeline; or of eval, bench and training stages.
     """
-    about = recipe["card"]
     blocks: list[Block] = [
-        Heading(f"Model card: {recipe['name']}", 1),
+        Heading(f"Model card: {recipe.name}", 1),
         Text("Drawn by edgeseg from its own measurements."),
         Heading("Intended use"),
-        Text(about["use"]),
+        Text(recipe.card.use),
         Heading("Data and license"),
         Text(_data(recipe)),
-        Text(f"License of the weights: {about['license'].rstrip('.')}."),
+        Text(f"License of the weights: {recipe.card.license.rstrip('.')}."),
         *_digests(results),
         Heading("Limits"),
-        Text(about["limits"]),
-        *_trained(training),
+        Text(recipe.card.limits),
+        *_trained([r for r in results if isinstance(r, StageResult)]),
         Heading("Measured"),
         *_measured(results),
         *_lineage(results),
@@ -43,13 +42,13 @@ def model_card(recipe: dict[str, Any], results: Sequence[Any], training: Sequenc
     return markdown(blocks)
 
 
-def _data(recipe: dict[str, Any]) -> str:
-    synthetic = recipe["data"].get("synthetic")
-    if not synthetic:
-        return f"The dataset {Path(recipe['data']['root']).name}."
+def _data(recipe: Recipe) -> str:
+    rendered = recipe.data.synthetic
+    if rendered is None:
+        return f"The dataset {Path(recipe.data.root).name}."
     return (
-        f"Rendered by edgeseg.synth.street: {synthetic['train']} training, {synthetic['val']} validation and "
-        f"{synthetic['test']} test frames, seed {synthetic['seed']}; no camera and no person was involved."
+        f"Rendered by edgeseg.synth.street: {rendered.train} training, {rendered.val} validation and "
+        f"{rendered.test} test frames, seed {rendered.seed}; no camera and no person was involved."
     )
 
 
@@ -58,25 +57,25 @@ def _digests(results: Sequence[Any]) -> list[Block]:
     return [Text(f"sha256 of the splits: {', '.join(f'{k} `{v[:16]}`' for k, v in row.items())}.") for row in found]
 
 
-def _trained(rows: Sequence[Document]) -> list[Block]:
-    """One row for each JSON file of a training stage."""
+def _trained(stages: Sequence[StageResult]) -> list[Block]:
+    """One row for each training stage."""
     drawn = []
-    for d in rows:
-        net = d["recipe"]["teacher" if d["stage"] == "teacher" else "student"]
+    for d in stages:
+        net = d.recipe["teacher" if d.stage == "teacher" else "student"]
         name = "/".join(part for part in (net["arch"], net["encoder"]) if part)
-        counts = [f"{d['macs'] / 1e9:.2f}", f"{d['params'] / 1e6:.2f} M", str(len(d["history"]))]
-        drawn.append([d["stage"], name, *counts, f"{100 * d['val_miou']:.2f}", f"{d['seconds'] / 60:.0f}"])
+        counts = [f"{d.macs / 1e9:.2f}", f"{d.params / 1e6:.2f} M", str(len(d.history))]
+        drawn.append([d.stage, name, *counts, f"{100 * d.val_miou:.2f}", f"{d.seconds / 60:.0f}"])
     table = Table(["stage", "net", "GMACs", "params", "epochs", "val mIoU", "minutes"], drawn)
-    return [Heading("Trained"), table, *(Text(_curve(d)) for d in rows)] if rows else []
+    return [Heading("Trained"), table, *(Text(_curve(d)) for d in stages)] if stages else []
 
 
-def _curve(d: Document) -> str:
+def _curve(d: StageResult) -> str:
     """Loss and val mIoU at up to POINTS epochs, the first and the last among them."""
-    history, last = d["history"], len(d["history"]) - 1
+    last = len(d.history) - 1
     chosen = sorted({round(i * last / (POINTS - 1)) for i in range(POINTS)})
-    figures = [f"{r['loss']:.2f} / {100 * r['val_miou']:.1f}" for r in (history[i] for i in chosen)]
+    figures = [f"{r.loss:.2f} / {100 * r.val_miou:.1f}" for r in (d.history[i] for i in chosen)]
     epochs = ", ".join(str(i + 1) for i in chosen)
-    return f"{d['stage']}, training loss / val mIoU after epochs {epochs}: {', '.join(figures)}."
+    return f"{d.stage}, training loss / val mIoU after epochs {epochs}: {', '.join(figures)}."
 
 
 def _measured(results: Sequence[Any]) -> list[Block]:

@@ -68,7 +68,7 @@ def resample(
 
         inputs: list[Any] = [sha256(file), spec.to_dict(), output, asdict(target), precision]
         inputs += [frames.digest if frames else None, dataset.digest() if dataset else [sha256(f) for f in judged]]
-        return float(ledger.stage(name, inputs, [path / MANIFEST], work))
+        return ledger.stage(name, inputs, [path / MANIFEST], float, work)
 
     precision = reference_precision(target)
     reference = measure(precision, precision, None)

@@ -36,7 +36,6 @@ from edgeseg.precision import Precision
 from edgeseg.quantization import sensitivity
 from edgeseg.quantization.quantize import resolve_ranges
 from edgeseg.recipe import PTQ
-from edgeseg.records import convert
 from edgeseg.results.bench import Speed
 from edgeseg.results.search import LayerNoise
 from edgeseg.runtime import open_segmenter
@@ -89,6 +88,15 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What the ledger keeps of a trial. `bytes`: of the model files; `seconds`: to make and measure it."""
+
+    bytes: int
+    measured_by: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What was measured of a trial, through the backend `measured_by`."""
 
@@ -132,16 +140,16 @@ class Trials:
         ]
         inputs += [self.calibration.digest, self._data, self.output]
 
-        def work() -> dict[str, Any]:
+        def work() -> Measurement:
             begin = time.monotonic()
             self._compile(trial, path)
-            row = self._run(path, tables)
-            return {**row, "seconds": round(time.monotonic() - begin, 1)}
+            bundle = self._count(path, tables)
+            return Measurement(bundle.size, bundle.manifest.proved_by, round(time.monotonic() - begin, 1))
 
-        row = self.ledger.stage(trial.name, inputs, [path / MANIFEST, tables], work)
-        self.budget.steps.append(row["seconds"])
+        measured = self.ledger.stage(trial.name, inputs, [path / MANIFEST, tables], Measurement, work)
+        self.budget.steps.append(measured.seconds)
         self.budget.later += self.bench_seconds
-        return Outcome(trial, path, np.load(tables), **row)
+        return Outcome(trial, path, np.load(tables), **vars(measured))
 
     def speeds(self, outcomes: Sequence[Outcome]) -> dict[str, Speed]:
         """The speed of each by its trial's name, on this machine, interleaved."""
@@ -150,19 +158,18 @@ class Trials:
         few = [self.dataset[i][0] for i in range(min(FRAMES, len(self.dataset)))]
         frames = {shape: [resize(image, *shape) for image in few] for shape in sizes}
 
-        def work() -> dict[str, Any]:
-            found = interleaved(
+        def work() -> dict[str, Speed]:
+            speeds = interleaved(
                 [o.path for o in outcomes],
                 [frames[spec.height, spec.width] for spec in spec_of.values()],
                 self.bench_seconds,
                 progress=lambda i, n: self.log(f"speed, measurement {i} of {n}"),
                 backend=outcomes[0].measured_by,
             )
-            return {name: asdict(speed) for name, speed in zip(spec_of, found)}
+            return dict(zip(spec_of, speeds))
 
         inputs = [[o.trial.name, sha256(o.path / MANIFEST)] for o in outcomes]
-        stored = self.ledger.stage("speed", [inputs, self.bench_seconds], [], work)
-        return convert(stored, dict[str, Speed], f"{self.ledger.path} holds other speeds", "Remove it and run again.")
+        return self.ledger.stage("speed", [inputs, self.bench_seconds], [], dict[str, Speed], work)
 
     def noise(self, model: Path, spec: Spec) -> tuple[list[LayerNoise], str]:
         """The layers, the noisiest first, and what of the budget ran out ("" where nothing did)."""
@@ -182,7 +189,7 @@ class Trials:
                 return None
             begin = time.monotonic()
             # Not the layer's name: it comes from the model, and a stage's name is a path.
-            found = float(self.ledger.stage(f"noise-{inputs[0][:8]}-{index:03d}", [*inputs, index], [], measure))
+            found = self.ledger.stage(f"noise-{inputs[0][:8]}-{index:03d}", [*inputs, index], [], float, measure)
             took = time.monotonic() - begin
             self.log(f"noise of layer {index + 1} of {count}, about {(count - index - 1) * took:.0f} s left")
             return found
@@ -211,17 +218,17 @@ class Trials:
             log=lambda text: self.log(f"{trial.name}: {text}"),
         )
 
-    def _run(self, path: Path, tables: Path) -> dict[str, Any]:
+    def _count(self, path: Path, tables: Path) -> Bundle:
+        """Write the count tables of a bundle on the data; the bundle."""
         bundle = Bundle.load(path)
-        prover = bundle.manifest.proved_by
-        with open_segmenter(path, "throughput", backend=prover) as segmenter:
+        with open_segmenter(path, "throughput", backend=bundle.manifest.proved_by) as segmenter:
             counts, _ = count(
                 segmenter, self.dataset, lambda i, n: self.log(f"{path.name}: accuracy, frame {i} of {n}")
             )
         data = io.BytesIO()
         np.save(data, counts.tables())
         write_bytes(tables, data.getvalue())
-        return {"bytes": bundle.size, "measured_by": prover}
+        return bundle
 
 
 def came_quantized(model: Path) -> bool:

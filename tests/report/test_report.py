@@ -331,7 +331,7 @@ def test_figures_of_nothing_are_a_dash(results: dict[str, Path], tmp_path: Path)
 
 def test_a_card_says_what_was_measured_and_what_was_not_stated(results: dict[str, Path]) -> None:
     d = document(results, "pipeline")
-    text = model_card(d["recipe"], [parse(d, "report.json")])
+    text = model_card(Recipe.from_dict(d["recipe"], Path("r")), [parse(d, "report.json")])
     assert text.startswith("# Model card: tiny\n")
     assert "License of the weights: Apache-2.0." in text
     assert "sha256 of the splits: train `aaaaaaaaaaaaaaaa`" in text
@@ -393,12 +393,16 @@ def test_a_card_of_single_results_through_the_command_line(
     toml = tmp_path / "recipe.toml"
     toml.write_text('name = "tiny"\n[data]\nroot = "x"\nsize = [64, 96]\n[card]\nlimits = "Toys only."\n')
     trained = {
+        "kind": "stage",
         "stage": "teacher",
         "macs": 10**9,
         "params": 10**6,
         "val_miou": 0.5,
         "seconds": 90.0,
-        "history": [{"loss": 2.0, "val_miou": 0.4}, {"loss": 1.25, "val_miou": 0.5}],
+        "history": [
+            {"epoch": i, "loss": loss, "val_miou": miou, "val_accuracy": 0.5, "lr": 0.1, "seconds": 45.0}
+            for i, (loss, miou) in enumerate(((2.0, 0.4), (1.25, 0.5)), 1)
+        ],
     }
     (tmp_path / "teacher.json").write_text(json.dumps({**trained, "recipe": recipe()}))
     words = [results["eval"], results["bench"], tmp_path / "teacher.json"]

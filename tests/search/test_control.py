@@ -119,7 +119,7 @@ def test_kill_minus_nine_and_on_it_goes(stubborn: Path, labeled: Path, tmp_path:
 
     def finished() -> dict[str, Any]:
         rows = json.loads(ledger.read_text()) if ledger.is_file() else {}
-        return {name: row for name, row in rows.items() if "result" in row}
+        return {name: row for name, row in rows.items() if row.get("result")}
 
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
