@@ -258,7 +258,12 @@ def test_weights_are_stored_in_a_byte(trained: dict[bool, Path], root: Path, tmp
         ("openvino-cpu", "int8", {"calibration": True}, r"takes no calibration frames.\nLeave out --calibration"),
         ("openvino-cpu", "int8", {"keep": ("x",)}, "quantized already: no layer of it can be kept in float"),
         ("openvino-cpu", "int8", {"ptq": PTQ("mse")}, "quantized already: its ranges and biases are what they are"),
-        ("tflite-cpu", "int8", {}, r"quantized already, which TFLite's rules does not read.\nGive it the float model"),
+        (
+            "tflite-cpu",
+            "int8",
+            {},
+            r"quantized already, which AI Edge Quantizer .TFLite. does not read.\nGive it the",
+        ),
         ("jetson-orin", "int8", {}, r"zero points, TensorRT has none.\nTrain it with symmetric = true"),
     ],
 )
