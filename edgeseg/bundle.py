@@ -100,12 +100,12 @@ class Manifest:
     @classmethod
     def from_dict(cls, data: object, name: object) -> Manifest:
         """OptionError for a newer schema or a Spec that is not usable, BundleError for anything that is no manifest."""
-        check_schema(data, SCHEMA, name)
         if not isinstance(data, dict):
             raise BundleError(f"{name} is not a manifest.", "Copy or compile the bundle again.")
-        Spec.from_dict(data.get("spec", {}))  # these two say more than a type error
-        Precision.parse(data.get("precision", ""))
         try:
+            check_schema(data, SCHEMA, name)
+            Spec.from_dict(data.get("spec", {}))  # these two say more than a type error
+            Precision.parse(data.get("precision", ""))
             manifest = convert(data, cls, f"{name} cannot be read", "")
         except FileError as error:
             raise BundleError(error.what, "Copy or compile the bundle again.") from None

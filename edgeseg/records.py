@@ -54,10 +54,12 @@ class Record:
 def check_schema(data: object, newest: int, name: object) -> None:
     """OptionError if `data` says that it follows a newer schema than `newest`."""
     schema = data.get("schema", 1) if isinstance(data, dict) else 1
-    if not isinstance(schema, int) or schema > newest:
+    if type(schema) is not int or schema < 1:
+        raise FileError(f"{name} has schema {schema!r}.", f"Expected a number from 1 to {newest}; write it again.")
+    if schema > newest:
         raise OptionError(
-            f"{name} has schema {schema!r}, from a newer edgeseg.",
-            f"This one reads schemas up to {newest}: update edgeseg, or make the file again with this version.",
+            f"{name} has schema {schema}, from a newer edgeseg.",
+            f"This one reads schemas up to {newest}: update edgeseg, or write it again with this version.",
         )
 
 

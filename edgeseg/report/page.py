@@ -38,7 +38,13 @@ def write(results: Sequence[tuple[Path, Any]], out: Path) -> None:
         raise unknown("report type", out.suffix, (".html", ".md"))
     blocks: list[Block] = [Heading("edgeseg report", 1), *compare([result for _, result in results])]
     for path, result in results:
-        blocks += [*draw(result), *_pictures(path, getattr(result, "pictures", ()))]
+        try:
+            blocks += draw(result)
+        except (LookupError, ValueError, ArithmeticError) as error:  # figures that contradict each other
+            raise FileError(
+                f"{path} is not a complete {result.KIND} result: {type(error).__name__} {error}.", "Measure it again."
+            ) from error
+        blocks += _pictures(path, getattr(result, "pictures", ()))
     text = page("edgeseg report", blocks) if out.suffix == ".html" else markdown(blocks)
     write_bytes(out, text.encode())
 

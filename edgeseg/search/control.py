@@ -51,7 +51,7 @@ def control(
         trials.log(f"{what}: {lost.value:.2f} points lost, {max_drop:g} allowed")
         return counted(lost, sure)
 
-    variant, lost, stopped = best_variant(trials, Trial("keep-000", model, spec, precision), max_drop, loss)
+    variant, lost, stopped = best_variant(trials, Trial("excluding-000", model, spec, precision), max_drop, loss)
     noise: list[LayerNoise] = []
     if lost > max_drop and not stopped:
         noise, stopped = trials.noise(model, spec)

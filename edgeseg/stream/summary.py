@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from edgeseg.errors import EdgesegError, OptionError, StreamError
+from edgeseg.errors import EdgesegError, FileError, StreamError
 from edgeseg.records import check_schema
 from edgeseg.timing import Percentiles
 
@@ -146,6 +146,6 @@ class RunSummary:
                 error=StreamError(error) if error else None,
             )
         except (KeyError, TypeError, AttributeError) as problem:
-            raise OptionError(
+            raise FileError(
                 f"{name} is not a run summary: {problem}.", "Expected what edgeseg run --json wrote; write it again."
             ) from problem

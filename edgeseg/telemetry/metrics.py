@@ -3,10 +3,10 @@
 Histograms are fed frame by frame (observe); counters and gauges are read from the run when a server scrapes, through
 `sample`, so that a run keeps each count in one place.
 
-Buckets. Each is about twice the one before, so that a quantile interpolated from them is off by less than a factor of
-two, and mostly far less. 33 and 66 ms are edges because they are the time per frame at 30 and 15 frames per second.
-Stages go from 0.5 ms (a resize) to 2 s (a large network on a small CPU); frame ages from 16 ms to 10 s (an overloaded
-run). A stage costs 13 time series, and histograms of many devices add up, as percentiles do not.
+Buckets. Each edge is about twice the one before, so that a quantile interpolated between them is off by less than a
+factor of two, and mostly far less. 33 and 66 ms are edges because they are the time per frame at 30 and 15 frames per
+second. Stages go from 0.5 ms (a resize) to 2 s (a large network on a small CPU); frame ages from 16 ms to 8 s (an
+overloaded run). A stage costs 16 time series. Histograms of many devices add up, as percentiles do not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.125, 0.25, 0.5, 1.0, 2.0)
-AGE_BUCKETS = (0.016, 0.033, 0.066, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+AGE_BUCKETS = (0.016, 0.033, 0.066, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 AGE, LATENCY = "age", "latency"  # stages that have a histogram of their own, per stream
 # name -> (kind, help, labels), for what is read at scrape time
 FAMILIES = {

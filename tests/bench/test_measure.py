@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,43 +14,41 @@ import tiny
 
 from edgeseg.bench.measure import ROUNDS, STREAMS, advice, bench, sustained
 from edgeseg.bench.startup import cold_start
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.machine import fingerprint
 from edgeseg.results.bench import BenchResult
 from edgeseg.timing import Percentiles
-
-POINTS = ("p50", "p90", "p99")
 
 
 @pytest.fixture(scope="module", params=["openvino-cpu", "onnxruntime-cpu"])
 def figures(request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path]) -> BenchResult:
     """One short measurement per backend."""
-    turns: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     found = bench(
         bundle_of(request.param, "fp32"),
         tiny.frames(3, 0, 180, 320),
         1.0,
-        lambda done, total: turns.append((done, total)),
+        lambda done, total: progress.append((done, total)),
         threads=1,
     )
-    assert turns == [(i + 1, ROUNDS) for i in range(ROUNDS)]
+    assert progress == [(i + 1, ROUNDS) for i in range(ROUNDS)]
     return found
+
+
+def test_it_comes_back_from_json(figures: BenchResult) -> None:
+    plain = json.loads(json.dumps(figures.to_dict()))
+    assert (plain["kind"], plain["schema"]) == ("bench", 1)
+    assert BenchResult.from_dict(plain) == figures
+    with pytest.raises(OptionError, match=r"x.json has schema 2, from a newer edgeseg"):
+        BenchResult.from_dict({**plain, "schema": 2}, "x.json")
+    with pytest.raises(FileError, match=r"not a complete bench result: Expected `float`, got `str` - at `\$.fps`"):
+        BenchResult.from_dict({**plain, "fps": "fast"})
+    with pytest.raises(FileError, match=r"is of kind 'eval'.\nExpected a result of kind 'bench'"):
+        BenchResult.from_dict({**plain, "kind": "eval"})
 
 
 def test_it_has_every_figure(figures: BenchResult) -> None:
     rates = {"latency_ms", "multi_stream_ms", "fps", "pure_latency_ms", "pure_fps"}
-    assert set(figures) == rates | {
-        "streams",
-        "stages_ms",
-        "histogram",
-        "samples",
-        "seconds",
-        "mlperf_length",
-        "rounds_fps",
-        "spread",
-        "unstable",
-        "device",
-    }
     assert set(figures.stages_ms) == {"resize", "infer", "mask"}
     assert set(figures.spread) == rates
     assert set(figures.unstable) == {name for name, value in figures.spread.items() if value > 0.05}
@@ -60,7 +59,6 @@ def test_it_has_every_figure(figures: BenchResult) -> None:
 
 def test_percentiles_are_in_order(figures: BenchResult) -> None:
     for row in (figures.latency_ms, figures.pure_latency_ms, *figures.stages_ms.values()):
-        assert tuple(row) == POINTS
         assert 0 < row.p50 <= row.p90 <= row.p99
 
 
@@ -85,9 +83,8 @@ def test_percentiles_of_a_known_set() -> None:
 
 def test_the_fingerprint_names_what_figures_depend_on(tmp_path: Path) -> None:
     found = fingerprint()
-    assert {"id", "cpu", "cores", "system", "python", "versions", "memory_gb"} <= set(found)
     assert found.cores >= 1 and found.cpu and found.system
-    assert found.versions.numpy == np.__version__
+    assert found.versions["numpy"] == np.__version__
     assert {"edgeseg", "openvino"} <= set(found.versions)
     assert found == fingerprint()
     # Another power mode is another machine.
@@ -117,9 +114,9 @@ def test_several_streams_wait_for_the_last_of_them(figures: BenchResult) -> None
 
 
 def test_full_load_minute_by_minute(bundle: Path) -> None:
-    turns: list[tuple[int, int]] = []
-    found = sustained(bundle, tiny.frames(2), 3, lambda *turn: turns.append(turn), minute=0.1, threads=1)
-    assert len(found.minutes_fps) == 3 and turns == [(1, 3), (2, 3), (3, 3)]
+    progress: list[tuple[int, int]] = []
+    found = sustained(bundle, tiny.frames(2), 3, lambda *turn: progress.append(turn), minute=0.1, threads=1)
+    assert len(found.minutes_fps) == 3 and progress == [(1, 3), (2, 3), (3, 3)]
     assert found.last_over_first == pytest.approx(found.minutes_fps[2] / found.minutes_fps[0], abs=1e-3)
 
 
@@ -141,5 +138,5 @@ def test_cold_start_is_a_new_process(bundle: Path, tmp_path: Path) -> None:
     ],
 )
 def test_advice_where_the_host_is_slower_than_the_network(stages: dict[str, float], message: str) -> None:
-    found = advice({name: {"p50": value} for name, value in stages.items()})
+    found = advice({name: Percentiles(value, value, value) for name, value in stages.items()})
     assert re.search(message, found) and bool(found) == bool(message)

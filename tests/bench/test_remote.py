@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import shutil
 import socket
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from edgeseg.bench.remote import Host, bench_on, pack
+from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError, OptionError
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -85,8 +85,8 @@ def bench(server: Server, bundle: Path, **options: Any) -> Any:
 def test_the_result_comes_back_and_nothing_stays(server: Server, bundle: Path) -> None:
     found = bench(server, bundle)
     assert not isinstance(found, EdgesegError), str(found)
-    assert found["kind"] == "bench" and found["host"] == "127.0.0.1" and found["fps"] > 0
-    assert found["machine"]["cores"] == os.cpu_count()
+    assert found.host == "127.0.0.1" and found.fps > 0
+    assert found.machine.cores == os.cpu_count()
     assert server.left() == []
 
 
@@ -180,7 +180,7 @@ def test_the_parcel_holds_the_bundle_and_no_compiled_code(bundle: Path) -> None:
 
     with tarfile.open(fileobj=io.BytesIO(pack(bundle))) as archive:
         names = archive.getnames()
-    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest = Bundle.load(bundle).manifest
     assert {f"bundle/{name}" for name in manifest.files} < set(names)
     assert "src/edgeseg/segmenter.py" in names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgeseg.bench import doctor
 from edgeseg.bench.sensors import Sample, Sensors, Watch
+from edgeseg.results.bench import DeviceLog
 
 Edgeseg = Callable[..., Any]
 
@@ -66,14 +67,7 @@ def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     assert [v for k, v in vars(found).items() if k != "time"] == [None] * 6
     with Watch(Sensors(tmp_path), 0.01) as watch:
         time.sleep(0.03)
-    assert watch.summary(10) == {
-        "celsius": None,
-        "cpu_mhz": None,
-        "gpu_mhz": None,
-        "watts": None,
-        "joules_per_frame": None,
-        "throttled": "",
-    }
+    assert watch.summary(10) == DeviceLog(None, None, None, None, None, "")
 
 
 def test_energy_counters_wrap_around(tmp_path: Path) -> None:
@@ -97,7 +91,7 @@ def test_power_is_energy_where_only_watts_are_told(tmp_path: Path) -> None:
     ("clocks", "celsius", "events", "message"),
     [
         ([2000, 2000, 2000, 2000], 90.0, 0, ""),
-        ([2000, 2000, 1500, 1400], 90.0, 0, "the CPU went from 2000 to 1400 MHz at 90 degrees Celsius"),
+        ([2000, 2000, 1500, 1400], 90.0, 0, "the CPU went from 2000 to 1400 MHz at 90 °C"),
         ([2000, 2000, 1500, 1400], 50.0, 0, ""),  # cool and slow: it had less to do
         ([2000, 2000, 2000, 2000], 60.0, 3, "the CPU reports 3 thermal throttling events"),
     ],

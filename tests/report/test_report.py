@@ -269,7 +269,7 @@ def test_whatever_is_missing_it_is_said(results: dict[str, Path], tmp_path: Path
         ('{"kind": ["eval"]}', "is no result of edgeseg (kind ['eval'])"),
         ('{"kind": "eval"}', "is not a complete eval result"),
         ('{"kind": "bench", "latency_ms": 3}', "is not a complete bench result"),
-        ('{"kind": "run", "stages": []}', "is not a complete run result"),
+        ('{"kind": "run", "stages": []}', "is not a run summary"),
         ('{"kind": "pipeline", "bundles": []}', "is not a complete pipeline result"),
     ],
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,13 @@ from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import OptionError
 from edgeseg.evaluation.evaluate import evaluate
-from edgeseg.report.search_results import scatter
+from edgeseg.results.common import Drop
+from edgeseg.results.search import AutotuneCandidate, AutotuneResult, pareto_front
 from edgeseg.runtime import open_segmenter
-from edgeseg.search.autotune import TOLD, autotune, choose, explain, sized
+from edgeseg.search.autotune import EXPLAINED, autotune, choose, explain, sized
 from edgeseg.search.trials import Budget, Trials
 from edgeseg.target import Target
+from edgeseg.timing import Percentiles
 
 onnx = pytest.importorskip("onnx")
 
@@ -47,25 +48,25 @@ def test_every_candidate_is_measured_and_the_choice_is_on_the_true_front(
 ) -> None:
     """Accuracies are measured again by the evaluator; then no other candidate beats the choice in both."""
     found = autotune(trials_in(tmp_path / "t", labeled), [(fragile, tiny.SPEC)], 4.0, None, tmp_path / "best")
-    names = [row["name"] for row in found["rows"]]
-    ways = ("equalized", "uncorrected", "mean", "percentile", "mse", "entropy", "equalized-keep1")
+    names = [row.name for row in found.rows]
+    ways = ("equalized", "uncorrected", "mean", "percentile", "mse", "entropy", "equalized-excluding-1")
     assert names == [f"fragile-96x64-{kind}" for kind in ("fp32", "fp16", "int8", *(f"int8-{way}" for way in ways))]
     manifests = {name: Bundle.load(tmp_path / "t" / name).manifest for name in names}
     assert manifests["fragile-96x64-int8-mse"]["ptq"]["ranges"] == "mse"
     assert manifests["fragile-96x64-int8-equalized"]["ptq"]["equalize"]
-    drops = {row["name"].removeprefix("fragile-96x64-"): row["drop"]["value"] for row in found["rows"]}
-    assert drops["int8"] > 50 and max(drops["int8-equalized"], drops["int8-equalized-keep1"]) <= 4
+    drops = {row.name.removeprefix("fragile-96x64-"): row.drop.value for row in found.rows}
+    assert drops["int8"] > 50 and max(drops["int8-equalized"], drops["int8-equalized-excluding-1"]) <= 4
     test = Dataset.open(labeled, "val")
-    for row in found["rows"]:
-        with open_segmenter(tmp_path / "t" / row["name"]) as segmenter:
-            assert evaluate(segmenter, test)["miou"] == pytest.approx(row["miou"], abs=1e-6)
-    chosen = next(row for row in found["rows"] if row["name"] == found["chosen"])
-    assert found["held"] and chosen["drop"]["value"] <= 4.0 and found["chosen"] in found["front"]
-    assert found["chosen"] != "fragile-96x64-int8"
-    for row in found["rows"]:
-        faster = row["latency_ms"]["p50"] < chosen["latency_ms"]["p50"]
-        assert not (faster and row["miou"] >= chosen["miou"]), (row, chosen)
-    assert Bundle.load(tmp_path / "best").precision == chosen["precision"]
+    for row in found.rows:
+        with open_segmenter(tmp_path / "t" / row.name) as segmenter:
+            assert evaluate(segmenter, test)["miou"] == pytest.approx(row.miou, abs=1e-6)
+    chosen = next(row for row in found.rows if row.name == found.chosen)
+    assert found.held and chosen.drop.value <= 4.0 and found.chosen in found.front
+    assert found.chosen != "fragile-96x64-int8"
+    for row in found.rows:
+        faster = row.latency_ms.p50 < chosen.latency_ms.p50
+        assert not (faster and row.miou >= chosen.miou), (row, chosen)
+    assert Bundle.load(tmp_path / "best").precision == chosen.precision
     assert autotune(trials_in(tmp_path / "t", labeled), [(fragile, tiny.SPEC)], 4.0, None, tmp_path / "best") == found
 
 
@@ -74,9 +75,9 @@ def test_sizes_and_models_are_candidates_where_the_model_allows(labeled: Path, n
     pairs = sized(free, tiny.SPEC, [(64, 96), (32, 48)])
     assert [(spec.height, spec.width) for _, spec in pairs] == [(64, 96), (32, 48)]
     found = autotune(trials_in(tmp_path / "t", labeled), [*pairs, (network, tiny.SPEC)], 20, None, tmp_path / "best")
-    assert {tuple(row["size"]) for row in found["rows"]} == {(96, 64), (48, 32)}
-    assert {row["model"] for row in found["rows"]} == {"free.onnx", "tiny.onnx"}
-    assert len(found["rows"]) >= 9
+    assert {tuple(row.size) for row in found.rows} == {(96, 64), (48, 32)}
+    assert {row.model for row in found.rows} == {"free.onnx", "tiny.onnx"}
+    assert len(found.rows) >= 9
     with pytest.raises(OptionError, match="cannot run at 48x32: its input is fixed at 96x64"):
         sized(network, tiny.SPEC, [(32, 48)])
 
@@ -109,25 +110,34 @@ def test_a_model_that_came_quantized_is_a_candidate(labeled: Path, network: Path
     found = autotune(
         trials_in(tmp_path / "t", labeled), [(network, tiny.SPEC), (trained, tiny.SPEC)], 50, None, tmp_path / "best"
     )
-    names = [row["name"] for row in found["rows"] if row["model"] == "trained.onnx"]
+    names = [row.name for row in found.rows if row.model == "trained.onnx"]
     assert names == ["trained-96x64-int8"]
     assert Bundle.load(tmp_path / "t" / "trained-96x64-int8").manifest.calibration is None
     with pytest.raises(OptionError, match=r"trained.onnx came quantized.*\nName the float model first"):
         autotune(trials_in(tmp_path / "t", labeled), [(trained, tiny.SPEC)], 50, None, tmp_path / "best")
 
 
-def row(name: str, p50: float, miou: float, p99: float | None = None, best: float = 1.0) -> dict[str, Any]:
+def row(
+    name: str, p50: float, miou: float, p99: float | None = None, best: float = 1.0, rounds: Sequence[float] = ()
+) -> Row:
     drop = 100 * (best - miou)
-    return {
-        "name": name,
-        "miou": miou,
-        "drop": {"value": drop, "low": drop - 1, "high": drop + 1},
-        "counted": drop,
-        "latency_ms": {"p50": p50, "p99": p50 if p99 is None else p99},
-        "rounds_p50_ms": [p50],
-    }
+    return AutotuneCandidate(
+        name=name,
+        miou=miou,
+        drop=Drop(drop, drop - 1, drop + 1),
+        counted=drop,
+        latency_ms=Percentiles(p50, p50, p50 if p99 is None else p99),
+        rounds_p50_ms=tuple(rounds) or (p50,),
+        fps=1000 / p50,
+        kept=(),
+        bytes=1,
+        model="a.onnx",
+        size=(96, 64),
+        precision="int8",
+    )
 
 
+Row = AutotuneCandidate
 POINTS = st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 1), st.floats(1, 3)), min_size=1, max_size=12)
 
 
@@ -135,35 +145,36 @@ POINTS = st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 1), st.floats(1, 3
 def test_the_choice_is_on_the_front(points: list[tuple[float, float, float]], limit: float) -> None:
     rows = [row(str(i), p50, miou) for i, (p50, miou, _) in enumerate(points)]
     chosen, held = choose(rows, limit, None)
-    assert chosen["name"] in {name for name, _, _ in scatter(rows).front()}
-    assert held == (chosen["drop"]["value"] <= limit) == any(r["drop"]["value"] <= limit for r in rows)
+    assert chosen.name in {name for name, _, _ in pareto_front((r.name, r.latency_ms.p50, r.miou) for r in rows)}
+    assert held == (chosen.drop.value <= limit) == any(r.drop.value <= limit for r in rows)
 
 
 @given(POINTS, st.floats(0, 100), st.floats(0.1, 300))
 def test_every_faster_one_has_a_reason(points: list[tuple[float, float, float]], limit: float, p99: float) -> None:
     rows = [row(str(i), p50, miou, p50 * tail) for i, (p50, miou, tail) in enumerate(points)]
     chosen, held = choose(rows, limit, p99)
-    both = [r for r in rows if r["drop"]["value"] <= limit and r["latency_ms"]["p99"] <= p99]
+    both = [r for r in rows if r.drop.value <= limit and r.latency_ms.p99 <= p99]
     assert held == bool(both) == (chosen in both)
     if held:
         why = explain(rows, chosen, held, limit, p99)
         lines = [line for line in why if "is faster" in line]
-        faster = [r for r in rows if r["latency_ms"]["p50"] < chosen["latency_ms"]["p50"]]
-        assert len(lines) == min(len(faster), TOLD)
-        assert (f"{len(faster) - TOLD} more are faster" in why[-1]) == (len(faster) > TOLD)
-        told = [r for r in faster if any(line.startswith(f"{r['name']} is faster") for line in lines)]
-        assert max((r["counted"] for r in told), default=0) <= min(
-            (r["counted"] for r in faster if r not in told), default=math.inf
+        faster = [r for r in rows if r.latency_ms.p50 < chosen.latency_ms.p50]
+        assert len(lines) == min(len(faster), EXPLAINED)
+        assert (f"{len(faster) - EXPLAINED} more are faster" in why[-1]) == (len(faster) > EXPLAINED)
+        explained = [r for r in faster if any(line.startswith(f"{r.name} is faster") for line in lines)]
+        assert max((r.counted for r in explained), default=0) <= min(
+            (r.counted for r in faster if r not in explained), default=math.inf
         )
         near = [line for line in lines if "by no more than rounds differ" in line]
         assert all("it loses" in line or "its p99 is" in line or line in near for line in lines)
-        assert len(near) == sum(r in both and r["miou"] < chosen["miou"] for r in told)
+        assert len(near) == sum(r in both and r.miou < chosen.miou for r in explained)
 
 
 def test_of_those_as_fast_the_most_accurate_is_taken() -> None:
     """Round by round: a slow round hits both."""
-    first, better, slow = row("first", 10, 0.80), row("better", 10.4, 0.82), row("slow", 12, 0.9)
-    first["rounds_p50_ms"], better["rounds_p50_ms"], slow["rounds_p50_ms"] = [9, 10, 14], [10, 10.4, 13], [11, 12, 16]
+    first = row("first", 10, 0.80, rounds=(9, 10, 14))
+    better = row("better", 10.4, 0.82, rounds=(10, 10.4, 13))
+    slow = row("slow", 12, 0.9, rounds=(11, 12, 16))
     assert choose([first, better, slow], 30, None) == (better, True)
     assert "first is faster (10.00 ms), but by no more than rounds differ, and its mIoU is 80.00." in explain(
         [first, better, slow], better, True, 30, None
@@ -178,9 +189,9 @@ def test_of_those_as_fast_the_most_accurate_is_taken() -> None:
         ([row("worse", 1, 0.2), row("bad", 2, 0.4)], None, "bad"),  # none accurate
     ],
 )
-def test_the_best_where_none_holds(rows: list[dict[str, Any]], p99: float | None, expected: str) -> None:
+def test_the_best_where_none_holds(rows: list[Row], p99: float | None, expected: str) -> None:
     chosen, held = choose(rows, 0.5, p99)
-    assert (chosen["name"], held) == (expected, False)
+    assert (chosen.name, held) == (expected, False)
     assert explain(rows, chosen, held, 0.5, p99)[0].startswith("No candidate holds 0.5 points")
 
 
@@ -189,30 +200,30 @@ def test_the_command_and_its_report(edgeseg: Run, fragile: Path, labeled: Path, 
     words += ("-o", tmp_path / "out", "--seconds", "0.2", "--json", tmp_path / "a.json")
     ran = edgeseg(*words, "--max-drop", "4")
     assert ran.code == 0, ran.err
-    found = json.loads((tmp_path / "a.json").read_text())
+    found = AutotuneResult.load(tmp_path / "a.json")
     page, text = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md"))
     for shown in (page, text):
-        assert found["chosen"] in shown
-        assert all(row["name"] in shown for row in found["rows"])
-        assert "t6" in shown  # what is in float
+        assert found.chosen in shown
+        assert all(row.name in shown for row in found.rows)
+        assert "t6" in shown  # the excluded layer
     assert "<svg" in page and "class=front" in page
-    assert found["why"][0] in ran.err
+    assert found.why[0] in ran.out
     assert Bundle.load(tmp_path / "out" / "best").name == "best"
     # The same again, with a limit that nothing holds: nothing is measured anew, the exit is 1, the best is written.
     ran = edgeseg(*words, "--max-drop", "4", "--p99", "0.000001")
     assert ran.code == 1, ran.err
-    again = json.loads((tmp_path / "a.json").read_text())
-    assert again["rows"] == found["rows"] and again["held"] is False
-    assert "No candidate holds 4 points and a p99 of 1e-06 ms" in ran.err
-    assert "not reached" in ran.err
-    assert Bundle.load(tmp_path / "out" / "best").manifest.autotune.held is False
+    again = AutotuneResult.load(tmp_path / "a.json")
+    assert again.rows == found.rows and again.held is False
+    assert "No candidate holds 4 points and a p99 of 1e-06 ms" in ran.out
+    assert "limit missed" in ran.err
+    assert Bundle.load(tmp_path / "out" / "best").manifest.autotune["held"] is False
 
 
 def test_a_budget_that_ends_it_early_is_said(labeled: Path, network: Path, tmp_path: Path) -> None:
     trials = trials_in(tmp_path / "t", labeled, Budget(minutes=1e-6))
     found = autotune(trials, [(network, tiny.SPEC)], 1.0, None, tmp_path / "best")
-    assert [row["precision"] for row in found["rows"]] == ["fp32"]
-    assert "beyond" in found["stopped"]
+    assert [row.precision for row in found.rows] == ["fp32"]
+    assert "beyond" in found.stopped
 
 
 def test_a_checkpoint_is_exported_for_every_size(edgeseg: Run, labeled: Path, tmp_path: Path) -> None:
@@ -228,11 +239,11 @@ def test_a_checkpoint_is_exported_for_every_size(edgeseg: Run, labeled: Path, tm
     words += ("-o", tmp_path / "out", "--max-drop", "99", "--seconds", "0.1", "--json", tmp_path / "a.json")
     ran = edgeseg(*words, "--size", "64x32", "--size", "96x64")
     assert ran.code == 0, ran.err
-    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == [
+    rows = AutotuneResult.load(tmp_path / "a.json").rows
+    assert [row.name for row in rows] == [
         f"small-{size}-{precision}" for size in ("96x64", "64x32") for precision in ("fp32", "fp16", "int8")
     ]
-    assert rows[0]["drop"]["value"] == 0
+    assert rows[0].drop.value == 0
     assert Bundle.load(tmp_path / "out" / "trials" / "small-64x32-fp32").spec.width == 64
     assert not (tmp_path / "small.onnx").exists()
     ran = edgeseg(*words, "--size", "90x64")

@@ -49,17 +49,17 @@ def test_the_layer_that_breaks_it_stays_float_and_no_other(
     found = control(trials, stubborn, tiny.SPEC, 4.0, tmp_path / "out")
     # NNCF's floor of scales rounds the weights in front, too.
     expected = [LAST, "t4"] if target == "openvino-cpu" else [LAST]
-    assert found["held"] and found["kept"] == expected
-    rows = {row["k"]: row["drop"]["value"] for row in found["rows"]}
-    (chosen,) = [row for row in found["rows"] if row["name"] == found["chosen"]]
-    assert chosen["kept"] == expected and {row["k"] for row in found["rows"]} >= {0, len(expected)}
+    assert found.held and found.kept == expected
+    rows = {row.k: row.drop.value for row in found.rows}
+    (chosen,) = [row for row in found.rows if row.name == found.chosen]
+    assert chosen.kept == expected and {row.k for row in found.rows} >= {0, len(expected)}
     assert rows[0] > 50 and rows[len(expected)] <= 4.0
-    assert found["drop"]["low"] <= found["drop"]["value"] <= found["drop"]["high"]
-    assert found["noise"][0]["layer"] == LAST
+    assert found.drop.low <= found.drop.value <= found.drop.high
+    assert found.noise[0].layer == LAST
     assert any("1 of 3 layers in float next" in line and "s left" in line for line in said)
     bundle = Bundle.load(tmp_path / "out")
     assert (bundle.name, bundle.precision, bundle.manifest.kept) == ("out", "int8", expected)
-    assert bundle.manifest.control.drop == found["drop"]
+    assert bundle.manifest.control.drop == found.drop
     with open_segmenter(bundle.path, backend=bundle.manifest.proved_by) as segmenter:
         assert all((segmenter(frame).classmap == mask).all() for frame, mask in bundle.golden())
 
@@ -67,16 +67,16 @@ def test_the_layer_that_breaks_it_stays_float_and_no_other(
 def test_nothing_is_ranked_where_plain_int8_holds(network: Path, labeled: Path, tmp_path: Path) -> None:
     trials, _ = trials_in(tmp_path / "trials", labeled)
     found = control(trials, network, tiny.SPEC, 20.0, tmp_path / "out")
-    assert (found["held"], found["chosen"], found["kept"], found["noise"]) == (True, "keep-000", [], [])
-    assert [row["name"] for row in found["rows"]] == ["keep-000"]
+    assert (found.held, found.chosen, found.kept, found.noise) == (True, "excluding-000", [], [])
+    assert [row.name for row in found.rows] == ["excluding-000"]
 
 
 def test_where_another_way_to_int8_holds_no_layer_stays_float(fragile: Path, labeled: Path, tmp_path: Path) -> None:
     """Equalized channels heal this network."""
     trials, said = trials_in(tmp_path / "trials", labeled)
     found = control(trials, fragile, tiny.SPEC, 4.0, tmp_path / "out")
-    assert (found["held"], found["chosen"], found["kept"]) == (True, "keep-000-equalized", [])
-    drops = {row["way"]: row["drop"]["value"] for row in found["rows"]}
+    assert (found.held, found.chosen, found.kept) == (True, "excluding-000-equalized", [])
+    drops = {row.variant: row.drop.value for row in found.rows}
     assert list(drops) == ["", "equalized"]  # the rest was not needed
     assert drops["equalized"] <= 4.0 and drops[""] > 50
     assert any("equalized: " in line for line in said)
@@ -89,19 +89,21 @@ def test_a_second_run_measures_nothing_again(stubborn: Path, labeled: Path, tmp_
     begin = time.monotonic()
     again, said = trials_in(tmp_path / "trials", labeled)
     assert control(again, stubborn, tiny.SPEC, 4.0, tmp_path / "out") == found
-    assert time.monotonic() - begin < sum(row["seconds"] for row in found["rows"])
-    assert {line for line in said if line.endswith("unchanged")} >= {f"{n}: unchanged" for n in ("fp32", "keep-000")}
+    assert time.monotonic() - begin < sum(row.seconds for row in found.rows)
+    assert {line for line in said if line.endswith("unchanged")} >= {
+        f"{n}: unchanged" for n in ("fp32", "excluding-000")
+    }
     assert not [line for line in said if "deploy graph" in line]
     # A tighter limit uses what is there, and adds to it.
     more, said = trials_in(tmp_path / "trials", labeled)
     tighter = control(more, stubborn, tiny.SPEC, 0.0, tmp_path / "out")
-    assert "keep-001: unchanged" in said
+    assert "excluding-001: unchanged" in said
     timed = ("latency_ms", "fps", "rounds_p50_ms")  # anew, beside what was added
 
     def rest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{key: value for key, value in row.items() if key not in timed} for row in rows if row["k"] <= 1]
+        return [{key: value for key, value in row.items() if key not in timed} for row in rows if row.k <= 1]
 
-    assert rest(tighter["rows"]) == rest(found["rows"])
+    assert rest(tighter["rows"]) == rest(found.rows)
 
 
 def test_kill_minus_nine_and_on_it_goes(stubborn: Path, labeled: Path, tmp_path: Path) -> None:
@@ -133,19 +135,19 @@ def test_kill_minus_nine_and_on_it_goes(stubborn: Path, labeled: Path, tmp_path:
     after = finished()
     assert len(after) > len(before)
     assert {name: after[name] for name in before} == before  # the seconds each took, too
-    assert Bundle.load(tmp_path / "out").manifest.kept == [LAST]
+    assert Bundle.load(tmp_path / "out").manifest.kept == (LAST,)
     assert not [*(tmp_path / "out.trials").glob(".*")]
 
 
 def test_to_be_sure_the_whole_interval_has_to_hold(stubborn: Path, labeled: Path, tmp_path: Path) -> None:
     trials, _ = trials_in(tmp_path / "trials", labeled)
     plain = control(trials, stubborn, tiny.SPEC, 4.0, tmp_path / "out")
-    drop = plain["drop"]
+    drop = plain.drop
     assert drop["value"] < drop["high"]
     between = (drop["value"] + drop["high"]) / 2
-    assert control(trials, stubborn, tiny.SPEC, between, tmp_path / "out")["chosen"] == plain["chosen"]
+    assert control(trials, stubborn, tiny.SPEC, between, tmp_path / "out")["chosen"] == plain.chosen
     sure = control(trials, stubborn, tiny.SPEC, between, tmp_path / "out", sure=True)
-    assert sure["chosen"] != plain["chosen"] or not sure["held"]
+    assert sure["chosen"] != plain.chosen or not sure["held"]
     assert sure["held"] == (sure["drop"]["high"] <= between)
     assert counted(Estimate(1, 0, 2), True) == 2 and counted(Estimate(1, 0, 2), False) == 1
 
@@ -156,8 +158,8 @@ def test_to_be_sure_the_whole_interval_has_to_hold(stubborn: Path, labeled: Path
 def test_a_budget_of_nothing_still_gives_plain_int8(stubborn: Path, labeled: Path, tmp_path: Path) -> None:
     trials, _ = trials_in(tmp_path / "trials", labeled, budget=Budget(minutes=1e-6))
     found = control(trials, stubborn, tiny.SPEC, 4.0, tmp_path / "out")
-    assert (found["held"], found["chosen"]) == (False, "keep-000")
-    assert "the next step would go beyond 1e-06 minutes" in found["stopped"]
+    assert (found.held, found.chosen) == (False, "excluding-000")
+    assert "the next step would go beyond 1e-06 minutes" in found.stopped
     assert Bundle.load(tmp_path / "out").manifest.control.held is False
 
 
@@ -269,8 +271,8 @@ def test_a_drop_that_cannot_be_reached(edgeseg: Run, words: dict[str, Any], stub
     """The float model reaches 100 %: a budget of no time leaves plain INT8, which is written and called the best."""
     ran = edgeseg("control", *flags({**words, "model": stubborn, "max-drop": 0.1, "max-minutes": 1e-6}))
     assert ran.code == 1
-    assert "not reached" in ran.err and "points lost, 0.1 allowed; the best was written to" in ran.err
-    assert "stopped early" in ran.err and "the same command continues" in ran.err
+    assert "limit missed" in ran.err and "points lost, 0.1 allowed; the best bundle was written" in ran.err
+    assert "stopped early" in ran.err and "run the same command again to continue" in ran.err
     assert Bundle.load(tmp_path / "out").manifest.control.held is False
 
 
@@ -292,11 +294,11 @@ def test_the_report_shows_noise_and_what_was_kept(
 ) -> None:
     ran = edgeseg("control", *flags({**words, "model": stubborn, "max-drop": 4}))
     assert ran.code == 0, ran.err
-    assert "in float: t6 (" in ran.err
+    assert "excluded: t6 (" in ran.out
     found = json.loads((tmp_path / "out.trials" / "report.json").read_text())
     text, page = ((tmp_path / "out.trials" / f"report.{kind}").read_text() for kind in ("md", "html"))
-    for row in found["noise"]:
-        mark = "float" if row["layer"] == LAST else "INT8"
+    for row in found.noise:
+        mark = "float" if row.layer == LAST else "INT8"
         assert f"| {row['layer']} | Conv | {row['sqnr_db']:.1f} | {mark} |" in text
         assert f"<td>{row['sqnr_db']:.1f}</td><td>{mark}</td>" in page
     assert "1 layers in float" in text and "4 allowed: held" in text
@@ -317,14 +319,14 @@ def test_names_from_outside_are_only_names(
     precious = tmp_path / "away"
     precious.mkdir()
     ran = edgeseg("sensitivity", odd, "--calibration", labeled, "--target", TARGET)
-    assert ran.code == 0 and all(name in ran.err for name in names), ran.err
+    assert ran.code == 0 and all(name in ran.out for name in names), ran.err
     ran = edgeseg("control", *flags({**words, "model": odd, "max-drop": 4}))
     assert ran.code == 0, ran.err
-    assert "in float: <b>&" in ran.err and precious.is_dir()
+    assert "excluded: <b>&" in ran.out and precious.is_dir()
     assert "<b>&" not in (tmp_path / "out.trials" / "report.html").read_text()
     ran = edgeseg("compile", odd, "-p", "int8", "-t", TARGET, "--calibration", labeled, "--keep", "[/bold]",
                   "-o", tmp_path / "kept")  # fmt: skip
-    assert ran.code == 0 and "[/bold]" in ran.err
+    assert ran.code == 0 and "[/bold]" in ran.out
 
 
 def test_the_test_split_is_used_with_a_warning(edgeseg: Run, words: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import qdq_corpus
+import tiny
 
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, EdgesegError
