@@ -48,7 +48,7 @@ class Record:
 
     @classmethod
     def load(cls: type[R], path: Path) -> R:
-        return cls.from_dict(read_json(path), path)
+        return cls.from_dict(read_json(path, hint=cls.HINT), path)
 
 
 def check_schema(data: object, newest: int, name: object) -> None:
