@@ -81,9 +81,9 @@ class Settings:
     weight of the cross-entropy. `dice`: weight of the Dice loss. `iou`: weight of the Lovasz-softmax loss. `boundary`:
     weight of the cross-entropy over boundary pixels. `class_weights`: one per class, in the cross-entropy. `smoothing`:
     label smoothing of the cross-entropy. `ohem`: the fraction of pixels, those with the highest cross-entropy, that
-    count in it; 0 counts all. `stride`: of the pixels and rows that the loss of a step uses, from a random start.
-    `scale`: smallest and largest random zoom. `flip`: mirror left and right at random. `rotate`: largest angle in
-    degrees. `elastic`: largest local shift in pixels. `jitter`: largest relative change of brightness, contrast and
+    count in it; 0 counts all. `stride`: distance of the pixels and rows that the loss of a step uses, from a random
+    start. `scale`: smallest and largest random zoom. `flip`: mirror left and right at random. `rotate`: largest angle
+    in degrees. `elastic`: largest local shift in pixels. `jitter`: largest relative change of brightness, contrast and
     saturation. `blur`: largest Gaussian sigma in pixels. `noise`: largest standard deviation, on a scale of 0..255.
     `crop`: height and width of the training crop, multiples of 32; [0, 0] is the whole input. `precision`: of the
     training: full, or autocast to bf16 or fp16 (GPUs only). `encoder_lr`: the encoder's learning rate as a share of lr;
@@ -163,10 +163,10 @@ class Prune:
     """Removal of channels from the student.
 
     `macs`: share of the student's multiply-accumulates to keep. `latency`: share of its latency to keep, on the first
-    target (in int8 if that is compiled); above 0 it replaces macs. `rounds`: of pruning a part and fine-tuning.
-    `epochs`: of fine-tuning with the teacher, spread over the rounds. `lr`: of fine-tuning. `round_to`: channels of a
-    layer are a multiple of it. `importance`: of a channel: the change of the loss without it (Taylor's estimate from
-    the gradients of a few batches), the norm of its weights, or the scale of its batch norm.
+    target (in int8 if that is compiled); above 0 it replaces macs. `rounds`: of pruning a part, then fine-tuning.
+    `epochs`: of fine-tuning with the teacher, spread over the rounds. `lr`: of fine-tuning. `round_to`: the channels of
+    every layer are a multiple of this. `importance`: of a channel: the change of the loss without it (Taylor's estimate
+    from the gradients of a few batches), the norm of its weights, or the scale of its batch norm.
     """
 
     macs: float = number(0.7, 0.05, 1)
