@@ -142,7 +142,7 @@ def test_a_manifest_of_a_newer_schema_is_refused(folder: Path, tmp_path: Path) -
     change(lambda d: d.update(schema=2))(path)
     with pytest.raises(OptionError, match=r"calibration\.json has schema 2, from a newer edgeseg") as caught:
         CalibrationSet.load(path)
-    assert "update edgeseg, or make the file again" in caught.value.hint
+    assert "update edgeseg, or write it again" in caught.value.hint
 
 
 def test_a_manifest_without_a_schema_is_read_as_the_first(folder: Path, tmp_path: Path) -> None:
