@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test test-slow test-trt test-tools check pipeline camvid docs bench clean
+.PHONY: help demo test test-slow test-trt test-tools check pipeline camvid docs docs-site bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,7 +20,7 @@ $(VENV)/demo.stamp: pyproject.toml setup.py edgeseg/_mask.c
 $(VENV)/dev.stamp: pyproject.toml setup.py edgeseg/_mask.c
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -e '.[openvino,onnxruntime,tflite,compress,train,camera,metrics,sign,tensorboard,dev]'
+	$(BIN)/pip install -q -e '.[openvino,onnxruntime,tflite,compress,train,camera,metrics,sign,tensorboard,docs,dev]'
 	touch $@ $(VENV)/demo.stamp
 
 demo: $(VENV)/demo.stamp ## the shipped street student: calibrate, INT8, compile, check, stream, report (no torch)
@@ -74,8 +74,12 @@ camvid: $(VENV)/dev.stamp ## train models/camvid from its recipes (needs ../shar
 	$(BIN)/edgeseg compile $(CAMVID)/camvid.onnx -p int8 --calibration calibration/camvid.json --golden synthetic \
 	--out models/camvid/camvid-int8
 
-docs: $(VENV)/dev.stamp ## write docs/cli.md again
+docs: $(VENV)/dev.stamp ## write the generated pages of docs/ again
 	$(BIN)/python docs/cli.py > docs/cli.md
+	$(BIN)/python docs/reference_pages.py
+
+docs-site: $(VENV)/dev.stamp ## the documentation as a site, without a network: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(VENV)/dev.stamp ## the shipped bundles beside the peers, several runs; fills the table of benchmarks/README.md
 	$(BIN)/python benchmarks/suite.py

@@ -35,6 +35,7 @@ from edgeseg.recipe import PTQ, Recipe, Role, Targets
 from edgeseg.records import convert
 from edgeseg.results.common import Picture
 from edgeseg.results.pipeline import Int8Drop, MeasuredBundle, MeasuredStage, PipelineData, PipelineResult
+from edgeseg.results.stage import StageResult
 from edgeseg.runtime import open_segmenter
 
 ROLES = ("teacher", "student", "distilled", "pruned")
@@ -161,8 +162,8 @@ def _measure_role(
         return asdict(measured(bundle, test))
 
     found = ledger.stage(f"measure {role}", [made[role], made["data"]["test"], profile.name], [onnx], work)
-    trained = json.loads((out / f"{role}.json").read_text())
-    training = {key: trained[key] for key in ("macs", "params", "val_miou", "seconds")}
+    trained = StageResult.load(out / f"{role}.json")
+    training = {key: getattr(trained, key) for key in ("macs", "params", "val_miou", "seconds")}
     return _recalled(MeasuredStage, {"stage": role, **training, **found}, ledger)
 
 

@@ -42,7 +42,7 @@ class Data:
     """Exactly one of `root` and `synthetic` must be given.
 
     `root`: a dataset, ROOT/{train,val,test}/{images,masks}. `synthetic`: a table with the keys train, val, test and
-    seed: streets to render. `size`: height and width of the network's input, multiples of 32. Required.
+    seed: streets to render. `size`: height and width of the network's input, multiples of 32.
     """
 
     root: str = ""

@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 
 class Record:
-    """Base of every result. `KIND` names it in files; `SCHEMA` grows when a key changes its meaning or goes away; `HINT`
-    says how to get a whole one."""
+    """Base of every result. `KIND` names it in files; `SCHEMA` grows when a key changes its meaning or goes away;
+    `HINT` says how to get a whole one."""
 
     KIND: ClassVar[str]
     SCHEMA: ClassVar[int] = 1

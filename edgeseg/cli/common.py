@@ -94,6 +94,16 @@ def status(what: str) -> Iterator[Callable[[str], None]]:
     yield update
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say on Ctrl-C that the same command resumes. Logged here: typer itself turns Ctrl-C into exit status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.warning("Interrupted; run the same command again to resume after the last finished epoch or stage.")
+        raise
+
+
 def emit(document: Record | Mapping[str, Any], target: str | None) -> None:
     """Write a result as JSON where --json says."""
     if target is None:

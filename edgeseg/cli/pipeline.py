@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, percent, results, table, wrote
+from edgeseg.cli.common import emit, percent, results, resumable, table, wrote
 from edgeseg.errors import EdgesegError
 
 app = typer.Typer()
@@ -36,10 +36,8 @@ def pipeline(
 
     loaded = Recipe.load(recipe)
     folder = out or Path("runs") / loaded.name
-    try:
+    with resumable():
         result = stages.run(loaded, folder, lambda text: log.info("%s", text))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Interrupted; run the same command again to resume.") from None
     path = folder / "report.json"
     for suffix in (".html", ".md"):
         write([(path, result)], path.with_suffix(suffix))

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeseg.cli.common import console, size
+from edgeseg.cli import options
+from edgeseg.cli.common import results, resumable, size, wrote
 from edgeseg.errors import OptionError
 from edgeseg.recipe import Recipe
 
 app = typer.Typer()
-log = logging.getLogger(__name__)
-PANEL = "Train"
 
-RecipeFile = Annotated[Path, typer.Argument(help="Recipe (TOML).", show_default=False)]
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder for the checkpoint, its metrics (JSON) and the resume state.")
 ]
@@ -45,11 +41,11 @@ class Format(str, Enum):
 
 
 @app.command(
-    rich_help_panel=PANEL,
+    rich_help_panel=options.TRAIN,
     epilog="Example: edgeseg train recipe.toml --role teacher --out runs/street",
 )
 def train(
-    recipe: RecipeFile,
+    recipe: options.RecipeFile,
     role: Annotated[Role, typer.Option("--role", help="Net of the recipe to train.", show_default=False)],
     out: Out,
     data: Data = None,
@@ -68,10 +64,10 @@ def train(
 
 
 @app.command(
-    rich_help_panel=PANEL,
+    rich_help_panel=options.TRAIN,
     epilog="Example: edgeseg distill recipe.toml --teacher runs/street/teacher.pt --out runs/street",
 )
-def distill(recipe: RecipeFile, teacher: Teacher, out: Out, data: Data = None) -> None:
+def distill(recipe: options.RecipeFile, teacher: Teacher, out: Out, data: Data = None) -> None:
     """Train the student of a recipe on labels and the predictions of a teacher.
 
     For dataset owners: a small student learns more from a large teacher than from labels alone.
@@ -84,11 +80,11 @@ def distill(recipe: RecipeFile, teacher: Teacher, out: Out, data: Data = None) -
 
 
 @app.command(
-    rich_help_panel=PANEL,
+    rich_help_panel=options.TRAIN,
     epilog="Example: edgeseg prune recipe.toml --student runs/street/distilled.pt "
     "--teacher runs/street/teacher.pt --out runs/street",
 )
-def prune(recipe: RecipeFile, student: Student, teacher: Teacher, out: Out, data: Data = None) -> None:
+def prune(recipe: options.RecipeFile, student: Student, teacher: Teacher, out: Out, data: Data = None) -> None:
     """Remove channels from a trained student and fine-tune it with the teacher.
 
     For dataset owners: makes a net faster on every runtime. The recipe's [prune] sets the share of the MACs or of the
@@ -102,11 +98,11 @@ def prune(recipe: RecipeFile, student: Student, teacher: Teacher, out: Out, data
 
 
 @app.command(
-    rich_help_panel=PANEL,
+    rich_help_panel=options.TRAIN,
     epilog="Example: edgeseg qat recipe.toml --student runs/street/pruned.pt "
     "--teacher runs/street/teacher.pt --out runs/street",
 )
-def qat(recipe: RecipeFile, student: Student, teacher: Teacher, out: Out, data: Data = None) -> None:
+def qat(recipe: options.RecipeFile, student: Student, teacher: Teacher, out: Out, data: Data = None) -> None:
     """Fine-tune a trained student with INT8 rounding inside (quantization-aware training).
 
     For dataset owners whose INT8 model loses too much accuracy after calibration. The result is compiled without
@@ -120,7 +116,7 @@ def qat(recipe: RecipeFile, student: Student, teacher: Teacher, out: Out, data: 
 
 
 @app.command(
-    rich_help_panel=PANEL,
+    rich_help_panel=options.TRAIN,
     epilog="Example: edgeseg export runs/street/pruned.pt --out street.onnx",
 )
 def export(
@@ -138,7 +134,7 @@ def export(
     from edgeseg.training.export import export as write
 
     path = write(checkpoint, out, file_format.value, size(input_size) if input_size else None)
-    console.print(f"Wrote {path}", highlight=False)
+    wrote(path)
 
 
 def _dataset(recipe: Recipe, file: Path, data: Path | None) -> Path:
@@ -152,36 +148,25 @@ def _dataset(recipe: Recipe, file: Path, data: Path | None) -> Path:
 
 def _run(stage: Callable[[], Path]) -> None:
     """Run a stage and print a summary of its result."""
-    with _resumable():
+    with resumable():
         path = stage()
     if not _is_main_process():
         return
-    from edgeseg.training.stage_result import PrunedLatency, StageResult
+    from edgeseg.results.stage import PrunedLatency, StageResult
 
     result = StageResult.load(path.with_suffix(".json"))
+    wrote(path)
+    console = results()
     console.print(
-        f"Wrote {path}: val mIoU {100 * result.val_miou:.1f} %, {result.macs / 1e9:.2f} GMACs, "
-        f"{result.params / 1e6:.2f} M parameters, {result.seconds:.0f} s.",
-        highlight=False,
+        f"{path.name}: val mIoU {100 * result.val_miou:.1f} %, {result.macs / 1e9:.2f} GMACs, "
+        f"{result.params / 1e6:.2f} M parameters, {result.seconds:.0f} s."
     )
     latency = result.latency
     if isinstance(latency, PrunedLatency):
         console.print(
             f"Latency on {latency.target} in {latency.precision}: {latency.ms:.3g} ms, {100 * latency.share:.0f} % of "
-            f"the unpruned net's {latency.parent_ms:.3g} ms.",
-            highlight=False,
+            f"the unpruned net's {latency.parent_ms:.3g} ms."
         )
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Say on Ctrl-C that the stage can be resumed: its state is written after every epoch."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if _is_main_process():
-            log.warning("Interrupted; run the same command again to resume after the last finished epoch.")
-        raise
 
 
 def _is_main_process() -> bool:

@@ -13,10 +13,10 @@ from edgeseg.profiling.layer import Layer
 from edgeseg.profiling.measure import LatencyComparison
 from edgeseg.profiling.table import LatencyTable, networks_key
 from edgeseg.recipe import Recipe
+from edgeseg.results.stage import PrunedLatency
 from edgeseg.spec import Spec
 from edgeseg.training.complexity import layer_shapes
 from edgeseg.training.onnx_export import to_onnx
-from edgeseg.training.stage_result import PrunedLatency
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -13,8 +13,8 @@ from torch import nn
 from edgeseg.errors import OptionError
 from edgeseg.images import write_image
 from edgeseg.recipe import Distill, Machine, NetConfig, Settings
+from edgeseg.results.stage import EpochResult
 from edgeseg.training import devices, metrics, nets, teacher_cache
-from edgeseg.training.epoch_result import EpochResult, History
 from edgeseg.training.label_check import check_labels
 from edgeseg.training.loader import SegmentationDataset, steps
 from edgeseg.training.objectives.losses import IGNORE
@@ -42,7 +42,7 @@ def fit(
     distill: Distill | None = None,
     machine: Machine = Machine(),  # noqa: B008
     title: str = "training",
-) -> History:
+) -> list[EpochResult]:
     """Train `model` in place; one EpochResult per epoch.
 
     FOLDER/last.pt is written after every epoch. The same call on the same data resumes from it, and on the CPU ends

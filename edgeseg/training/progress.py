@@ -1,4 +1,4 @@
-"""Progress of a training: a bar at a terminal, a log line per epoch anywhere else."""
+"""Progress of training: a log line per epoch, and at a terminal a bar below them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from edgeseg.results.stage import EpochResult
 from edgeseg.training import devices
-from edgeseg.training.epoch_result import EpochResult
 
 log = logging.getLogger(__name__)
 CACHE_LINES = 10  # log lines while the teacher cache is filled
@@ -21,10 +21,7 @@ class EpochProgress:
 
     def __init__(self, title: str, epochs: int, steps_per_epoch: int, finished_epochs: int):
         self.title, self.epochs = title, epochs
-        terminal = sys.stderr.isatty()
-        self.bar = Progress(console=Console(stderr=True), transient=True, disable=not terminal)
-        # Log lines would tear a live bar, which shows the same figures: at a terminal they are debug output.
-        self.level = logging.DEBUG if terminal else logging.INFO
+        self.bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
         total, completed = epochs * steps_per_epoch, finished_epochs * steps_per_epoch
         self.task: TaskID = self.bar.add_task(title, total=total, completed=completed)
 
@@ -57,4 +54,4 @@ class EpochProgress:
 
     def _log(self, line: str) -> None:
         if devices.is_main_process():
-            log.log(self.level, line)
+            log.info(line)

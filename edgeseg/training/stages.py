@@ -24,6 +24,7 @@ from torch import nn
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import OptionError
 from edgeseg.recipe import NetConfig, Recipe, Role, Settings
+from edgeseg.results.stage import PrunedLatency, StageResult
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, devices, nets, pruning
 from edgeseg.training.complexity import macs_params
@@ -33,7 +34,6 @@ from edgeseg.training.latency_meter import LatencyMeter
 from edgeseg.training.loader import SegmentationDataset
 from edgeseg.training.loop import fit
 from edgeseg.training.stage_models import initial_model, load_teacher, load_trained, spec_of
-from edgeseg.training.stage_result import PrunedLatency, StageResult
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -193,11 +193,20 @@ def _train(
     macs, params = macs_params(model, recipe.data.size)
     miou = max(epoch.val_miou for epoch in history) if settings.patience else history[-1].val_miou
     seconds = sum(epoch.seconds for epoch in history)
-    result = StageResult(name, miou, macs, params, seconds, tuple(history), recipe, pruned_from_macs)
+    result = StageResult(
+        stage=name,
+        val_miou=miou,
+        macs=macs,
+        params=params,
+        seconds=seconds,
+        history=tuple(history),
+        recipe=recipe.to_dict(),
+        pruned_from_macs=pruned_from_macs,
+    )
     path = folder / f"{name}.pt"
     if devices.is_main_process():
         checkpoint.save(path, model, net, spec, {"metrics": result.metrics(), "recipe": recipe.to_dict()})
         result.save(path.with_suffix(".json"))
-        log.info("%s: finished, val mIoU %.3f, wrote %s", name, miou, path)
+        log.info("%s: finished after %d epochs, val mIoU %.3f", name, len(history), miou)
     devices.barrier()
     return path

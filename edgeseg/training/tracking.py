@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from edgeseg.errors import MissingPackage
-from edgeseg.training.epoch_result import EpochResult
+from edgeseg.results.stage import EpochResult
 
 
 class Tracker:

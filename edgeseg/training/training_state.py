@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.recipe import NetConfig, Settings
+from edgeseg.results.stage import EpochResult, best_epoch
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, devices, nets, optim
-from edgeseg.training.epoch_result import EpochResult, History, best_epoch
 from edgeseg.training.loader import Sample, SegmentationDataset, batches
 from edgeseg.training.objectives.objective import Objective
 
@@ -40,7 +41,7 @@ class TrainingState:
         self.net, self.optimizer = fabric.setup(self.model, optim.optimizer(self.model, settings))
         self.net.train()
         self.epoch, self.steps_done = 0, 0
-        self.history: History = []
+        self.history: list[EpochResult] = []
 
     def batches(self, train: SegmentationDataset, workers: int) -> Iterator[Sample]:
         """This process's share of every batch of the epoch."""
@@ -121,7 +122,7 @@ class TrainingState:
         return {
             "identity": self.identity,
             "epoch": epoch,
-            "history": [result.to_dict() for result in self.history],
+            "history": [dataclasses.asdict(result) for result in self.history],
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average is not self.model else None,
             "optimizer": self.optimizer.state_dict(),

@@ -43,7 +43,7 @@ def test_every_stage(root: Path, tmp_path: Path) -> None:
     recipe, out = tmp_path / "r.toml", tmp_path / "out"
     recipe.write_text(RECIPE.format(data=f"root = {str(root)!r}"))
     output = call("train", recipe, "--role", "teacher", "-o", out)
-    assert "Wrote" in output and "val mIoU" in output and "GMACs" in output
+    assert "teacher.pt: val mIoU" in output and "GMACs" in output
     call("train", recipe, "--role", "student", "-o", out, "--data", root)
     call("distill", recipe, "--teacher", out / "teacher.pt", "-o", out)
     call("prune", recipe, "--student", out / "distilled.pt", "--teacher", out / "teacher.pt", "-o", out)

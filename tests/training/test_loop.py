@@ -15,8 +15,8 @@ from training_helpers import HEIGHT, SPEC, WIDTH
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError
 from edgeseg.recipe import Distill, Machine, NetConfig, Settings
+from edgeseg.results.stage import EpochResult
 from edgeseg.training import checkpoint, loop, metrics, nets, optim, validation
-from edgeseg.training.epoch_result import History
 from edgeseg.training.loader import SegmentationDataset, batches
 from edgeseg.training.objectives import distillation_losses, losses
 from edgeseg.training.objectives.objective import Objective
@@ -29,7 +29,7 @@ def model(seed: int = 0) -> nn.Module:
     return nn.Sequential(nets.build(NetConfig("lite", width=0.25), 3), nn.Dropout(0.1))
 
 
-def run(root: Path, folder: Path, model: nn.Module, settings: Settings = SETTINGS, **more: object) -> History:
+def run(root: Path, folder: Path, model: nn.Module, settings: Settings = SETTINGS, **more: object) -> list[EpochResult]:
     train = SegmentationDataset(Dataset.open(root, "train"), SPEC, settings, seed=1)
     val = SegmentationDataset(Dataset.open(root, "val"), SPEC)
     return loop.fit(model, train, val, settings, folder, seed=1, **more)  # type: ignore[arg-type]
@@ -175,13 +175,16 @@ def test_the_teacher_learns_nothing(root: Path, tmp_path: Path) -> None:
     assert same(teacher, before)
 
 
-def quiet(folder: Path, settings: Settings, root: Path, seed: int = 0, **machine: object) -> tuple[nn.Module, History]:
+Trained = tuple[nn.Module, list[EpochResult]]
+
+
+def quiet(folder: Path, settings: Settings, root: Path, seed: int = 0, **machine: object) -> Trained:
     net = model(seed)
     return net, run(root, folder, net, settings, machine=Machine(**{"pictures": 0, **machine}))  # type: ignore[arg-type]
 
 
-def numbers(history: History) -> list[dict[str, object]]:
-    return [{**epoch.to_dict(), "seconds": None} for epoch in history]
+def numbers(history: list[EpochResult]) -> list[dict[str, object]]:
+    return [{**epoch.metrics(), "seconds": None} for epoch in history]
 
 
 def test_equal_seeds_give_identical_numbers(root: Path, tmp_path: Path) -> None:

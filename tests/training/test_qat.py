@@ -214,14 +214,14 @@ def test_the_bundle_is_int8_and_agrees_with_torch(
     onnx = export_onnx(trained[symmetric], tmp_path / "qat.onnx")
     bundle = compiled(onnx, tmp_path / "out", target, root)
     manifest = bundle.manifest
-    assert manifest["parity"]["agreement"] > 0.98
-    assert (manifest["precision"], manifest["calibration"], manifest["ptq"]) == ("int8", None, None)
-    assert any("came quantized" in note for note in manifest["graph"]["notes"])
-    assert any("folded into the first convolution" in note for note in manifest["graph"]["notes"])
+    assert manifest.parity.agreement > 0.98
+    assert (manifest.precision, manifest.calibration, manifest.ptq) == ("int8", None, None)
+    assert any("came quantized" in note for note in manifest.graph.notes)
+    assert any("folded into the first convolution" in note for note in manifest.graph.notes)
     model, _, spec, _ = checkpoint.load(trained[symmetric])
     from edgeseg.runtime import open_segmenter
 
-    with open_segmenter(bundle.path, backend=manifest["proved_by"]) as segmenter:
+    with open_segmenter(bundle.path, backend=manifest.proved_by) as segmenter:
         for frame in shots(root):
             image = (frame[..., ::-1] / 255.0 - spec.mean) / spec.std
             with torch.no_grad():
@@ -325,7 +325,7 @@ qat = {{ epochs = 1 }}
     (tmp_path / "r.toml").write_text(text)
     ran = edgeseg("qat", tmp_path / "r.toml", "--student", student, "--teacher", student, "-o", tmp_path / "o")
     assert ran.code == 0, ran.err
-    assert "qat.pt: val mIoU" in ran.err
+    assert "qat.pt: val mIoU" in ran.out
     ran = edgeseg("compile", tmp_path / "o" / "qat.pt", "-p", "int8", "-o", tmp_path / "bundle")
     assert ran.code == 0, ran.err
     ran = edgeseg("verify", tmp_path / "bundle")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeseg.errors import MissingPackage
-from edgeseg.training.epoch_result import EpochResult
+from edgeseg.results.stage import EpochResult
 from edgeseg.training.tracking import tracker
 
 RESULTS = [EpochResult(1, 0.5, 0.25, 0.5, 0.1, 7.0), EpochResult(2, 0.25, 0.75, 0.9, 0.0, 7.0)]

@@ -1,0 +1,80 @@
+"""The documentation is complete, says what the program says, and builds into a site that needs no network."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def script(name: str) -> ModuleType:
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["recipe.md", "targets.md", "json.md"])
+def test_generated_pages_are_what_the_program_says(name: str) -> None:
+    pages = {path.name: (path, text) for path, text in script("reference_pages").pages()}
+    path, text = pages[name]
+    assert path.read_text() == text, "write it again: make docs"
+
+
+def test_every_recipe_key_has_a_meaning() -> None:
+    rows = [
+        line.split(" | ") for line in script("reference_pages").recipe_keys().splitlines() if line.startswith("| `")
+    ]
+    assert len(rows) > 70
+    assert [row[0] for row in rows if len(row) == 4 and len(row[3].strip(" |")) < 5] == []
+
+
+def test_every_kind_of_result_has_a_section() -> None:
+    from edgeseg.results.bench import BenchResult
+    from edgeseg.results.stage import StageResult
+
+    text = script("reference_pages").result_files()
+    for kind in (BenchResult, StageResult):
+        assert f"\n## {kind.KIND}\n" in text
+    assert "| `history[].val_miou` | number |" in text
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; warnings (broken links, pages that are in no menu) fail."""
+    pytest.importorskip("material", reason="the site needs the extra edgeseg[docs]")
+    pytest.importorskip("mkdocstrings")
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(out)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return out
+
+
+def test_the_site_has_every_page(site: Path) -> None:
+    pages = {path.relative_to(DOCS).with_suffix("") for path in DOCS.rglob("*.md")}
+    assert len(pages) > 20
+    assert pages == {path.relative_to(site).with_suffix("") for path in site.rglob("*.html")} - {Path("404")}
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    loaded = re.compile(r"<(?:script|img|link)\b[^>]*(?:src|href)=[\"']?((?:https?:)?//[^\"' >]+)")
+    for page in site.rglob("*.html"):
+        assert loaded.findall(page.read_text()) == [], page
+
+
+def test_public_names_are_in_the_python_reference(site: Path) -> None:
+    import edgeseg
+
+    text = (site / "reference" / "python.html").read_text()
+    assert [name for name in edgeseg.__all__ if name != "__version__" and f">{name}<" not in text] == []
