@@ -39,8 +39,8 @@ def calibrate(
     against: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Evaluation frames to keep out: a folder, or a dataset (its val and test splits). Repeatable; those "
-            "of SOURCE are always kept out."
+            help="Evaluation frames that must not be chosen: a folder, or a dataset (its val and test splits). "
+            "Repeatable; the val and test splits of SOURCE are always checked."
         ),
     ] = None,
     skip_leaks: Annotated[
