@@ -28,21 +28,21 @@ def quantize(
     (onnx_graph.layers) that stay float: their weights, and their inputs before any rounding. OptionError if the scheme
     does not offer the ranges of `ptq`.
     """
-    module, ptq = schemes.get(scheme), resolve_ranges(ptq, scheme)
+    implementation, ptq = schemes.get(scheme), resolve_ranges(ptq, scheme)
     images, layers = list(frames), frozenset(excluded)
-    graph = _prepare(graph, images, module, out, layers, ptq)
-    return module.quantize(graph, [image[None] for image in images], out, layers, ptq, preset=preset)
+    graph = _prepare(graph, images, implementation, out, layers, ptq)
+    return implementation.quantize(graph, [image[None] for image in images], out, layers, ptq, preset=preset)
 
 
 def resolve_ranges(ptq: PTQ, scheme: str) -> PTQ:
     """`ptq` with "auto" replaced by the scheme's default. OptionError for ranges that the scheme does not offer."""
-    module = schemes.get(scheme)
-    if ptq.ranges not in ("auto", *module.ranges):
+    implementation = schemes.get(scheme)
+    if ptq.ranges not in ("auto", *implementation.ranges):
         raise OptionError(
-            f"INT8 by {module.title} has no ranges {ptq.ranges!r}.",
-            f"It has: {', '.join(module.ranges)} (the first is auto).",
+            f"INT8 by {implementation.title} has no ranges {ptq.ranges!r}.",
+            f"It has: {', '.join(implementation.ranges)} (the first is auto).",
         )
-    return dataclasses.replace(ptq, ranges=module.ranges[0] if ptq.ranges == "auto" else ptq.ranges)
+    return dataclasses.replace(ptq, ranges=implementation.ranges[0] if ptq.ranges == "auto" else ptq.ranges)
 
 
 def _prepare(graph: Path, frames: list[Image], scheme: Scheme, out: Path, excluded: frozenset[str], ptq: PTQ) -> Path:
@@ -72,12 +72,12 @@ def from_trained(graph: Path, scheme: str, out: Path) -> Path:
     from edgeseg import onnx_graph
 
     model = onnx.load(str(graph))
-    module = schemes.get(scheme)
-    if not module.reads_qdq:
+    implementation = schemes.get(scheme)
+    if not implementation.reads_qdq:
         raise OptionError(
-            f"The model is quantized already, which {module.title} does not read.", "Give it the float model."
+            f"The model is quantized already, which {implementation.title} does not read.", "Give it the float model."
         )
-    if module.reads_qdq == "any":
+    if implementation.reads_qdq == "any":
         onnx_graph.store_integer_weights(model)
     elif not onnx_graph.is_symmetric(model):
         raise OptionError(
