@@ -98,7 +98,11 @@ def _allowed(field: Any, kind: Any) -> str:
     return "`true`, `false`" if kind is bool else "text"
 
 
-WRITTEN_BY = {"benches": "`edgeseg bench --host`", "stage": "`edgeseg train`, `distill`, `prune`, `qat`: NAME.json"}
+WRITTEN_BY = {
+    "calibration": "`edgeseg calibrate`",
+    "benches": "`edgeseg bench --host`",
+    "stage": "`edgeseg train`, `distill`, `prune`, `qat`: NAME.json",
+}
 
 
 def result_files() -> str:

@@ -17,7 +17,7 @@ Image = NDArray[np.uint8]
 
 
 def read_image(path: Path) -> Image:
-    """The image as [H, W, 3] uint8 BGR."""
+    """The image as [H, W, 3] uint8 BGR; FileError for a file that is not one."""
     return _decode(path, cv2.IMREAD_COLOR, "Image")
 
 
@@ -33,7 +33,7 @@ def read_mask(path: Path) -> Image:
 
 
 def write_image(path: Path, image: Image) -> None:
-    """Encode by the suffix of `path`; a temporary name is renamed at the end, so nothing is half-written."""
+    """Encode in the format of the suffix and write atomically; FileError for an unknown suffix."""
     try:
         ok, data = cv2.imencode(path.suffix or ".png", image)
     except cv2.error:
@@ -52,10 +52,10 @@ def list_images(folder: Path) -> list[Path]:
     """The image files of `folder` in name order; FileError if there is none."""
     if not folder.is_dir():
         raise FileError(f"Image folder {folder} does not exist.", "Check the path.")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    if not found:
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    if not files:
         raise FileError(f"No images in {folder}.", f"Expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
-    return found
+    return files
 
 
 def _decode(path: Path, flags: int, what: str) -> Image:
@@ -67,5 +67,7 @@ def _decode(path: Path, flags: int, what: str) -> Image:
     if image is None:
         raise FileError(f"{what} {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise FileError(f"{what} {path} is {image.shape[1]}x{image.shape[0]}.", f"At most {MAX_PIXELS} pixels.")
+        raise FileError(
+            f"{what} {path} is {image.shape[1]}x{image.shape[0]}.", f"Expected at most {MAX_PIXELS} pixels: resize it."
+        )
     return image  # type: ignore[return-value]

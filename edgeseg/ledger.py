@@ -38,7 +38,7 @@ class Ledger:
     def __init__(self, folder: Path, log: Log):
         self.folder, self.log = folder, log
         self.path = folder / "ledger.json"
-        stored = read_json(self.path, "Ledger") if self.path.is_file() else {}
+        stored = read_json(self.path, "Ledger", HINT) if self.path.is_file() else {}
         self.entries = convert(stored, dict[str, Entry], f"{self.path} is not a ledger", HINT)
 
     def stage(self, name: str, inputs: Any, outputs: Sequence[Path], kind: type[T], work: Callable[[], T]) -> T:

@@ -28,7 +28,7 @@ from edgeseg.images import read_image, write_image
 from edgeseg.ledger import Ledger
 from edgeseg.machine import fingerprint
 from edgeseg.precision import Precision
-from edgeseg.profiling.latency import timing_target
+from edgeseg.profiling.measure import timing_target
 from edgeseg.quantization.quantize import schemes_of_training
 from edgeseg.recipe import PTQ, Recipe, Role, Targets
 from edgeseg.results.common import Picture

@@ -1,13 +1,13 @@
-"""Recipe: one flat TOML file that names the data, the nets and every stage from teacher to bundles.
+"""Recipe: one flat TOML file that names the data, the networks and every stage from teacher to bundles.
 
     name = "street"
-    [data]                                   # a folder, or `synthetic`: frames rendered on the spot
+    [data]                                   # `root`, a folder; or `synthetic`, rendered streets
     synthetic = { train = 240, val = 40, test = 60, seed = 1 }
     size = [224, 384]                        # height, width of the network's input
-    [teacher]                                # likewise [student]: a net and how it is trained
+    [teacher]                                # likewise [student]: a network and how it is trained
     width = 2.0
 
-Every key is a field below, and every field has a default but `name`, `size` and where the data is.
+Every key is a field below. Required are `name`, `size` and one of `root` and `synthetic`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,11 @@ import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edgeseg import target, toml
-from edgeseg.errors import OptionError, unknown
-
-T = TypeVar("T")
-
-
-def number(default: Any, low: float, high: float) -> Any:
-    """A field whose value, or each of whose values, lies in low..high."""
-    return field(default=default, metadata={"range": (low, high)})
-
-
-def choice(*words: str) -> Any:
-    """A field that is one of `words`, the first unless given."""
-    return field(default=words[0], metadata={"choice": words})
+from edgeseg.errors import OptionError
+from edgeseg.toml import choice, number, wrong_value
 
 
 @dataclass(frozen=True)
@@ -63,11 +52,11 @@ class Data:
 
 @dataclass(frozen=True)
 class NetConfig:
-    """A net, as `edgeseg.training.nets.build` makes it.
+    """A network architecture.
 
     `arch`: a family, see "Choose a net". `encoder`: an encoder of smp by its name or of timm as tu-NAME; "" is the
-    family's own. `weights`: pretrained weights of the encoder, as a safetensors file, or by name where there is a
-    network: "imagenet" or one of the tags that timm and smp list for this encoder; "" starts from random weights.
+    family's default. `weights`: pretrained weights of the encoder: a safetensors file, or a name to download:
+    "imagenet" or one of the tags that timm and smp list for this encoder; "" starts from random weights.
     `width`: scales the channels of edgeseg's own families.
     """
 
@@ -79,25 +68,26 @@ class NetConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a net is trained. The loss is the sum of `ce`, `dice`, `iou` and `boundary`, each multiplied by its weight.
+    """How a network is trained. The loss is the sum of `ce`, `dice`, `iou` and `boundary`, each multiplied by its
+    weight.
 
-    `epochs`: passes over the training frames. `batch`: frames per update, over all devices. `accumulate`: split a batch
-    into so many parts, to use less memory; batch norms and means over pixels are then per part. `lr`: the highest
+    `epochs`: passes over the training frames. `batch`: frames per update, over all devices. `accumulate`: parts that a
+    batch is split into to use less memory; batch norms and means over pixels are then per part. `lr`: the highest
     learning rate. `optimizer`: AdamW, or SGD with momentum 0.9. `weight_decay`: of weight matrices; biases and norms do
     not decay. `schedule`: how the rate falls after the warm-up: cosine to 0, poly (power 0.9) to 0, or step (a tenth
     after two thirds, a hundredth after eight ninths). `warmup`: share of all steps during which the rate rises to lr.
-    `clip`: largest gradient norm; 0 is off. `ema`: decay of the weight average; 0 is off. `patience`: stop after so
-    many epochs without a better val mIoU and use the best epoch; 0 runs to the end and uses the last. `ce`: weight of
-    the cross-entropy. `dice`: weight of the Dice loss. `iou`: weight of the Lovasz-softmax loss. `boundary`: weight of
-    the cross-entropy over boundary pixels. `class_weights`: one per class, in the cross-entropy. `smoothing`: label
-    smoothing of the cross-entropy. `ohem`: the fraction of pixels, those with the highest cross-entropy, that count in
-    it; 0 counts all. `stride`: the loss of a step uses every so-many-th pixel and row, from a random start. `scale`:
-    smallest and largest random zoom. `flip`: mirror left and right at random. `rotate`: largest angle in degrees.
-    `elastic`: largest local shift in pixels. `jitter`: largest relative change of brightness, contrast and saturation.
-    `blur`: largest Gaussian sigma in pixels. `noise`: largest standard deviation, on a scale of 0..255. `crop`: height
-    and width of the training crop, multiples of 32; [0, 0] is the whole input. `precision`: of the training: full, or
-    autocast to bf16 or fp16 (GPUs only). `encoder_lr`: the encoder's learning rate as a share of lr; below 1 for
-    pretrained encoders.
+    `clip`: largest gradient norm; 0 is off. `ema`: decay of the weight average; 0 is off. `patience`: epochs without a
+    better val mIoU after which training stops and uses the best epoch; 0 runs to the end and uses the last. `ce`:
+    weight of the cross-entropy. `dice`: weight of the Dice loss. `iou`: weight of the Lovasz-softmax loss. `boundary`:
+    weight of the cross-entropy over boundary pixels. `class_weights`: one per class, in the cross-entropy. `smoothing`:
+    label smoothing of the cross-entropy. `ohem`: the fraction of pixels, those with the highest cross-entropy, that
+    count in it; 0 counts all. `stride`: distance of the pixels and rows that the loss of a step uses, from a random
+    start. `scale`: smallest and largest random zoom. `flip`: mirror left and right at random. `rotate`: largest angle
+    in degrees. `elastic`: largest local shift in pixels. `jitter`: largest relative change of brightness, contrast and
+    saturation. `blur`: largest Gaussian sigma in pixels. `noise`: largest standard deviation, on a scale of 0..255.
+    `crop`: height and width of the training crop, multiples of 32; [0, 0] is the whole input. `precision`: of the
+    training: full, or autocast to bf16 or fp16 (GPUs only). `encoder_lr`: the encoder's learning rate as a share of lr;
+    below 1 for pretrained encoders.
     """
 
     epochs: int = number(30, 1, 10_000)
@@ -133,10 +123,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Role(Settings, NetConfig):
-    """A net and its training.
+    """A network and its training.
 
-    `init`: a checkpoint of the same net and classes to start from: more epochs, other settings or more frames without
-    starting over; "" starts from the encoder's weights.
+    `init`: a checkpoint of the same network and classes to continue from, with more epochs, other settings or more
+    frames; "" starts from the encoder's weights.
     """
 
     init: str = ""
@@ -150,7 +140,7 @@ class Role(Settings, NetConfig):
 class Distill:
     """Distillation of the teacher into the student.
 
-    `epochs`: 0 takes the student's, so that both runs are comparable. `lr`: 0 takes the student's. `temperature`: of
+    `epochs`: 0 is the student's, so that both runs are comparable. `lr`: 0 is the student's. `temperature`: of
     the softmax in soft targets and channel-wise distillation. `weight`: share of the teacher's soft targets in the
     cross-entropy, the rest is the labels'. `channel`: weight of channel-wise distillation. `feature`: weight of
     attention transfer between the last feature maps before the heads. `structure`: weight of pairwise similarities
@@ -173,10 +163,10 @@ class Prune:
     """Removal of channels from the student.
 
     `macs`: share of the student's multiply-accumulates to keep. `latency`: share of its latency to keep, on the first
-    target (in int8 where that is compiled); above 0 it is used instead of macs. `rounds`: prune a part, fine-tune,
-    prune again. `epochs`: of fine-tuning with the teacher, spread over the rounds. `lr`: of fine-tuning. `round_to`:
-    layers keep multiples of so many channels. `importance`: of a channel: the change of the loss without it (Taylor's
-    estimate from the gradients of a few batches), the norm of its weights, or the scale of its batch norm.
+    target (in int8 if that is compiled); above 0 it replaces macs. `rounds`: of pruning a part, then fine-tuning.
+    `epochs`: of fine-tuning with the teacher, spread over the rounds. `lr`: of fine-tuning. `round_to`: the channels of
+    every layer are a multiple of this. `importance`: of a channel: the change of the loss without it (Taylor's estimate
+    from the gradients of a few batches), the norm of its weights, or the scale of its batch norm.
     """
 
     macs: float = number(0.7, 0.05, 1)
@@ -192,11 +182,11 @@ class Prune:
 class PTQ:
     """How INT8 is calibrated.
 
-    `ranges`: of activations. minmax: everything that occurred. mean: the mean over frames of each frame's extremes.
-    percentile: all but 0.01 % at either end. mse: the least squared error. entropy: the least information lost (Migacz
-    2017). auto: the first of these that the target has, minmax (TensorRT's own calibrator: entropy). `bias`: correct
-    the mean shift that rounded weights cause. `equalize`: first scale the channels between two layers to similar
-    ranges, which changes nothing in float.
+    `ranges`: how the range of each activation is estimated. minmax: the smallest and largest value. mean: their means
+    over frames. percentile: without 0.01 % of the values at either end. mse: with the least squared error. entropy:
+    with the least loss of information (Migacz 2017). auto: the first that the target offers: minmax, or entropy with
+    TensorRT's calibrator. `bias`: correct the mean shift that rounded weights cause. `equalize`: first scale the
+    channels between two layers to similar ranges, which changes nothing in float.
     """
 
     ranges: str = choice("auto", "minmax", "mean", "percentile", "mse", "entropy")
@@ -208,7 +198,7 @@ class PTQ:
 class Quantize(PTQ):
     """Calibration of the recipe's INT8 bundles.
 
-    `frames`: to calibrate with. `max_drop`: points of mIoU that INT8 may lose.
+    `frames`: number of calibration frames. `max_drop`: points of mIoU that INT8 may lose.
     """
 
     frames: int = number(64, 1, 100_000)
@@ -220,7 +210,7 @@ class Qat:
     """Quantization-aware training of the student, with labels and the teacher.
 
     `epochs`: 0 is off. `lr`: the highest learning rate. `symmetric`: round as TensorRT does (INT8 weights and
-    activations, every zero point 0) instead of as OpenVINO and ONNX Runtime do best.
+    activations, every zero point 0) instead of as OpenVINO and ONNX Runtime do.
     """
 
     epochs: int = number(0, 0, 10_000)
@@ -230,11 +220,11 @@ class Qat:
 
 @dataclass(frozen=True)
 class Targets:
-    """What is compiled.
+    """The bundles to compile.
 
     `compile`: a list of TARGET:PRECISION, one bundle each. `golden`: the frames that every bundle stores for its
-    self-test: a folder of images, or "synthetic" for rendered streets; "" takes calibration frames, which everyone who
-    gets the bundle then receives.
+    self-test: a folder of images, or "synthetic" for rendered streets; "" stores calibration frames, which everyone who
+    gets the bundle can then see.
     """
 
     compile: tuple[str, ...] = ("openvino-cpu:fp32", "openvino-cpu:int8")
@@ -243,7 +233,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Card:
-    """What the model card states beyond measurements.
+    """What the model card states besides measurements.
 
     `use`: the intended use. `license`: of the weights. `limits`: known limitations.
     """
@@ -255,12 +245,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the training runs; the net is the same but for rounding.
+    """Where the training runs; results differ by rounding only.
 
-    `device`: auto takes a GPU where there is one. `nodes`: machines that torchrun starts processes on. `workers`:
-    processes that decode and augment frames; 0 uses the training's own. `cache`: GB of decoded frames kept in memory
-    per split; others are decoded in every epoch. `pictures`: validation frames drawn after every epoch. `track`: also
-    write the metrics of every epoch to TensorBoard or MLflow, both optional packages.
+    `device`: auto is a GPU if there is one. `nodes`: machines that torchrun starts processes on. `workers`: processes
+    that decode and augment frames; 0 does so in the training process. `cache`: GB of decoded frames kept in memory per
+    split; others are decoded in every epoch. `pictures`: validation frames drawn after every epoch. `track`: where the
+    metrics of every epoch are also written: TensorBoard or MLflow, both optional packages.
     """
 
     device: str = choice("auto", "cpu", "cuda", "mps")
@@ -273,7 +263,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All stages from data to bundles. `folder` is where the recipe file is; relative paths start there."""
+    """All stages from data to bundles. `folder`: of the recipe file; relative paths start there."""
 
     name: str
     data: Data
@@ -291,25 +281,25 @@ class Recipe:
 
     @classmethod
     def load(cls, path: Path | str) -> Recipe:
-        """Raises FileError for a file that cannot be read as TOML, OptionError naming the key for anything else."""
+        """FileError for a file that cannot be read as TOML, OptionError that names the key for anything else."""
         path = Path(path)
         return cls.from_dict(toml.read(path, "Recipe"), path)
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], path: Path) -> Recipe:
-        """`path` names the file in errors and is what relative paths are relative to."""
-        recipe = _table(cls, table, "", path)
+        """A recipe from plain values. `path`: of its file, for errors and relative paths."""
+        recipe = toml.to_dataclass(cls, table, "", path)
         _check(recipe, path)
         student, distill = recipe.student, recipe.distill
         distill = dataclasses.replace(distill, epochs=distill.epochs or student.epochs, lr=distill.lr or student.lr)
         return dataclasses.replace(recipe, distill=distill, folder=path.parent)
 
     def resolve(self, path: str) -> Path:
-        """A path of the recipe, relative to the recipe's folder, made usable from here."""
+        """A path of the recipe, relative to the recipe's folder, as one relative to the working folder."""
         return self.folder / path
 
     def to_dict(self) -> dict[str, Any]:
-        """The resolved recipe, defaults filled in; JSON and TOML friendly, and from_dict reads it again."""
+        """The resolved recipe with all defaults, as plain values that from_dict reads again."""
         result = {k: v for k, v in dataclasses.asdict(self).items() if k != "folder"}
         result["data"] = {k: v for k, v in result["data"].items() if v not in ("", None)}
         return typing.cast("dict[str, Any]", _listed(result))
@@ -321,63 +311,30 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _table(cls: type[T], table: Any, where: str, path: Path) -> T:
-    """A dataclass from a TOML table; `where` is its dotted name in the file."""
-    if not isinstance(table, dict):
-        raise OptionError(f"{path}: {where} is {table!r}.", f"Expected a section [{where}].")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name != "folder"}  # type: ignore[arg-type]
-    types = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        dotted = f"{where}.{key}" if where else key
-        if key not in fields:
-            error = unknown("section" if isinstance(value, dict) else "key", dotted, _dotted(fields, where))
-            raise OptionError(f"{path}: {error.what}", error.hint)
-        values[key] = _value(types[key], value, dotted, path, fields[key].metadata.get("range"))
-        words = fields[key].metadata.get("choice")
-        if words and value not in words:
-            raise _wrong(path, dotted, value, " or ".join(repr(word) for word in words))
-    for key, f in fields.items():
-        if f.default is dataclasses.MISSING and key not in values:
-            raise OptionError(f"{path}: {key} is missing.", "A recipe needs at least: name, [data] with size.")
-    return cls(**values)
-
-
-def _dotted(names: typing.Iterable[str], where: str) -> list[str]:
-    return [f"{where}.{name}" if where else name for name in names]
-
-
-def _value(kind: Any, value: Any, dotted: str, path: Path, span: tuple[float, float] | None) -> Any:
-    """`value` as `kind` (a field's type), or OptionError with what was expected."""
-    kind = next((k for k in typing.get_args(kind) if dataclasses.is_dataclass(k)), kind)
-    if dataclasses.is_dataclass(kind):
-        return _table(typing.cast("type[Any]", kind), value, dotted, path)
-    if typing.get_origin(kind) is tuple:
-        item, *rest = typing.get_args(kind)
-        count = None if rest == [Ellipsis] else 1 + len(rest)
-        if not isinstance(value, (list, tuple)) or (count is not None and len(value) != count):
-            raise _wrong(path, dotted, value, f"a list of {count or 'any number of'} {_NAMES[item]}s")
-        return tuple(_value(item, v, dotted, path, span) for v in value)
-    good = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
-    if not good:
-        raise _wrong(path, dotted, value, f"a {_NAMES[kind]}")
-    if span and not span[0] <= value <= span[1]:
-        raise OptionError(f"{path}: {dotted} is {value}, out of range.", f"Expected {span[0]:g} to {span[1]:g}.")
-    return float(value) if kind is float else value
-
-
-_NAMES = {int: "whole number", float: "number", str: "string", bool: "boolean (true or false)"}
-
-
-def _wrong(path: Path, dotted: str, value: Any, expected: str) -> OptionError:
-    return OptionError(f"{path}: {dotted} is {value!r}.", f"Expected {expected}.")
-
-
 def _check(recipe: Recipe, path: Path) -> None:
-    """What types and ranges cannot say."""
-    data = recipe.data
+    """OptionError for combinations that types and ranges allow but no stage can use."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", recipe.name):
-        raise _wrong(path, "name", recipe.name, "letters, digits, - _ . (it becomes a file name)")
+        raise wrong_value(path, "name", recipe.name, "letters, digits, - _ . (it becomes a file name)")
+    _check_data(recipe.data, path)
+    _check_role("teacher", recipe.teacher, path)
+    _check_role("student", recipe.student, path)
+    if recipe.distill.cache and (recipe.distill.feature or recipe.distill.structure):
+        raise OptionError(
+            f"{path}: distill.cache is on with feature or structure.",
+            "Only logits are cached, not feature maps: set feature and structure to 0, or cache = false.",
+        )
+    if recipe.prune.rounds > recipe.prune.epochs:
+        raise wrong_value(path, "prune.rounds", recipe.prune.rounds, f"at most prune.epochs, {recipe.prune.epochs}")
+    for entry in recipe.targets.compile:
+        if not re.fullmatch(r"[^:]+:[^:]+", entry):
+            raise wrong_value(path, "targets.compile", entry, "TARGET:PRECISION, like openvino-cpu:int8")
+        try:
+            target.split(entry)
+        except OptionError as error:
+            raise OptionError(f"{path}: targets.compile holds {entry!r}. {error.what}", error.hint) from None
+
+
+def _check_data(data: Data, path: Path) -> None:
     if bool(data.root) == (data.synthetic is not None):
         raise OptionError(
             f"{path}: [data] has {'both root and' if data.root else 'neither root nor'} synthetic.",
@@ -386,27 +343,15 @@ def _check(recipe: Recipe, path: Path) -> None:
     if data.size == (0, 0):
         raise OptionError(f"{path}: data.size is missing.", "Give the network's input: size = [height, width].")
     if any(side % 32 for side in data.size):
-        raise _wrong(path, "data.size", list(data.size), "multiples of 32, the stride of the deepest stage")
-    for name, role in (("teacher", recipe.teacher), ("student", recipe.student)):
-        if role.scale[0] > role.scale[1]:
-            raise _wrong(path, f"{name}.scale", list(role.scale), "[smallest, largest]")
-        if any(side % 32 for side in role.crop):
-            raise _wrong(path, f"{name}.crop", list(role.crop), "multiples of 32, or [0, 0] for the whole input")
-        if role.accumulate > role.batch:
-            raise _wrong(path, f"{name}.accumulate", role.accumulate, f"at most the batch, {role.batch}")
-        if not role.ce + role.dice + role.iou + role.boundary:
-            raise _wrong(path, f"{name}.ce", role.ce, "a loss: at least one of ce, dice, iou and boundary above 0")
-    if recipe.distill.cache and (recipe.distill.feature or recipe.distill.structure):
-        raise OptionError(
-            f"{path}: distill.cache is on with feature or structure.",
-            "Only logits are cached, not feature maps: set feature and structure to 0, or cache = false.",
-        )
-    if recipe.prune.rounds > recipe.prune.epochs:
-        raise _wrong(path, "prune.rounds", recipe.prune.rounds, f"at most prune.epochs, {recipe.prune.epochs}")
-    for entry in recipe.targets.compile:
-        if not re.fullmatch(r"[^:]+:[^:]+", entry):
-            raise _wrong(path, "targets.compile", entry, "TARGET:PRECISION, like openvino-cpu:int8")
-        try:
-            target.split(entry)
-        except OptionError as error:
-            raise OptionError(f"{path}: targets.compile holds {entry!r}. {error.what}", error.hint) from None
+        raise wrong_value(path, "data.size", list(data.size), "multiples of 32, the stride of the deepest stage")
+
+
+def _check_role(name: str, role: Role, path: Path) -> None:
+    if role.scale[0] > role.scale[1]:
+        raise wrong_value(path, f"{name}.scale", list(role.scale), "[smallest, largest]")
+    if any(side % 32 for side in role.crop):
+        raise wrong_value(path, f"{name}.crop", list(role.crop), "multiples of 32, or [0, 0] for the whole input")
+    if role.accumulate > role.batch:
+        raise wrong_value(path, f"{name}.accumulate", role.accumulate, f"at most the batch, {role.batch}")
+    if not role.ce + role.dice + role.iou + role.boundary:
+        raise wrong_value(path, f"{name}.ce", role.ce, "a loss: at least one of ce, dice, iou and boundary above 0")

@@ -48,7 +48,7 @@ class Record:
 
     @classmethod
     def load(cls: type[R], path: Path) -> R:
-        return cls.from_dict(read_json(path), path)
+        return cls.from_dict(read_json(path, hint=cls.HINT), path)
 
 
 def check_schema(data: object, newest: int, name: object) -> None:
@@ -71,7 +71,7 @@ def convert(data: object, kind: type[T], what: str, hint: str) -> T:
         raise FileError(f"{what}: {error or type(error).__name__}.", hint) from None
 
 
-def read_json(path: Path, what: str = "Result") -> dict[str, Any]:
+def read_json(path: Path, what: str = "Result", hint: str = "Make it with --json FILE.") -> dict[str, Any]:
     """A JSON object from a file; FileError for anything else."""
     try:
         document = json.loads(require_file(path, what).read_text())
@@ -79,4 +79,4 @@ def read_json(path: Path, what: str = "Result") -> dict[str, Any]:
             raise ValueError("not an object")
         return document
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{what} {path} is not JSON of edgeseg: {error}.", "It is damaged; write it again.") from error
+        raise FileError(f"{what} {path} is not JSON of edgeseg: {error}.", hint) from error

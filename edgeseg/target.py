@@ -11,7 +11,7 @@ from edgeseg.precision import Precision
 
 FOLDERS = [Path(__file__).parent / "targets"]
 Version = tuple[int, ...]
-# Who builds a bundle's engine: nobody needs to; edgeseg on the device; or trtexec and the runner on the device.
+# How a bundle becomes an engine: as it is; built by edgeseg on the device; or by trtexec and the runner there.
 BUILD_MODES = {
     "": "runs as it is",
     "native": "builds its engine on the device",
@@ -21,15 +21,16 @@ BUILD_MODES = {
 
 @dataclass(frozen=True)
 class Target:
-    """`backend` is a module of edgeseg.backends, `quantizer` a function of edgeseg.quantization.quantize.
+    """A device profile. `backend`: a module of edgeseg.backends; `quantizer`: one of edgeseg.quantization.schemes.
 
-    `preset`: what that function may choose by device (NNCF: mixed or performance). `proxy`: the backend that proves a
-    bundle where the target's own cannot run, on the same files; "" where a bundle is only made on the device itself.
+    `preset`: for NNCF, mixed or performance. `proxy`: the backend that verifies a bundle, from the same files, where
+    the target's own cannot run; "" if bundles are compiled on the device only.
 
-    Of boards whose engine is built on them: `build_mode` (a key of BUILD_MODES), `tensorrt` and `jetpack` (oldest and
-    newest release), `compute_capability`, `memory_mb` (of the smallest module of that name; 0 = not known) and whether
-    CPU and GPU share it, `workspace_mb` for the builder, `dla_cores`, `opset` and `frame` (the newest ONNX opset and
-    the input type that the oldest TensorRT reads) and the board's `power_modes`. `dla`: the core to use, -1 = the GPU.
+    For boards whose engine is built on the device: `build_mode` (a key of BUILD_MODES), `tensorrt` and `jetpack`
+    (oldest and newest release), `compute_capability`, `memory_mb` (of the smallest module of that name; 0 = not known)
+    and `unified_memory` (shared by CPU and GPU), `workspace_mb` for the builder, `dla_cores`, `opset` and `frame` (the
+    newest ONNX opset and the input type that the oldest TensorRT reads) and the `power_modes` of the board. `dla`: the
+    core to use, -1 = the GPU.
     """
 
     name: str
@@ -65,26 +66,32 @@ class Target:
 
     def require(self, precision: str) -> Precision:
         """`precision` if this target has it; OptionError otherwise. Precision is never changed silently."""
-        asked = Precision.parse(precision)
-        if asked not in self.precisions:
+        parsed = Precision.parse(precision)
+        if parsed not in self.precisions:
             raise OptionError(
                 f"Target {self.name} has no precision {precision!r}.", f"It has: {', '.join(self.precisions)}."
             )
-        return asked
+        return parsed
 
     def on_dla(self, core: int) -> Target:
-        """This target with its network on a deep-learning accelerator, what that cannot do on the GPU."""
+        """This target with its network on a deep-learning accelerator; layers that it does not support run on the GPU.
+
+        OptionError for a core that the board does not have.
+        """
         if not 0 <= core < self.dla_cores:
-            has = f"{self.dla_cores} DLA cores, 0 to {self.dla_cores - 1}" if self.dla_cores else "no DLA"
-            raise OptionError(f"Target {self.name} has no DLA core {core}.", f"It has {has}.")
+            available = f"{self.dla_cores} DLA cores, 0 to {self.dla_cores - 1}" if self.dla_cores else "no DLA"
+            raise OptionError(f"Target {self.name} has no DLA core {core}.", f"It has {available}.")
         return replace(self, dla=core)
 
     def calibrated_on_device(self) -> Target:
-        """This target with INT8 ranges chosen by TensorRT's entropy calibrator instead of Q/DQ pairs."""
+        """This target with INT8 ranges from TensorRT's entropy calibrator, on the device, instead of Q/DQ pairs.
+
+        OptionError for a target that has no such calibrator.
+        """
         if self.build_mode != "native" or self.oldest_tensorrt >= (11,):
             raise OptionError(
                 f"Target {self.name} has no entropy calibrator.",
-                "edgeseg runs it on the device, with TensorRT up to 10. INT8 from Q/DQ pairs needs no choice.",
+                "Expected a board that builds with TensorRT up to 10. Leave out --entropy: Q/DQ pairs need none.",
             )
         return replace(self, quantizer="entropy")
 
@@ -109,5 +116,5 @@ def split(text: str) -> tuple[Target, Precision]:
 
 
 def version(text: str) -> Version:
-    """`8.6` -> (8, 6), of the ranges in the tables."""
+    """`8.6` -> (8, 6)."""
     return tuple(int(part) for part in text.split("."))

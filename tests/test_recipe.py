@@ -1,4 +1,4 @@
-"""Recipes: what a good one becomes, and what every kind of bad one says."""
+"""Recipes: defaults, and an error for every kind of mistake."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_defaults_are_filled_in_and_distillation_follows_the_student() -> None:
     assert recipe.resolve("frames") == Path("models/x/frames")
 
 
-def test_an_integer_is_fine_where_a_number_is_asked() -> None:
+def test_an_integer_is_accepted_as_a_number() -> None:
     width = Recipe.from_dict(changed(student={"width": 2}), Path("r.toml")).student.width
     assert width == 2.0 and isinstance(width, float)
 
@@ -48,7 +48,7 @@ def test_the_resolved_recipe_survives_json(data: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*/recipe.toml")), ids=lambda p: p.parent.name)
-def test_our_own_recipes_load(path: Path) -> None:
+def test_the_recipes_of_this_repository_load(path: Path) -> None:
     assert Recipe.load(path).name == path.parent.name
 
 
@@ -93,11 +93,11 @@ def test_our_own_recipes_load(path: Path) -> None:
         (changed(data={"size": [64, 96]}), r"\[data\] has neither root nor synthetic"),
         (changed(data={"root": "a", "synthetic": {}, "size": [64, 96]}), r"\[data\] has both root and synthetic"),
         (changed(name="a/b"), r"name is 'a/b'\.\nExpected letters"),
-        ({"data": GOOD["data"]}, r"name is missing"),
+        ({"data": GOOD["data"]}, r"name is missing\.\nExpected at least: name, data"),
         ({"name": "x"}, r"data is missing"),
     ],
 )
-def test_a_bad_value_names_the_file_the_key_and_what_was_expected(table: dict[str, object], message: str) -> None:
+def test_an_error_names_the_file_the_key_and_what_was_expected(table: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Recipe.from_dict(table, Path("r.toml"))
 
@@ -107,7 +107,7 @@ def test_a_bad_value_names_the_file_the_key_and_what_was_expected(table: dict[st
     [
         (None, "does not exist"),
         (b"", "is empty"),
-        (b"name = \n", r"is not valid TOML: .*line 1"),
+        (b"name = \n", r"is not valid TOML: .*line 1.*\.\nFix that line"),
         (b'name = "\xff"', "is not valid TOML"),
         (b"#" * (1 << 20) + b"#", "larger than"),
     ],
@@ -147,7 +147,7 @@ KEYS = [
 
 
 @given(st.sampled_from(SECTIONS), st.sampled_from(KEYS), VALUES)
-def test_any_value_anywhere_loads_or_is_refused_with_its_name(section: str, key: str, value: object) -> None:
+def test_any_value_of_any_key_loads_or_is_refused_by_name(section: str, key: str, value: object) -> None:
     for table in (changed(**{section: value}), changed(**{section: {key: value}})):
         try:
             recipe = Recipe.from_dict(table, Path("r.toml"))

@@ -1,4 +1,4 @@
-"""CalibrationSet: a chosen, hashed set of frames that stand for what the camera will see."""
+"""CalibrationSet: a chosen, hashed set of frames that represent what the camera will see."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,28 @@ from edgeseg.bundle import CalibrationDigest
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import require_file, write_bytes
 from edgeseg.images import Image, list_images, read_image, resize
+from edgeseg.records import check_schema, convert
+from edgeseg.results.calibration import SelectionReport
 from edgeseg.spec import Spec
 
-MINIMUM = 8
+SCHEMA = 1  # of the manifest
+MIN_FRAMES = 8
+CHOOSE_AGAIN = "Make it again: edgeseg calibrate"
+
+
+@dataclass(frozen=True)
+class ManifestFrame:
+    """`file`: relative to the manifest."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CalibrationManifest:
+    """What CalibrationSet reads of its file; the SelectionReport beside it is for people."""
+
+    frames: tuple[ManifestFrame, ...]
 
 
 @dataclass(frozen=True)
@@ -34,47 +53,48 @@ class CalibrationSet:
 
     @classmethod
     def choose(cls, source: Path, count: int, seed: int = 0) -> CalibrationSet:
-        """Up to `count` different frames of a folder of images or a dataset (its train split), by chance and without
-        reading a picture; or those of a manifest (selection.py chooses with care and writes one)."""
+        """Up to `count` different frames, chosen at random, of a folder of images or of a dataset's train split; or
+        those of a manifest. selection.py chooses by content and writes such a manifest."""
         if source.is_file():
             return cls.load(source)
         if (source / "classes.txt").is_file():
             source = source / "train" / "images"
-        found = list_images(source)
-        order = np.random.default_rng(seed).permutation(len(found))
+        files = list_images(source)
+        order = np.random.default_rng(seed).permutation(len(files))
         chosen: dict[str, Path] = {}
         for i in order:
             if len(chosen) == count:
                 break
-            chosen.setdefault(hashlib.sha256(found[i].read_bytes()).hexdigest(), found[i])
-        enough(source, len(chosen), count)
+            chosen.setdefault(hashlib.sha256(files[i].read_bytes()).hexdigest(), files[i])
+        require_frames(source, len(chosen), count)
         return cls(tuple(chosen.values()), tuple(chosen))
 
     @classmethod
     def load(cls, path: Path) -> CalibrationSet:
-        """Read a manifest; FileError when it is not one, names too few frames, or one is missing or has changed."""
-        try:
-            data = json.loads(require_file(path, "Calibration manifest").read_text())
-            entries = [(path.parent / entry["file"], str(entry["sha256"])) for entry in data["frames"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        """Read a manifest. FileError if it is not one, names too few frames, or a frame is missing or has changed;
+        OptionError for a newer schema."""
+        entries = _read_manifest(path).frames
+        if len(entries) < MIN_FRAMES:
             raise FileError(
-                f"Calibration manifest {path} cannot be read: {error}.", "Make it again: edgeseg calibrate"
-            ) from error
-        if len(entries) < MINIMUM:
-            raise FileError(
-                f"Calibration manifest {path} names {len(entries)} frames.", f"Expected at least {MINIMUM}."
+                f"Calibration manifest {path} names {len(entries)} frames.",
+                f"Expected at least {MIN_FRAMES}. {CHOOSE_AGAIN}",
             )
-        for frame, digest in entries:
-            if hashlib.sha256(require_file(frame, "Calibration frame").read_bytes()).hexdigest() != digest:
-                raise FileError(f"Calibration frame {frame} has changed since {path} was made.", "Make it again.")
-        return cls(tuple(frame for frame, _ in entries), tuple(digest for _, digest in entries))
+        frames = tuple(path.parent / entry.file for entry in entries)
+        for frame, entry in zip(frames, entries):
+            if hashlib.sha256(require_file(frame, "Calibration frame").read_bytes()).hexdigest() != entry.sha256:
+                raise FileError(
+                    f"Calibration frame {frame} has changed since {path} was made.",
+                    f"Its sha256 should be {entry.sha256[:16]}... Restore the file, or choose again: edgeseg calibrate",
+                )
+        return cls(frames, tuple(entry.sha256 for entry in entries))
 
-    def save(self, path: Path, about: dict[str, Any] | None = None) -> None:
-        """Write a manifest with paths relative to it. `about`: how the frames were chosen, for people to read."""
-        home = path.parent.resolve()
-        names = [Path(os.path.relpath(frame.resolve(), home)).as_posix() for frame in self.frames]
-        rows = [{"file": name, "sha256": digest} for name, digest in zip(names, self.hashes)]
-        document = {"digest": self.digest, **(about or {}), "frames": rows}
+    def save(self, path: Path, report: SelectionReport | None = None) -> None:
+        """Write a manifest with paths relative to it. `report`: how the frames were chosen, for people to read."""
+        folder = path.parent.resolve()
+        names = [Path(os.path.relpath(frame.resolve(), folder)).as_posix() for frame in self.frames]
+        document: dict[str, Any] = {"schema": SCHEMA, "digest": self.digest}
+        document |= {key: value for key, value in asdict(report).items() if value is not None} if report else {}
+        document["frames"] = [{"file": name, "sha256": digest} for name, digest in zip(names, self.hashes)]
         write_bytes(path, (json.dumps(document, indent=1) + "\n").encode())
 
     def images(self, spec: Spec) -> Iterator[Image]:
@@ -88,10 +108,19 @@ class CalibrationSet:
         return CalibrationDigest(len(self.frames), self.digest)
 
 
-def enough(source: Path, found: int, count: int = MINIMUM) -> None:
-    """OptionError where `source` holds too few different frames to calibrate with."""
-    if found < min(MINIMUM, count) or not found:
+def require_frames(source: Path, count: int, requested: int = MIN_FRAMES) -> None:
+    """OptionError if `source` holds only `count` different frames, too few to calibrate with."""
+    if count < min(MIN_FRAMES, requested) or not count:
         raise OptionError(
-            f"{source} holds {found} different frames for calibration.",
-            f"Give at least {MINIMUM}; 32 to 300 of what the camera will see work well.",
+            f"{source} holds {count} different frames for calibration.",
+            f"Give at least {MIN_FRAMES}; 32 to 300 of what the camera will see work well.",
         )
+
+
+def _read_manifest(path: Path) -> CalibrationManifest:
+    try:
+        document = json.loads(require_file(path, "Calibration manifest").read_text())
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"Calibration manifest {path} cannot be read: {error}.", CHOOSE_AGAIN) from error
+    check_schema(document, SCHEMA, f"Calibration manifest {path}")
+    return convert(document, CalibrationManifest, f"Calibration manifest {path} cannot be read", CHOOSE_AGAIN)

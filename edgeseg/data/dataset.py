@@ -1,7 +1,7 @@
 """A labeled dataset on disk: ROOT/{train,val,test}/{images,masks} and ROOT/classes.txt.
 
-classes.txt has one line a class, `id name r g b`; a comment `(id N = ignore)` names the id that is never counted,
-and that id's own line is only its color.
+classes.txt has one line per class, `id name r g b`. A comment `(id N = ignore)` names the id of pixels that never
+count; a line of that id only gives its color.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Classes:
+    """`palette`: (r, g, b) of each class. `ignore_index`: the id of pixels that never count."""
+
     names: tuple[str, ...]
     palette: tuple[Rgb, ...]
     ignore_index: int | None
@@ -45,14 +47,15 @@ class Dataset:
 
     @classmethod
     def open(cls, root: Path | str, split: str) -> Dataset:
+        """OptionError for an unknown split, FileError for anything that is missing."""
         root = Path(root)
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         if not root.is_dir():
             raise FileError(f"Dataset {root} does not exist.", "Check the path, or make one: edgeseg synth DIR.")
         if not (root / split).is_dir():
-            there = [s for s in SPLITS if (root / s).is_dir()]
-            raise FileError(f"Dataset {root} has no split {split!r}.", f"It has: {', '.join(there) or 'none'}.")
+            splits = [s for s in SPLITS if (root / s).is_dir()]
+            raise FileError(f"Dataset {root} has no split {split!r}.", f"It has: {', '.join(splits) or 'none'}.")
         classes = read_classes(root / "classes.txt")
         images = tuple(list_images(root / split / "images"))
         for image in images:
@@ -75,16 +78,17 @@ class Dataset:
         return frame, mask
 
     def mask(self, index: int) -> Image:
+        """[H, W] uint8; FileError for a label outside the classes."""
         path = self.root / self.split / "masks" / f"{self.images[index].stem}.png"
         mask = read_mask(path)
         allowed = np.zeros(256, bool)
         allowed[: len(self.classes.names)] = True
         if self.classes.ignore_index is not None:
             allowed[self.classes.ignore_index] = True
-        seen = np.bincount(mask.ravel(), minlength=256) > 0
-        if (seen & ~allowed).any():
+        present = np.bincount(mask.ravel(), minlength=256) > 0
+        if (present & ~allowed).any():
             raise FileError(
-                f"Mask {path} holds label {int(np.flatnonzero(seen & ~allowed)[0])}, outside the "
+                f"Mask {path} holds label {int(np.flatnonzero(present & ~allowed)[0])}, outside the "
                 f"{len(self.classes.names)} classes.",
                 f"Ids run from 0 to {len(self.classes.names) - 1}; ignore is {self.classes.ignore_index}.",
             )
@@ -101,7 +105,7 @@ class Dataset:
 
 
 def read_classes(path: Path) -> Classes:
-    """Raises FileError with the line number where classes.txt cannot be understood."""
+    """The content of a classes.txt; FileError with the number of a line that cannot be read."""
     text = require_file(path, "Class list").read_text(errors="replace")
     note = re.search(r"\(id (\d+) = ignore\)", text)
     ignore = int(note[1]) if note else None

@@ -1,4 +1,4 @@
-"""Evaluation-time averaging: mirrored, enlarged and in sliding windows. For judging a teacher, not for a device.
+"""Test-time augmentation: mirrored, enlarged and in sliding windows. For evaluating a teacher, not for a device.
 
 The network's window stays as it is: at scale s the frame is enlarged to s times the window and covered by windows that
 overlap by half; softmax outputs are averaged where they overlap, over mirrors and over scales.
@@ -26,7 +26,7 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Augmented:
-    """A Segmenter that asks its network several times a frame. `scales` >= 1; 1 alone with no flip changes nothing."""
+    """A Segmenter that averages several runs of its network per frame. Scale 1 alone with no flip changes nothing."""
 
     inner: Segmenter
     scales: tuple[float, ...] = (1.0,)
@@ -36,7 +36,7 @@ class Augmented:
         if not self.scales or min(self.scales) < 1 or max(self.scales) > 4:
             raise OptionError(
                 f"Scales {', '.join(f'{s:g}' for s in self.scales) or 'none'} cannot be evaluated.",
-                "Expected numbers from 1 to 4: the network's window is fixed, so frames can be enlarged only.",
+                "Expected numbers from 1 to 4: the window of the network is fixed, so frames can only be enlarged.",
             )
 
     @property
@@ -55,8 +55,8 @@ class Augmented:
         large = resize(image, round(height * scale), round(width * scale))
         total = np.zeros((len(self.spec.classes), *large.shape[:2]), np.float32)
         weight = np.zeros(large.shape[:2], np.float32)
-        for top in _starts(large.shape[0], height):
-            for left in _starts(large.shape[1], width):
+        for top in window_starts(large.shape[0], height):
+            for left in window_starts(large.shape[1], width):
                 window = np.ascontiguousarray(large[top : top + height, left : left + width])
                 scores = self._scores(window)
                 total[:, top : top + height, left : left + width] += scores
@@ -83,7 +83,7 @@ class Augmented:
         return np.asarray(powers / powers.sum(0), np.float32)
 
 
-def _starts(size: int, window: int) -> list[int]:
-    """Evenly spread starts of windows that overlap by half at least and end at the border."""
+def window_starts(size: int, window: int) -> list[int]:
+    """Evenly spaced first pixels of windows that cover `size` pixels and overlap by at least half."""
     count = 1 + math.ceil((size - window) / (window / 2))
     return [round(i * (size - window) / max(1, count - 1)) for i in range(count)]

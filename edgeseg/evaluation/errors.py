@@ -1,4 +1,4 @@
-"""Where a model errs: near edges or inside, on small objects or large ones, in dark frames or bright ones."""
+"""Where a model errs: near edges or away from them, on small or large objects, in dark or bright frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLICES = 3
 
 @dataclass
 class Errors:
-    """Fill with add(), frame by frame in the dataset's order; then summary()."""
+    """Accumulates errors: add() every frame in the dataset's order, then call summary()."""
 
     classes: int
     ignore_index: int | None = None
@@ -56,7 +56,7 @@ class Errors:
             self.bands[i] += [np.count_nonzero(right & here), np.count_nonzero(here)]
 
     def _add_objects(self, truth: Image, right: NDArray[np.bool_]) -> None:
-        """An object is a connected region of one label; what touches another of its class is one with it."""
+        """An object is a connected region of one label; two of one class that touch count as one."""
         for c in np.unique(truth[truth < self.classes]):
             if c == self.ignore_index:
                 continue
@@ -90,9 +90,9 @@ class Errors:
             brightness = [self.brightness[i] for i in part]
             total = tables[part].sum(0)
             right, truth = int(total[:, RIGHT].sum()), int(total[:, TRUTH].sum())
-            found = float(miou(total))
+            mean_iou = float(miou(total))
             name = f"brightness {min(brightness):.0f} to {max(brightness):.0f}"
-            rows.append(Slice(name, len(part), None if np.isnan(found) else found, right / max(1, truth)))
+            rows.append(Slice(name, len(part), None if np.isnan(mean_iou) else mean_iou, right / max(1, truth)))
         return tuple(rows)
 
 

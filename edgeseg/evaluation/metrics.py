@@ -15,16 +15,16 @@ from edgeseg.results.evaluation import ClassScores, Metrics
 BOUNDARY_TOLERANCE = 0.0075  # of the image diagonal
 
 
-# The columns of a count table: pixels right, predicted and labeled; boundary pixels predicted near a true one, all
+# The columns of a count table: pixels right, predicted and labeled; boundary pixels: predicted near a true one, all
 # predicted, true near a predicted one, all true.
-RIGHT, GUESS, TRUTH, MATCHED, EDGE, FOUND, TRUE_EDGE = range(7)
+RIGHT, PREDICTED, TRUTH, MATCHED, EDGE, FOUND, TRUE_EDGE = range(7)
 Table = NDArray[np.int64]
 
 
 class Counts:
-    """What a set of class maps got right: `confusion` [truth, prediction] pixels, and one count table a frame.
+    """Counts of right and wrong pixels over frames: `confusion` [truth, prediction], and one count table a frame.
 
-    A table is [C, 7] (the columns above). Every metric is a ratio of sums of tables, so that resampling frames
+    A table is [C, 7] (the columns above). Every metric is a ratio of sums of tables, so resampling frames
     (statistics.py) needs nothing else.
     """
 
@@ -41,7 +41,7 @@ class Counts:
         confusion = np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
         self.confusion += confusion
         table = np.zeros((self.classes, 7), np.int64)
-        table[:, RIGHT], table[:, GUESS], table[:, TRUTH] = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+        table[:, RIGHT], table[:, PREDICTED], table[:, TRUTH] = np.diag(confusion), confusion.sum(0), confusion.sum(1)
         self._add_boundaries(table, truth, prediction, valid.astype(np.uint8))
         self.frames.append(table)
 
@@ -49,7 +49,7 @@ class Counts:
         radius = max(1, round(BOUNDARY_TOLERANCE * float(np.hypot(*truth.shape))))
         near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         ring = np.ones((3, 3), np.uint8)
-        inner: Image = np.asarray(cv2.erode(valid, ring), np.uint8)  # the rim of an ignored region is nobody's boundary
+        inner: Image = np.asarray(cv2.erode(valid, ring), np.uint8)  # the rim of an ignored region is no boundary
         for c in np.union1d(truth[valid > 0], prediction[valid > 0]):
             edges: list[Image] = [_rim(m == c, ring) & inner for m in (prediction, truth)]
             wide: list[Image] = [np.asarray(cv2.dilate(e, near), np.uint8) for e in edges]
@@ -67,15 +67,15 @@ class Counts:
     def metrics(self, names: tuple[str, ...]) -> Metrics:
         """Shares of 1. Classes that neither occur nor are predicted are left out of the means (None per class)."""
         total = self.tables().sum(0)
-        found = scores(total)
+        by_metric = scores(total)
         return Metrics(
-            miou=_mean(found["iou"]),
+            miou=_mean(by_metric["iou"]),
             pixel_accuracy=float(total[:, RIGHT].sum() / max(1, total[:, TRUTH].sum())),
-            mean_accuracy=_mean(found["accuracy"]),
-            dice=_mean(found["dice"]),
-            boundary_f1=_mean(found["boundary_f1"]),
+            mean_accuracy=_mean(by_metric["accuracy"]),
+            dice=_mean(by_metric["dice"]),
+            boundary_f1=_mean(by_metric["boundary_f1"]),
             per_class={
-                name: ClassScores(**{k: _number(v[c]) for k, v in found.items()}, pixels=int(total[c, TRUTH]))
+                name: ClassScores(**{k: _number(v[c]) for k, v in by_metric.items()}, pixels=int(total[c, TRUTH]))
                 for c, name in enumerate(names)
             },
         )
@@ -83,14 +83,14 @@ class Counts:
 
 def scores(table: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     """Per class [..., C] from summed tables [..., C, 7]: iou, accuracy, dice, boundary_f1; NaN where undefined."""
-    right, guess, truth, matched, edge, found, true_edge = np.moveaxis(table.astype(float), -1, 0)
+    right, predicted, truth, matched, edge, found, true_edge = np.moveaxis(table.astype(float), -1, 0)
     precision, recall = np.nan_to_num(_ratio(matched, edge)), np.nan_to_num(_ratio(found, true_edge))
     f1 = _ratio(2 * precision * recall, precision + recall)
     f1[np.isnan(f1) & (edge + true_edge > 0)] = 0.0
     return {
-        "iou": _ratio(right, truth + guess - right),
+        "iou": _ratio(right, truth + predicted - right),
         "accuracy": _ratio(right, truth),
-        "dice": _ratio(2 * right, truth + guess),
+        "dice": _ratio(2 * right, truth + predicted),
         "boundary_f1": f1,
     }
 

@@ -1,4 +1,4 @@
-"""Parity: does the bundle still say what its parent says? Measured on class maps, through the Segmenter."""
+"""Parity: how far a bundle agrees with the model it was made from, compared by class maps, through the Segmenter."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ Run = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
 def compare(segmenter: Segmenter, expected: list[Image], frames: list[Image], runtime: str = "") -> Parity:
-    """Agreement of the segmenter's class maps with `expected`, which `runtime` gave, over `frames`."""
+    """Agreement of the segmenter's class maps with `expected`, those of the parent in `runtime`, over `frames`."""
     shares = [agreement(segmenter(frame).classmap, truth) for frame, truth in zip(frames, expected)]
     return Parity(len(shares), float(np.mean(shares)), float(np.min(shares)), runtime)
 
 
 def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") -> tuple[list[Image], str]:
-    """The parent's own class maps for frames of the Spec's size, and the name of the runtime that made them."""
-    found, name = outputs(model, spec, frames, output)
-    return [class_map(out, spec) for out in found], name
+    """The class maps of the parent for frames of the Spec's size, and the name of the runtime it ran in."""
+    raw, name = outputs(model, spec, frames, output)
+    return [class_map(out, spec) for out in raw], name
 
 
 def outputs(model: Path, spec: Spec, frames: list[Image], output: str = "") -> tuple[Iterator[NDArray[Any]], str]:
-    """What the parent itself gives for frames of the Spec's size, one by one, and the runtime's name.
+    """The raw outputs of the parent for frames of the Spec's size, one by one, and the name of the runtime.
 
-    The parent runs in float32 as it came: normalized here in numpy, its own upsampling. This shares no code with the
-    deploy graph, so it also proves the preprocessing that was moved inside.
+    The parent runs in float32, unchanged: frames are normalized here in numpy, it upsamples itself. This shares no code
+    with the deploy graph, so it also verifies the preprocessing that was moved into that.
+    EdgesegError if the model does not run, MissingPackage where neither runtime is installed.
     """
     with _explained(model, spec):
         run, layout, name = _runner(model, output)
@@ -54,7 +55,7 @@ def _explained(model: Path, spec: Spec) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise EdgesegError(
             f"The model {model} itself does not run at {spec.width}x{spec.height}: {reason}.",
-            "If it was made for another size, give that: --size WIDTHxHEIGHT. Else export it again.",
+            "If it was exported for another size, give that: --size WIDTHxHEIGHT. Else export it again.",
         ) from error
 
 
@@ -79,13 +80,13 @@ def has_logits(out: NDArray[Any], spec: Spec) -> bool:
 
 
 def class_map(out: NDArray[Any], spec: Spec) -> Image:
-    """The class map that an output means."""
+    """The class map [H, W] uint8 of an output: logits, probabilities or class ids."""
     logits = np.asarray(out, np.float32).reshape(-1, *out.shape[-2:])
     if not np.issubdtype(out.dtype, np.floating) or (len(logits) == 1 and spec.head == "argmax"):
         return np.asarray(logits[0], np.uint8)  # class ids already
     if spec.head == "threshold":
-        border = 0.5 if logits.min() >= 0 and logits.max() <= 1 else 0.0  # probabilities or logits
-        logits = np.concatenate([np.full_like(logits, border), logits])
+        threshold = 0.5 if logits.min() >= 0 and logits.max() <= 1 else 0.0  # probabilities or logits
+        logits = np.concatenate([np.full_like(logits, threshold), logits])
     return mask.dense(logits, spec.height, spec.width, "half_pixel")
 
 
@@ -104,12 +105,12 @@ def _with_onnxruntime(model: Path, output: str) -> tuple[Run, str, str]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
+    image = session.get_inputs()[0]
     outputs = [output or session.get_outputs()[0].name]
-    kind = np.float16 if "float16" in entry.type else np.float32
-    layout = _layout(entry.shape)
+    kind = np.float16 if "float16" in image.type else np.float32
+    layout = _layout(image.shape)
     return (
-        lambda x: session.run(outputs, {entry.name: x.astype(kind)})[0],
+        lambda x: session.run(outputs, {image.name: x.astype(kind)})[0],
         layout,
         f"onnxruntime {onnxruntime.__version__}",
     )

@@ -1,4 +1,4 @@
-"""Pictures of what a model does: frame, truth, prediction and where they differ, side by side."""
+"""Pictures of predictions: frame, truth, prediction and their differences side by side."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def colors(classmap: Image, palette: tuple[Rgb, ...]) -> Image:
 
 
 def strip(frame: Image, truth: Image, prediction: Image, palette: tuple[Rgb, ...], *others: Image) -> Image:
-    """frame | truth | prediction | its differences in red over the dimmed frame; the last two for `others` as well.
+    """frame | truth | prediction | wrong pixels in red over the dimmed frame; the last two for `others` as well.
 
     All are [H, W(, 3)] of one size.
     """
     row = [frame, colors(truth, palette)]
-    for answer in (prediction, *others):
-        wrong = (truth != answer) & (truth < len(palette))
+    for classmap in (prediction, *others):
+        wrong = (truth != classmap) & (truth < len(palette))
         differences = frame // 3
         differences[wrong] = (60, 60, 255)
-        row += [colors(answer, palette), differences]
+        row += [colors(classmap, palette), differences]
     width = round(frame.shape[1] * HEIGHT / frame.shape[0])
     small = [cv2.resize(p, (width, HEIGHT), interpolation=cv2.INTER_AREA) for p in row]
     gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
@@ -39,10 +39,10 @@ def strip(frame: Image, truth: Image, prediction: Image, palette: tuple[Rgb, ...
 
 
 def strips(segmenter: Segmenter, dataset: Dataset, indices: list[int], *others: Segmenter) -> list[Image]:
-    """One strip per frame of the dataset named by `indices`, with the answers of `others` beside it."""
-    made = []
+    """One strip per frame of the dataset named by `indices`, with the predictions of `others` beside it."""
+    pictures = []
     for i in indices:
         frame, truth = dataset[i]
         first, *rest = (fit(one(frame).classmap, *truth.shape) for one in (segmenter, *others))
-        made.append(strip(frame, truth, first, dataset.classes.palette, *rest))
-    return made
+        pictures.append(strip(frame, truth, first, dataset.classes.palette, *rest))
+    return pictures

@@ -1,4 +1,4 @@
-"""How sure a metric is: bootstrap over frames (Efron 1979), paired where two models saw the same frames.
+"""Confidence intervals of metrics: bootstrap over frames (Efron 1979), paired if two models saw the same frames.
 
 Frames are drawn with replacement and the metric is computed from the sums of their count tables, as it is for the
 whole set. Consecutive frames of one clip are alike, so intervals from a single clip are too narrow.
@@ -44,7 +44,7 @@ class Estimate:
     high: float
 
     def rounded(self) -> Drop:
-        """As results write it: six digits, None where it is undefined."""
+        """As results store it: rounded to six digits, None where it is undefined."""
         return Drop(*(None if np.isnan(v) else round(v, 6) for v in (self.value, self.low, self.high)))
 
 
@@ -56,7 +56,7 @@ def estimate(tables: Table, metric: Metric, share: float = SHARE, seed: int = 0)
 def difference(before: Table, after: Table, metric: Metric, share: float = SHARE, seed: int = 0) -> Estimate:
     """`metric` lost from `before` to `after`, two models on the same N frames: each draw takes the same frames of both.
 
-    What both find hard cancels, so this is much narrower than the difference of two intervals.
+    Frames that are hard for both cancel, so this is much narrower than the difference of two intervals.
     """
     value = float(metric(before.sum(0)) - metric(after.sum(0)))
     return _estimate(value, metric(_resampled(before, seed)) - metric(_resampled(after, seed)), share)
@@ -65,17 +65,17 @@ def difference(before: Table, after: Table, metric: Metric, share: float = SHARE
 def intervals(tables: Table, names: tuple[str, ...], seed: int = 0) -> Intervals:
     """[low, high] of miou, boundary_f1 and each class's IoU; None where a class is undefined."""
     drawn = _resampled(tables, seed)
-    found = scores(drawn)
+    by_metric = scores(drawn)
 
     def ends(values: NDArray[np.float64]) -> Interval | None:
-        made = _estimate(0.0, values, SHARE)
-        return None if np.isnan(made.low) else (round(made.low, 6), round(made.high, 6))
+        interval = _estimate(0.0, values, SHARE)
+        return None if np.isnan(interval.low) else (round(interval.low, 6), round(interval.high, 6))
 
     return Intervals(
         share=SHARE,
-        miou=ends(_nanmean(found["iou"])),
-        boundary_f1=ends(_nanmean(found["boundary_f1"])),
-        iou={name: ends(found["iou"][:, c]) for c, name in enumerate(names)},
+        miou=ends(_nanmean(by_metric["iou"])),
+        boundary_f1=ends(_nanmean(by_metric["boundary_f1"])),
+        iou={name: ends(by_metric["iou"][:, c]) for c, name in enumerate(names)},
     )
 
 

@@ -1,1 +1,1 @@
-"""Latency tables: what each layer of a network costs on a target."""
+"""Profiling: what each layer of a network costs on a target."""

@@ -1,4 +1,4 @@
-"""Layers (nodes of the deploy graph) excluded from INT8: how each quantizer is made to leave them in float."""
+"""Layers (nodes of the deploy graph) excluded from INT8: how they stay float in each quantizer."""
 
 from __future__ import annotations
 
@@ -15,32 +15,36 @@ OPENVINO_LAYERS = (
 
 
 def openvino_names(model: Any, excluded: frozenset[str]) -> list[str]:
-    """OpenVINO's operators for these ONNX nodes: the one of that name, and those it hides behind it (Conv + bias)."""
+    """Names of OpenVINO's operators for these ONNX nodes: the one of that name and its unnamed inputs (Conv + bias).
+
+    EdgesegError where OpenVINO has none.
+    """
     by_name = {op.get_friendly_name(): op for op in model.get_ops()}
 
-    def layers_behind(op: Any) -> Iterator[str]:
+    def operators_of(op: Any) -> Iterator[str]:
         if op.get_type_name() in OPENVINO_LAYERS:
             yield op.get_friendly_name()
         for source in op.input_values():
             if not source.get_names():  # every tensor of the ONNX graph has a name
-                yield from layers_behind(source.get_node())
+                yield from operators_of(source.get_node())
 
     operators = []
     for name in sorted(excluded):
-        layers = list(layers_behind(by_name[name])) if name in by_name else []
-        if not layers:
+        found = list(operators_of(by_name[name])) if name in by_name else []
+        if not found:
             raise EdgesegError(
-                f"OpenVINO's graph has no layer {name!r}.", "It cannot be excluded from INT8 on this target."
+                f"OpenVINO's graph has no layer {name!r}.",
+                "It cannot be excluded from INT8 on this target: exclude its neighbor, or quantize for another target.",
             )
-        operators += layers
+        operators += found
     return operators
 
 
-def with_makers(model: Any, excluded: frozenset[str]) -> set[str]:
-    """These nodes of an ONNX model, and those in front of them back to the layers that make their inputs.
+def with_producers(model: Any, excluded: frozenset[str]) -> set[str]:
+    """Names of these nodes of an ONNX model and of all nodes before them, back to the layers that compute their inputs.
 
-    Where a tensor is rounded as it is made, the layer that makes it must be float too for the excluded one to read it
-    as it was.
+    For quantizers that round a layer's output: an excluded layer reads unrounded inputs only if the layers that compute
+    them are excluded as well.
     """
     from edgeseg.onnx_graph.index import GraphIndex
     from edgeseg.onnx_graph.layer_names import LAYERS
@@ -58,7 +62,7 @@ def with_makers(model: Any, excluded: frozenset[str]) -> set[str]:
 
 
 def read_unquantized(path: Path, excluded: frozenset[str]) -> None:
-    """Let nodes of an ONNX file read their inputs in front of the Q/DQ pairs that are there for others."""
+    """Connect these nodes of an ONNX file to the inputs of the Q/DQ pairs that other nodes read."""
     import onnx
 
     from edgeseg.onnx_graph.index import GraphIndex, drop_unused
@@ -76,24 +80,24 @@ def read_unquantized(path: Path, excluded: frozenset[str]) -> None:
 
 
 def mark_float(model: Any, excluded: frozenset[str], mark: str) -> None:
-    """Add `mark` to the names of the tensors that these nodes and the layers before them make."""
+    """Add `mark` to the names of the tensors that these nodes and the layers before them compute."""
     from edgeseg.onnx_graph.index import rename_tensors
 
-    nodes = with_makers(model, excluded)
+    nodes = with_producers(model, excluded)
     tensors = {name for node in model.graph.node if node.name in nodes for name in node.output}
-    for node in model.graph.node:  # casts in front of an output are no operators of TFLite's
+    for node in model.graph.node:  # a cast in front of an output is no operator in TFLite
         if node.op_type == "Cast" and node.input[0] in tensors:
             tensors.update(node.output)
     rename_tensors(model, {name: f"{name}{mark}" for name in tensors})
 
 
 def unmark_outputs(data: bytes, mark: str) -> bytes:
-    """The same .tflite file, its outputs called what they were before mark_float."""
+    """The same .tflite file with the output names of before mark_float."""
     from edgeseg.tflite.flatbuffer import pack, unpack
 
     model = unpack(data)
     graph = model.subgraphs[0]
     tensors = [graph.tensors[i] for i in graph.outputs]
-    for named in [*tensors, *(entry for signature in model.signatureDefs or () for entry in signature.outputs)]:
-        named.name = named.name.removesuffix(mark.encode())
+    for item in [*tensors, *(entry for signature in model.signatureDefs or () for entry in signature.outputs)]:
+        item.name = item.name.removesuffix(mark.encode())
     return pack(model)

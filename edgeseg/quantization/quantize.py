@@ -24,25 +24,25 @@ def quantize(
 ) -> Path:
     """Quantize a deploy graph with `frames` ([H, W, 3] uint8 BGR each); returns the file written into `out`.
 
-    `scheme`: a module of schemes/. `preset`: what NNCF chooses by device, a target's; "" elsewhere. `excluded`: names
-    of nodes (onnx_graph.layers) that stay float: their weights, and their inputs as they were before any rounding.
-    OptionError where the scheme does not have what `ptq` asks for.
+    `scheme`: a module of schemes/. `preset`: the target's preset for NNCF, "" elsewhere. `excluded`: names of nodes
+    (onnx_graph.layers) that stay float: their weights, and their inputs before any rounding. OptionError if the scheme
+    does not offer the ranges of `ptq`.
     """
-    found, ptq = schemes.get(scheme), resolve_ranges(ptq, scheme)
+    implementation, ptq = schemes.get(scheme), resolve_ranges(ptq, scheme)
     images, layers = list(frames), frozenset(excluded)
-    graph = _prepare(graph, images, found, out, layers, ptq)
-    return found.quantize(graph, [image[None] for image in images], out, layers, ptq, preset=preset)
+    graph = _prepare(graph, images, implementation, out, layers, ptq)
+    return implementation.quantize(graph, [image[None] for image in images], out, layers, ptq, preset=preset)
 
 
 def resolve_ranges(ptq: PTQ, scheme: str) -> PTQ:
-    """`ptq` with "auto" replaced by the scheme's default. OptionError for ranges that the scheme does not have."""
-    found = schemes.get(scheme)
-    if ptq.ranges not in ("auto", *found.ranges):
+    """`ptq` with "auto" replaced by the scheme's default. OptionError for ranges that the scheme does not offer."""
+    implementation = schemes.get(scheme)
+    if ptq.ranges not in ("auto", *implementation.ranges):
         raise OptionError(
-            f"INT8 by {found.title} has no ranges {ptq.ranges!r}.",
-            f"It has: {', '.join(found.ranges)} (the first is auto).",
+            f"INT8 by {implementation.title} has no ranges {ptq.ranges!r}.",
+            f"It has: {', '.join(implementation.ranges)} (the first is auto).",
         )
-    return dataclasses.replace(ptq, ranges=found.ranges[0] if ptq.ranges == "auto" else ptq.ranges)
+    return dataclasses.replace(ptq, ranges=implementation.ranges[0] if ptq.ranges == "auto" else ptq.ranges)
 
 
 def _prepare(graph: Path, frames: list[Image], scheme: Scheme, out: Path, excluded: frozenset[str], ptq: PTQ) -> Path:
@@ -63,22 +63,25 @@ def _prepare(graph: Path, frames: list[Image], scheme: Scheme, out: Path, exclud
 
 
 def from_trained(graph: Path, scheme: str, out: Path) -> Path:
-    """A deploy graph that came with Q/DQ pairs, as the scheme reads it; the file written into `out`."""
+    """A deploy graph that is already quantized (has Q/DQ pairs), as the scheme reads it; the file written into `out`.
+
+    OptionError if the scheme does not accept such a model.
+    """
     import onnx
 
     from edgeseg import onnx_graph
 
     model = onnx.load(str(graph))
-    found = schemes.get(scheme)
-    if not found.reads_qdq:
+    implementation = schemes.get(scheme)
+    if not implementation.reads_qdq:
         raise OptionError(
-            f"The model is quantized already, which {found.title} does not read.", "Give it the float model."
+            f"The model is quantized already, which {implementation.title} does not read.", "Give it the float model."
         )
-    if found.reads_qdq == "any":
+    if implementation.reads_qdq == "any":
         onnx_graph.store_integer_weights(model)
     elif not onnx_graph.is_symmetric(model):
         raise OptionError(
-            "The model is quantized with zero points, TensorRT has none.",
+            "The model is quantized with zero points, which TensorRT does not have.",
             "Train it with symmetric = true in the recipe's [qat].",
         )
     onnx.save(model, str(out / "trained.onnx"))
@@ -86,6 +89,6 @@ def from_trained(graph: Path, scheme: str, out: Path) -> Path:
 
 
 def schemes_of_training(symmetric: bool) -> tuple[str, ...]:
-    """The schemes whose INT8 a network trained with this rounding is."""
+    """The schemes that accept a network of quantization-aware training, `symmetric` or not."""
     readers = ("any", "symmetric") if symmetric else ("any",)
     return tuple(name for name in schemes.names() if schemes.get(name).reads_qdq in readers)

@@ -1,4 +1,4 @@
-"""Scheme: how one kind of runtime wants its INT8."""
+"""Scheme: INT8 as one kind of runtime reads it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class Quantize(Protocol):
     def __call__(
         self, graph: Path, frames: list[Array], out: Path, excluded: frozenset[str], ptq: PTQ, *, preset: str = ...
     ) -> Path:
-        """Quantize a deploy graph (an ONNX file) into the folder `out`; the file written.
+        """Quantize a deploy graph (an ONNX file); returns the file written into the folder `out`.
 
         `frames`: calibration frames, [1, H, W, 3] uint8 BGR each. `excluded`: names of nodes that stay float. `ptq`:
-        its `ranges` is one of the scheme's own. `preset`: what NNCF chooses by device; "" elsewhere.
+        its `ranges` is one of the scheme's. `preset`: the target's preset for NNCF, "" elsewhere.
         """
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """`title`: for messages. `ranges`: the estimators of activation ranges that it has, its default first.
+    """`title`: for messages. `ranges`: the estimators of activation ranges that it offers, its default first.
 
     `symmetric`: activations have no zero point. `operators`: the only ones it quantizes, () = all. `rounds_output`: the
-    output of a layer is rounded even where only the logits follow. `min_weight_scale`: no channel of a weight has a
-    scale under this share of the largest. `reads_qdq`: which models that came with Q/DQ pairs it takes as they are:
-    "any", "symmetric" (every zero point 0) or "" (none). `layer_scheme`: a scheme that makes the same kernels for one
-    layer in less time, "" = itself.
+    output of a layer is rounded even if only the logits follow. `min_weight_scale`: the smallest scale of a channel's
+    weights as a share of the largest. `reads_qdq`: the quantized models (with Q/DQ pairs) that it accepts as they are:
+    "any", "symmetric" (every zero point 0) or "" (none). `layer_scheme`: a scheme that gives a single layer the same
+    kernels in less time, "" = itself.
     """
 
     title: str

@@ -1,52 +1,54 @@
-"""Sensitivity: which layers INT8 hurts most, ranked by the noise each adds at the logits.
+"""Sensitivity: which layers INT8 hurts most, ranked by the noise that each adds to the logits.
 
 One layer at a time is quantized (its weights per output channel, its inputs per tensor; all else stays float) and the
 network runs on a few real frames:
 
     SQNR = 10 log10( sum x^2 / sum (x - x_q)^2 )   in dB, over the logits x of all frames
 
-One forward run a layer, without a quantizer in the loop, and no layer hides behind another, as it can when layers are
-taken out of the full INT8 network one by one. A layer that is kept in float reads its inputs unquantized, which is
+This takes one forward pass per layer and no quantizer. Measured alone, no layer masks another, as can happen when
+layers are excluded from the full INT8 network one by one. An excluded layer reads its inputs unquantized, which removes
 exactly the noise that is measured here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto
 
 from edgeseg.errors import OptionError
 from edgeseg.images import Image
-from edgeseg.onnx_graph.index import attribute, drop_unused, element_types, fresh_name
+from edgeseg.onnx_graph.index import element_types
 from edgeseg.onnx_graph.layer_names import layers
-from edgeseg.quantization import ranges, schemes
-from edgeseg.quantization.ranges import grid, round_weights
+from edgeseg.quantization import schemes
+from edgeseg.quantization.ranges import Range, estimate_ranges
 from edgeseg.quantization.scheme import Scheme
+from edgeseg.quantization.single_layer import quantize_layer, rounded_tensors
+from edgeseg.quantization.tensors import run_graph
 from edgeseg.results.search import LayerNoise
 
 FRAMES = 8
-SILENT = 120.0  # dB; less noise than this is none
+MAX_SQNR = 120.0  # dB; less noise counts as none
 OLDEST_OPSET = 10  # the first with QuantizeLinear
 
 
-def candidates(model: ModelProto, scheme: Scheme) -> list[NodeProto]:
-    """The layers that the scheme quantizes, and whose activations are float32."""
+def quantizable_layers(model: ModelProto, scheme: Scheme) -> list[NodeProto]:
+    """The layers that the scheme quantizes, and whose activations are float32; OptionError if there is none."""
     types = element_types(model)
-    found = [
+    nodes = [
         n
         for n in layers(model)
         if types.get(n.input[0]) == TensorProto.FLOAT and (not scheme.operators or n.op_type in scheme.operators)
     ]
-    if not found:
+    if not nodes:
         raise OptionError("The network has no layer that INT8 could apply to.", "Expected convolutions in float32.")
-    return found
+    return nodes
 
 
 def rank(
@@ -57,112 +59,51 @@ def rank(
 ) -> list[LayerNoise]:
     """Every layer of a deploy graph (an ONNX file), the noisiest first. `frames`: [H, W, 3] uint8 BGR of its size.
 
-    `each` (index, count, measure) decides about every measurement: it may remember it, or return None to leave the
+    `each(index, count, measure)` decides about every measurement: it may return a stored figure, or None to leave the
     layer out when time is short.
     """
     model = onnx.load(str(graph))
-    if next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) < OLDEST_OPSET:
-        raise OptionError(f"The model's opset is older than {OLDEST_OPSET}.", "Export it with opset 17.")
-    rules = schemes.get(scheme)
-    lab = _Lab(model, frames[:FRAMES], rules)
-    nodes = candidates(model, rules)
-    found = []
-    for i, node in enumerate(nodes):
-        noise = each(i, len(nodes), partial(lab.sqnr, node.name))
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if opset < OLDEST_OPSET:
+        raise OptionError(
+            f"The model has opset {opset}, in which nothing can be quantized.",
+            f"Expected {OLDEST_OPSET} or newer: export it with opset 17.",
+        )
+    network = FloatNetwork(model, frames[:FRAMES], schemes.get(scheme))
+    rows = []
+    for i, node in enumerate(network.layers):
+        noise = each(i, len(network.layers), partial(network.sqnr, node.name))
         if noise is not None:
-            found.append(LayerNoise(node.name, node.op_type, round(noise, 2)))
-    return sorted(found, key=lambda row: row.sqnr_db)
+            rows.append(LayerNoise(node.name, node.op_type, round(noise, 2)))
+    return sorted(rows, key=lambda row: row.sqnr_db)
 
 
-class _Lab:
-    """The float network's ranges and logits on some frames, made when they are first needed."""
+class FloatNetwork:
+    """A deploy graph, and its ranges and logits on some frames, computed when they are first used."""
 
-    def __init__(self, model: ModelProto, frames: list[Image], scheme: Scheme):
+    def __init__(self, model: ModelProto, frames: Sequence[Image], scheme: Scheme):
         self.model, self.frames, self.scheme = model, frames, scheme
-        self.types = element_types(model)
-        self._ranges: dict[str, ranges.Span] = {}
-        self._logits: list[NDArray[np.float32]] = []
+        self.layers = quantizable_layers(model, scheme)
+        types = element_types(model)
+        self._tensors = {node.name: rounded_tensors(model, types, node, scheme) for node in self.layers}
+
+    @cached_property
+    def ranges(self) -> dict[str, Range]:
+        """The smallest and largest value of every activation that a layer rounds."""
+        names = {name for tensors in self._tensors.values() for name in tensors.activations}
+        return estimate_ranges(self.model, self.frames, "minmax", names=names)
+
+    @cached_property
+    def logits(self) -> list[NDArray[Any]]:
+        return [outputs[0] for outputs in run_graph(self.model, self.frames)]
 
     def sqnr(self, layer: str) -> float:
-        if not self._ranges:
-            self._ranges = self._find_ranges()
-            self._logits = list(_run(self.model, self.frames))
-        made = onnx.ModelProto.FromString(self.model.SerializeToString())
-        node = next(n for n in made.graph.node if n.name == layer)
-        self._quantize(made, node)
+        """In dB, of the network with this layer alone in INT8; at most MAX_SQNR."""
+        quantized = quantize_layer(self.model, layer, self._tensors[layer], self.scheme, self.ranges)
         signal = noise = 0.0
-        for logits, noisy in zip(self._logits, _run(made, self.frames)):
+        for logits, (noisy, *_) in zip(self.logits, run_graph(quantized, self.frames)):
             signal += float(np.square(logits, dtype=np.float64).sum())
             noise += float(np.square(logits - noisy, dtype=np.float64).sum())
-        return SILENT if noise <= signal * 10 ** (-SILENT / 10) else float(10 * np.log10(max(signal, 1e-30) / noise))
-
-    def _tensors(self, model: ModelProto, node: NodeProto) -> tuple[list[str], list[str]]:
-        """What INT8 rounds of one layer: activations, weights."""
-        weights = {i.name for i in model.graph.initializer}
-        inputs = [name for name in node.input[:2] if self.types.get(name) == TensorProto.FLOAT]
-        activations = [name for name in dict.fromkeys(inputs) if name not in weights]
-        readers = [n for n in model.graph.node if node.output[0] in n.input]
-        if self.scheme.rounds_output and all("logits" in n.output for n in readers):
-            activations.append(node.output[0])
-        return activations, [name for name in inputs if name in weights]
-
-    def _find_ranges(self) -> dict[str, ranges.Span]:
-        """The smallest and largest value of every activation that a layer touches."""
-        nodes = candidates(self.model, self.scheme)
-        names = {name for node in nodes for name in self._tensors(self.model, node)[0]}
-        return ranges.find(self.model, self.frames, "minmax", names=names)
-
-    def _quantize(self, model: ModelProto, node: NodeProto) -> None:
-        """Round one layer's weights, and its activations through Q/DQ pairs that only it reads."""
-        activations, weights = self._tensors(model, node)
-        for name in weights:
-            stored = next(i for i in model.graph.initializer if i.name == name)
-            rounded = fresh_name(model, f"{name}_rounded")
-            values = round_weights(numpy_helper.to_array(stored), _channel_axis(node), self.scheme.min_weight_scale)
-            model.graph.initializer.append(numpy_helper.from_array(values, rounded))
-            _replace(node.input, name, rounded)
-        place = next(i for i, n in enumerate(model.graph.node) if n.name == node.name)
-        for name in activations:
-            rounded = fresh_name(model, f"{name}_rounded")
-            if name in node.output:
-                readers = [n for n in model.graph.node if name in n.input]
-                place += 1
-            else:
-                readers = [node]
-            pair = _pair(model, name, rounded, self._ranges[name], self.scheme.symmetric)
-            for reader in readers:
-                _replace(reader.input, name, rounded)
-            for offset, made in enumerate(pair):
-                model.graph.node.insert(place + offset, made)
-            place += 0 if name in node.output else len(pair)
-        drop_unused(model)
-
-
-def _channel_axis(node: NodeProto) -> int:
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
-        return 0
-    return 1 if node.op_type == "ConvTranspose" else -1
-
-
-def _pair(model: ModelProto, name: str, into: str, span: tuple[float, float], symmetric: bool) -> list[NodeProto]:
-    scale, zero = grid(*span, symmetric)
-    kind = np.int8 if symmetric else np.uint8
-    values = {"scale": np.float32(scale), "zero": np.array(zero, kind)}
-    names = {key: fresh_name(model, f"{into}_{key}") for key in values}
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), names[k]) for k, v in values.items())
-    whole = f"{into}_whole"
-    return [
-        helper.make_node("QuantizeLinear", [name, names["scale"], names["zero"]], [whole], name=whole),
-        helper.make_node("DequantizeLinear", [whole, names["scale"], names["zero"]], [into], name=into),
-    ]
-
-
-def _replace(names: Any, old: str, new: str) -> None:
-    for i, name in enumerate(names):
-        if name == old:
-            names[i] = new
-
-
-def _run(model: ModelProto, frames: list[Image]) -> Iterator[NDArray[np.float32]]:
-    """The logits of each frame."""
-    return (outputs[0] for outputs in ranges.run(model, frames))
+        if noise <= signal * 10 ** (-MAX_SQNR / 10):
+            return MAX_SQNR
+        return float(10 * np.log10(max(signal, 1e-30) / noise))

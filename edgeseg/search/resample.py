@@ -1,18 +1,19 @@
-"""Are these enough frames? INT8 made again from resamples of the source, and how far its accuracy moves."""
+"""Do the calibration frames suffice? INT8 is made again from resamples of the source, and its accuracy compared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeseg.bundle import MANIFEST
+from edgeseg.bundle import MANIFEST, Bundle
 from edgeseg.calibration import coverage
-from edgeseg.calibration.frames import MINIMUM, CalibrationSet
-from edgeseg.calibration.selection import Selection, calibration_of
+from edgeseg.calibration.features import FrameFeatures
+from edgeseg.calibration.frames import MIN_FRAMES, CalibrationSet
+from edgeseg.calibration.selection import Selection, calibration_set
 from edgeseg.compile import PARITY_FRAMES, compile_model
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import OptionError
@@ -20,74 +21,108 @@ from edgeseg.files import sha256
 from edgeseg.images import read_image
 from edgeseg.ledger import Ledger
 from edgeseg.precision import Precision
+from edgeseg.results.calibration import ReferenceScore, ResampleRow, Resamples
 from edgeseg.search.trials import reference_precision
 from edgeseg.spec import Spec
 from edgeseg.target import Target
 
+Log = Callable[[str], None]
+
 
 def resample(
-    chosen: Selection,
+    selection: Selection,
     model: tuple[Path, Spec, str],
     target: Target,
     times: int,
     folder: Path,
     dataset: Dataset | None = None,
-    log: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
-    """What INT8 of `model` reaches with `times` other choices of as many frames; JSON friendly.
+    log: Log = lambda text: None,
+) -> Resamples:
+    """Accuracy of INT8 of `model` (ONNX file, Spec, name of the output) with `times` other choices of as many frames.
 
     A resample draws the source's frames with replacement (Efron 1979) and chooses from them in the same way, as if the
-    source had been collected again. Measured is the mIoU on `dataset`, or without one the agreement with the float
-    model on frames held out of all resamples. In FOLDER lies every bundle and a ledger: the same call continues there.
+    source had been collected again. Measured is the mIoU on `dataset`, or, without one, the agreement with the float
+    model on frames held out of all resamples. `folder` gets every bundle and a ledger: the same call continues there.
+    OptionError if there are too few frames to hold some out.
     """
-    views, count = chosen.views, len(chosen.taken)
-    rest = np.arange(len(views))
-    random = np.random.default_rng(chosen.about["chosen"]["seed"])
-    if dataset is None:
-        rest = np.setdiff1d(rest, random.choice(len(views), min(PARITY_FRAMES, len(views)), replace=False))
-        if len(rest) < MINIMUM:
-            raise OptionError(
-                f"{len(views)} frames are too few to resample without labels: {PARITY_FRAMES} of them are held out.",
-                f"Give at least {PARITY_FRAMES + MINIMUM}, or labeled frames to judge on: --data.",
-            )
-    held = np.setdiff1d(np.arange(len(views)), rest)
-    judged = dataset.images[:PARITY_FRAMES] if dataset else [views.files[i] for i in held]
-    key = "miou" if dataset else "agreement"
-    ledger = Ledger(folder, log)
+    features, count = selection.features, len(selection.chosen)
+    random = np.random.default_rng(selection.report.chosen.seed)
+    pool, held_out = _hold_out(features, random) if dataset is None else (np.arange(len(features)), ())
+    measurement = Measurement(*model, target, folder, dataset, held_out, Ledger(folder, log), log)
+    precision = reference_precision(target)
+    reference = measurement.accuracy(precision, precision, None)
+    rows, values = [], []
+    for number in range(times):
+        drawn = features.subset(np.unique(random.choice(pool, len(pool))).tolist())
+        chosen = coverage.k_center(coverage.standardize(drawn.groups), count, number)
+        frames = calibration_set(drawn, chosen)
+        values.append(measurement.accuracy(f"resample-{number}", Precision.INT8, frames))
+        rows.append(ResampleRow(len(frames.frames), frames.digest, **{measurement.name: values[-1]}))
+    return Resamples(
+        target=target.name,
+        model=sha256(model[0]),
+        measure=measurement.name,
+        on=f"{dataset.root.name} {dataset.split}" if dataset else f"{len(held_out)} frames held out",
+        reference=ReferenceScore(precision, **{measurement.name: reference}),
+        mean=float(np.mean(values)),
+        deviation=float(np.std(values, ddof=1)) if times > 1 else None,
+        lowest=min(values),
+        highest=max(values),
+        rows=tuple(rows),
+    )
 
-    def measure(name: str, precision: Precision, frames: CalibrationSet | None) -> float:
-        path, (file, spec, output) = folder / name, model
+
+def _hold_out(features: FrameFeatures, random: np.random.Generator) -> tuple[np.ndarray[Any, Any], tuple[Path, ...]]:
+    """Indices of the frames to resample from, and the files held out of them to measure agreement on."""
+    everything = np.arange(len(features))
+    held_out = random.choice(len(features), min(PARITY_FRAMES, len(features)), replace=False)
+    pool = np.setdiff1d(everything, held_out)
+    if len(pool) < MIN_FRAMES:
+        raise OptionError(
+            f"{len(features)} frames are too few to resample without labels: {PARITY_FRAMES} of them are held out.",
+            f"Give at least {PARITY_FRAMES + MIN_FRAMES} frames, or labeled ones to evaluate on: --data.",
+        )
+    return pool, tuple(features.files[i] for i in np.setdiff1d(everything, pool))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How the accuracy of one model's bundles is measured: mIoU on `dataset`, or agreement with the float model on
+    `held_out` frames where there is none. Bundles lie in `folder`, finished ones are in the ledger."""
+
+    file: Path
+    spec: Spec
+    output: str
+    target: Target
+    folder: Path
+    dataset: Dataset | None
+    held_out: tuple[Path, ...]
+    ledger: Ledger
+    log: Log
+
+    @property
+    def name(self) -> str:
+        return "miou" if self.dataset else "agreement"
+
+    def accuracy(self, name: str, precision: Precision, frames: CalibrationSet | None) -> float:
+        """The accuracy of a bundle called `name`, as a share of 1; measured now or by an earlier call."""
+        parity_files = list(self.dataset.images[:PARITY_FRAMES] if self.dataset else self.held_out)
 
         def work() -> float:
-            made = compile_model(
-                file, path, target, precision, spec=spec, frames=[read_image(f) for f in judged], calibration=frames,
-                output=output, dataset=dataset, log=lambda text: log(f"{name}: {text}"),
+            bundle = compile_model(
+                self.file, self.folder / name, self.target, precision, spec=self.spec,
+                frames=[read_image(file) for file in parity_files], calibration=frames, output=self.output,
+                dataset=self.dataset, log=lambda text: self.log(f"{name}: {text}"),
             )  # fmt: skip
-            metrics, parity = made.manifest.metrics, made.manifest.parity
-            return float((metrics.miou if metrics else None) or 0.0) if dataset else parity.agreement if parity else 0.0
+            return self._read(bundle)
 
-        inputs: list[Any] = [sha256(file), spec.to_dict(), output, asdict(target), precision]
-        inputs += [frames.digest if frames else None, dataset.digest() if dataset else [sha256(f) for f in judged]]
-        return ledger.stage(name, inputs, [path / MANIFEST], float, work)
+        inputs: list[Any] = [sha256(self.file), self.spec.to_dict(), self.output, asdict(self.target), precision]
+        inputs.append(frames.digest if frames else None)
+        inputs.append(self.dataset.digest() if self.dataset else [sha256(file) for file in parity_files])
+        return self.ledger.stage(name, inputs, [self.folder / name / MANIFEST], float, work)
 
-    precision = reference_precision(target)
-    reference = measure(precision, precision, None)
-    rows = []
-    for number in range(times):
-        drawn = views.take(np.unique(random.choice(rest, len(rest))).tolist())
-        frames = calibration_of(drawn, coverage.spread(coverage.points(drawn.groups), count, number))
-        value = measure(f"resample-{number}", Precision.INT8, frames)
-        rows.append({"frames": len(frames.frames), "digest": frames.digest, key: value})
-    values = np.array([row[key] for row in rows])
-    return {
-        "target": target.name,
-        "model": sha256(model[0]),
-        "measure": key,
-        "on": f"{dataset.root.name} {dataset.split}" if dataset else f"{len(judged)} frames held out",
-        "reference": {"precision": precision, key: reference},
-        "mean": float(values.mean()),
-        "deviation": float(values.std(ddof=1)) if times > 1 else None,
-        "lowest": float(values.min()),
-        "highest": float(values.max()),
-        "rows": rows,
-    }
+    def _read(self, bundle: Bundle) -> float:
+        metrics, parity = bundle.manifest.metrics, bundle.manifest.parity
+        if self.dataset:
+            return (metrics.miou if metrics else None) or 0.0
+        return parity.agreement if parity else 0.0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from edgeseg.profiling.latency import Layer
+from edgeseg.profiling.layer import Layer
 from edgeseg.training.importance import Scorer
 
 INPUTS, OUTPUTS = 0, 1  # sides of a layer
@@ -41,7 +41,7 @@ class ChannelGroup:
     def narrowed(self, layer: nn.Module, shape: Layer, count: int) -> Layer:
         """The shape of `layer`, now `shape`, once `count` chunks are removed instead of `removed`."""
         inputs, outputs = (lost[count] - lost[self.removed] for lost in self.lost[layer])
-        return shape.widths(shape.inputs - inputs, shape.outputs - outputs)
+        return shape.with_channels(shape.inputs - inputs, shape.outputs - outputs)
 
 
 def channel_group(

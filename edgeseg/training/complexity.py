@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgeseg.profiling.latency import Layer
+from edgeseg.profiling.layer import Layer
 
 Cost = Callable[[Layer], float]  # of one layer, in any unit
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from edgeseg.errors import EdgesegError
-from edgeseg.profiling import latency
-from edgeseg.profiling.latency import Layer, Table
+from edgeseg.profiling import measure
+from edgeseg.profiling.layer import Layer
+from edgeseg.profiling.measure import LatencyComparison
+from edgeseg.profiling.table import LatencyTable, networks_key
 from edgeseg.recipe import Recipe
 from edgeseg.results.stage import PrunedLatency
 from edgeseg.spec import Spec
@@ -31,9 +33,9 @@ class LatencyMeter:
 
     def __init__(self, recipe: Recipe, spec: Spec, parent: nn.Module, path: Path):
         self.spec, self.parent = spec, parent
-        self.target, self.precision = latency.timing_target(recipe)
-        self.unavailable_reason = latency.unavailable_reason(self.target)
-        self.table = Table(path, self.target, self.precision, recipe.prune.round_to)
+        self.target, self.precision = measure.timing_target(recipe)
+        self.unavailable_reason = measure.unavailable_reason(self.target)
+        self.table = LatencyTable(path, self.target, self.precision, recipe.prune.round_to)
 
     def require_available(self) -> None:
         """EdgesegError where nothing can be measured on this machine."""
@@ -51,12 +53,14 @@ class LatencyMeter:
     def compare(self, model: nn.Module) -> PrunedLatency:
         """The latencies of `model` and its parent as whole nets, measured interleaved."""
         size = self.spec.height, self.spec.width
-        key = latency.key_of(layer_shapes(self.parent, size).values(), layer_shapes(model, size).values())
+        key = networks_key(layer_shapes(self.parent, size).values(), layer_shapes(model, size).values())
 
-        def measure() -> dict[str, float]:
-            return latency.race(self._deploy_graph(self.parent), self._deploy_graph(model), self.target, self.precision)
+        def compare() -> LatencyComparison:
+            return measure.compare(
+                self._deploy_graph(self.parent), self._deploy_graph(model), self.target, self.precision
+            )
 
-        return PrunedLatency(self.target.name, self.precision, **self.table.share(key, measure))
+        return PrunedLatency(self.target.name, self.precision, **vars(self.table.comparison(key, compare)))
 
     def share(self, model: nn.Module) -> float:
         """The latency of `model` divided by its parent's."""

@@ -1,7 +1,7 @@
 """Structured pruning: whole channels are removed, which makes every runtime faster, until a net's cost is low enough.
 
 The cost of a net is the sum over its layers: multiply-accumulates, or milliseconds from a latency table
-(edgeseg.profiling.latency).
+(edgeseg.profiling.table).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from edgeseg.errors import EdgesegError
-from edgeseg.profiling.latency import Layer
+from edgeseg.profiling.layer import Layer
 from edgeseg.training import nets
 from edgeseg.training.channel_groups import ChannelGroup, channel_group, dependency_graph
 from edgeseg.training.complexity import Cost, layer_shapes, total_cost

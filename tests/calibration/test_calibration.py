@@ -1,4 +1,4 @@
-"""Calibration: which frames are chosen, and that a manifest is believed only while it is true."""
+"""Calibration sets: frames chosen at random, and manifests that are refused when a frame is missing or has changed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_same_seed_chooses_the_same_frames(folder: Path) -> None:
     assert len(set(a.frames)) == 8
 
 
-def test_a_picture_counts_once(folder: Path) -> None:
+def test_identical_files_count_once(folder: Path) -> None:
     assert len(CalibrationSet.choose(folder, 100).frames) == 11
 
 
@@ -71,23 +71,23 @@ def test_a_manifest_moves_with_its_frames(folder: Path, tmp_path: Path) -> None:
         (lambda p: [write_image(p / f"{i}.png", tiny.frames(1)[0]) for i in range(9)], "holds 1 different frames"),
     ],
 )
-def test_too_little_to_choose_from(tmp_path: Path, prepare: Callable[[Path], Any], message: str) -> None:
+def test_too_few_frames_to_choose_from(tmp_path: Path, prepare: Callable[[Path], Any], message: str) -> None:
     prepare(tmp_path / "frames")
     with pytest.raises((FileError, OptionError), match=message):
         CalibrationSet.choose(tmp_path / "frames", 64)
 
 
 def change(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    def spoil(path: Path) -> None:
+    def rewrite(path: Path) -> None:
         data = json.loads(path.read_text())
         edit(data)
         path.write_text(json.dumps(data))
 
-    return spoil
+    return rewrite
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda p: p.write_text(""), "is empty"),
         (lambda p: p.write_text("{"), "cannot be read"),
@@ -109,10 +109,12 @@ def change(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
         (lambda p: (p.parent / "frames" / "03.png").write_bytes(b""), "is empty"),
     ],
 )
-def test_a_manifest_that_is_not_true(folder: Path, tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:
+def test_a_damaged_or_outdated_manifest(
+    folder: Path, tmp_path: Path, damage: Callable[[Path], Any], message: str
+) -> None:
     path = tmp_path / "calibration.json"
     CalibrationSet.choose(folder, 11).save(path)
-    spoil(path)
+    damage(path)
     with pytest.raises(FileError) as caught:
         CalibrationSet.load(path)
     assert message in str(caught.value)
@@ -131,6 +133,23 @@ def test_any_json_as_a_manifest(tmp_path: Path, frames: Any) -> None:
     path.write_text(json.dumps({"frames": frames}))
     with pytest.raises(FileError):
         CalibrationSet.load(path)
+
+
+def test_a_manifest_of_a_newer_schema_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    CalibrationSet.choose(folder, 8).save(path)
+    assert json.loads(path.read_text())["schema"] == 1
+    change(lambda d: d.update(schema=2))(path)
+    with pytest.raises(OptionError, match=r"calibration\.json has schema 2, from a newer edgeseg") as caught:
+        CalibrationSet.load(path)
+    assert "update edgeseg, or write it again" in caught.value.hint
+
+
+def test_a_manifest_without_a_schema_is_read_as_the_first(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    CalibrationSet.choose(folder, 8).save(path)
+    change(lambda d: d.pop("schema"))(path)
+    assert len(CalibrationSet.load(path).frames) == 8
 
 
 def test_an_unknown_quantizer(tmp_path: Path) -> None:

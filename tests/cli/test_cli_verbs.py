@@ -156,7 +156,7 @@ def test_a_manifest_of_calibrate_is_what_compile_uses(
     ran = edgeseg("calibrate", street, "--out", tmp_path / "c.json", "--frames", 9)
     assert ran.code == 0, ran.err
     digest = json.loads((tmp_path / "c.json").read_text())["digest"]
-    assert re.search(rf"9 of \d+ frames of {street}, digest {digest[:16]}", " ".join(ran.err.split()))
+    assert re.search(rf"9 of \d+ frames of {street}, digest {digest[:16]}", " ".join(ran.out.split()))
     words = ("-t", "onnxruntime-cpu", "-p", "int8", "--calibration", tmp_path / "c.json", "-o", tmp_path / "b")
     assert edgeseg("compile", network, *words).code == 0
     assert Bundle.load(tmp_path / "b").manifest.calibration == CalibrationDigest(9, digest)

@@ -1,4 +1,4 @@
-"""Targets and backends: every table is complete, every name is found or answered with the nearest one."""
+"""Targets and backends: every table is complete, unknown names get a suggestion."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from edgeseg.target import Target
 
 
 @pytest.mark.parametrize("name", target.names())
-def test_every_table_names_parts_that_exist(name: str) -> None:
-    loaded = Target.load(name)
-    assert loaded.backend in backends.names()
-    assert loaded.quantizer in schemes.names()
-    assert "fp16" in loaded.precisions
-    assert set(loaded.precisions) <= {"fp32", "fp16", "bf16", "dynamic", "int8", "int8-bf16"}
-    assert loaded.title
-    assert loaded.build_mode in target.BUILD_MODES
-    if loaded.build_mode:
-        assert loaded.proxy and loaded.opset and loaded.tensorrt and loaded.workspace_mb
-        assert target.version(loaded.tensorrt[0]) <= target.version(loaded.tensorrt[1])
+def test_every_table_is_complete_and_names_what_exists(name: str) -> None:
+    profile = Target.load(name)
+    assert profile.backend in backends.names()
+    assert profile.quantizer in schemes.names()
+    assert "fp16" in profile.precisions
+    assert set(profile.precisions) <= {"fp32", "fp16", "bf16", "dynamic", "int8", "int8-bf16"}
+    assert profile.title
+    assert profile.build_mode in target.BUILD_MODES
+    if profile.build_mode:
+        assert profile.proxy and profile.opset and profile.tensorrt and profile.workspace_mb
+        assert target.version(profile.tensorrt[0]) <= target.version(profile.tensorrt[1])
 
 
 # NVIDIA's tables: compute capability, DLA cores (those TensorRT can drive), megabytes of the smallest module.
@@ -37,12 +37,14 @@ BOARDS = {
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_the_boards_are_what_they_are(name: str) -> None:
-    t = Target.load(name)
-    assert (t.compute_capability, t.dla_cores, t.memory_mb, t.build_mode, t.tensorrt) == BOARDS[name]
-    assert t.unified_memory and t.power_modes and t.jetpack and t.workspace_mb < t.memory_mb / 4
-    assert ("int8" in t.precisions) == (name != "jetson-nano")
-    assert t.frame == ("float32" if name == "jetson-nano" else "uint8")  # TensorRT has uint8 inputs since 8.5
+def test_boards_match_the_tables_of_nvidia(name: str) -> None:
+    board = Target.load(name)
+    assert (board.compute_capability, board.dla_cores, board.memory_mb, board.build_mode, board.tensorrt) == BOARDS[
+        name
+    ]
+    assert board.unified_memory and board.power_modes and board.jetpack and board.workspace_mb < board.memory_mb / 4
+    assert ("int8" in board.precisions) == (name != "jetson-nano")
+    assert board.frame == ("float32" if name == "jetson-nano" else "uint8")  # TensorRT has uint8 inputs since 8.5
 
 
 @pytest.mark.parametrize(
@@ -55,15 +57,15 @@ def test_the_boards_are_what_they_are(name: str) -> None:
         ("openvino-cpu:int4", "Unknown precision 'int4'"),
     ],
 )
-def test_what_is_refused(text: str, message: str) -> None:
+def test_names_and_precisions_that_are_refused(text: str, message: str) -> None:
     with pytest.raises(OptionError) as caught:
         target.split(text)
     assert message in str(caught.value)
 
 
 def test_a_target_alone_means_fp32() -> None:
-    found, precision = target.split("openvino-cpu")
-    assert (found.name, precision) == ("openvino-cpu", "fp32")
+    profile, precision = target.split("openvino-cpu")
+    assert (profile.name, precision) == ("openvino-cpu", "fp32")
 
 
 @pytest.mark.parametrize("name", sorted({*backends.names()} - {"tensorrt"}))
@@ -71,9 +73,9 @@ def test_every_backend_runs_here(name: str) -> None:
     assert backends.get(name).probe() == ""
 
 
-def test_tensorrt_says_why_it_does_not() -> None:
-    found = backends.get("tensorrt").probe()
-    assert found == "" or found.startswith(("TensorRT is not installed", "CUDA failed", "TensorRT needs the package"))
+def test_tensorrt_gives_the_reason_why_it_does_not_run() -> None:
+    reason = backends.get("tensorrt").probe()
+    assert reason == "" or reason.startswith(("TensorRT is not installed", "CUDA failed", "TensorRT needs the package"))
 
 
 def test_an_unknown_backend() -> None:

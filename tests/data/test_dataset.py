@@ -1,4 +1,4 @@
-"""Datasets on disk: what is wrong with one is said with the file, the expectation and what to try."""
+"""Datasets on disk: errors name the file, what was expected and what to try."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_a_dataset_is_read(root: Path) -> None:
     assert mask[0].tolist() == [0, 1, 11, 0, 1, 1]
 
 
-def test_the_digest_follows_the_content(root: Path) -> None:
+def test_the_digest_depends_on_the_content(root: Path) -> None:
     before = Dataset.open(root, "train").digest()
     assert Dataset.open(root, "train").digest() == before
     write_image(root / "train" / "masks" / "a.png", np.zeros((4, 6), np.uint8))
@@ -51,7 +51,7 @@ def test_a_missing_dataset(tmp_path: Path) -> None:
     assert "edgeseg synth" in caught.value.hint
 
 
-def test_a_missing_split_tells_which_there_are(root: Path) -> None:
+def test_a_missing_split_lists_the_others(root: Path) -> None:
     with pytest.raises(FileError, match="has no split 'test'") as caught:
         Dataset.open(root, "test")
     assert caught.value.hint == "It has: train, val."
@@ -63,7 +63,7 @@ def test_a_split_without_images(root: Path) -> None:
         Dataset.open(root, "val")
 
 
-def test_a_missing_mask_is_found_when_opening(root: Path) -> None:
+def test_a_missing_mask_is_an_error_of_open(root: Path) -> None:
     (root / "train" / "masks" / "b.png").unlink()
     with pytest.raises(FileError, match=r"b\.png has no mask") as caught:
         Dataset.open(root, "train")
@@ -83,10 +83,10 @@ def test_a_label_outside_the_classes(root: Path) -> None:
     assert caught.value.hint == "Ids run from 0 to 1; ignore is 11."
 
 
-@pytest.mark.parametrize("which", ["images", "masks"])
+@pytest.mark.parametrize("folder", ["images", "masks"])
 @pytest.mark.parametrize("content, message", [(b"", "is empty"), (b"nonsense", "cannot be decoded")])
-def test_a_broken_image_or_mask(root: Path, which: str, content: bytes, message: str) -> None:
-    (root / "train" / which / "a.png").write_bytes(content)
+def test_a_broken_image_or_mask(root: Path, folder: str, content: bytes, message: str) -> None:
+    (root / "train" / folder / "a.png").write_bytes(content)
     with pytest.raises(FileError, match=message):
         Dataset.open(root, "train")[0]
 
@@ -114,7 +114,7 @@ def test_a_bad_class_list_names_the_line(root: Path, text: str | None, message: 
     assert caught.value.hint
 
 
-def test_the_ignore_class_is_only_a_color(tmp_path: Path) -> None:
+def test_the_line_of_the_ignore_id_is_only_its_color(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("# id name r g b  (id 2 = ignore)\n0 road 1 2 3\n1 car 4 5 6  # cars\n\n2 void 0 0 0\n")
     assert read_classes(path) == Classes(("road", "car"), ((1, 2, 3), (4, 5, 6)), 2)

@@ -1,4 +1,4 @@
-"""The gate: its three answers on known losses, on real bundles, and everything it refuses to compare."""
+"""The gate: its three verdicts on known losses and on real bundles, and comparisons that it refuses."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import FileError, OptionError
-from edgeseg.evaluation import gate
 from edgeseg.evaluation.gate import Limits, Measured, judge, verdict
-from edgeseg.evaluation.metrics import GUESS, MATCHED, RIGHT, TRUTH
+from edgeseg.evaluation.metrics import MATCHED, PREDICTED, RIGHT, TRUTH
+from edgeseg.machine import fingerprint
+from edgeseg.results.common import DataIdentity
+from edgeseg.results.gate import Check
 from edgeseg.synth.files import write_dataset
 
 Edgeseg = Callable[..., Any]
-CLASSES = ["road", "sky"]
+CLASSES = ("road", "sky")
+MACHINE = fingerprint()
 
 
 def measured(lost: float, frames: int = 200, spread: float = 1.0, name: str = "build") -> Measured:
-    """A model that gets 800 of 1000 pixels right in every frame, less `lost` on average, give or take `spread`."""
+    """A model with 800 of 1000 pixels right in every frame, less `lost` on average with deviation `spread`."""
     random = np.random.default_rng(1)
     tables = np.zeros((frames, 2, 7), np.int64)
-    tables[..., TRUTH] = tables[..., GUESS] = 1000
+    tables[..., TRUTH] = tables[..., PREDICTED] = 1000
     tables[..., RIGHT] = np.rint(800 - lost - random.normal(0, spread, (frames, 2)) * (lost != 0))
     tables[..., MATCHED:] = 100
-    data = {"root": "d", "split": "test", "digest": "1", "frames": frames, "classes": CLASSES}
-    return Measured(name, "digest", data, tables, {})
+    return Measured(name, "digest", DataIdentity("d", "test", frames, "1", CLASSES), tables, MACHINE)
 
 
 PARENT = measured(0, name="parent")
 
 
 @pytest.mark.parametrize(
-    ("build", "limits", "answers"),
+    ("build", "limits", "verdicts"),
     [
         (PARENT, Limits(), {"mIoU drop": "pass", "unexplained mIoU gain": "pass"}),
         (measured(1), Limits(), {"mIoU drop": "pass", "unexplained mIoU gain": "pass"}),
@@ -49,12 +51,12 @@ PARENT = measured(0, name="parent")
         (PARENT, Limits(None, 1.0, None), {"boundary F1 drop": "pass"}),
     ],
 )
-def test_answers(build: Measured, limits: Limits, answers: dict[str, str]) -> None:
+def test_verdicts(build: Measured, limits: Limits, verdicts: dict[str, str]) -> None:
     reference = dataclasses.replace(PARENT, tables=PARENT.tables[: len(build.tables)])
-    assert {check.name: check.verdict for check in judge(build, reference, limits)} == answers
+    assert {check.name: check.verdict for check in judge(build, reference, limits)} == verdicts
 
 
-def test_undecided_says_how_many_frames_would_decide_and_they_do() -> None:
+def test_undecided_names_the_number_of_frames_that_decides() -> None:
     few = measured(4, 20, 10)
     (check,) = judge(few, dataclasses.replace(PARENT, tables=PARENT.tables[:20]), Limits(max_gain=None))
     assert check.frames_needed is not None and check.frames_needed > 20
@@ -67,12 +69,12 @@ def test_undecided_says_how_many_frames_would_decide_and_they_do() -> None:
 def test_boundaries_may_be_lost_alone() -> None:
     build = measured(0)
     build.tables[..., MATCHED] = 80
-    answers = {c.name: c.verdict for c in judge(build, PARENT, Limits(boundary_drop=1.0))}
-    assert answers == {"mIoU drop": "pass", "unexplained mIoU gain": "pass", "boundary F1 drop": "fail"}
+    verdicts = {c.name: c.verdict for c in judge(build, PARENT, Limits(boundary_drop=1.0))}
+    assert verdicts == {"mIoU drop": "pass", "unexplained mIoU gain": "pass", "boundary F1 drop": "fail"}
 
 
-def test_the_worst_answer_counts_and_nothing_asked_is_an_error() -> None:
-    checks = [gate.Check("x", word, "", 0, 0, 0, 0) for word in ("pass", "undecided", "fail")]
+def test_the_worst_verdict_counts_and_no_check_is_an_error() -> None:
+    checks = [Check("x", word, "", 0, 0, 0, 0) for word in ("pass", "undecided", "fail")]
     assert [verdict(checks), verdict(checks[:2]), verdict(checks[:1])] == ["fail", "undecided", "pass"]
     with pytest.raises(OptionError, match=r"nothing to check\.\nGive --parent or --baseline"):
         verdict([])
@@ -82,16 +84,16 @@ def test_the_worst_answer_counts_and_nothing_asked_is_an_error() -> None:
     ("change", "message"),
     [
         ({"digest": "2"}, r"measured on other data: d test, 200 frames\.\nGive the same --data"),
-        ({"classes": ["road", "cloud"]}, r"has the classes road, cloud; the data has road, sky"),
+        ({"classes": ("road", "cloud")}, r"has the classes road, cloud; the data has road, sky"),
     ],
 )
 def test_other_data_is_not_compared(change: dict[str, Any], message: str) -> None:
-    other = dataclasses.replace(PARENT, data={**PARENT.data, **change})
+    other = dataclasses.replace(PARENT, data=dataclasses.replace(PARENT.data, **change))
     with pytest.raises(OptionError, match=message):
         judge(PARENT, other, Limits())
 
 
-def test_floors_of_classes_that_are_not_there() -> None:
+def test_floors_of_classes_that_do_not_exist_or_occur() -> None:
     with pytest.raises(OptionError, match=r"Unknown class 'raod'\.\nDid you mean 'road'"):
         judge(PARENT, None, Limits(None, None, None, (("raod", 1.0),)))
     empty = measured(0)
@@ -100,32 +102,60 @@ def test_floors_of_classes_that_are_not_there() -> None:
         judge(empty, None, Limits(None, None, None, (("sky", 1.0),)))
 
 
-def test_a_baseline_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_baseline_survives_its_file(tmp_path: Path) -> None:
     PARENT.save(tmp_path / "b.json")
     again = Measured.load(tmp_path / "b.json")
     assert (again.tables == PARENT.tables).all()
-    assert (again.name, again.digest, again.data) == (PARENT.name, PARENT.digest, PARENT.data)
+    assert dataclasses.replace(again, tables=PARENT.tables) == PARENT
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no baseline: Expecting"),
-        ("[]", "is no baseline"),
-        ("{}", "is no baseline: it has no 'kind'"),
-        ('{"kind": "eval"}', "its kind is 'eval'"),
-        ('{"kind": "baseline", "tables": [[1, 2], [3]], "data": {}}', "is no baseline"),
-        ('{"kind": "baseline", "tables": [], "data": {"frames": 1, "classes": []}}', r"its tables are \(0,\)"),
-        ("[" * 100_000, "is no baseline"),
+        ("{", r"b\.json is not JSON of edgeseg: Expecting"),
+        ("[]", r"b\.json is not JSON of edgeseg: not an object"),
+        ("[" * 100_000, r"b\.json is not JSON of edgeseg: maximum recursion depth"),
+        ("{}", r"is not a complete baseline result: Object missing required field `name`"),
+        ('{"kind": "eval"}', r"is of kind 'eval'\.\nExpected a result of kind 'baseline'\."),
     ],
 )
-def test_files_that_are_no_baseline(tmp_path: Path, text: str, message: str) -> None:
+def test_files_that_are_not_a_baseline(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "b.json"
     path.write_text(text)
-    with pytest.raises(FileError, match=message):
+    with pytest.raises(FileError, match=message) as caught:
         Measured.load(path)
+    assert "Make one: edgeseg baseline BUNDLE --data D." in caught.value.hint
     with pytest.raises(FileError, match="does not exist"):
         Measured.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ([], r"b\.json is no baseline: its tables are \(0,\)"),
+        ([[[1] * 7] * 3] * 200, r"its tables are \(200, 3, 7\)"),
+        ([[[-1] * 7] * 2] * 200, r"b\.json is no baseline: its tables are"),
+        ([[[1] * 7], [[1] * 6]], r"b\.json is no baseline: setting an array element"),
+        ([[1, 2], [3]], r"not a complete baseline result: Expected `array`, got `int` - at `\$\.tables"),
+    ],
+)
+def test_a_baseline_with_other_tables_is_refused(tmp_path: Path, tables: list[Any], message: str) -> None:
+    path = tmp_path / "b.json"
+    PARENT.save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tables": tables}))
+    with pytest.raises(FileError, match=message) as caught:
+        Measured.load(path)
+    assert "Make one: edgeseg baseline BUNDLE --data D." in caught.value.hint
+
+
+def test_a_baseline_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    PARENT.save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
+    with pytest.raises(
+        OptionError, match=r"b\.json has schema 2, from a newer edgeseg\.\nThis one reads schemas up to 1"
+    ):
+        Measured.load(path)
 
 
 def test_real_bundles_through_the_command_line(
@@ -142,7 +172,7 @@ def test_real_bundles_through_the_command_line(
     assert found["verdict"] == "pass"
     assert [check["name"] for check in found["checks"]] == ["mIoU drop", "unexplained mIoU gain", "latency p99"]
     ran = edgeseg("baseline", bundle, "--data", street, "--out", base)
-    assert ran.code == 0 and "on 4 frames" in ran.err
+    assert ran.code == 0 and "on 4 frames" in ran.out
     assert edgeseg("gate", bundle, "--data", street, "--baseline", base).code == 0
     ran = edgeseg(*compared, "--max-p99", "0.001ms", "--class-floor", "road=100", "--junit", xml, "--summary", md)
     assert ran.code == 1, ran.err
@@ -168,7 +198,7 @@ def test_real_bundles_through_the_command_line(
         (["--parent", "a"], "a is not a folder"),
     ],
 )
-def test_what_the_command_line_refuses(
+def test_options_that_the_command_line_refuses(
     edgeseg: Edgeseg, bundle: Path, street: Path, words: list[str], message: str
 ) -> None:
     ran = edgeseg("gate", bundle, "--data", street, *words)

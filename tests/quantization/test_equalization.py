@@ -1,4 +1,4 @@
-"""Before INT8: equalization changes nothing in float and saves what INT8 ruins; bias correction restores the mean."""
+"""Equalization repairs INT8 and changes nothing in float; bias correction restores mean outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from onnx import numpy_helper  # noqa: E402
 
 from edgeseg import onnx_graph  # noqa: E402
 from edgeseg.quantization.equalization import correct_biases, equalize  # noqa: E402
-from edgeseg.quantization.ranges import round_weights, run, values  # noqa: E402
+from edgeseg.quantization.rounding import round_weights  # noqa: E402
+from edgeseg.quantization.tensors import run_graph, tensor_values  # noqa: E402
 
 
 def deployed(model: Any) -> Any:
@@ -32,13 +33,13 @@ def copy(model: Any) -> Any:
 
 
 def logits(model: Any, frames: list[np.ndarray]) -> np.ndarray:
-    return np.stack([row[0] for row in run(model, frames)])
+    return np.stack([row[0] for row in run_graph(model, frames)])
 
 
 def uneven(net: tiny.Net, count: int) -> str:
     """Weights of a 3x3 convolution from 8 to 8 channels whose outputs differ a thousandfold."""
-    values = net.random.normal(0, 0.1, (8, 8, 3, 3)) if count == 8 else net.random.normal(0, 0.3, (8, count, 3, 3))
-    return net.constant(values * np.geomspace(1, 1000, 8)[:, None, None, None])
+    kernel = net.random.normal(0, 0.1, (8, 8, 3, 3)) if count == 8 else net.random.normal(0, 0.3, (8, count, 3, 3))
+    return net.constant(kernel * np.geomspace(1, 1000, 8)[:, None, None, None])
 
 
 def through(*ops: str, group: int = 1, **attributes: Any) -> Any:
@@ -74,13 +75,13 @@ def test_the_float_network_computes_the_same(ops: tuple[str, ...], group: int, p
         pairs = 1
     else:
         model = through(*ops, group=group)
-    frames, made = tiny.frames(3), copy(model)
-    assert equalize(made, tiny.frames(4, seed=5)) == pairs
-    before, after = logits(model, frames), logits(made, frames)
+    frames, equalized = tiny.frames(3), copy(model)
+    assert equalize(equalized, tiny.frames(4, seed=5)) == pairs
+    before, after = logits(model, frames), logits(equalized, frames)
     np.testing.assert_allclose(after, before, atol=1e-5 * np.abs(before).max())
     changed = [
         not np.array_equal(numpy_helper.to_array(a), numpy_helper.to_array(b))
-        for a, b in zip(model.graph.initializer, made.graph.initializer)
+        for a, b in zip(model.graph.initializer, equalized.graph.initializer)
     ]
     assert sum(changed) >= 2
 
@@ -91,79 +92,81 @@ def test_a_clipped_or_shared_tensor_is_left_alone() -> None:
     y = net.conv(x, 8, 8)
     z = net.add("Relu", net.add("Add", net.conv(y, 8, 8), y))  # y has two readers
     model = deployed(net.model(net.resize(net.conv(z, 8, 8, stride=2)), spec=tiny.SPEC))
-    made = copy(model)
-    assert equalize(made, tiny.frames(2)) == 0
-    assert made == model
+    equalized = copy(model)
+    assert equalize(equalized, tiny.frames(2)) == 0
+    assert equalized == model
 
 
-def test_the_channels_come_closer() -> None:
+def test_channel_ranges_become_similar() -> None:
     model = through("Relu")
     frames = tiny.frames(4, seed=5)
-    made = copy(model)
-    equalize(made, frames)
+    equalized = copy(model)
+    equalize(equalized, frames)
     name = [n for n in model.graph.node if n.op_type == "Conv"][2].input[0]
 
-    def spread(m: Any) -> float:
-        tops = np.max([row[0].max((0, 2, 3)) for row in values(m, frames, [name])], 0)
-        return float(tops.max() / tops[tops > 0].min())
+    def ratio(m: Any) -> float:
+        """Of the largest range of a channel to the smallest."""
+        maxima = np.max([row[0].max((0, 2, 3)) for row in tensor_values(m, frames, [name])], 0)
+        return float(maxima.max() / maxima[maxima > 0].min())
 
-    assert spread(made) < spread(model) / 20
+    assert ratio(equalized) < ratio(model) / 20
 
 
 @pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu", "jetson-orin", "tflite-cpu"])
-def test_equalizing_saves_a_network_that_int8_ruins(
+def test_equalizing_repairs_a_network_that_int8_ruins(
     fragile: Path, network: Path, labeled: Path, tmp_path: Path, target: str
 ) -> None:
-    """In float it is the tiny network; equalized, INT8 costs it no more than that one."""
+    """In float it is the tiny network; equalized, INT8 costs it no more than the tiny one."""
 
     def agreement(model: Path, ptq: PTQ) -> float:
         bundle = compile_model(
             model, tmp_path / "out", Target.load(target), "int8", spec=tiny.SPEC,
             frames=tiny.frames(4, seed=1), calibration=CalibrationSet.choose(labeled, 10), ptq=ptq,
         )  # fmt: skip
-        return float(bundle.manifest.parity.agreement)
+        assert bundle.manifest.parity is not None
+        return bundle.manifest.parity.agreement
 
-    ruined, saved = agreement(fragile, PTQ()), agreement(fragile, PTQ(equalize=True))
-    assert ruined < 0.85 < 0.9 < saved
-    assert saved > agreement(network, PTQ()) - 0.03
+    ruined, repaired = agreement(fragile, PTQ()), agreement(fragile, PTQ(equalize=True))
+    assert ruined < 0.85 < 0.9 < repaired
+    assert repaired > agreement(network, PTQ()) - 0.03
 
 
 def test_corrected_biases_compensate_for_rounded_weights() -> None:
     """The mean of a convolution with rounded weights, corrected, is the float one's; without padding exactly."""
     net = tiny.Net(2)
     x = net.add("Relu", net.conv(net.conv("image", 3, 8, stride=2), 8, 8, stride=2))
-    rough = net.constant(net.random.normal(0, 0.2, (8, 8, 1, 1)) + net.random.choice([0, 30], (8, 8, 1, 1)))
-    model = deployed(net.model(net.resize(net.conv(x, 8, 8, size=1, weight=rough)), spec=tiny.SPEC))
+    coarse = net.constant(net.random.normal(0, 0.2, (8, 8, 1, 1)) + net.random.choice([0, 30], (8, 8, 1, 1)))
+    model = deployed(net.model(net.resize(net.conv(x, 8, 8, size=1, weight=coarse)), spec=tiny.SPEC))
     frames = tiny.frames(6)
 
     def rounded(m: Any) -> Any:
-        made = copy(m)
-        conv = [n for n in made.graph.node if n.op_type == "Conv"][-1]
-        weight = next(i for i in made.graph.initializer if i.name == conv.input[1])
+        result = copy(m)
+        conv = [n for n in result.graph.node if n.op_type == "Conv"][-1]
+        weight = next(i for i in result.graph.initializer if i.name == conv.input[1])
         weight.CopyFrom(numpy_helper.from_array(round_weights(numpy_helper.to_array(weight), 0), weight.name))
-        return made
+        return result
 
     corrected = copy(model)
     correct_biases(corrected, frames, excluded=[n.name for n in model.graph.node if n.op_type == "Conv"][:-1])
-    wanted = logits(model, frames).mean((0, 1, 3, 4))
-    plain = np.abs(logits(rounded(model), frames).mean((0, 1, 3, 4)) - wanted).max()
-    better = np.abs(logits(rounded(corrected), frames).mean((0, 1, 3, 4)) - wanted).max()
-    assert plain > 0.05 and better < plain / 100
+    expected = logits(model, frames).mean((0, 1, 3, 4))
+    uncorrected_error = np.abs(logits(rounded(model), frames).mean((0, 1, 3, 4)) - expected).max()
+    corrected_error = np.abs(logits(rounded(corrected), frames).mean((0, 1, 3, 4)) - expected).max()
+    assert uncorrected_error > 0.05 and corrected_error < uncorrected_error / 100
 
 
 def test_a_model_in_float16_is_left_alone() -> None:
     net = tiny.Net(0, float_type=np.float16)
     model = deployed(net.model(net.resize(net.head("image", len(tiny.SPEC.classes))), spec=tiny.SPEC))
-    made = copy(model)
-    assert equalize(made, tiny.frames(2)) == 0
-    correct_biases(made, tiny.frames(2))
-    assert made == model
+    prepared = copy(model)
+    assert equalize(prepared, tiny.frames(2)) == 0
+    correct_biases(prepared, tiny.frames(2))
+    assert prepared == model
 
 
 def test_excluded_layers_keep_their_biases(network: Path) -> None:
     model = deployed(onnx_graph.load(network))
     convs = [n.name for n in model.graph.node if n.op_type == "Conv"]
-    made = copy(model)
-    correct_biases(made, tiny.frames(2), excluded=convs[1:])
-    biases = [[n.input[2] for n in m.graph.node if n.op_type == "Conv"] for m in (model, made)]
+    prepared = copy(model)
+    correct_biases(prepared, tiny.frames(2), excluded=convs[1:])
+    biases = [[n.input[2] for n in m.graph.node if n.op_type == "Conv"] for m in (model, prepared)]
     assert [a == b for a, b in zip(*biases)] == [False, True, True]

@@ -14,8 +14,8 @@ from training_helpers import SPEC, recipe
 
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, OptionError
-from edgeseg.profiling import latency
-from edgeseg.profiling.latency import Layer
+from edgeseg.profiling import measure
+from edgeseg.profiling.layer import Layer
 from edgeseg.recipe import NetConfig, Recipe, Settings
 from edgeseg.spec import Spec
 from edgeseg.training import checkpoint, importance, nets, pruning, stages
@@ -244,8 +244,8 @@ def test_skips_concatenations_groups_and_attention(net: NetConfig, tmp_path: Pat
 
 @pytest.fixture
 def meter(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LatencyMeter:
-    monkeypatch.setattr(latency, "SECONDS", 0.02)
-    monkeypatch.setattr(latency, "PAIRS", 3)
+    monkeypatch.setattr(measure, "MAX_SECONDS", 0.02)
+    monkeypatch.setattr(measure, "PAIRS", 3)
     pytest.importorskip("onnxruntime")
     config = recipe(targets={"compile": ["onnxruntime-cpu:fp32"]}, prune={"round_to": 8})
     spec = Spec(*SIZE, tuple("abcde"))
@@ -256,7 +256,7 @@ def test_a_net_is_cut_by_a_table_of_measured_layers(meter: LatencyMeter, model: 
     """Real figures of a busy machine: only their sum can be asserted."""
     pruned = pruning.prune(model, SIZE, 0.7, cost=meter.layer_ms)
     assert total_cost(pruned, SIZE, meter.layer_ms) <= 0.7 * total_cost(model, SIZE, meter.layer_ms)
-    assert len(meter.table.layers) > 20
+    assert len(meter.table.measured.layers) > 20
     measured = meter.compare(pruned)
     again = LatencyMeter(recipe(targets={"compile": ["onnxruntime-cpu:fp32"]}), meter.spec, model, meter.table.path)
     assert again.compare(pruned) == measured, "a run that continues decides on the same figures"
@@ -317,13 +317,13 @@ def test_latency_drives_the_pruning_and_is_measured_once(
         timed.append(str(layer))
         return float(layer.inputs * layer.outputs // layer.groups * layer.kernel[0] * layer.kernel[1])
 
-    def race(parent: Any, child: Any, target: Any, precision: str) -> dict[str, float]:
+    def race(parent: Any, child: Any, target: Any, precision: str) -> measure.LatencyComparison:
         timed.append("race")
         one, two = (sum(math.prod(w.dims) for w in g.graph.initializer) for g in (parent, child))
-        return {"parent_ms": one, "ms": two, "share": two / one, "low": two / one}
+        return measure.LatencyComparison(one, two, two / one, two / one)
 
-    monkeypatch.setattr(latency, "time_layer", time_layer)
-    monkeypatch.setattr(latency, "race", race)
+    monkeypatch.setattr(measure, "time_layer", time_layer)
+    monkeypatch.setattr(measure, "compare", race)
     config = recipe(prune={"latency": 0.6, "epochs": 1, "round_to": 2})
     student, teacher = student_and_teacher(config, tmp_path)
     path = stages.prune_student(config, student, teacher, root, tmp_path)

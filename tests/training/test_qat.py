@@ -258,8 +258,13 @@ def test_weights_are_stored_in_a_byte(trained: dict[bool, Path], root: Path, tmp
         ("openvino-cpu", "int8", {"calibration": True}, r"takes no calibration frames.\nLeave out --calibration"),
         ("openvino-cpu", "int8", {"excluded": ("x",)}, "quantized already: no layer of it can be excluded"),
         ("openvino-cpu", "int8", {"ptq": PTQ("mse")}, "quantized already: its ranges and biases are what they are"),
-        ("tflite-cpu", "int8", {}, r"quantized already, which TFLite's rules does not read.\nGive it the float model"),
-        ("jetson-orin", "int8", {}, r"zero points, TensorRT has none.\nTrain it with symmetric = true"),
+        (
+            "tflite-cpu",
+            "int8",
+            {},
+            r"quantized already, which AI Edge Quantizer .TFLite. does not read.\nGive it",
+        ),
+        ("jetson-orin", "int8", {}, r"zero points, which TensorRT does not have.\nTrain it with symmetric = true"),
     ],
 )
 def test_what_cannot_be_made_of_it(

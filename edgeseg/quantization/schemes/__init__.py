@@ -1,7 +1,7 @@
 """Quantization schemes: one module each, found by its file name, imported on first use.
 
-A scheme module has one name, SCHEME (see scheme.py), and imports nothing of another scheme; what two of them share
-lies in a module whose name starts with an underscore.
+A scheme module exports SCHEME (see scheme.py) and imports no other scheme; code that two of them share is in a module
+whose name starts with an underscore.
 """
 
 from __future__ import annotations

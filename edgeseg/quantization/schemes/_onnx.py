@@ -1,4 +1,4 @@
-"""Q/DQ pairs in ONNX graphs, by ONNX Runtime's quantizer with our ranges."""
+"""Q/DQ pairs in ONNX graphs, inserted by ONNX Runtime's quantizer with our ranges."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ def insert_pairs(
     graph: Path, frames: list[Array], out: Path, ptq: PTQ, operators: list[str], excluded: set[str], activations: Any,
     options: dict[str, Any],
 ) -> Path:  # fmt: skip
-    """ONNX Runtime's quantizer, with our ranges: INT8 weights per channel, Q/DQ pairs around `operators`."""
+    """Quantize an ONNX file: INT8 weights per channel, Q/DQ pairs around `operators` but the `excluded` nodes.
+
+    `activations`: their QuantType. `options`: ONNX Runtime's extra options; with any, activations are symmetric.
+    """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
-    from edgeseg.quantization.ranges import find
+    from edgeseg.quantization.ranges import estimate_ranges
 
     model = onnx.load(str(graph))
-    spans = find(model, [frame[0] for frame in frames], ptq.ranges, bool(options))
-    ends = {name: (np.float32(low), np.float32(high)) for name, (low, high) in spans.items()}
-    found = TensorsData(CalibrationMethod.MinMax, ends)
+    ranges = estimate_ranges(model, [frame[0] for frame in frames], ptq.ranges, bool(options))
+    ends = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    calibration = TensorsData(CalibrationMethod.MinMax, ends)
     quantizer = QDQQuantizer(
-        model, True, False, QuantType.QInt8, activations, found, [], sorted(excluded), operators, options
+        model, True, False, QuantType.QInt8, activations, calibration, [], sorted(excluded), operators, options
     )  # fmt: skip
     quantizer.quantize_model()
     quantizer.model.save_model_to_file(str(out / "quantized.onnx"), False)

@@ -15,11 +15,11 @@ from edgeseg.recipe import PTQ
 def quantize(
     graph: Path, frames: list[Array], out: Path, excluded: frozenset[str], ptq: PTQ, *, preset: str = ""
 ) -> Path:
-    """The float graph, and beside it the frames [N, H, W, 3] from which TensorRT's calibrator finds ranges itself."""
+    """Copy the float graph, and store the frames [N, H, W, 3] from which TensorRT's calibrator estimates ranges."""
     if excluded:
         raise OptionError(
-            "TensorRT's own calibrator chooses each layer's precision itself; none can be kept in float.",
-            "Without --entropy it can: then Q/DQ pairs say what is INT8.",
+            "TensorRT's own calibrator chooses each layer's precision itself; none can be excluded from INT8.",
+            "Leave out --entropy: Q/DQ pairs then say which layers are INT8.",
         )
     np.save(out / "quantized.npy", np.concatenate(frames))
     shutil.copyfile(graph, out / "quantized.onnx")

@@ -13,23 +13,23 @@ from edgeseg.recipe import PTQ
 def quantize(
     graph: Path, frames: list[Array], out: Path, excluded: frozenset[str], ptq: PTQ, *, preset: str = ""
 ) -> Path:
-    """TFLite's own rules: per-channel INT8 weights, INT8 activations, float logits.
+    """TFLite's scheme: per-channel INT8 weights, INT8 activations, float logits.
 
-    A tensor has one type there: what makes a kept layer's input stays float, too, back to the layer before.
+    A tensor has one type in TFLite, so the layers that compute an excluded layer's inputs stay float, too.
     """
     import onnx
 
-    from edgeseg.quantization.ranges import find
+    from edgeseg.quantization.ranges import estimate_ranges
     from edgeseg.tflite.algebra import FLOAT
     from edgeseg.tflite.convert import convert
     from edgeseg.tflite.quantize import full
 
     model = onnx.load(str(graph))
     mark_float(model, excluded, FLOAT)
-    spans = {} if ptq.ranges == "minmax" else find(model, [frame[0] for frame in frames], ptq.ranges)
-    data = full(convert(model), frames, spans)
+    ranges = {} if ptq.ranges == "minmax" else estimate_ranges(model, [frame[0] for frame in frames], ptq.ranges)
+    data = full(convert(model), frames, ranges)
     (out / "quantized.tflite").write_bytes(unmark_outputs(data, FLOAT) if excluded else data)
     return out / "quantized.tflite"
 
 
-SCHEME = Scheme(title="TFLite's rules", ranges=RANGES, quantize=quantize, rounds_output=True)
+SCHEME = Scheme(title="AI Edge Quantizer (TFLite)", ranges=RANGES, quantize=quantize, rounds_output=True)

@@ -18,7 +18,7 @@ ESTIMATORS = {"minmax": "MINMAX", "mean": "MEAN_MINMAX", "percentile": "MEAN_QUA
 def quantize(
     graph: Path, frames: list[Array], out: Path, excluded: frozenset[str], ptq: PTQ, *, preset: str = ""
 ) -> Path:
-    """OpenVINO's own rules: INT8 weights per channel, UINT8 activations per tensor.
+    """OpenVINO's scheme: INT8 weights per channel, UINT8 activations per tensor.
 
     `preset`: mixed (activations asymmetric where that fits them better) or performance (symmetric).
     """
@@ -36,14 +36,14 @@ def quantize(
     manager = Manager()
     manager.register_pass(ConstantFolding())
     manager.run_passes(model)
-    with redirect_stdout(sys.stderr):  # its progress bars; standard output belongs to --json -
+    with redirect_stdout(sys.stderr):  # for its progress bars; stdout is for results
         quantized = nncf.quantize(
             model,
             nncf.Dataset(frames),
             preset=nncf.QuantizationPreset(preset or "mixed"),
             subset_size=len(frames),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                disable_bias_correction=True,  # done before, for every scheme
+                disable_bias_correction=True,  # ours is the same for every scheme
                 activations_range_estimator_params=getattr(RangeEstimatorParametersSet, ESTIMATORS[ptq.ranges]),
                 # NNCF's own choice in front of depthwise convolutions is a range for each channel. One that fires in
                 # few calibration frames, or in none, would be clipped where it fires: rare classes suffer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeseg.errors import MissingPackage
-from edgeseg.quantization.excluded import read_unquantized, with_makers
+from edgeseg.quantization.excluded import read_unquantized, with_producers
 from edgeseg.quantization.scheme import Array, Scheme
 from edgeseg.quantization.schemes._onnx import RANGES, insert_pairs
 from edgeseg.recipe import PTQ
@@ -21,14 +21,14 @@ def quantize(
         from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
     except ImportError as error:
         raise MissingPackage("onnxruntime", "INT8 for ONNX Runtime", "compress,onnxruntime") from error
-    # The preprocessing and the float logits at the end stay float.
-    whole = ("pre_float", "pre_nchw", "pre_rgb", "pre_Sub", "pre_Mul", "logits", "with_background")
-    around = with_makers(onnx.load(str(graph)), excluded)
-    kinds = sorted({*QDQRegistry, *QLinearOpsRegistry})
-    insert_pairs(graph, frames, out, ptq, kinds, {*whole, *around}, QuantType.QUInt8, {})
+    # The preprocessing and the logits stay float.
+    always_float = ("pre_float", "pre_nchw", "pre_rgb", "pre_Sub", "pre_Mul", "logits", "with_background")
+    excluded_nodes = with_producers(onnx.load(str(graph)), excluded)
+    operators = sorted({*QDQRegistry, *QLinearOpsRegistry})
+    insert_pairs(graph, frames, out, ptq, operators, {*always_float, *excluded_nodes}, QuantType.QUInt8, {})
     if excluded:
         read_unquantized(out / "quantized.onnx", excluded)
     return out / "quantized.onnx"
 
 
-SCHEME = Scheme(title="ONNX Runtime's rules", ranges=RANGES, quantize=quantize, rounds_output=True, reads_qdq="any")
+SCHEME = Scheme(title="ONNX Runtime", ranges=RANGES, quantize=quantize, rounds_output=True, reads_qdq="any")

@@ -18,7 +18,7 @@ def quantize(
     """ONNX Q/DQ pairs for TensorRT: INT8 on both sides, every zero point 0, weights per channel, biases left float.
 
     Each reader of a tensor gets a pair of its own in front, so that both sides of a residual Add are quantized; there
-    is none behind a Conv or Add, so that TensorRT can fuse the activation that follows.
+    is no pair behind a Conv or Add, so that TensorRT can fuse the activation that follows.
     """
     try:
         from onnxruntime.quantization import QuantType
@@ -36,7 +36,7 @@ def quantize(
 
 
 SCHEME = Scheme(
-    title="TensorRT's rules",
+    title="Q/DQ pairs for TensorRT",
     ranges=RANGES,
     quantize=quantize,
     symmetric=True,

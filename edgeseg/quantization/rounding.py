@@ -1,0 +1,28 @@
+"""Rounding to INT8: scales, zero points, and weights as INT8 stores them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def scale_and_zero_point(low: float, high: float, symmetric: bool) -> tuple[float, int]:
+    """Of INT8 (symmetric) or UINT8 over a range, which is extended to hold 0: 0 is always represented exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if symmetric:
+        return max(-low, high, 1e-30) / 127, 0
+    scale = max(high - low, 1e-30) / 255
+    return scale, round(-low / scale)
+
+
+def round_weights(weights: NDArray[Any], axis: int, min_scale: float = 0.0) -> NDArray[np.float32]:
+    """Weights rounded to symmetric INT8 and back to float, one scale for each channel of `axis`.
+
+    `min_scale`: the smallest scale, as a share of the largest.
+    """
+    other_axes = tuple(i for i in range(weights.ndim) if i != axis % weights.ndim)
+    scale = np.abs(weights).max(other_axes, keepdims=True) / 127
+    scale = np.maximum(scale, max(min_scale * float(scale.max()), 1e-30))
+    return np.asarray(np.clip(np.round(weights / scale), -127, 127) * scale, np.float32)
