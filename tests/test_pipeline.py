@@ -13,6 +13,7 @@ from edgeseg import pipeline
 from edgeseg.bundle import Bundle
 from edgeseg.recipe import Recipe
 from edgeseg.report.page import write
+from edgeseg.results.pipeline import PipelineResult
 
 pytest.importorskip("torch")
 
@@ -78,8 +79,8 @@ def test_every_stage_is_measured_and_every_target_has_a_bundle(finished: Path) -
     assert names == ["tiny-fp32", "tiny-int8", "tiny-onnxruntime-cpu-int8"]
     for name in names:
         manifest = Bundle.load(finished / "run" / "bundles" / name).manifest
-        assert manifest["recipe"]["name"] == "tiny"
-        assert manifest["metrics"]["split"] == "test"
+        assert manifest.recipe["name"] == "tiny"
+        assert manifest.metrics.split == "test"
     assert all((finished / "run" / row["file"]).is_file() for row in report["pictures"])
 
 
@@ -98,8 +99,8 @@ def test_int8_comes_from_training_with_rounding_where_the_recipe_asks(finished: 
     assert set(worked) == {"qat", "export qat", "compile tiny-int8", "compile tiny-onnxruntime-cpu-int8"}
     for name in ("tiny-int8", "tiny-onnxruntime-cpu-int8"):
         manifest = Bundle.load(tmp_path / "run" / "bundles" / name).manifest
-        assert manifest["parent"]["file"] == "tiny-qat.onnx" and manifest["calibration"] is None
-        assert any("came quantized" in note for note in manifest["graph"]["notes"])
+        assert manifest.parent.file == "tiny-qat.onnx" and manifest.calibration is None
+        assert any("came quantized" in note for note in manifest.graph.notes)
 
 
 def test_a_damaged_output_is_made_again(finished: Path, tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
 
 
 def test_publish_and_report(finished: Path, tmp_path: Path) -> None:
-    report = json.loads((finished / "run" / "report.json").read_text())
+    report = PipelineResult.load(finished / "run" / "report.json")
     pipeline.publish(report, finished / "run", tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"tiny.onnx", "tiny-fp32", "tiny-int8", "card.md"}
     Bundle.load(tmp_path / "tiny-int8")
@@ -141,4 +142,4 @@ def test_publish_and_report(finished: Path, tmp_path: Path) -> None:
     assert "10 training, 2 validation and 4 test frames" in card and "| distilled |" in card
     write([(finished / "run" / "report.json", report)], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<img") == len(report["pictures"]) and "src='http" not in page
+    assert page.count("<img") == len(report.pictures) and "src='http" not in page

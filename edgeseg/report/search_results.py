@@ -25,7 +25,8 @@ def control(d: ControlResult) -> list[Block]:
         for row in d.rows
     ]
     noise = [
-        [row.layer, row.operator, f"{row.sqnr_db:.1f}", "float" if row.layer in d.kept else "INT8"] for row in d.noise
+        [row.layer, row.operator, f"{row.sqnr_db:.1f}", "excluded" if row.layer in d.kept else "INT8"]
+        for row in d.noise
     ]
     kept = f"{len(d.kept)} layers excluded from INT8" if d.kept else "every layer in INT8"
     return [

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from edgeseg.errors import EdgesegError, FileError, StreamError
-from edgeseg.records import check_schema
+from edgeseg.errors import EdgesegError, StreamError
+from edgeseg.records import check_schema, convert
 from edgeseg.timing import Percentiles
 
 SCHEMA = 1
@@ -129,23 +129,47 @@ class RunSummary:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], name: object = "This") -> RunSummary:
-        """The summary that to_dict() wrote (keys it does not know are left aside); OptionError for anything else."""
+        """The summary that to_dict() wrote (keys it does not know are left aside); FileError for anything else."""
         check_schema(document, SCHEMA, name)
-        try:
-            latency, fallback, error = document["latency_ms"], document["fallback"], document["error"]
-            return cls(
-                frames=document["frames"],
-                seconds=document["seconds"],
-                count=document["count"],
-                latency=Percentiles(**latency) if latency else None,
-                stages={stage: Percentiles(**row) for stage, row in document["stages"].items()},
-                streams=tuple(StreamSummary.from_dict(row) for row in document["streams"]),
-                warnings=tuple(document["warnings"]),
-                fallback=FallbackSummary(**fallback) if fallback else None,
-                result=document["result"],
-                error=StreamError(error) if error else None,
-            )
-        except (KeyError, TypeError, AttributeError) as problem:
-            raise FileError(
-                f"{name} is not a run summary: {problem}.", "Expected what edgeseg run --json wrote; write it again."
-            ) from problem
+        stored = convert(document, _Document, f"{name} is not a run summary", "Write it again: edgeseg run --json.")
+        return cls(
+            frames=stored.frames,
+            seconds=stored.seconds,
+            count=stored.count,
+            latency=stored.latency_ms,
+            stages=stored.stages,
+            streams=tuple(StreamSummary.from_dict(vars(row)) for row in stored.streams),
+            warnings=stored.warnings,
+            fallback=stored.fallback,
+            result=stored.result,
+            error=StreamError(stored.error) if stored.error else None,
+        )
+
+
+@dataclass(frozen=True)
+class _StreamDocument:
+    name: str
+    source: str
+    state: str
+    frames: int
+    fps: float
+    silent_s: float | None
+    reconnects: int
+    damaged: int
+    drops: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A run summary as its JSON has it."""
+
+    frames: int
+    seconds: float
+    count: int | None
+    latency_ms: Percentiles | None
+    stages: dict[str, Percentiles]
+    streams: tuple[_StreamDocument, ...]
+    warnings: tuple[str, ...]
+    fallback: FallbackSummary | None
+    result: str
+    error: str | None

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeseg.cli.common import size
-from edgeseg.cli.compile import _spec_flags
+from edgeseg.cli.models import spec_flags
 from edgeseg.compile import spec_of
 from edgeseg.errors import FileError, OptionError
 
@@ -28,7 +28,7 @@ WORDS = st.text(max_size=12) | st.lists(st.sampled_from(["a", "b", "0.5", "nan",
 @example({"size": "-5x5"})
 def test_any_text_behind_the_flags(network: Path, flags: dict[str, str]) -> None:
     try:
-        spec, _ = spec_of(network, _spec_flags({key: flags.get(key) for key in KEYS}))
+        spec, _ = spec_of(network, spec_flags({key: flags.get(key) for key in KEYS}))
     except (OptionError, FileError) as error:
         assert error.what and error.hint
         return
@@ -56,5 +56,5 @@ def test_what_is_no_size(text: str) -> None:
     [("a,b,c,d,e,f,g,h", tuple("abcdefgh")), (" a , b,c,d,e,f,g,h ", tuple("abcdefgh"))],
 )
 def test_names_keep_the_colors_they_had(network: Path, classes: str, expected: tuple[str, ...]) -> None:
-    spec, assumed = spec_of(network, _spec_flags(dict.fromkeys(KEYS) | {"classes": classes}))
+    spec, assumed = spec_of(network, spec_flags(dict.fromkeys(KEYS) | {"classes": classes}))
     assert (spec.classes, spec.palette, assumed) == (expected, tiny.SPEC.palette, [])

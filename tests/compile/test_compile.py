@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from edgeseg import backends
-from edgeseg.bundle import Bundle
+from edgeseg.bundle import Bundle, CalibrationDigest
 from edgeseg.compile import compile_model, golden_frames, rendered, spec_of
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, FileError, OptionError
@@ -45,21 +45,21 @@ def test_a_bundle_of_every_target_and_precision(
     loaded = Bundle.load(bundle_of(target, precision))
     m = loaded.manifest
     assert (loaded.target, loaded.precision, loaded.spec) == (target, precision, tiny.SPEC)
-    assert m["graph"]["batchnorm_before"] == 2
-    assert m["graph"]["batchnorm_after"] == 0
-    assert m["parent"]["file"] == "tiny.onnx"
-    assert (m["calibration"] is None) == (not Precision(precision).is_int8)
+    assert m.graph.batchnorm_before == 2
+    assert m.graph.batchnorm_after == 0
+    assert m.parent.file == "tiny.onnx"
+    assert (m.calibration is None) == (not Precision(precision).is_int8)
     parent = onnx.load(str(network))
-    with open_segmenter(loaded.path, threads=1, backend=m["proved_by"]) as segmenter:
+    with open_segmenter(loaded.path, threads=1, backend=m.proved_by) as segmenter:
         shares = [
             agreement(segmenter(frame).classmap, tiny.parent_says(parent, frame, tiny.SPEC))
             for frame in tiny.frames(4, seed=1)
         ]
     floor = {"fp32": 0.999, "fp16": 0.99, "bf16": 0.95, "dynamic": 0.9, "int8": 0.9, "int8-bf16": 0.9}[precision]
     assert np.mean(shares) >= floor
-    assert m["parity"]["agreement"] == pytest.approx(np.mean(shares), abs=1e-3)
-    assert m["parity"]["worst"] == pytest.approx(min(shares), abs=1e-3)
-    assert m["parity"]["reference"].startswith("onnxruntime")
+    assert m.parity.agreement == pytest.approx(np.mean(shares), abs=1e-3)
+    assert m.parity.worst == pytest.approx(min(shares), abs=1e-3)
+    assert m.parity.reference.startswith("onnxruntime")
 
 
 def weights(bundle: Path) -> dict[str, int]:
@@ -122,7 +122,7 @@ def test_the_same_model_twice_gives_the_same_class_maps(network: Path, tmp_path:
         with open_segmenter(path, threads=1, backend=Bundle.load(path).manifest.proved_by) as segmenter:
             maps.append([segmenter(frame).classmap for frame in frames])
     np.testing.assert_array_equal(maps[0], maps[1])
-    a, b = ({k: v["sha256"] for k, v in Bundle.load(p).manifest.files.items()} for p in paths)
+    a, b = ({k: v.sha256 for k, v in Bundle.load(p).manifest.files.items()} for p in paths)
     assert {k: v for k, v in a.items() if k.startswith("golden")} == {
         k: v for k, v in b.items() if k.startswith("golden")
     }
@@ -137,7 +137,7 @@ def test_calibration_decides_int8_alone(network: Path, street: Path, tmp_path: P
     maps = []
     for name in "ab":
         made = compiled(network, tmp_path / name, target, "int8", calibration=chosen)
-        assert made.manifest.calibration == {"frames": 8, "digest": chosen.digest}
+        assert made.manifest.calibration == CalibrationDigest(8, chosen.digest)
         with open_segmenter(made.path, threads=1, backend=made.manifest.proved_by) as segmenter:
             maps.append([segmenter(frame).classmap for frame in frames])
     np.testing.assert_array_equal(maps[0], maps[1])
@@ -149,13 +149,13 @@ def test_accuracy_on_a_dataset_is_stored(network: Path, street: Path, tmp_path: 
     stored = made.manifest.metrics
     with open_segmenter(made.path) as segmenter:
         found = evaluate(segmenter, dataset)
-    assert (stored["data"], stored["split"], stored["frames"]) == ("street", "test", 4)
+    assert (stored.data, stored.split, stored.frames) == ("street", "test", 4)
     for key in ("miou", "pixel_accuracy", "mean_accuracy", "dice", "boundary_f1", "per_class"):
-        assert stored[key] == found[key]
+        assert getattr(stored, key) == getattr(found, key)
 
 
-def test_extra_joins_the_manifest(network: Path, tmp_path: Path) -> None:
-    made = compiled(network, tmp_path / "out", extra={"recipe": {"name": "x"}})
+def test_the_recipe_joins_the_manifest(network: Path, tmp_path: Path) -> None:
+    made = compiled(network, tmp_path / "out", recipe={"name": "x"})
     assert made.manifest.recipe == {"name": "x"}
 
 

@@ -49,17 +49,19 @@ def test_every_candidate_is_measured_and_the_choice_is_on_the_true_front(
     """Accuracies are measured again by the evaluator; then no other candidate beats the choice in both."""
     found = autotune(trials_in(tmp_path / "t", labeled), [(fragile, tiny.SPEC)], 4.0, None, tmp_path / "best")
     names = [row.name for row in found.rows]
-    ways = ("equalized", "uncorrected", "mean", "percentile", "mse", "entropy", "equalized-excluding-1")
-    assert names == [f"fragile-96x64-{kind}" for kind in ("fp32", "fp16", "int8", *(f"int8-{way}" for way in ways))]
+    variants = ("equalized", "uncorrected", "mean", "percentile", "mse", "entropy", "equalized-excluding-1")
+    assert names == [
+        f"fragile-96x64-{kind}" for kind in ("fp32", "fp16", "int8", *(f"int8-{name}" for name in variants))
+    ]
     manifests = {name: Bundle.load(tmp_path / "t" / name).manifest for name in names}
-    assert manifests["fragile-96x64-int8-mse"]["ptq"]["ranges"] == "mse"
-    assert manifests["fragile-96x64-int8-equalized"]["ptq"]["equalize"]
+    assert manifests["fragile-96x64-int8-mse"].ptq.ranges == "mse"
+    assert manifests["fragile-96x64-int8-equalized"].ptq.equalize
     drops = {row.name.removeprefix("fragile-96x64-"): row.drop.value for row in found.rows}
     assert drops["int8"] > 50 and max(drops["int8-equalized"], drops["int8-equalized-excluding-1"]) <= 4
     test = Dataset.open(labeled, "val")
     for row in found.rows:
         with open_segmenter(tmp_path / "t" / row.name) as segmenter:
-            assert evaluate(segmenter, test)["miou"] == pytest.approx(row.miou, abs=1e-6)
+            assert evaluate(segmenter, test).miou == pytest.approx(row.miou, abs=1e-6)
     chosen = next(row for row in found.rows if row.name == found.chosen)
     assert found.held and chosen.drop.value <= 4.0 and found.chosen in found.front
     assert found.chosen != "fragile-96x64-int8"

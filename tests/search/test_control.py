@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +24,12 @@ from edgeseg.bundle import Bundle
 from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.statistics import Estimate
+from edgeseg.results.search import ControlCandidate, ControlResult
 from edgeseg.runtime import open_segmenter
 from edgeseg.search.control import _search, best, control, counted
 from edgeseg.search.trials import Budget, Trials
 from edgeseg.target import Target
+from edgeseg.timing import Percentiles
 
 pytest.importorskip("onnx")
 
@@ -48,7 +51,7 @@ def test_the_layer_that_breaks_it_stays_float_and_no_other(
     trials, said = trials_in(tmp_path / "trials", labeled, target)
     found = control(trials, stubborn, tiny.SPEC, 4.0, tmp_path / "out")
     # NNCF's floor of scales rounds the weights in front, too.
-    expected = [LAST, "t4"] if target == "openvino-cpu" else [LAST]
+    expected = (LAST, "t4") if target == "openvino-cpu" else (LAST,)
     assert found.held and found.kept == expected
     rows = {row.k: row.drop.value for row in found.rows}
     (chosen,) = [row for row in found.rows if row.name == found.chosen]
@@ -56,10 +59,10 @@ def test_the_layer_that_breaks_it_stays_float_and_no_other(
     assert rows[0] > 50 and rows[len(expected)] <= 4.0
     assert found.drop.low <= found.drop.value <= found.drop.high
     assert found.noise[0].layer == LAST
-    assert any("1 of 3 layers in float next" in line and "s left" in line for line in said)
+    assert any("excluding 1 of 3 layers next" in line and "s left" in line for line in said)
     bundle = Bundle.load(tmp_path / "out")
     assert (bundle.name, bundle.precision, bundle.manifest.kept) == ("out", "int8", expected)
-    assert bundle.manifest.control.drop == found.drop
+    assert bundle.manifest.control["drop"] == vars(found.drop)
     with open_segmenter(bundle.path, backend=bundle.manifest.proved_by) as segmenter:
         assert all((segmenter(frame).classmap == mask).all() for frame, mask in bundle.golden())
 
@@ -67,7 +70,7 @@ def test_the_layer_that_breaks_it_stays_float_and_no_other(
 def test_nothing_is_ranked_where_plain_int8_holds(network: Path, labeled: Path, tmp_path: Path) -> None:
     trials, _ = trials_in(tmp_path / "trials", labeled)
     found = control(trials, network, tiny.SPEC, 20.0, tmp_path / "out")
-    assert (found.held, found.chosen, found.kept, found.noise) == (True, "excluding-000", [], [])
+    assert (found.held, found.chosen, found.kept, found.noise) == (True, "excluding-000", (), ())
     assert [row.name for row in found.rows] == ["excluding-000"]
 
 
@@ -75,7 +78,7 @@ def test_where_another_way_to_int8_holds_no_layer_stays_float(fragile: Path, lab
     """Equalized channels heal this network."""
     trials, said = trials_in(tmp_path / "trials", labeled)
     found = control(trials, fragile, tiny.SPEC, 4.0, tmp_path / "out")
-    assert (found.held, found.chosen, found.kept) == (True, "excluding-000-equalized", [])
+    assert (found.held, found.chosen, found.kept) == (True, "excluding-000-equalized", ())
     drops = {row.variant: row.drop.value for row in found.rows}
     assert list(drops) == ["", "equalized"]  # the rest was not needed
     assert drops["equalized"] <= 4.0 and drops[""] > 50
@@ -98,12 +101,13 @@ def test_a_second_run_measures_nothing_again(stubborn: Path, labeled: Path, tmp_
     more, said = trials_in(tmp_path / "trials", labeled)
     tighter = control(more, stubborn, tiny.SPEC, 0.0, tmp_path / "out")
     assert "excluding-001: unchanged" in said
-    timed = ("latency_ms", "fps", "rounds_p50_ms")  # anew, beside what was added
 
-    def rest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{key: value for key, value in row.items() if key not in timed} for row in rows if row.k <= 1]
+    def without_speed(rows: tuple[ControlCandidate, ...]) -> list[ControlCandidate]:
+        """Speeds are measured anew, beside what was added."""
+        none = Percentiles(0, 0, 0)
+        return [replace(row, latency_ms=none, fps=0, rounds_p50_ms=()) for row in rows if row.k <= 1]
 
-    assert rest(tighter["rows"]) == rest(found.rows)
+    assert without_speed(tighter.rows) == without_speed(found.rows)
 
 
 def test_kill_minus_nine_and_on_it_goes(stubborn: Path, labeled: Path, tmp_path: Path) -> None:
@@ -143,12 +147,12 @@ def test_to_be_sure_the_whole_interval_has_to_hold(stubborn: Path, labeled: Path
     trials, _ = trials_in(tmp_path / "trials", labeled)
     plain = control(trials, stubborn, tiny.SPEC, 4.0, tmp_path / "out")
     drop = plain.drop
-    assert drop["value"] < drop["high"]
-    between = (drop["value"] + drop["high"]) / 2
-    assert control(trials, stubborn, tiny.SPEC, between, tmp_path / "out")["chosen"] == plain.chosen
+    assert drop.value < drop.high
+    between = (drop.value + drop.high) / 2
+    assert control(trials, stubborn, tiny.SPEC, between, tmp_path / "out").chosen == plain.chosen
     sure = control(trials, stubborn, tiny.SPEC, between, tmp_path / "out", sure=True)
-    assert sure["chosen"] != plain.chosen or not sure["held"]
-    assert sure["held"] == (sure["drop"]["high"] <= between)
+    assert sure.chosen != plain.chosen or not sure.held
+    assert sure.held == (sure.drop.high <= between)
     assert counted(Estimate(1, 0, 2), True) == 2 and counted(Estimate(1, 0, 2), False) == 1
 
 
@@ -160,7 +164,7 @@ def test_a_budget_of_nothing_still_gives_plain_int8(stubborn: Path, labeled: Pat
     found = control(trials, stubborn, tiny.SPEC, 4.0, tmp_path / "out")
     assert (found.held, found.chosen) == (False, "excluding-000")
     assert "the next step would go beyond 1e-06 minutes" in found.stopped
-    assert Bundle.load(tmp_path / "out").manifest.control.held is False
+    assert Bundle.load(tmp_path / "out").manifest.control["held"] is False
 
 
 def test_memory_has_a_cap_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +277,7 @@ def test_a_drop_that_cannot_be_reached(edgeseg: Run, words: dict[str, Any], stub
     assert ran.code == 1
     assert "limit missed" in ran.err and "points lost, 0.1 allowed; the best bundle was written" in ran.err
     assert "stopped early" in ran.err and "run the same command again to continue" in ran.err
-    assert Bundle.load(tmp_path / "out").manifest.control.held is False
+    assert Bundle.load(tmp_path / "out").manifest.control["held"] is False
 
 
 @pytest.mark.parametrize(
@@ -295,13 +299,13 @@ def test_the_report_shows_noise_and_what_was_kept(
     ran = edgeseg("control", *flags({**words, "model": stubborn, "max-drop": 4}))
     assert ran.code == 0, ran.err
     assert "excluded: t6 (" in ran.out
-    found = json.loads((tmp_path / "out.trials" / "report.json").read_text())
+    found = ControlResult.load(tmp_path / "out.trials" / "report.json")
     text, page = ((tmp_path / "out.trials" / f"report.{kind}").read_text() for kind in ("md", "html"))
     for row in found.noise:
-        mark = "float" if row.layer == LAST else "INT8"
-        assert f"| {row['layer']} | Conv | {row['sqnr_db']:.1f} | {mark} |" in text
-        assert f"<td>{row['sqnr_db']:.1f}</td><td>{mark}</td>" in page
-    assert "1 layers in float" in text and "4 allowed: held" in text
+        mark = "excluded" if row.layer == LAST else "INT8"
+        assert f"| {row.layer} | Conv | {row.sqnr_db:.1f} | {mark} |" in text
+        assert f"<td>{row.sqnr_db:.1f}</td><td>{mark}</td>" in page
+    assert "1 layers excluded from INT8" in text and "4 allowed: held" in text
 
 
 def test_names_from_outside_are_only_names(
@@ -324,7 +328,7 @@ def test_names_from_outside_are_only_names(
     assert ran.code == 0, ran.err
     assert "excluded: <b>&" in ran.out and precious.is_dir()
     assert "<b>&" not in (tmp_path / "out.trials" / "report.html").read_text()
-    ran = edgeseg("compile", odd, "-p", "int8", "-t", TARGET, "--calibration", labeled, "--keep", "[/bold]",
+    ran = edgeseg("compile", odd, "-p", "int8", "-t", TARGET, "--calibration", labeled, "--exclude", "[/bold]",
                   "-o", tmp_path / "kept")  # fmt: skip
     assert ran.code == 0 and "[/bold]" in ran.out
 

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from edgeseg.errors import OptionError, StreamError
+from edgeseg.errors import EdgesegError, FileError, StreamError
 from edgeseg.stream.progress import Progress, ProgressLog
 from edgeseg.stream.summary import Drops, FallbackSummary, RunSummary, StreamSummary
 from edgeseg.stream.timings import LatestValues, StageTimings
@@ -55,21 +55,24 @@ def test_a_summary_is_frozen():
 @pytest.mark.parametrize("schema", [2, 0, None, "1", 1.5, True])
 def test_another_schema_is_refused(schema):
     document = {**SUMMARY.to_dict(), "schema": schema}
-    with pytest.raises(
-        OptionError, match=r"has schema .*\.\nExpected a schema from 1 to 1\. Upgrade edgeseg, or write"
-    ):
+    with pytest.raises(EdgesegError, match=r"has schema .*\n(This one reads schemas up to 1|Expected a number from 1)"):
         RunSummary.from_dict(document)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "problem"),
-    [("frames", ..., "'frames'"), ("stages", {"read": {"p50": 1}}, "p90"), ("streams", [{"name": "x"}], "'drops'")],
+    [
+        ("frames", ..., "`frames`"),
+        ("stages", {"read": {"p50": 1}}, "`p90`"),
+        ("streams", [{"name": "x"}], "`source`"),
+        ("frames", "many", "Expected `int`, got `str`"),
+    ],
 )
 def test_a_document_that_is_no_run_summary(key, value, problem):
     document = {**SUMMARY.to_dict(), key: value}
     if value is ...:
         del document[key]
-    with pytest.raises(OptionError, match=rf"This is not a run summary: .*{problem}.*\nExpected what edgeseg run"):
+    with pytest.raises(FileError, match=rf"This is not a run summary: .*{problem}.*\nWrite it again: edgeseg run"):
         RunSummary.from_dict(document)
 
 
