@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import test_imports
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -47,6 +48,11 @@ def test_every_kind_of_result_has_a_section() -> None:
     for kind in (BenchResult, StageResult):
         assert f"\n## {kind.KIND}\n" in text
     assert "| `history[].val_miou` | number |" in text
+
+
+def test_the_architecture_page_has_the_layers_that_are_tested() -> None:
+    rows = re.findall(r"^\| ((?:`[a-z_]+` ?)+)\|", (DOCS / "architecture.md").read_text(), re.M)
+    assert [row.replace("`", "").split() for row in rows] == [row.split() for row in test_imports.LAYERS]
 
 
 @pytest.fixture(scope="module")

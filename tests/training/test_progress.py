@@ -33,6 +33,7 @@ def test_a_line_per_stage_and_epoch(root: Path, tmp_path: Path, caplog: pytest.L
 
 def test_a_finished_stage_says_so_alone(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     stages.train_student(recipe(), root, tmp_path)
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         stages.train_student(recipe(), root, tmp_path)
     assert caplog.messages[0] == "Resuming after epoch 2."
