@@ -3,8 +3,8 @@
     python benchmarks/autotune.py CHECKPOINT... --data DIR --out OUT --size 384x224 --size 320x192 [--max-drop 1]
 
 Autotune chooses on val. Then every model at every size in every precision, INT8 also with the 1, 2, 4, 8, 16 and 32
-noisiest layers in float, is measured on test: accuracy, and speed in many more turns. The front of that is the true
-one. OUT/autotune.json and OUT/autotune.html.
+noisiest layers excluded, is measured on test: accuracy, and speed for longer. The Pareto front of these measurements is
+the true one. Writes OUT/autotune.json and OUT/autotune.html.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ from edgeseg.compile import spec_of
 from edgeseg.data.dataset import Dataset
 from edgeseg.files import write_bytes
 from edgeseg.machine import fingerprint
-from edgeseg.report.blocks import Heading, Table, Text, markdown, page
-from edgeseg.report.search_results import scatter
+from edgeseg.precision import Precision
+from edgeseg.report.blocks import Block, Heading, Table, Text, markdown, page
+from edgeseg.report.charts import Scatter
+from edgeseg.results.bench import Speed
+from edgeseg.results.search import AutotuneResult, pareto_front
 from edgeseg.search.autotune import Model, autotune, trial
 from edgeseg.search.trials import Budget, Trial, Trials
 from edgeseg.target import Target
 from edgeseg.training.export import export_onnx
 
-KEPT = (1, 2, 4, 8, 16, 32)
+EXCLUDED = (1, 2, 4, 8, 16, 32)  # noisiest layers
 console = Console(stderr=True)
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -48,16 +51,47 @@ def main() -> None:
     parser.add_argument("--exhaustive-seconds", type=float, default=12.0)
     options = parser.parse_args()
     models = list(sized(options))
-    found = autotune(
+    chosen = autotune(
         trials(options, "val", options.seconds), models, options.max_drop, options.p99, options.out / "best"
     )
-    rows = exhaustive(trials(options, "test", options.exhaustive_seconds), models)
-    result = {"kind": "autotune-exhaustive", "machine": fingerprint(), "autotune": found, "rows": rows}
-    result |= {"front": [name for name, _, _ in scatter(rows).front()], "better": better(rows, found["chosen"])}
-    write_bytes(options.out / "autotune.json", (json.dumps(result, indent=1) + "\n").encode())
-    drawn = blocks(result)
-    write_bytes(options.out / "autotune.html", page("autotune", drawn).encode())
-    print(markdown(drawn))
+    comparison = Comparison(chosen, exhaustive(trials(options, "test", options.exhaustive_seconds), models))
+    write_bytes(options.out / "autotune.json", (json.dumps(comparison.to_dict(), indent=1) + "\n").encode())
+    report = blocks(comparison)
+    write_bytes(options.out / "autotune.html", page("autotune", report).encode())
+    print(markdown(report))
+
+
+@dataclass(frozen=True)
+class Measured(Speed):
+    """A candidate measured on test. `bytes`: of its model files."""
+
+    name: str
+    miou: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Autotune's result, and every candidate."""
+
+    autotune: AutotuneResult
+    rows: list[Measured]
+
+    @property
+    def front(self) -> list[str]:
+        """Names of the candidates that none beats in both accuracy and speed."""
+        return [name for name, _, _ in pareto_front((row.name, row.latency_ms.p50, row.miou) for row in self.rows)]
+
+    @property
+    def better(self) -> list[str]:
+        """Candidates that beat the chosen one in both."""
+        (own,) = (row for row in self.rows if row.name == self.autotune.chosen)
+        as_good = (row for row in self.rows if row.latency_ms.p50 <= own.latency_ms.p50 and row.miou >= own.miou)
+        return [row.name for row in as_good if (row.latency_ms.p50, row.miou) != (own.latency_ms.p50, own.miou)]
+
+    def to_dict(self) -> dict[str, Any]:
+        result = {"kind": "autotune-exhaustive", "machine": asdict(fingerprint()), "autotune": self.autotune.to_dict()}
+        return {**result, "rows": [asdict(row) for row in self.rows], "front": self.front, "better": self.better}
 
 
 def sized(options: argparse.Namespace) -> Iterator[Model]:
@@ -75,60 +109,49 @@ def trials(options: argparse.Namespace, split: str, seconds: float) -> Trials:
     return Trials(options.out / split, target, calibration, data, Budget(), lambda text: None, seconds)
 
 
-def exhaustive(folder: Trials, models: list[Model]) -> list[Row]:
+def exhaustive(folder: Trials, models: list[Model]) -> list[Measured]:
     """Accuracy and speed of every candidate there is."""
     candidates: list[Trial] = []
     for model, spec in models:
         candidates += [trial(model, spec, precision) for precision in folder.target.precisions]
         noise, _ = folder.noise(model, spec)
-        kept = [[row.layer for row in noise[:k]] for k in KEPT if k < len(noise)]
-        candidates += [trial(model, spec, "int8", layers) for layers in kept]
+        excluded = [[row.layer for row in noise[:k]] for k in EXCLUDED if k < len(noise)]
+        candidates += [trial(model, spec, Precision.INT8, layers) for layers in excluded]
     outcomes = []
     for number, candidate in enumerate(candidates):
         console.print(f"{candidate.name}, {number + 1} of {len(candidates)}")
         outcomes.append(folder.measure(candidate))
     speeds = folder.speeds(outcomes)
-    return [{"name": o.trial.name, "miou": o.miou, "bytes": o.bytes, **speeds[o.trial.name]} for o in outcomes]
+    return [Measured(**vars(speeds[o.trial.name]), name=o.trial.name, miou=o.miou, bytes=o.bytes) for o in outcomes]
 
 
-def better(rows: list[Row], chosen: str) -> list[str]:
-    """Candidates that beat the chosen one in both."""
-    (own,) = (row for row in rows if row["name"] == chosen)
-    found = []
-    for row in rows:
-        faster = row["latency_ms"]["p50"] - own["latency_ms"]["p50"]
-        if faster <= 0 and row["miou"] >= own["miou"] and (faster or row["miou"] > own["miou"]):
-            found.append(row["name"])
-    return found
+def blocks(comparison: Comparison) -> list[Block]:
+    chosen, tried = comparison.autotune.chosen, {row.name for row in comparison.autotune.rows}
+    front, better = comparison.front, comparison.better
 
+    def notes(name: str) -> str:
+        applicable = {"chosen": name == chosen, "front": name in front, "not tried": name not in tried}
+        return ", ".join(note for note, applies in applicable.items() if applies)
 
-def blocks(result: Row) -> list[Any]:
-    chosen, names = result["autotune"]["chosen"], {row["name"] for row in result["autotune"]["rows"]}
     rows = [
         [
-            row["name"],
-            ", ".join(
-                word
-                for word, there in (
-                    ("chosen", row["name"] == chosen),
-                    ("front", row["name"] in result["front"]),
-                    ("not tried", row["name"] not in names),
-                )
-                if there
-            ),
-            f"{100 * row['miou']:.2f}",
-            *(f"{row['latency_ms'][key]:.2f}" for key in ("p50", "p99")),
-            f"{row['fps']:.0f}",
-            f"{row['bytes'] / 1e6:.2f}",
+            row.name,
+            notes(row.name),
+            f"{100 * row.miou:.2f}",
+            f"{row.latency_ms.p50:.2f}",
+            f"{row.latency_ms.p99:.2f}",
+            f"{row.fps:.0f}",
+            f"{row.bytes / 1e6:.2f}",
         ]
-        for row in sorted(result["rows"], key=lambda row: float(row["latency_ms"]["p50"]))
+        for row in sorted(comparison.rows, key=lambda row: row.latency_ms.p50)
     ]
-    verdict = f"better in both: {', '.join(result['better'])}" if result["better"] else "on the true front"
+    conclusion = f"better in both: {', '.join(better)}" if better else "on the true front"
+    points = [(row.name, row.latency_ms.p50, 100 * row.miou) for row in comparison.rows]
     return [
         Heading("Autotune beside exhaustive measurement"),
-        Text(f"{chosen}: {verdict}. {len(names)} candidates tried by autotune, {len(rows)} measured.", True),
-        *(Text(line) for line in result["autotune"]["why"]),
-        scatter(result["rows"]),
+        Text(f"{chosen}: {conclusion}. {len(tried)} candidates tried by autotune, {len(rows)} measured.", True),
+        *(Text(line) for line in comparison.autotune.why),
+        Scatter("accuracy over latency: up and left is better", "latency p50, ms", "mIoU, %", points),
         Table(["candidate", "", "mIoU on test", "p50 ms", "p99 ms", "FPS", "MB"], rows),
     ]
 

@@ -1,13 +1,13 @@
-"""What every compression costs and gives: students through each stage, measured side by side on the test split.
+"""What every compression costs and gains: students through each stage, measured side by side on the test split.
 
     python benchmarks/compression.py RECIPE... --teacher CKPT --data DIR --out OUT [--seeds 3] [--rounds 5]
 
 Each recipe is a student family. Its student is distilled from the teacher, or one of --distilled; then: FP32, bf16,
-INT8 after training (PTQ), INT8 with layers kept in float by accuracy control (so many that the whole 95 % interval of
-its drop on val is within 0.3 points), INT8 trained with rounding (QAT), and INT8 after pruning to the shares of --macs
-and --latency, each fine-tuned with the teacher. All bundles take turns in the speed measurements.
-With --seeds the first recipe's student is also trained alone and distilled from several seeds: what the teacher gives.
-Stages that are done are not done again. OUT/compression.json and OUT/compression.md.
+INT8 after training (PTQ), INT8 with layers excluded by accuracy control (so many that the whole 95 % interval of its
+drop on val is within 0.3 points), quantization-aware training (QAT), and INT8 after pruning to the shares of --macs and
+--latency, each fine-tuned with the teacher. The speeds of all bundles are measured interleaved.
+With --seeds the first recipe's student is also trained alone and distilled from several seeds, to estimate what the
+teacher gains. Finished stages are not repeated. Writes OUT/compression.json and OUT/compression.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from edgeseg.bench.interleaved import in_turns, slower
+from edgeseg.bench.interleaved import interleaved, slowdown
 from edgeseg.bundle import Bundle
 from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model, golden_frames, spec_of
@@ -35,16 +35,20 @@ from edgeseg.evaluation.statistics import difference, intervals, miou
 from edgeseg.files import sha256, write_bytes
 from edgeseg.ledger import Ledger
 from edgeseg.machine import fingerprint
+from edgeseg.precision import Precision
 from edgeseg.quantization.quantize import resolve_ranges
 from edgeseg.recipe import PTQ, Qat, Recipe
 from edgeseg.report.blocks import Table, markdown
+from edgeseg.results.stage import StageResult
 from edgeseg.runtime import open_segmenter
 from edgeseg.search.control import control
 from edgeseg.search.trials import Budget, Trials
+from edgeseg.spec import Spec
 from edgeseg.target import Target
 from edgeseg.training import stages
 
 MAX_DROP = 0.3
+UNCHANGED = (Precision.FP32, Precision.BF16, Precision.INT8)  # of the distilled student as it is
 console = Console(stderr=True)
 Row = dict[str, Any]
 
@@ -55,7 +59,9 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--distilled", nargs="+", default=[], metavar="ARCH=CKPT", help="students that are trained")
+    parser.add_argument(
+        "--distilled", nargs="+", default=[], metavar="ARCH=CKPT", help="students that are already trained"
+    )
     parser.add_argument("--target", default="openvino-cpu")
     parser.add_argument(
         "--macs", type=float, nargs="*", default=[0.7, 0.5, 0.3], help="shares of multiply-accumulates to prune to"
@@ -74,12 +80,12 @@ def main() -> None:
     rows: list[Row] = []
     for path in options.recipes:
         rows += Family(Recipe.load(path), options).rows()
-    found = gains(Recipe.load(options.recipes[0]), options) if options.seeds else []
+    distillation = gains(Recipe.load(options.recipes[0]), options) if options.seeds else []
     speeds(rows, Dataset.open(options.data, "test"), options.rounds, options.seconds)
     for row in rows:
         row["path"] = Path(row["path"]).name
-    result = {"kind": "compression", "machine": fingerprint(), "data": options.data.name, "rows": rows}
-    result["distillation"] = found
+    result = {"kind": "compression", "machine": dataclasses.asdict(fingerprint()), "data": options.data.name}
+    result |= {"rows": rows, "distillation": distillation}
     write_bytes(options.out / "compression.json", (json.dumps(result, indent=1) + "\n").encode())
     write_bytes(options.out / "compression.md", table(result).encode())
     print(table(result))
@@ -90,13 +96,13 @@ class Family:
 
     def __init__(self, recipe: Recipe, options: argparse.Namespace):
         self.recipe, self.options, self.name = recipe, options, recipe.student.arch
-        self.folder = options.out / self.name
+        self.folder: Path = options.out / self.name
         self.ledger = Ledger(self.folder, console.print)
         self.target = Target.load(options.target)
         self.calibration = CalibrationSet.choose(options.data, recipe.quantize.frames, recipe.seed)
         self.test = Dataset.open(options.data, "test")
-        given = dict(text.split("=", 1) for text in options.distilled)
-        self.student = Path(given[self.name]) if self.name in given else self.folder / "distilled.pt"
+        distilled = dict(text.split("=", 1) for text in options.distilled)
+        self.student = Path(distilled.get(self.name, self.folder / "distilled.pt"))
 
     def rows(self) -> list[Row]:
         """Every bundle's accuracy; the float one of the distilled student comes first."""
@@ -106,105 +112,102 @@ class Family:
             self.trained("distilled", self.recipe, [teacher], stages.distill_student)
         model = stages.export_onnx(student, out / "distilled.onnx")
         spec, _ = spec_of(model, {})
-        made = [self.bundle("fp32", model, "fp32"), self.bundle("bf16", model, "bf16")]
-        made.append(self.bundle("int8", model, "int8"))
-        keep, ptq, way = self.controlled(model, spec)
-        made.append({**self.bundle("mixed", model, "int8", keep, ptq), "way": way})
+        rows = [self.bundle(precision.value, model, precision) for precision in UNCHANGED]
+        excluded, ptq, variant = self.controlled(model, spec)
+        rows.append({**self.bundle("mixed", model, Precision.INT8, excluded, ptq), "variant": variant})
         qat = dataclasses.replace(self.recipe, qat=Qat(epochs=self.options.qat_epochs))
         trained = self.trained("qat", qat, [student, teacher], stages.qat_student)
-        made.append(self.bundle("qat", stages.export_onnx(trained, out / "qat.onnx"), "int8"))
+        rows.append(self.bundle("qat", stages.export_onnx(trained, out / "qat.onnx"), Precision.INT8))
         fine = dataclasses.replace(self.recipe.prune, epochs=self.options.prune_epochs)
         cuts = {f"pruned{round(100 * share)}": dataclasses.replace(fine, macs=share) for share in self.options.macs}
         for share in self.options.latency:
             more = {"epochs": self.options.latency_epochs or fine.epochs, "rounds": self.options.latency_rounds}
             cuts[f"latency{round(100 * share)}"] = dataclasses.replace(fine, latency=share, **more)
         for name, prune in cuts.items():
-            asked = dataclasses.replace(self.recipe, prune=prune)
-            cut = self.trained(name, asked, [student, teacher], stages.prune_student)
-            made.append(self.bundle(f"{name}-int8", stages.export_onnx(cut, out / f"{name}.onnx"), "int8", cut=cut))
-        return self.compared(made)
+            recipe = dataclasses.replace(self.recipe, prune=prune)
+            checkpoint = self.trained(name, recipe, [student, teacher], stages.prune_student)
+            pruned = stages.export_onnx(checkpoint, out / f"{name}.onnx")
+            rows.append(self.bundle(f"{name}-int8", pruned, Precision.INT8, checkpoint=checkpoint))
+        return self.compared(rows)
 
     def trained(self, name: str, recipe: Recipe, parents: list[Path], stage: Callable[..., Path]) -> Path:
-        """FOLDER/NAME.pt of a stage of the recipe."""
+        """FOLDER/NAME.pt and its StageResult, of a stage of the recipe."""
         path, scratch = self.folder / f"{name}.pt", self.folder / f"train-{name}"
         settings = recipe.to_dict()
         if stage is not stages.prune_student:
             del settings["prune"]
         inputs = [settings, *(sha256(parent) for parent in parents)]
 
-        def work() -> dict[str, Any]:
-            made = stage(recipe, *parents, self.options.data, scratch)
+        def work() -> None:
+            checkpoint = stage(recipe, *parents, self.options.data, scratch)
             for suffix in (".pt", ".json"):
-                shutil.copyfile(made.with_suffix(suffix), path.with_suffix(suffix))
-            return {}
+                shutil.copyfile(checkpoint.with_suffix(suffix), path.with_suffix(suffix))
 
-        self.ledger.stage(name, inputs, [path], work)
+        self.ledger.stage(name, inputs, [path], type(None), work)
         return path
 
-    def controlled(self, model: Path, spec: Any) -> tuple[tuple[str, ...], PTQ, str]:
-        """The layers that accuracy control keeps in float so that val loses at most MAX_DROP for sure, and how it
-        finds INT8."""
+    def controlled(self, model: Path, spec: Spec) -> tuple[tuple[str, ...], PTQ, str]:
+        """What accuracy control chooses so that val loses at most MAX_DROP with its whole interval: the layers excluded
+        from INT8, how INT8 is found, and the name of that variant."""
         val, budget, out = Dataset.open(self.options.data, "val"), Budget(), self.folder / "control"
         trials = Trials(self.folder / "trials", self.target, self.calibration, val, budget, console.print)
-        found = control(trials, model, spec, MAX_DROP, out, sure=True)
-        (way,) = [row["way"] for row in found["rows"] if row["name"] == found["chosen"]]
-        return tuple(found["kept"]), PTQ(**Bundle.load(out).manifest.ptq), way
+        result = control(trials, model, spec, MAX_DROP, out, sure=True)
+        (variant,) = (row.variant for row in result.rows if row.name == result.chosen)
+        return result.kept, Bundle.load(out).manifest.ptq or PTQ(), variant
 
     def bundle(
         self,
         name: str,
         model: Path,
-        precision: str,
-        keep: tuple[str, ...] = (),
+        precision: Precision,
+        excluded: tuple[str, ...] = (),
         ptq: PTQ = PTQ(),  # noqa: B008  # frozen
-        cut: Path | None = None,
+        checkpoint: Path | None = None,
     ) -> Row:
-        """Compile it, and count what it gets right on the test split."""
+        """Compile `model` and count its right and wrong pixels on the test split. `checkpoint`: what it was exported
+        from, if not from the distilled student."""
         path, tables = self.folder / "bundles" / f"{self.name}-{name}", self.folder / "bundles" / f"{name}.npy"
         spec, _ = spec_of(model, {})
-        chosen = self.calibration if precision == "int8" and name != "qat" else None
+        calibration = self.calibration if precision.is_int8 and name != "qat" else None
 
-        def work() -> dict[str, Any]:
+        def work() -> None:
             frames = golden_frames("synthetic", spec)
-            compile_model(
-                model, path, self.target, precision, spec=spec, frames=frames, calibration=chosen, keep=keep, ptq=ptq
-            )
+            compile_model(model, path, self.target, precision, spec=spec, frames=frames, calibration=calibration,
+                          excluded=excluded, ptq=ptq)  # fmt: skip
             with open_segmenter(path, "throughput") as segmenter:
-                found = count(segmenter, self.test)[0].tables()
-            np.save(tables, found)
-            return {}
+                np.save(tables, count(segmenter, self.test)[0].tables())
 
-        how = dataclasses.asdict(resolve_ranges(ptq, self.target.quantizer)) if chosen else None
-        inputs = [sha256(model), precision, list(keep), self.calibration.digest, self.test.digest(), how]
-        self.ledger.stage(f"bundle {name}", inputs, [path / "bundle.json", tables], work)
-        report = json.loads((cut or self.student).with_suffix(".json").read_text())
-        about = {"family": self.name, "name": name, "path": str(path), "kept": list(keep)}
-        return {**about, "macs": report["macs"], "bytes": Bundle.load(path).size, "tables": np.load(tables)}
+        settings = dataclasses.asdict(resolve_ranges(ptq, self.target.quantizer)) if calibration else None
+        inputs = [sha256(model), precision, excluded, self.calibration.digest, self.test.digest(), settings]
+        self.ledger.stage(f"bundle {name}", inputs, [path / "bundle.json", tables], type(None), work)
+        macs = StageResult.load((checkpoint or self.student).with_suffix(".json")).macs
+        about = {"family": self.name, "name": name, "path": str(path), "kept": list(excluded)}
+        return {**about, "macs": macs, "bytes": Bundle.load(path).size, "tables": np.load(tables)}
 
-    def compared(self, made: list[Row]) -> list[Row]:
+    def compared(self, rows: list[Row]) -> list[Row]:
         """With the figures of each bundle, and what it lost against the first."""
         names = self.test.classes.names
-        first = made[0]["tables"]
-        for row in made:
+        first = rows[0]["tables"]
+        for row in rows:
             tables = row.pop("tables")
             own, base = scores(tables.sum(0))["iou"], scores(first.sum(0))["iou"]
             worst = max(range(len(names)), key=lambda i: np.nan_to_num(base[i] - own[i]))
-            row |= {"miou": float(miou(tables.sum(0))), "interval": list(intervals(tables, names)["miou"])}
-            row |= {"lost": difference(first, tables, miou).to_dict()}
+            row |= {"miou": float(miou(tables.sum(0))), "interval": intervals(tables, names).miou}
+            row |= {"lost": dataclasses.asdict(difference(first, tables, miou))}
             row |= {"worst_class": names[worst], "worst_drop": 100 * float(base[worst] - own[worst])}
-        return made
+        return rows
 
 
 def speeds(rows: list[Row], test: Dataset, rounds: int, seconds: float) -> None:
-    """Adds p50, p99 and FPS to each row; all bundles take turns. `latency_share`: of its family's first, the median of
-    what the rounds say."""
+    """Add p50, p99 and FPS to each row, measured interleaved. `latency_share`: of the latency of its family's first
+    bundle, the median over rounds."""
     frames = [test[i][0] for i in range(min(8, len(test)))]
     paths = [Path(row["path"]) for row in rows]
-    found = in_turns(paths, [frames] * len(rows), rounds * seconds, rounds)
-    for row, own in zip(rows, found):
-        first = found[[r["family"] for r in rows].index(row["family"])]
-        row["p50_ms"], row["p99_ms"], row["fps"] = own["latency_ms"]["p50"], own["latency_ms"]["p99"], own["fps"]
-        row["latency_share"] = slower(own, first)
+    measured = interleaved(paths, [frames] * len(rows), rounds * seconds, rounds)
+    for row, speed in zip(rows, measured):
+        first = measured[[r["family"] for r in rows].index(row["family"])]
+        row["p50_ms"], row["p99_ms"], row["fps"] = speed.latency_ms.p50, speed.latency_ms.p99, speed.fps
+        row["latency_share"] = slowdown(speed, first)
 
 
 def gains(recipe: Recipe, options: argparse.Namespace) -> list[Row]:
@@ -216,11 +219,11 @@ def gains(recipe: Recipe, options: argparse.Namespace) -> list[Row]:
         family.folder = options.out / f"seed{seed}"
         family.ledger = Ledger(family.folder, console.print)
         alone = family.trained("student", seeded, [], stages.train_student)
-        taught = family.trained("distilled", seeded, [options.teacher], stages.distill_student)
+        distilled = family.trained("distilled", seeded, [options.teacher], stages.distill_student)
         row: Row = {"seed": seed}
-        for name, checkpoint in (("student", alone), ("distilled", taught)):
+        for name, checkpoint in (("student", alone), ("distilled", distilled)):
             model = stages.export_onnx(checkpoint, family.folder / f"{name}.onnx")
-            row[name] = float(miou(family.bundle(name, model, "fp32", cut=checkpoint)["tables"].sum(0)))
+            row[name] = float(miou(family.bundle(name, model, Precision.FP32, checkpoint=checkpoint)["tables"].sum(0)))
         rows.append(row)
     return rows
 
@@ -241,9 +244,7 @@ def table(result: dict[str, Any]) -> str:
     """Markdown."""
     head = ["family", "bundle", "mIoU (95 %)", "points lost (95 %)", "worst class", "MB", "GMACs"]
     head += ["p50 ms", "p99 ms", "FPS", "latency of FP32's"]
-    drawn = [list(_cells(row)) for row in result["rows"]]
-    blocks: list[Any] = [Table(head, drawn)]
-    text = markdown(blocks)
+    text = markdown([Table(head, [list(_cells(row)) for row in result["rows"]])])
     if result["distillation"]:
         text += f"\nDistillation gives the student {gain(result['distillation'])} of mIoU on test.\n"
     return text
@@ -253,8 +254,8 @@ def _cells(row: Row) -> Iterator[str]:
     low, high = (100 * v for v in row["interval"])
     lost = row["lost"]
     yield row["family"]
-    how = [row.get("way", ""), f"{len(row['kept'])} in float" if row["kept"] else ""]
-    yield row["name"] + (f" ({', '.join(filter(None, how))})" if any(how) else "")
+    notes = [row.get("variant", ""), f"{len(row['kept'])} layers excluded" if row["kept"] else ""]
+    yield row["name"] + (f" ({', '.join(filter(None, notes))})" if any(notes) else "")
     yield f"{100 * row['miou']:.2f} ({low:.1f} to {high:.1f})"
     yield "{:.2f} ({:.2f} to {:.2f})".format(*(100 * lost[k] for k in ("value", "low", "high")))
     yield f"{row['worst_class']} {row['worst_drop']:+.1f}"

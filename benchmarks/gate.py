@@ -1,8 +1,8 @@
 """Does the gate let noise decide? python benchmarks/gate.py [--json FILE|-] [--builds N]
 
-Simulated builds with a known true drop, judged on samples of frames by our gate and by a plain difference. The parent
+Simulated builds with a known true drop, checked on samples of frames by our gate and by a plain difference. The parent
 is the shipped student on rendered street frames. The loss is real as well: what the same network loses on frames that
-were shrunk to a third and enlarged again, mixed in frame by frame until the whole population lost what was asked.
+were shrunk to a third and enlarged again, mixed in frame by frame until the whole population lost the true drop.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from edgeseg.evaluation.evaluate import fit
 from edgeseg.evaluation.gate import Limits, Measured, judge, verdict
 from edgeseg.evaluation.metrics import Counts, Table
 from edgeseg.evaluation.statistics import miou
+from edgeseg.machine import fingerprint
+from edgeseg.results.common import DataIdentity
 from edgeseg.runtime import open_segmenter
 from edgeseg.synth.files import write_dataset
 
@@ -30,6 +32,7 @@ POPULATION = 1000
 DROPS = (0.0, 0.3, 0.6, 1.5)
 FRAMES = (100, 400)
 LIMIT = 0.5
+MACHINE = fingerprint()
 
 
 def population(folder: Path) -> tuple[Table, Table]:
@@ -60,21 +63,21 @@ def build(sharp: Table, blurred: Table, drop: float, random: np.random.Generator
     low, high = -1.0, 2.0
     for _ in range(40):
         middle = (low + high) / 2
-        made = mixed(sharp, blurred, noise + middle)
-        lost = 100 * float(miou(sharp.sum(0)) - miou(made.sum(0)))
+        tables = mixed(sharp, blurred, noise + middle)
+        lost = 100 * float(miou(sharp.sum(0)) - miou(tables.sum(0)))
         low, high = (middle, high) if lost < drop else (low, middle)
-    return made
+    return tables
 
 
 def measured(tables: Table) -> Measured:
-    classes = [str(c) for c in range(tables.shape[1])]
-    return Measured("simulated", "", {"classes": classes, "digest": "", "frames": len(tables)}, tables, {})
+    classes = tuple(str(c) for c in range(tables.shape[1]))
+    return Measured("simulated", "", DataIdentity("street", "test", len(tables), "", classes), tables, MACHINE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", default="-")
-    parser.add_argument("--builds", type=int, default=200)
+    parser.add_argument("--json", default="-", help="FILE or - for standard output")
+    parser.add_argument("--builds", type=int, default=200, help="for each true drop and number of frames")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sharp, blurred = population(Path(folder))
@@ -82,16 +85,16 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for frames in FRAMES:
         for drop in DROPS:
-            answers = {"pass": 0, "fail": 0, "undecided": 0}
+            verdicts = {"pass": 0, "fail": 0, "undecided": 0}
             plain = {"pass": 0, "fail": 0}
             for _ in range(args.builds):
                 whole = build(sharp, blurred, drop, random)
-                seen = random.choice(POPULATION, frames, replace=False)
-                before, after = sharp[seen], whole[seen]
-                answers[verdict(judge(measured(after), measured(before), Limits(max_drop=LIMIT, max_gain=None)))] += 1
+                sample = random.choice(POPULATION, frames, replace=False)
+                before, after = sharp[sample], whole[sample]
+                verdicts[verdict(judge(measured(after), measured(before), Limits(max_drop=LIMIT, max_gain=None)))] += 1
                 lost = 100 * float(miou(before.sum(0)) - miou(after.sum(0)))
                 plain["fail" if lost > LIMIT else "pass"] += 1
-            rows.append({"frames": frames, "true_drop": drop, "builds": args.builds, "gate": answers, "plain": plain})
+            rows.append({"frames": frames, "true_drop": drop, "builds": args.builds, "gate": verdicts, "plain": plain})
     whole_drop = 100 * float(miou(sharp.sum(0)) - miou(blurred.sum(0)))
     emit({"kind": "gate-simulation", "limit": LIMIT, "shrinking_costs": whole_drop, "rows": rows}, args.json)
 

@@ -1,7 +1,9 @@
-"""Class maps from low-resolution logits: our kernel against dense ways. python benchmarks/masks.py [--json FILE|-]
+"""Class maps from low-resolution logits: our kernel against dense upsampling.
 
-Random smooth logits; all ways take turns on one core; milliseconds are medians. `differs`: pixels of the class map that
-differ from a dense float32 upsample + argmax in torch, and how many of those are no float tie.
+    python benchmarks/masks.py [--json FILE|-]
+
+Random smooth logits; all methods run interleaved on one core; milliseconds are medians. `differs`: pixels of the class
+map that differ from a dense float32 upsample + argmax in torch; `differs_without_tie`: those that are no float tie.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -53,35 +56,35 @@ def in_torch(logits: Any, height: int, width: int) -> Any:
     return full.argmax(1)[0].numpy()
 
 
-def real_differences(logits: Any, found: Any, height: int, width: int) -> tuple[int, int]:
+def real_differences(logits: Any, classmap: Any, height: int, width: int) -> tuple[int, int]:
     """(pixels that differ from torch, those among them where the two logits are no float tie)."""
     full = torch.nn.functional.interpolate(torch.from_numpy(logits)[None], (height, width), mode="bilinear")[0].numpy()
     best = full.max(0)
-    chosen = np.take_along_axis(full, found[None].astype(np.int64), 0)[0]
-    return int((full.argmax(0) != found).sum()), int((best - chosen > TIE * np.abs(logits).max()).sum())
+    chosen = np.take_along_axis(full, classmap[None].astype(np.int64), 0)[0]
+    return int((full.argmax(0) != classmap).sum()), int((best - chosen > TIE * np.abs(logits).max()).sum())
 
 
 def measure(case: tuple[int, int, int, int, int], rounds: int) -> dict[str, Any]:
     classes, h, w, height, width = case
     logits = smooth_logits(classes, h, w, 0)
     graph = in_graph(*case)
-    ways: dict[str, Callable[[], Any]] = {
+    methods: dict[str, Callable[[], Any]] = {
         "kernel": lambda: mask.class_map(logits, height, width, "half_pixel"),
         "numpy": lambda: mask.sparse(logits, height, width, "half_pixel"),
         "torch dense": lambda: in_torch(logits, height, width),
         "openvino dense": lambda: graph(logits),
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    milliseconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, method in methods.items():
             begin = time.perf_counter()
-            way()
-            taken[name].append(1e3 * (time.perf_counter() - begin))
+            method()
+            milliseconds[name].append(1e3 * (time.perf_counter() - begin))
     differ = [real_differences(x, mask.class_map(x, height, width, "half_pixel"), height, width)
               for x in (smooth_logits(classes, h, w, seed) for seed in range(4))]  # fmt: skip
     return {
         "case": f"{classes} classes {w}x{h} -> {width}x{height}",
-        "ms": {name: round(statistics.median(row), 3) for name, row in taken.items()},
+        "ms": {name: round(statistics.median(row), 3) for name, row in milliseconds.items()},
         "pixels": 4 * height * width,
         "differs": sum(d for d, _ in differ),
         "differs_without_tie": sum(d for _, d in differ),
@@ -97,7 +100,7 @@ def main() -> None:
     rows = [measure(case, options.rounds) for case in CASES]
     for row in rows:
         print(row, file=sys.stderr)
-    document = {"kind": "mask benchmark", "machine": fingerprint(), "cases": rows}
+    document = {"kind": "mask benchmark", "machine": asdict(fingerprint()), "cases": rows}
     emit(document, options.json)
 
 

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ class RtspCamera:
         self._camera.kill()
 
     def start(self) -> None:
-        words = ["/usr/bin/python3", "-c", SERVER, str(self.port), self._camera.uri]
-        self._server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        command = ["/usr/bin/python3", "-c", SERVER, str(self.port), self._camera.uri]
+        self._server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._server.stdout and self._server.stdout.readline() == "ready\n"
 
     def kill(self) -> None:
@@ -104,7 +105,7 @@ def measure(bundle: Path, cameras: int, seconds: float, kill_every: float | None
         summary = Run(segmenter, streams, stop=stop).go()
         script.join()
     ages = np.concatenate([watcher.ages.values() for watcher in watchers])[cameras * 25 :] * 1e3
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "cameras": cameras,
         "seconds": round(summary.seconds, 3),
         "frames": summary.frames,
@@ -114,26 +115,26 @@ def measure(bundle: Path, cameras: int, seconds: float, kill_every: float | None
     }
     if kill_every:
         times = [t for t in recovered if t is not None]
-        found["kills"] = len(recovered)
-        found["never_back"] = len(recovered) - len(times)
-        found["reconnect_s"] = {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 95, 100)}
-        found["frames_per_camera"] = [watcher.frames for watcher in watchers]
-    return found
+        result["kills"] = len(recovered)
+        result["never_back"] = len(recovered) - len(times)
+        result["reconnect_s"] = {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 95, 100)}
+        result["frames_per_camera"] = [watcher.frames for watcher in watchers]
+    return result
 
 
 def _script(rigs: list[RtspCamera], watchers: list[AgeObserver], seconds: float, kill_every: float | None,
             recovered: list[float | None], stop: threading.Event) -> None:  # fmt: skip
-    """Kill one server after another; measure from its return until an image comes that was taken after it."""
+    """Kill one server after another; measure the time from its restart to the first frame captured after it."""
     while not all(watcher.frames for watcher in watchers):
         time.sleep(0.1)
     end = time.monotonic() + seconds
-    turn = 0
+    kills = 0
     while time.monotonic() < end:
         if kill_every is None:
             time.sleep(0.5)
             continue
         begin = time.monotonic()
-        rig, watcher = rigs[turn % len(rigs)], watchers[turn % len(rigs)]
+        rig, watcher = rigs[kills % len(rigs)], watchers[kills % len(rigs)]
         rig.kill()
         time.sleep(DOWN_SECONDS)
         rig.start()
@@ -141,7 +142,7 @@ def _script(rigs: list[RtspCamera], watchers: list[AgeObserver], seconds: float,
         while watcher.stamped < back and time.monotonic() < back + 15:
             time.sleep(0.02)
         recovered.append(time.monotonic() - back if watcher.stamped >= back else None)
-        turn += 1
+        kills += 1
         time.sleep(max(0.0, begin + kill_every - time.monotonic()))
     stop.set()
 
@@ -156,7 +157,7 @@ def main() -> None:
     print(rows[-1], file=sys.stderr)
     rows.append(measure(options.bundle, 4, 2 * options.seconds, 10.0))
     print(rows[-1], file=sys.stderr)
-    emit({"kind": "rtsp benchmark", "machine": fingerprint(), "runs": rows}, options.json)
+    emit({"kind": "rtsp benchmark", "machine": asdict(fingerprint()), "runs": rows}, options.json)
 
 
 if __name__ == "__main__":

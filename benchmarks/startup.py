@@ -1,6 +1,7 @@
 """From process start to the first class map: ours against a bare OpenVINO script. python benchmarks/startup.py BUNDLE
 
-Both read the same model, infer one frame and make its class map; processes take turns, the ratio is a median of pairs.
+Both read the same model, infer one frame and make its class map. Their processes alternate; the ratio is a median of
+pairs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ print(logits[0].argmax(0).shape)
 """
 OURS = """
 import numpy
-from edgeseg import Segmenter
+from edgeseg import open_segmenter
 with open_segmenter({bundle!r}) as segmenter:
     print(segmenter(numpy.zeros(({height}, {width}, 3), numpy.uint8)).classmap.shape)
 """

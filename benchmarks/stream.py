@@ -1,9 +1,9 @@
 """The stream against the network alone: python benchmarks/stream.py [--json FILE|-] [--rounds N]
 
-For each network, in one run, taking turns: our stream (720p frames in, class maps at the network's full resolution
-out; also stretched to 720p, as Model API gives them), pure inference of the exported INT8 network, the naive way, and
+For each network, interleaved in one run: our stream (720p frames in, class maps at the network's full resolution out;
+also stretched to 720p, as Model API gives them), pure inference of the exported INT8 network, the naive loop, and
 OpenVINO Model API. Ratios are medians over rounds of pairs. The stream computes what is not INT8 in float32, so `pure`
-does too; `default precision` is what OpenVINO does unasked (bf16 where there is hardware for it, whose upsampled masks
+does too; `default precision` is OpenVINO's own choice (bf16 where there is hardware for it, whose upsampled masks
 differ), and Model API runs in that.
 """
 
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.cli.common import emit
 from edgeseg.compile import compile_model, spec_of
 from edgeseg.evaluation.evaluate import fit
+from edgeseg.heads import semantic
 from edgeseg.images import Image, write_image
 from edgeseg.machine import fingerprint
 from edgeseg.runtime import open_segmenter
@@ -60,8 +62,8 @@ def measure(model: Path, frames: list[Image], rounds: int, work: Path) -> dict[s
             "stream": lambda: _count(segmenter.stream(_numbered(frames))),
             "stream, masks at frame size": lambda: _count(_stretched(segmenter, frames)),
         }
-        others = {"naive": naive.naive(exported, spec), **model_api.model_api(exported, spec, work)}
-        runs |= {name: lambda peer=peer: _count(peer(frames)) for name, peer in others.items()}  # type: ignore[misc]
+        rivals = {"naive": naive.naive(exported, spec), **model_api.model_api(exported, spec, work)}
+        runs |= {name: lambda peer=peer: _count(peer(frames)) for name, peer in rivals.items()}  # type: ignore[misc]
         rates = _interleaved(runs, rounds)
         equality = _equality(segmenter, frames)
     ratio = {name: statistics.median(s / o for s, o in zip(rates["stream"], row)) for name, row in rates.items()}
@@ -91,26 +93,26 @@ def _stretched(segmenter: Segmenter, frames: list[Image]) -> Iterable[Image]:
 
 
 def _interleaved(runs: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
-    """Frames per second of every run, `rounds` times in turn after one warm-up."""
+    """Frames per second of every run, `rounds` times interleaved after one warm-up."""
     rates: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
+    for number in range(rounds + 1):
         for name, run in runs.items():
             begin = time.perf_counter()
             count = run()
-            if turn:
+            if number:
                 rates[name].append(count / (time.perf_counter() - begin))
     return rates
 
 
 def _equality(segmenter: Segmenter, frames: list[Image]) -> float:
     """The share of pixels where the stream's class map equals a dense float32 upsample + argmax of the same logits."""
-    spec, engine = segmenter.spec, segmenter.engine
+    spec, engine, head = segmenter.spec, segmenter.engine, semantic.of(segmenter.head)
     shares = []
     for frame in islice(frames, 12):
-        found = segmenter(frame).classmap
+        classmap = segmenter(frame).classmap
         slot = segmenter._free[-1]  # the one just used: its logits are still there
-        logits = np.array(engine.wait(slot)["logits"])
-        shares.append((mask.dense(logits, spec.height, spec.width, segmenter.head.upsample) == found).mean())
+        logits = np.array(engine.wait(slot)[semantic.LOGITS])
+        shares.append((mask.dense(logits, spec.height, spec.width, head.upsample) == classmap).mean())
     return float(np.mean(shares))
 
 
@@ -131,7 +133,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as work:
             results[name] = measure(NETWORKS[name](), frames, options.rounds, Path(work))
         print(f"{name}: {json.dumps(results[name], indent=1)}", file=sys.stderr)
-    document = {"kind": "stream benchmark", "machine": fingerprint(), "frames": "1280x720", "networks": results}
+    document = {"kind": "stream benchmark", "machine": asdict(fingerprint()), "frames": "1280x720", "networks": results}
     for key in ("stream_over_pure", "stream_over_model_api", "mask_equality"):
         document[key] = {name: row[key] for name, row in results.items()}
     emit(document, options.json)

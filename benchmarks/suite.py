@@ -2,7 +2,7 @@
 
     python benchmarks/suite.py [--runs 5] [--seconds 6]
 
-Each run benches every bundle and every peer in turn, so that a slow minute hits all of them. Results go to
+Each run benches every bundle and every peer once, so that a slow minute hits all of them. Results go to
 results/openvino-cpu.json, a baseline to compare later runs of this machine with. Which figures repeat within 5 %
 between runs, and which do not, is part of the result.
 """
@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ START, END = "<!-- suite -->", "<!-- /suite -->"
 console = Console(stderr=True)
 
 
-def bundles() -> list[Path]:
+def shipped_bundles() -> list[Path]:
     return sorted(path.parent for path in MODELS.glob("*/*/bundle.json"))
 
 
@@ -41,19 +42,19 @@ def one_run(seconds: float) -> dict[str, dict[str, float]]:
     """Figures by bundle."""
     frames = [Street(3, height=720, width=1280).frame(t)[0] for t in range(0, 40, 5)]
     rows = {}
-    for path in bundles():
-        found = bench(path, frames, seconds)
-        row = {"fps": found["fps"], "p50_ms": found["latency_ms"]["p50"], "p90_ms": found["latency_ms"]["p90"]}
-        row |= {"p99_ms": found["latency_ms"]["p99"], "pure_fps": found["pure_fps"]}
-        row |= {"pure_p50_ms": found["pure_latency_ms"]["p50"]}
+    for path in shipped_bundles():
+        result = bench(path, frames, seconds)
+        row = {"fps": result.fps, "p50_ms": result.latency_ms.p50, "p90_ms": result.latency_ms.p90}
+        row |= {"p99_ms": result.latency_ms.p99, "pure_fps": result.pure_fps, "pure_p50_ms": result.pure_latency_ms.p50}
         if benchmark_app.available() and (path / "model.xml").is_file():
             with open_segmenter(path, "throughput") as segmenter:
                 slots = segmenter.slots  # as many requests in flight as ours
             wide = benchmark_app.measure(path / "model.xml", "throughput", max(1, round(seconds / 3)), slots)
             narrow = benchmark_app.measure(path / "model.xml", "latency", max(1, round(seconds / 3)), 1)
             row |= {"benchmark_app_fps": wide["fps"], "benchmark_app_p50_ms": narrow["latency_p50_ms"]}
-        parent = path.parent / str(Bundle.load(path).manifest.parent.file)
-        if parent.is_file() and (alone := onnxruntime_alone.measure(parent, seconds / 5)):
+        parent = Bundle.load(path).manifest.parent
+        model = path.parent / (parent.file if parent else "")
+        if model.is_file() and (alone := onnxruntime_alone.measure(model, seconds / 5)):
             row |= {"onnxruntime_parent_fps": alone["fps"]}
         rows[path.name] = row
         console.print(path.name, {k: round(v, 2) for k, v in row.items()})
@@ -62,7 +63,7 @@ def one_run(seconds: float) -> dict[str, dict[str, float]]:
 
 def summary(runs: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     """Medians over the runs, how far they differ, and pure inference against benchmark_app as a median of pairs."""
-    found = {}
+    bundles = {}
     for name in runs[0]:
         rows = [run[name] for run in runs]
         medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
@@ -76,8 +77,8 @@ def summary(runs: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
             ratios["pure_p50_over_benchmark_app"] = statistics.median(
                 r["pure_p50_ms"] / r["benchmark_app_p50_ms"] for r in rows
             )
-        found[name] = {"median": medians, "spread": spread, "repeat_within_5_percent": stable, **ratios}
-    return found
+        bundles[name] = {"median": medians, "spread": spread, "repeat_within_5_percent": stable, **ratios}
+    return bundles
 
 
 def table(result: dict[str, Any]) -> str:
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0)
     options = parser.parse_args()
     runs = [one_run(options.seconds) for _ in range(options.runs)]
-    result = {"kind": "suite", "machine": fingerprint(), "runs": options.runs, "bundles": summary(runs)}
+    result = {"kind": "suite", "machine": asdict(fingerprint()), "runs": options.runs, "bundles": summary(runs)}
     write_bytes(RESULT, (json.dumps(result, indent=1) + "\n").encode())
     readme = HERE / "README.md"
     text = re.sub(f"{START}.*{END}", lambda _: table(result), readme.read_text(), flags=re.S)

@@ -32,7 +32,7 @@ def exported_int8(model: Path, spec: Spec, frames: list[Image], out: Path) -> Pa
 
 
 def normalized(frame: Image, spec: Spec) -> Any:
-    """[1, 3, H, W] float32, the textbook way."""
+    """[1, 3, H, W] float32, as textbooks do it."""
     small = cv2.resize(frame, (spec.width, spec.height))[..., ::-1].astype(np.float32) / 255
     return ((small - np.array(spec.mean)) / np.array(spec.std)).transpose(2, 0, 1)[None].astype(np.float32)
 

@@ -22,21 +22,9 @@ def _program() -> str | None:
 def measure(model: Path, hint: str, seconds: int, requests: int, compute: str = "f32") -> dict[str, float]:
     """{fps, latency_p50_ms} of the network alone; `hint` latency or throughput, `requests` in flight."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [
-            "-m",
-            str(model),
-            "-d",
-            "CPU",
-            "-hint",
-            hint,
-            "-t",
-            str(seconds),
-            "-infer_precision",
-            compute,
-            "-nireq",
-            str(requests),
-        ]
-        words += ["-report_type", "no_counters", "-report_folder", folder, "-json_stats"]
-        subprocess.run([str(_program()), *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        found = json.loads((Path(folder) / "benchmark_report.json").read_text())["execution_results"]
-    return {"fps": float(found["throughput"]), "latency_p50_ms": float(found["latency (ms)"])}
+        options = ["-m", str(model), "-d", "CPU", "-hint", hint, "-t", str(seconds)]
+        options += ["-infer_precision", compute, "-nireq", str(requests)]
+        options += ["-report_type", "no_counters", "-report_folder", folder, "-json_stats"]
+        subprocess.run([str(_program()), *options], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        results = json.loads((Path(folder) / "benchmark_report.json").read_text())["execution_results"]
+    return {"fps": float(results["throughput"]), "latency_p50_ms": float(results["latency (ms)"])}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def model_api(exported: Path, spec: Spec, out: Path) -> dict[str, Peer]:
 
         def create(file: Path = file, **more: Any) -> Any:
             model = SegmentationModel.create_model(str(file), "Segmentation", dict(options), device="CPU", **more)
-            if file != exported:  # 0.4.7 cannot postprocess a class map; give it the shortest way there is
+            if file != exported:  # 0.4.7 cannot postprocess a class map; give it the shortest postprocessing there is
                 model.postprocess = lambda outputs, meta: cv2.resize(
                     outputs[model.output_blob_name].squeeze(),
                     meta["original_shape"][1::-1],
@@ -51,12 +52,13 @@ def model_api(exported: Path, spec: Spec, out: Path) -> dict[str, Peer]:
             return model
 
         single, many = create(), create(nstreams="2", max_num_requests=3)
-        peers[f"model api, {name}, sync"] = lambda frames, model=single: (model(frame) for frame in frames)
-        peers[f"model api, {name}, async"] = lambda frames, model=many: _pipelined(AsyncPipeline(model), frames)
+        peers[f"model api, {name}, sync"] = partial(map, single)
+        peers[f"model api, {name}, async"] = partial(_pipelined, partial(AsyncPipeline, many))
     return peers
 
 
-def _pipelined(pipeline: Any, frames: list[Image]) -> Iterator[Image]:
+def _pipelined(create: Callable[[], Any], frames: list[Image]) -> Iterator[Image]:
+    pipeline = create()
     done = 0
     for i, frame in enumerate(frames):
         while not pipeline.is_ready():

@@ -1,4 +1,4 @@
-"""The textbook way: resize, normalize and argmax in numpy around synchronous inference."""
+"""As textbooks do it: resize, normalize and argmax in numpy around synchronous inference."""
 
 from __future__ import annotations
 

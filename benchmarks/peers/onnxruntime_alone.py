@@ -16,13 +16,13 @@ def measure(model: Path, seconds: float) -> dict[str, float]:
         return {}
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
-    given = {entry.name: np.zeros(entry.shape, np.float32)}
+    inputs = {entry.name: np.zeros(entry.shape, np.float32)}
     for _ in range(5):
-        session.run(None, given)
-    taken: list[float] = []
+        session.run(None, inputs)
+    latencies: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         begin = time.perf_counter()
-        session.run(None, given)
-        taken.append(time.perf_counter() - begin)
-    return {"fps": len(taken) / sum(taken), "latency_p50_ms": 1000 * float(np.median(taken))}
+        session.run(None, inputs)
+        latencies.append(time.perf_counter() - begin)
+    return {"fps": len(latencies) / sum(latencies), "latency_p50_ms": 1000 * float(np.median(latencies))}
