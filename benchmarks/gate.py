@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgeseg.cli.common import emit
 from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.evaluate import fit
-from edgeseg.evaluation.gate import Limits, Measured, judge, verdict
+from edgeseg.evaluation.gate import Limits, Measured, check_accuracy, verdict
 from edgeseg.evaluation.metrics import Counts, Table
 from edgeseg.evaluation.statistics import miou
 from edgeseg.machine import fingerprint
@@ -91,7 +91,9 @@ def main() -> None:
                 whole = build(sharp, blurred, drop, random)
                 sample = random.choice(POPULATION, frames, replace=False)
                 before, after = sharp[sample], whole[sample]
-                verdicts[verdict(judge(measured(after), measured(before), Limits(max_drop=LIMIT, max_gain=None)))] += 1
+                verdicts[
+                    verdict(check_accuracy(measured(after), measured(before), Limits(max_drop=LIMIT, max_gain=None)))
+                ] += 1
                 lost = 100 * float(miou(before.sum(0)) - miou(after.sum(0)))
                 plain["fail" if lost > LIMIT else "pass"] += 1
             rows.append({"frames": frames, "true_drop": drop, "builds": args.builds, "gate": verdicts, "plain": plain})

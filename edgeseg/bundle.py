@@ -2,7 +2,7 @@
 
 bundle.json     Spec, target, digests of every file, parent, versions, metrics
 model.*         what the backend loads
-golden/N.png    frames as they came, golden/N.mask.png the class maps this bundle gave for them when it was made
+golden/N.png    frames as they came, golden/N.mask.png this bundle's class maps of them when it was compiled
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Manifest:
 
     `upsample`: the bilinear upsampling left to the head (mask.UPSAMPLES). `kept`: names of the layers excluded from
     INT8. `ptq`: how INT8 was found; None where the model came quantized. `proved_by`: the backend that verified it,
-    BACKEND or BACKEND:DEVICE. `files`: every file of the bundle but this one. `recipe`, `control`, `autotune`: where
-    it came from, if from there, as plain values for people to read.
+    BACKEND or BACKEND:DEVICE. `files`: every file of the bundle but this one. `recipe`, `control`, `autotune`: what
+    the bundle came from, where one of them did, as plain values for people to read.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, data: object, name: object) -> Manifest:
-        """OptionError for a newer schema or a Spec that is not usable, BundleError for anything that is no manifest."""
+        """OptionError for a newer schema or an unusable Spec, BundleError for anything that is not a manifest."""
         if not isinstance(data, dict):
             raise BundleError(f"{name} is not a manifest.", "Copy or compile the bundle again.")
         try:

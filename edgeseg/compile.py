@@ -61,8 +61,8 @@ def compile_model(
     """
     precision = target.require(precision)
     backend = backends.get(target.backend)
-    prover = _prover(target)
-    runtime = prover.partition(":")[0]
+    verifier = _verifier(target)
+    runtime = verifier.partition(":")[0]
     loaded = onnx_graph.load(model)
     trained = onnx_graph.is_quantized(loaded)
     _check_int8(model, trained, precision, calibration, excluded, ptq)
@@ -73,9 +73,9 @@ def compile_model(
         with tempfile.TemporaryDirectory(dir=work) as scratch:
             source = Path(scratch) / "deploy.onnx"
             source.write_bytes(deploy.model.SerializeToString())
-            asked = None
+            resolved = None
             if precision.is_int8:
-                source, asked = _int8(source, target, spec, calibration, excluded, ptq, log)
+                source, resolved = _int8(source, target, spec, calibration, excluded, ptq, log)
             backend.compile(source, work, target, precision)
         manifest = Manifest(
             name=out.name,
@@ -89,19 +89,19 @@ def compile_model(
             graph=GraphNotes(deploy.batchnorm_before, deploy.batchnorm_after, tuple(deploy.notes)),
             calibration=calibration.identity if calibration else None,
             kept=tuple(excluded),
-            ptq=PTQ(*(getattr(asked, f.name) for f in fields(PTQ))) if asked else None,
-            proved_by=prover,
+            ptq=PTQ(*(getattr(resolved, f.name) for f in fields(PTQ))) if resolved else None,
+            proved_by=verifier,
             versions={"edgeseg": __version__, runtime: backends.version(runtime)},
             recipe=recipe,
         )
         log("parity and golden frames")
-        small = [resize(frame, spec.height, spec.width) for frame in frames[:PARITY_FRAMES]]
-        kept = [resize(frame, spec.height, spec.width) for frame in (golden or frames)[:GOLDEN_FRAMES]]
-        manifest = replace(manifest, parity=_prove(work, manifest, model, spec, small, kept, output))
+        parity_frames = [resize(frame, spec.height, spec.width) for frame in frames[:PARITY_FRAMES]]
+        golden_images = [resize(frame, spec.height, spec.width) for frame in (golden or frames)[:GOLDEN_FRAMES]]
+        manifest = replace(manifest, parity=_verify(work, manifest, model, spec, parity_frames, golden_images, output))
         if dataset is not None:
             log(f"accuracy on {len(dataset)} frames")
             seal(work, manifest)
-            manifest = replace(manifest, metrics=_measure(work, dataset, prover))
+            manifest = replace(manifest, metrics=_measure(work, dataset, verifier))
         seal(work, manifest)
     return Bundle.load(out)
 
@@ -121,9 +121,9 @@ def _int8(
     if calibration is None:
         return from_trained(graph, target.quantizer, graph.parent), None
     log(f"INT8 from {len(calibration.frames)} frames")
-    asked = resolve_ranges(ptq, target.quantizer)
+    resolved = resolve_ranges(ptq, target.quantizer)
     images = calibration.images(spec)
-    return quantize(graph, images, target.quantizer, graph.parent, target.preset, excluded, asked), asked
+    return quantize(graph, images, target.quantizer, graph.parent, target.preset, excluded, resolved), resolved
 
 
 def _check_int8(
@@ -134,7 +134,7 @@ def _check_int8(
     excluded: Sequence[str],
     ptq: PTQ,
 ) -> None:
-    """OptionError for what INT8 lacks, and for what only INT8 or only a float model can have."""
+    """OptionError for INT8 without its inputs, and for options that only INT8 or only a float model can have."""
     chosen = any(getattr(ptq, f.name) != f.default for f in fields(PTQ))
     if trained:
         what = f"{model} is quantized already"
@@ -154,7 +154,7 @@ def _check_int8(
         raise OptionError(f"{what} were given for {precision}.", "Only INT8 has any: --precision int8.")
 
 
-def _prove(
+def _verify(
     work: Path,
     manifest: Manifest,
     model: Path,
@@ -167,21 +167,21 @@ def _prove(
     seal(work, manifest)
     expected, runtime = parity.reference(model, spec, frames, output)
     with open_segmenter(work, backend=manifest.proved_by) as segmenter:
-        found = parity.compare(segmenter, expected, frames, runtime)
+        result = parity.compare(segmenter, expected, frames, runtime)
         for i, frame in enumerate(golden):
             write_image(work / GOLDEN / f"{i}.png", frame)
             write_image(work / GOLDEN / f"{i}.mask.png", segmenter(frame).classmap)
-    if manifest.precision is Precision.FP32 and found.agreement < FLOAT_AGREEMENT:
+    if manifest.precision is Precision.FP32 and result.agreement < FLOAT_AGREEMENT:
         raise EdgesegError(
-            f"The float32 bundle agrees with {model} on {found.agreement:.2%} of pixels only.",
+            f"The float32 bundle agrees with {model} on {result.agreement:.2%} of pixels only.",
             "This network is not handled right; no bundle was written. Please report it with the model.",
         )
-    return found
+    return result
 
 
 def golden_frames(source: str, spec: Spec, folder: Path = Path()) -> list[Image]:
-    """Frames for the bundle to excluded where those of `frames` may not be passed on: those of a folder of images,
-    relative to `folder`, or for "synthetic" rendered streets; none for ""."""
+    """Golden frames to store in the bundle where those of `frames` may not be passed on: the images of a folder,
+    relative to `folder`, or rendered streets for "synthetic"; none for ""."""
     if not source:
         return []
     if source == "synthetic":
@@ -196,9 +196,9 @@ def rendered(spec: Spec, count: int) -> list[Image]:
     return [Street(seed, height=spec.height, width=spec.width).frame(0)[0] for seed in range(900, 900 + count)]
 
 
-def _prover(target: Target) -> str:
+def _verifier(target: Target) -> str:
     """The backend (BACKEND or BACKEND:DEVICE) that runs the new bundle here: the target's own, else its proxy."""
-    # A bundle whose engine is built on its board is proven before there is one, on the board, too.
+    # A bundle whose engine is built on its board is verified before there is one, and again on the board.
     reason = "its engine is built on the device" if target.build_mode else backends.missing(target)
     if not reason:
         return target.backend
@@ -207,15 +207,15 @@ def _prover(target: Target) -> str:
     raise EdgesegError(f"Cannot compile for {target.name}: {reason}.", "edgeseg targets lists what runs here.")
 
 
-def _measure(work: Path, dataset: Dataset, prover: str) -> StoredMetrics:
-    with open_segmenter(work, "throughput", backend=prover) as segmenter:
-        found = evaluate(segmenter, dataset)
-    metrics = {f.name: getattr(found, f.name) for f in fields(Metrics)}
-    return StoredMetrics(**metrics, data=dataset.root.name, split=dataset.split, frames=found.frames)
+def _measure(work: Path, dataset: Dataset, verifier: str) -> StoredMetrics:
+    with open_segmenter(work, "throughput", backend=verifier) as segmenter:
+        result = evaluate(segmenter, dataset)
+    metrics = {f.name: getattr(result, f.name) for f in fields(Metrics)}
+    return StoredMetrics(**metrics, data=dataset.root.name, split=dataset.split, frames=result.frames)
 
 
-def spec_of(model: Path, given: Mapping[str, object], output: str = "") -> tuple[Spec, list[str]]:
-    """The Spec of an ONNX file: what it carries, else what its graph tells at `output`, with `given` keys on top.
+def spec_of(model: Path, overrides: Mapping[str, object], output: str = "") -> tuple[Spec, list[str]]:
+    """The Spec of an ONNX file: what it carries, else what its graph shows at `output`, with `overrides` on top.
 
     Also returns what was assumed, one line each, so that the user can correct it.
     """
@@ -224,24 +224,24 @@ def spec_of(model: Path, given: Mapping[str, object], output: str = "") -> tuple
     if stored is not None:
         try:
             carried = dict(json.loads(stored))
-            classes: Any = given.get("classes", carried.get("classes", ()))
+            classes: Any = overrides.get("classes", carried.get("classes", ()))
             if len(classes) != len(carried.get("palette", ())):
                 carried.pop("palette", None)  # the colors of other classes
-            return Spec.from_dict({**carried, **given}), []
+            return Spec.from_dict({**carried, **overrides}), []
         except (ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
     _, _, height, width = onnx_graph.image_input(loaded)
-    spec: dict[str, Any] = {"height": height or 512, "width": width or 512, **given}
+    spec: dict[str, Any] = {"height": height or 512, "width": width or 512, **overrides}
     assumed = [] if height and width else [f"size {spec['width']}x{spec['height']} (the graph's is dynamic)"]
     channels, kind = onnx_graph.output_channels(loaded, int(spec["height"]), int(spec["width"]), output)
-    if "classes" not in given:
+    if "classes" not in overrides:
         count = 2 if channels == 1 else channels
         spec["classes"] = tuple(f"class{i}" for i in range(count))
         assumed.append(f"{count} classes called class0.. ({kind})")
-    if channels == 1 and "head" not in given:
+    if channels == 1 and "head" not in overrides:
         spec["head"] = "threshold"
         assumed.append("one output channel: logit > 0 is class 1")
     for key in ("color", "mean", "std"):
-        if key not in given:
+        if key not in overrides:
             assumed.append(f"{key} {getattr(Spec, key)} (ImageNet's)")
     return Spec.from_dict(spec), assumed

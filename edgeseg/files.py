@@ -15,12 +15,12 @@ from edgeseg.errors import FileError
 def require_file(path: Path, what: str) -> Path:
     """`path` if it is a non-empty file; FileError otherwise."""
     try:
-        found = path.is_file()
+        is_file = path.is_file()
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise FileError(f"{what} {str(path)[:200]} cannot be read: {error.strerror}.", "Check the path.") from None
-    if not found:
-        where = "is a folder" if path.is_dir() else "does not exist"
-        raise FileError(f"{what} {path} {where}.", "Check the path.")
+    if not is_file:
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise FileError(f"{what} {path} {state}.", "Check the path.")
     if path.stat().st_size == 0:
         raise FileError(f"{what} {path} is empty (0 bytes).", "Write or copy it again.")
     return path

@@ -58,5 +58,5 @@ def _cpu_name(root: Path) -> str:
 
 
 def _memory_gb(root: Path) -> float | None:
-    found = re.search(r"MemTotal:\s+(\d+) kB", read(root / "proc/meminfo"))
-    return round(int(found[1]) / (1 << 20), 1) if found else None
+    match = re.search(r"MemTotal:\s+(\d+) kB", read(root / "proc/meminfo"))
+    return round(int(match[1]) / (1 << 20), 1) if match else None

@@ -72,7 +72,7 @@ def _axis(size: int, small: int, upsample: str) -> tuple[NDArray[np.int32], NDAr
 
 
 def dense(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
-    """The plain way: upsample every logit, then argmax. The reference that class_map is tested against."""
+    """Upsample every logit, then argmax: the reference that class_map is tested against."""
     return np.asarray(upsampled(logits, height, width, upsample).argmax(0), np.uint8)
 
 

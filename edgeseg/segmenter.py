@@ -37,7 +37,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture on its way: [H, W, 3] uint8 BGR, its number, and when it was captured (time.monotonic seconds)."""
+    """An image of a source: [H, W, 3] uint8 BGR, its number, and when it was captured (time.monotonic seconds)."""
 
     image: Image
     index: int = 0

@@ -27,9 +27,9 @@ def new_key(path: Path) -> Path:
     """
     keys = _ed25519()
     public = path.with_suffix(PUBLIC_SUFFIX)
-    for taken in (path, public):
-        if taken.exists():
-            raise FileError(f"{taken} exists.", "Choose another name; a key that is lost cannot be made again.")
+    for existing in (path, public):
+        if existing.exists():
+            raise FileError(f"{existing} exists.", "Choose another name; a key that is lost cannot be made again.")
     private = keys.Ed25519PrivateKey.generate()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 # What the layers that are not INT8 compute in, by device. On many CPUs OpenVINO's own default is bf16, and so is what
-# it makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a way to store weights, computed in f32, and
+# it makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a storage format of weights, computed in f32, and
 # AUTO, which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.
 COMPUTE = {
     "CPU": {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32", "int8-bf16": "bf16"},
@@ -37,10 +37,10 @@ def probe() -> str:
 
 def lacks(device: str) -> str:
     """Why `device` cannot be used here, or "". AUTO is a choice among the others."""
-    found = sorted(_openvino("This bundle").Core().available_devices)
-    if device == "AUTO" or any(name.split(".")[0] == device for name in found):
+    available = sorted(_openvino("This bundle").Core().available_devices)
+    if device == "AUTO" or any(name.split(".")[0] == device for name in available):
         return ""
-    return f"OpenVINO finds no {device} here, only: {', '.join(found) or 'none'}"
+    return f"OpenVINO finds no {device} here, only: {', '.join(available) or 'none'}"
 
 
 def compile(graph: Path, out: Path, target: Target, precision: Precision) -> list[str]:
@@ -60,7 +60,7 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
 
 def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None, device: str = "") -> OpenVinoEngine:
     """Load a bundle on its target's device. `threads` (of a CPU) 0 = all; `cache`: a folder that makes the next start
-    faster. `device`: another one, to prove a bundle where its own is absent.
+    faster. `device`: another one, to verify a bundle where its own is absent.
     """
     device = device or Target.load(bundle.target).device
     if reason := lacks(device):

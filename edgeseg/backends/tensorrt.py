@@ -16,7 +16,7 @@ from edgeseg import runner
 from edgeseg.errors import BundleError, EdgesegError
 from edgeseg.tensorrt import cache as store
 from edgeseg.tensorrt import cuda
-from edgeseg.tensorrt.builder import FRAMES, JETPACK, MODEL, lacking, last, logger
+from edgeseg.tensorrt.builder import FRAMES, JETPACK, MODEL, last_error, logger, unavailable_reason
 from edgeseg.tensorrt.builder import build as build_engine
 from edgeseg.tensorrt.plan import FILE, Plan
 
@@ -33,7 +33,7 @@ POWER_MODE = Path("/var/lib/nvpmodel/status")  # of a Jetson; its clocks decide 
 
 
 def probe() -> str:
-    if reason := lacking():
+    if reason := unavailable_reason():
         return reason
     try:
         cuda.open("TensorRT").close()
@@ -67,15 +67,15 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
 
 
 def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None) -> TensorRtEngine:
-    """The engine of a bundle, built now if none is kept for this device; its golden frames have passed.
+    """The engine of a bundle, built now if none is cached for this device; its golden frames have passed.
 
-    `cache`: the folder of kept engines [default: ~/.cache/edgeseg/engines]. `threads` means nothing here.
+    `cache`: the folder of cached engines [default: ~/.cache/edgeseg/engines]. `threads` means nothing here.
     """
     return _obtain(bundle, mode, cache, LOG.warning)[0]  # a first start takes minutes, and says so
 
 
 def build(bundle: Bundle, cache: Path | None = None, say: store.Say = lambda text: None) -> dict[str, Any]:
-    """Build (or check) a bundle's engine ahead of time; returns where it is kept and what its layers compute in."""
+    """Build (or check) a bundle's engine ahead of time; returns where it is cached and what its layers compute in."""
     engine, path, key = _obtain(bundle, "latency", cache, say)
     try:
         return {"engine": str(path), "key": key, "cuda_graph": engine.graph, "layers": engine.layers()}
@@ -84,7 +84,7 @@ def build(bundle: Bundle, cache: Path | None = None, say: store.Say = lambda tex
 
 
 def _obtain(bundle: Bundle, mode: str, cache: Path | None, say: store.Say) -> tuple[TensorRtEngine, Path, store.Key]:
-    if reason := lacking():
+    if reason := unavailable_reason():
         raise EdgesegError(f"Bundle {bundle.path} cannot run here: {reason}.", JETPACK)
     plan = Plan.read(bundle.file(FILE))
     folder = cache or store.default_folder()
@@ -95,24 +95,24 @@ def _obtain(bundle: Bundle, mode: str, cache: Path | None, say: store.Say) -> tu
     def use(data: bytes) -> TensorRtEngine:
         engine = TensorRtEngine(data, plan, mode)
         try:
-            _prove(bundle, plan, engine)
+            _verify(bundle, plan, engine)
         except BaseException:
             engine.close()
             raise
         return engine
 
-    made = store.obtain(folder, key, lambda: build_engine(bundle, plan, folder, key, say), use, say)
-    return made, store.path_of(folder, key), key
+    engine = store.obtain(folder, key, lambda: build_engine(bundle, plan, folder, key, say), use, say)
+    return engine, store.path_of(folder, key), key
 
 
 def _key(bundle: Bundle, plan: Plan, device: cuda.Cuda) -> store.Key:
     """Everything an engine depends on."""
     import tensorrt as trt
 
-    graph, asked = (bundle.manifest.files[bundle.file(name).name].sha256 for name in (MODEL, FILE))
+    graph, plan_file = (bundle.manifest.files[bundle.file(name).name].sha256 for name in (MODEL, FILE))
     return {
         "graph": graph,
-        "plan": asked,
+        "plan": plan_file,
         "tensorrt": str(trt.__version__),
         "gpu": device.name,
         "compute_capability": device.capability,
@@ -123,7 +123,7 @@ def _key(bundle: Bundle, plan: Plan, device: cuda.Cuda) -> store.Key:
     }
 
 
-def _prove(bundle: Bundle, plan: Plan, engine: TensorRtEngine) -> None:
+def _verify(bundle: Bundle, plan: Plan, engine: TensorRtEngine) -> None:
     """BundleError unless every golden frame gives the class map it gave off the device, as far as the plan asks."""
     from edgeseg import heads
     from edgeseg.mask import agreement
@@ -196,7 +196,9 @@ class TensorRtEngine:
             self._runtime.DLA_core = plan.dla
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            raise BundleError(f"TensorRT cannot load the engine: {last(log)}.", "It is built again from the bundle.")
+            raise BundleError(
+                f"TensorRT cannot load the engine: {last_error(log)}.", "It is built again from the bundle."
+            )
         names = {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
         if names != {"frame", "logits"} or self._engine.get_tensor_dtype("frame") != trt.DataType.UINT8:
             hint = "Bundles of boards that the runner serves take a float frame; compile for this board."
@@ -221,11 +223,11 @@ class TensorRtEngine:
         return {"logits": self._slots[slot].logits}
 
     def layers(self) -> dict[str, int]:
-        """How many of the engine's layers give each format and type, as its inspector tells."""
+        """How many of the engine's layers give each format and type, as its inspector reports."""
         import tensorrt as trt
 
-        told = self._engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-        layers = json.loads(told).get("Layers", [])
+        information = self._engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+        layers = json.loads(information).get("Layers", [])
         outputs = [out for layer in layers if isinstance(layer, dict) for out in layer.get("Outputs", [])]
         return dict(Counter(str(out.get("Format/Datatype", "unknown")) for out in outputs))
 

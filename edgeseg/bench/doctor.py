@@ -31,7 +31,7 @@ SELF_TEST = (
 
 @dataclass(frozen=True)
 class Finding:
-    """`about` one thing, `level` ok | note | problem, what was `found`, what to `do` (empty where nothing)."""
+    """`about` one thing, `level` ok | note | problem, what was `found`, what to `do` ("" for nothing)."""
 
     about: str
     level: str
@@ -40,7 +40,7 @@ class Finding:
 
 
 def examine(root: Path = ROOT) -> list[Finding]:
-    """Everything that can be told without running a network; `root` is "/" but for tests."""
+    """Everything that can be found out without running a network; `root` is "/" but for tests."""
     return [*_program(), *_backends(), *_processor(root), *_memory(root), *_power(root), *_cameras(root)]
 
 
@@ -70,8 +70,8 @@ def _backends() -> list[Finding]:
         reason = backends.get(name).probe()
         served = [t for t in names() if Target.load(t).backend == name]
         usable += not reason
-        found = reason or f"runs {', '.join(served)}"
-        rows.append(Finding(f"backend {name}", "note" if reason else "ok", found))
+        state = reason or f"runs {', '.join(served)}"
+        rows.append(Finding(f"backend {name}", "note" if reason else "ok", state))
     if not usable:
         do = "pip install 'edgeseg[openvino]' (or onnxruntime, tflite; TensorRT comes with JetPack)"
         rows.append(Finding("backends", "problem", "no backend can run here, so no bundle can", do))
@@ -102,7 +102,7 @@ def _memory(root: Path) -> list[Finding]:
     rows = []
     text = read(root / "proc/meminfo")
     total, free, swap, swap_free = (
-        int(found[1]) // 1024 if (found := re.search(rf"^{key}:\s+(\d+)", text, re.M)) else 0
+        int(match[1]) // 1024 if (match := re.search(rf"^{key}:\s+(\d+)", text, re.M)) else 0
         for key in ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")
     )
     if total:
@@ -114,7 +114,7 @@ def _memory(root: Path) -> list[Finding]:
         rows.append(Finding("swap", "note", f"{swap - swap_free} MB in use", do))
     space = shutil.disk_usage(tempfile.gettempdir()).free >> 20
     if space < 512:
-        rows.append(Finding("disk", "problem", f"{space} MB free for temporary files", "Make room."))
+        rows.append(Finding("disk", "problem", f"{space} MB free for temporary files", "Free some disk space."))
     return rows
 
 
@@ -166,17 +166,17 @@ def self_test() -> list[Finding]:
         except EdgesegError as error:
             rows.append(Finding(f"self-test {name}", "problem", error.what, error.hint))
             continue
-        taken = f"{1000 * (time.perf_counter() - begin):.0f} ms from graph to mask"
+        duration = f"{1000 * (time.perf_counter() - begin):.0f} ms from graph to mask"
         first = first or (name, classmap)
         same = float((classmap == first[1]).mean())
         if same < 0.999:
-            found = f"{same:.1%} of pixels agree with {first[0]}"
+            agreement = f"{same:.1%} of pixels agree with {first[0]}"
             rows.append(
-                Finding(f"self-test {name}", "problem", found, "Reinstall both runtimes; one computes wrongly.")
+                Finding(f"self-test {name}", "problem", agreement, "Reinstall both runtimes; one computes wrongly.")
             )
         else:
             agrees = "" if name == first[0] else f", agrees with {first[0]}"
-            rows.append(Finding(f"self-test {name}", "ok", taken + agrees))
+            rows.append(Finding(f"self-test {name}", "ok", duration + agrees))
     return rows
 
 
@@ -201,5 +201,5 @@ def _segment(target: Target) -> np.ndarray:
 
 
 def _line(root: Path, key: str) -> str:
-    found = re.search(rf"^{key}\s*:\s*(.+)$", read(root / "proc/cpuinfo"), re.M)
-    return found[1] if found else ""
+    match = re.search(rf"^{key}\s*:\s*(.+)$", read(root / "proc/cpuinfo"), re.M)
+    return match[1] if match else ""

@@ -48,7 +48,7 @@ def interleaved(
                 progress(number * len(bundles) + position + 1, rounds * len(bundles))
     return [
         Speed(
-            latency_ms=Percentiles.of(taken for row in rows for taken in row),
+            latency_ms=Percentiles.of(latency for row in rows for latency in row),
             fps=float(np.median(rates)),
             rounds_p50_ms=tuple(Percentiles.of(row).p50 for row in rows),
         )

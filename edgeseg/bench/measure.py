@@ -1,7 +1,7 @@
 """Latency, throughput and where the time goes: the path that ships, beside pure inference of the same engine.
 
 Modes after MLPerf Inference: single stream (one frame at a time, p90), multi stream (several cameras' frames at once,
-p99 until all are answered), offline (as many as possible, frames a second).
+p99 until all are done), offline (as many as possible, frames a second).
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ def sustained(
     fps: list[float] = []
     with Watch(Sensors()) as watch, open_segmenter(bundle, "throughput", **options) as segmenter:
         list(segmenter.stream(_loop(frames, 0.3)))
-        for done in range(minutes):
+        for number in range(minutes):
             fps.append(offline_fps(segmenter, frames, minute))
             if progress:
-                progress(done + 1, minutes)
+                progress(number + 1, minutes)
     return Sustained(
         minutes_fps=tuple(round(value, 2) for value in fps),
         last_over_first=round(fps[-1] / fps[0], 4),
@@ -143,7 +143,7 @@ def advice(stages_ms: Mapping[str, Percentiles]) -> str:
     hints = {
         "read": "decode fewer pixels (a smaller stream, ?size=) or on the platform's decoder",
         "resize": "let the camera send the size the network takes",
-        "mask": "take class maps at the head's size, or build the C kernel (edgeseg doctor tells)",
+        "mask": "take class maps at the head's size, or build the C kernel (see edgeseg doctor)",
         "overlay": "draw at a smaller size, or only on the sinks that are looked at",
         "sink": "write to fewer or cheaper sinks (jsonl instead of video)",
     }
@@ -177,7 +177,7 @@ def offline_fps(segmenter: Segmenter, frames: list[Image], seconds: float) -> fl
 
 
 def _groups(segmenter: Segmenter, frames: list[Image], seconds: float) -> Iterator[float]:
-    """STREAMS frames at once: the seconds until the last of them is answered."""
+    """STREAMS frames at once: the seconds until the last of them is done."""
     images = cycle(frames)
     end = time.perf_counter() + seconds
     while True:
@@ -200,14 +200,14 @@ def _loop(frames: list[Image], seconds: float, least: int = 0) -> Iterator[Frame
 
 
 def _pure_latency(engine: Engine, seconds: float) -> list[float]:
-    taken: list[float] = []
+    latencies: list[float] = []
     end = time.perf_counter() + seconds
-    while not taken or time.perf_counter() < end:
+    while not latencies or time.perf_counter() < end:
         begin = time.perf_counter()
         engine.start(0)
         engine.wait(0)
-        taken.append(time.perf_counter() - begin)
-    return taken
+        latencies.append(time.perf_counter() - begin)
+    return latencies
 
 
 def _pure_stream(engine: Engine, seconds: float) -> Iterator[None]:
@@ -220,8 +220,8 @@ def _pure_stream(engine: Engine, seconds: float) -> Iterator[None]:
         yield
         engine.start(slot)
         slot = (slot + 1) % engine.slots
-    for left in range(engine.slots):
-        engine.wait((slot + left) % engine.slots)
+    for i in range(engine.slots):
+        engine.wait((slot + i) % engine.slots)
         yield
 
 

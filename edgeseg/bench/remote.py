@@ -1,4 +1,4 @@
-"""Bench on another machine over ssh: the bundle and this edgeseg go there, the result comes back, nothing stays.
+"""Bench on another machine over ssh: the bundle and this edgeseg go there, the result comes back, nothing is left there.
 
 What the other machine must have: Python >= 3.10 with numpy, OpenCV, typer, rich and the bundle's runtime. edgeseg is
 sent along (the class-map kernel is built there, where there is a C compiler), so both sides run one version.
@@ -20,7 +20,7 @@ import edgeseg
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.results.bench import BenchResult
 
-# Unpack into a fresh folder, remove it however this ends (a lost connection too), run, answer on standard output.
+# Unpack into a fresh folder, remove it however this ends (a lost connection too), run, print the result.
 REMOTE = (
     'set -e; work=$(mktemp -d "${TMPDIR:-/tmp}/edgeseg.XXXXXX"); trap \'rm -rf "$work"\' EXIT HUP INT TERM; '
     'cd "$work"; tar xzf -; export PYTHONDONTWRITEBYTECODE=1; '
@@ -39,10 +39,10 @@ class Host:
 
     @classmethod
     def parse(cls, uri: str) -> Host:
-        found = re.fullmatch(r"ssh://(?:([A-Za-z0-9._-]+)@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::(\d{1,5}))?/?", uri)
-        if not found:
-            raise OptionError(f"--host {uri[:80]!r} is no host.", "Expected ssh://user@device or ssh://device:2222.")
-        return cls(found[2], found[1] or "", int(found[3] or 0))
+        match = re.fullmatch(r"ssh://(?:([A-Za-z0-9._-]+)@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::(\d{1,5}))?/?", uri)
+        if not match:
+            raise OptionError(f"--host {uri[:80]!r} is not a host.", "Expected ssh://user@device or ssh://device:2222.")
+        return cls(match[2], match[1] or "", int(match[3] or 0))
 
     def command(self, options: Sequence[str] = ()) -> list[str]:
         where = f"{self.user}@{self.name}" if self.user else self.name
@@ -100,40 +100,42 @@ def _bench(
     host: Host, parcel: bytes, options: Sequence[str], python: str, ssh: Sequence[str], timeout: float
 ) -> BenchResult:
     if not all(re.fullmatch(r"[A-Za-z0-9_./:=,-]+", word) for word in (python, *options)):
-        raise OptionError("An option for the other machine holds a space or a sign of the shell.", "Leave it out.")
+        raise OptionError(
+            "An option for the other machine holds a space or a character that the shell interprets.", "Leave it out."
+        )
     script = REMOTE % {"python": python, "options": " ".join(options)}
     try:
-        ran = subprocess.run([*host.command(ssh), script], input=parcel, capture_output=True, timeout=timeout)
+        process = subprocess.run([*host.command(ssh), script], input=parcel, capture_output=True, timeout=timeout)
     except FileNotFoundError:
         raise EdgesegError("There is no ssh on this machine.", "Install it: apt install openssh-client") from None
     except subprocess.TimeoutExpired:
         raise EdgesegError(f"{host.name} did not answer within {timeout:.0f} s.", "Is it hung? Try: ssh in.") from None
-    if ran.returncode:
-        raise _failure(host, ran.returncode, ran.stderr.decode(errors="replace"))
+    if process.returncode:
+        raise _failure(host, process.returncode, process.stderr.decode(errors="replace"))
     try:
-        result = BenchResult.from_dict(json.loads(ran.stdout), f"The output of {host.name}")
+        result = BenchResult.from_dict(json.loads(process.stdout), f"The output of {host.name}")
     except (ValueError, EdgesegError) as error:
         reason = error.what if isinstance(error, EdgesegError) else f"{error}."
         raise EdgesegError(
-            f"{host.name} printed something that is no result: {reason}",
+            f"{host.name} printed something that is not a result: {reason}",
             "Look at its shell's greeting: it must print nothing.",
         ) from None
     return replace(result, host=host.name)
 
 
-def _failure(host: Host, code: int, said: str) -> EdgesegError:
-    """ssh's and the remote shell's words, sorted into what a person can do about it."""
-    last = (said.strip().splitlines() or [f"exit status {code}"])[-1][:300]
+def _failure(host: Host, code: int, stderr: str) -> EdgesegError:
+    """The error for what ssh or the remote shell wrote to `stderr`, with what to do about it."""
+    last = (stderr.strip().splitlines() or [f"exit status {code}"])[-1][:300]
     for pattern, what, do in (
         (r"Permission denied", "refused the key", "Add your key there (ssh-copy-id), or name it in ~/.ssh/config."),
         (r"Host key verification failed", "has a key that is not known here", "Connect once by hand: ssh " + host.name),
         (r"Could not resolve", "is not a name that can be resolved", "Check the name, or use its address."),
         (r"Connection refused|timed out|No route", "cannot be reached", "Is it on, and does sshd run there?"),
-        (r"No space left|Disk quota", "has no space left", "Make room there, or set TMPDIR in its profile."),
+        (r"No space left|Disk quota", "has no space left", "Free some there, or set TMPDIR in its profile."),
         (r"closed by remote|Broken pipe|not responding|Connection reset", "was lost in the middle", "Run it again."),
         (r"No module named '?(\w+)", "lacks a package", "Install there what edgeseg and the bundle's runtime need."),
         (r"python\S*: (command )?not found", "has no such Python", "Name it: --python /path/to/python3"),
     ):  # fmt: skip
-        if re.search(pattern, said):
+        if re.search(pattern, stderr):
             return EdgesegError(f"{host.name} {what}: {last}.", do)
     return EdgesegError(f"The bench on {host.name} failed ({code}): {last}.", "Run it there by hand to see more.")

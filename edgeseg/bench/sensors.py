@@ -1,7 +1,7 @@
-"""What the device tells about itself while it works: temperature, clocks, power, throttling. Read from sysfs.
+"""The device's sensors during a measurement: temperature, clocks, power, throttling. Read from sysfs.
 
-Nothing here is assumed to exist: virtual machines tell nothing, Intel and AMD count energy (RAPL), Jetson's INA3221
-chips tell the power of each rail.
+Nothing here is assumed to exist: virtual machines have none, Intel and AMD count energy (RAPL), Jetson's INA3221
+chips measure the power of each rail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0")  # the whole board's input,
 
 @dataclass(frozen=True)
 class Sample:
-    """One look. Degrees Celsius, MHz, watts, joules since some start, events since boot; None where untold."""
+    """One reading of all: degrees Celsius, MHz, watts, joules since some start, events since boot; None where unknown."""
 
     time: float
     celsius: float | None
@@ -145,17 +145,17 @@ def _reading(values: list[float | None]) -> Reading | None:
 
 def _rails(root: Path) -> list[Callable[[], float | None]]:
     """Readers (watts) of the board's input where one is named, else of every rail."""
-    found: dict[str, Callable[[], float | None]] = {}
+    rails: dict[str, Callable[[], float | None]] = {}
     for label in sorted(root.glob("sys/class/hwmon/hwmon*/in*_label")):  # JetPack 5 and later
         name, index = _text(label), re.sub(r"\D", "", label.name)
         volts, amps = label.with_name(f"in{index}_input"), label.with_name(f"curr{index}_input")
         if volts.is_file() and amps.is_file():
-            found[name] = lambda volts=volts, amps=amps: _product(volts, amps)  # type: ignore[misc]
+            rails[name] = lambda volts=volts, amps=amps: _product(volts, amps)  # type: ignore[misc]
     for label in sorted(root.glob("sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*")):  # JetPack 4
         power = label.with_name(f"in_power{label.name.rsplit('_', 1)[1]}_input")
-        found[_text(label)] = lambda power=power: _milli(power)  # type: ignore[misc]
-    total = [found[name] for name in TOTAL_RAILS if name in found]
-    return total[:1] or list(found.values())
+        rails[_text(label)] = lambda power=power: _milli(power)  # type: ignore[misc]
+    total = [rails[name] for name in TOTAL_RAILS if name in rails]
+    return total[:1] or list(rails.values())
 
 
 def _product(volts: Path, amps: Path) -> float | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeseg.errors import EdgesegError
 from edgeseg.results.bench import ColdStart
 
-# The process tells when its first mask was ready; the clock is the system's, so the start of the process counts.
+# The process prints when its first mask was ready; the clock is the system's, so the start of the process counts.
 SCRIPT = """
 import json, sys, time
 import numpy
@@ -34,11 +34,13 @@ def cold_start(bundle: Path, runs: int = 3) -> ColdStart:
     seconds, memory = [], []
     for _ in range(runs):
         begin = time.clock_gettime(time.CLOCK_MONOTONIC)
-        ran = subprocess.run([sys.executable, "-c", SCRIPT, str(bundle)], capture_output=True, text=True, timeout=600)
-        if ran.returncode:
-            raised = re.findall(r"^[\w.]+: (.+)", ran.stderr, re.M) or [f"exit status {ran.returncode}."]
+        process = subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(bundle)], capture_output=True, text=True, timeout=600
+        )
+        if process.returncode:
+            raised = re.findall(r"^[\w.]+: (.+)", process.stderr, re.M) or [f"exit status {process.returncode}."]
             raise EdgesegError(f"A new process cannot run {bundle}: {raised[-1][:200]}", "Try: edgeseg verify BUNDLE")
-        first, kilobytes = json.loads(ran.stdout.splitlines()[-1])
+        first, kilobytes = json.loads(process.stdout.splitlines()[-1])
         seconds.append(first - begin)
         memory.append(kilobytes / 1024)
     return ColdStart(

@@ -40,8 +40,8 @@ for group in (compile, compress, calibrate, run, measure, bench, gate, verify, p
 log = logging.getLogger(__name__)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         sys.stdout.write(f"edgeseg {__version__}\n")
         raise typer.Exit
 

@@ -127,7 +127,7 @@ def doctor(
 
 
 def _waterfall(bundle: Path, source: str, seconds: float) -> dict[str, Percentiles]:
-    """Percentiles of every stage of a frame's way from the source to a sink that keeps nothing."""
+    """Percentiles of every stage of a frame's way from the source to a sink that discards it."""
     import threading
 
     from edgeseg.stream import assemble, config
@@ -183,13 +183,13 @@ def _remote(bundle: Path, uris: list[str], python: str, words: list[str], json_t
     if len(set(hosts)) != len(hosts):
         raise OptionError("--host names one device twice.", "Two benchmarks on one device would disturb each other.")
     with status(f"benchmarking on {', '.join(host.name for host in hosts)}"):
-        answers = bench_on(hosts, bundle, words, python)
-    done = [answer for answer in answers if isinstance(answer, BenchResult)]
-    for result in done:
+        outcomes = bench_on(hosts, bundle, words, python)
+    measured = [outcome for outcome in outcomes if isinstance(outcome, BenchResult)]
+    for result in measured:
         _show(f"{result.host}: {result.bundle.name if result.bundle else ''}", result, json_to)
-    if done:
-        emit(done[0] if len(hosts) == 1 else HostsResult(hosts=tuple(done)), json_to)
-    failed = [answer for answer in answers if isinstance(answer, EdgesegError)]
+    if measured:
+        emit(measured[0] if len(hosts) == 1 else HostsResult(hosts=tuple(measured)), json_to)
+    failed = [outcome for outcome in outcomes if isinstance(outcome, EdgesegError)]
     for error in failed[1:]:
         log.error("%s", error.what, extra={"hint": error.hint})
     if failed:

@@ -1,4 +1,4 @@
-"""What every verb shares: the two streams, tables, progress, JSON output.
+"""What all verbs share: the two streams, tables, progress, JSON output.
 
 Results for people and machines go to standard output, progress and log lines to the error stream. With `--json -` the
 JSON alone is on standard output, and tables move to the error stream.
@@ -127,18 +127,18 @@ def table(title: str, *columns: str) -> Table:
     """A table whose first column, names, is never cut."""
     from rich.table import Table
 
-    made = Table(title=title, title_justify="left", header_style="bold")
+    new = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold")
-    return made
+        new.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold")
+    return new
 
 
 def size(text: str) -> tuple[int, int]:
     """`384x224` (width x height) -> (height, width)."""
-    found = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
-    if not found:
+    match = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
+    if not match:
         raise OptionError(f"Size {text[:40]!r} is not a size.", "Expected WIDTHxHEIGHT, for example 384x224.")
-    return int(found[2]), int(found[1])
+    return int(match[2]), int(match[1])
 
 
 def percent(value: float | None) -> str:

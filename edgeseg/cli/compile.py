@@ -87,9 +87,9 @@ def compile(
     profile = profile.calibrated_on_device() if entropy else profile
     chosen = CalibrationSet.choose(calibration, calibration_frames) if calibration else None
     flags = {"size": input_size, "classes": classes, "color": color, "mean": mean, "std": std, "head": head}
-    given = {**spec_table(spec_file), **spec_flags(flags)}
+    overrides = {**spec_table(spec_file), **spec_flags(flags)}
     source = as_onnx(model, shape=size(input_size) if input_size else None)
-    spec = find_spec(source, given, output)
+    spec = find_spec(source, overrides, output)
     with status(f"compiling {model.name} for {target}") as update:
         bundle = compile_model(
             source,
@@ -155,12 +155,12 @@ def build(
     if not hasattr(backend, "build"):
         raise OptionError(f"Bundle {bundle} ({loaded.target}) has no engine to build.", "It runs as it is.")
     with status("building") as update:
-        made = backend.build(loaded, cache, update)
+        built = backend.build(loaded, cache, update)
     out = results(json_to)
-    out.print(f"[green]ok[/] {made['engine']}, golden frames agree")
-    layers = ", ".join(f"{count} {kind}" for kind, count in sorted(made["layers"].items(), key=lambda kv: -kv[1]))
+    out.print(f"[green]ok[/] {built['engine']}, golden frames agree")
+    layers = ", ".join(f"{count} {kind}" for kind, count in sorted(built["layers"].items(), key=lambda kv: -kv[1]))
     out.print(f"layers by output: {layers or 'this TensorRT does not say'}")
-    emit({"bundle": str(bundle), **made}, json_to)
+    emit({"bundle": str(bundle), **built}, json_to)
 
 
 @app.command(rich_help_panel=options.COMPILE, epilog="Example: edgeseg targets | grep jetson")

@@ -120,23 +120,23 @@ def control(
             out.with_name(f"{out.name}.trials"), target, calibration, calibration_frames, data, split,
             max_minutes, max_memory, seconds, output, update,
         )  # fmt: skip
-        found = search(trials, source, spec, max_drop, out, sure, trials.target.require(precision))
-    _write_report(trials.folder, found)
+        result = search(trials, source, spec, max_drop, out, sure, trials.target.require(precision))
+    _write_report(trials.folder, result)
     columns = ("excluded layers", "variant", "mIoU", "points lost (95 %)", "p50 ms", "MB")
     shown = table(escape(str(out)), *columns)
-    for row in found.rows:
-        mark = "[green]*[/]" if row.name == found.chosen else ""
+    for row in result.rows:
+        mark = "[green]*[/]" if row.name == result.chosen else ""
         size_mb = f"{row.bytes / 1e6:.2f}"
         shown.add_row(
             f"{row.k}{mark}", row.variant, percent(row.miou), str(row.drop), f"{row.latency_ms.p50:.2f}", size_mb
         )
     shown_on = results(json_to)
     shown_on.print(shown)
-    noise = {row.layer: row.sqnr_db for row in found.noise}
-    for name in found.kept:
+    noise = {row.layer: row.sqnr_db for row in result.noise}
+    for name in result.kept:
         shown_on.print(f"excluded: {name} ({noise[name]:.1f} dB)", markup=False)
-    emit(found, json_to)
-    _finish(found, f"{found.drop.value or 0.0:.2f} points lost, {max_drop:g} allowed", out)
+    emit(result, json_to)
+    _finish(result, f"{result.drop.value or 0.0:.2f} points lost, {max_drop:g} allowed", out)
 
 
 @app.command(
@@ -183,38 +183,38 @@ def autotune(
             out / "trials", target, calibration, calibration_frames, data, split,
             max_minutes, max_memory, seconds, output, update,
         )  # fmt: skip
-        found = search.autotune(trials, pairs, max_drop, p99, out / "best", sure)
-    _write_report(out, found)
+        result = search.autotune(trials, pairs, max_drop, p99, out / "best", sure)
+    _write_report(out, result)
     shown = table(escape(str(out)), "candidate", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "")
-    for row in found.rows:
-        mark = "chosen" if row.name == found.chosen else "front" if row.name in found.front else ""
+    for row in result.rows:
+        mark = "chosen" if row.name == result.chosen else "front" if row.name in result.front else ""
         speed = (f"{row.latency_ms.p50:.2f}", f"{row.latency_ms.p99:.2f}")
         shown.add_row(escape(row.name), percent(row.miou), str(row.drop), *speed, mark)
     shown_on = results(json_to)
     shown_on.print(shown)
-    for line in found.why:
+    for line in result.why:
         shown_on.print(line, markup=False)
-    emit(found, json_to)
-    _finish(found, "no candidate holds the limits", out / "best")
+    emit(result, json_to)
+    _finish(result, "no candidate holds the limits", out / "best")
 
 
-def _finish(found: ControlResult | AutotuneResult, missed: str, out: Path) -> None:
-    if found.stopped:
-        log.warning("stopped early: %s; run the same command again to continue", found.stopped)
+def _finish(result: ControlResult | AutotuneResult, missed: str, out: Path) -> None:
+    if result.stopped:
+        log.warning("stopped early: %s; run the same command again to continue", result.stopped)
     wrote(out)
-    if not found.held:
+    if not result.held:
         log.error("limit missed: %s; the best bundle was written", missed)
         raise typer.Exit(1)
 
 
-def _write_report(folder: Path, found: ControlResult | AutotuneResult) -> None:
+def _write_report(folder: Path, result: ControlResult | AutotuneResult) -> None:
     """report.json, and its drawings report.html and report.md."""
     from edgeseg.report import page
 
     source = folder / "report.json"
-    found.save(source)
+    result.save(source)
     for kind in ("html", "md"):
-        page.write([(source, found)], folder / f"report.{kind}")
+        page.write([(source, result)], folder / f"report.{kind}")
     wrote(folder / "report.html")
 
 
@@ -243,5 +243,5 @@ def _trials(
     profile.require("int8")
     chosen, dataset = CalibrationSet.choose(calibration, frames), Dataset.open(data, split)
     if split == "test":
-        log.warning("a bundle that is chosen on the test split should not be reported on it")
+        log.warning("a bundle chosen on the test split should not be reported on it")
     return Trials(folder, profile, chosen, dataset, Budget(minutes, megabytes), update, seconds, output)

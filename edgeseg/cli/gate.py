@@ -45,7 +45,7 @@ def gate(
 ) -> None:
     """Pass or fail a build on its accuracy and latency, in CI.
 
-    Exits 0 for pass, 1 for fail, 3 for undecided: the frames are too few to say, and it says how many would do.
+    Exits 0 for pass, 1 for fail, 3 for undecided: the frames are too few to decide, and it says how many would.
     """
     from edgeseg.data.dataset import Dataset
     from edgeseg.evaluation import gate as rules
@@ -72,7 +72,7 @@ def gate(
         build = rules.measure(bundle, dataset, update)
         if parent:
             reference = rules.measure(parent, dataset, update)
-        checks = rules.judge(build, reference, limits)
+        checks = rules.check_accuracy(build, reference, limits)
         if limits.max_p99 is not None:
             frames = [dataset[i][0] for i in range(min(16, len(dataset)))]
             checks.append(rules.latency(bundle, frames, limits.max_p99))
@@ -116,11 +116,11 @@ def baseline(
 
     dataset = Dataset.open(data, split)
     with progress("measuring") as update:
-        made = rules.measure(bundle, dataset, update)
-    made.save(out)
-    found = estimate(made.tables, miou)
-    ends = f"{100 * found.low:.2f} to {100 * found.high:.2f}"
-    results().print(f"mIoU {100 * found.value:.2f} ({ends}) on {len(dataset)} frames")
+        measured = rules.measure(bundle, dataset, update)
+    measured.save(out)
+    accuracy = estimate(measured.tables, miou)
+    ends = f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f}"
+    results().print(f"mIoU {100 * accuracy.value:.2f} ({ends}) on {len(dataset)} frames")
     wrote(out)
 
 
@@ -172,12 +172,12 @@ def _floor(text: str) -> tuple[str, float]:
         if not name or not 0 <= value <= 100:
             raise ValueError
     except ValueError:
-        raise OptionError(f"--class-floor {text!r} is no floor.", "Expected CLASS=POINTS, like road=90.") from None
+        raise OptionError(f"--class-floor {text!r} is not a floor.", "Expected CLASS=POINTS, like road=90.") from None
     return name, value
 
 
 def _milliseconds(text: str) -> float:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s)?", text)
-    if not found or not float(found[1]):
-        raise OptionError(f"--max-p99 {text!r} is no time.", "Expected milliseconds, like 20ms.")
-    return float(found[1]) * (1000 if found[2] == "s" else 1)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s)?", text)
+    if not match or not float(match[1]):
+        raise OptionError(f"--max-p99 {text!r} is not a time.", "Expected milliseconds, like 20ms.")
+    return float(match[1]) * (1000 if match[2] == "s" else 1)

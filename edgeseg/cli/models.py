@@ -1,4 +1,4 @@
-"""What several verbs do with a model: export a checkpoint, find the Spec, show a bundle that was made."""
+"""What several verbs do with a model: export a checkpoint, find the Spec, show the compiled bundle."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def as_onnx(model: Path, folder: Path | None = None, shape: tuple[int, int] | No
     return export_onnx(model, (folder or model.parent) / f"{model.stem}.onnx", shape)
 
 
-def find_spec(source: Path, given: Mapping[str, object], output: str = "") -> Spec:
-    """The Spec of an ONNX file with `given` keys on top; every guess is logged."""
+def find_spec(source: Path, overrides: Mapping[str, object], output: str = "") -> Spec:
+    """The Spec of an ONNX file with `overrides` on top; every guess is logged."""
     from edgeseg.compile import spec_of
 
-    spec, assumed = spec_of(source, given, output)
+    spec, assumed = spec_of(source, overrides, output)
     for line in assumed:
         log.warning("assumed %s", line)
     return spec
@@ -55,30 +55,30 @@ def spec_table(path: Path | None) -> dict[str, object]:
 
 def spec_flags(flags: dict[str, str | None]) -> dict[str, object]:
     """Spec keys from command-line options, by their names."""
-    given: dict[str, object] = {}
+    values: dict[str, object] = {}
     if flags["size"]:
-        given["height"], given["width"] = size(flags["size"])
+        values["height"], values["width"] = size(flags["size"])
     if flags["classes"]:
-        given.update(_classes(flags["classes"]))
+        values.update(_classes(flags["classes"]))
     for key in ("mean", "std"):
         if text := flags[key]:
             try:
-                given[key] = tuple(float(v) for v in text.split(","))
+                values[key] = tuple(float(v) for v in text.split(","))
             except ValueError:
                 raise OptionError(f"--{key} {text!r} is not three numbers.", "Example: --mean 0.5,0.5,0.5") from None
-    return {**given, **{key: flags[key] for key in ("color", "head") if flags[key]}}
+    return {**values, **{key: flags[key] for key in ("color", "head") if flags[key]}}
 
 
 def _classes(text: str) -> dict[str, object]:
     try:
         listed = "," not in text and Path(text).is_file()
-    except (OSError, ValueError):  # too long, or otherwise no name a file can have
+    except (OSError, ValueError):  # too long, or otherwise not a file name
         listed = False
     if listed:
         from edgeseg.data.dataset import read_classes
 
-        found = read_classes(Path(text))
-        return {"classes": found.names, "palette": found.palette, "ignore_index": found.ignore_index}
+        classes = read_classes(Path(text))
+        return {"classes": classes.names, "palette": classes.palette, "ignore_index": classes.ignore_index}
     return {"classes": tuple(name.strip() for name in text.split(","))}
 
 

@@ -22,8 +22,8 @@ def complete_precisions(incomplete: str) -> list[str]:
 
 def complete_recipes(incomplete: str) -> list[str]:
     """Recipes below the working folder, its runs and environments left out."""
-    found = [*Path().glob("*.toml"), *Path().glob("*/*.toml"), *Path().glob("*/*/*.toml")]
-    return [str(path) for path in found if str(path).startswith(incomplete) and not path.parts[0].startswith(".")]
+    recipes = [*Path().glob("*.toml"), *Path().glob("*/*.toml"), *Path().glob("*/*/*.toml")]
+    return [str(path) for path in recipes if str(path).startswith(incomplete) and not path.parts[0].startswith(".")]
 
 
 PRECISIONS = "fp32, fp16, bf16, dynamic, int8 or int8-bf16"
@@ -55,7 +55,8 @@ Bias = Annotated[bool, typer.Option("--bias/--no-bias", help="INT8: correct bias
 Equalize = Annotated[bool, typer.Option(help="INT8: equalize channel ranges between layers first.")]
 
 SpecFile = Annotated[
-    Path | None, typer.Option("--spec", help="Spec (TOML) for what the model does not say: classes, mean, std, ...")
+    Path | None,
+    typer.Option("--spec", help="Spec (TOML) for what the model file lacks: classes, mean, std, ..."),
 ]
 InputSize = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Input size of the network.")]
 Output = Annotated[str, typer.Option(help="Name of the output to use, if the model has several.")]

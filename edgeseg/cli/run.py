@@ -93,7 +93,7 @@ def run(
     """
     from edgeseg.stream import config
 
-    given: dict[str, object] = {
+    values: dict[str, object] = {
         "bundle": bundle,
         "streams": config.from_options(source or (), sink or ()),
         "mode": mode,
@@ -106,7 +106,7 @@ def run(
         "metrics": metrics,
         "require_signature": require_signature,
     }
-    _run(_settings(config_file, given, sinks_given=bool(sink)), json_to)
+    _run(_settings(config_file, values, sinks_given=bool(sink)), json_to)
 
 
 @app.command(rich_help_panel=options.RUN, epilog=SOAK_EXAMPLE)
@@ -172,8 +172,8 @@ def _settings(path: Path | None, options: dict[str, object], sinks_given: bool) 
         return config.load(path, **options)
     if options["bundle"] is None:
         raise OptionError("No bundle is given.", "edgeseg run BUNDLE --source URI, or edgeseg run --config FILE")
-    given = {key: value for key, value in options.items() if value is not None}
-    return config.Settings(**given)  # type: ignore[arg-type]
+    values = {key: value for key, value in options.items() if value is not None}
+    return config.Settings(**values)  # type: ignore[arg-type]
 
 
 def build_info(bundle: Bundle) -> BuildInfo:

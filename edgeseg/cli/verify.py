@@ -87,12 +87,12 @@ def parity(
         raise OptionError(
             "INT8 needs calibration frames.", "Give some: --calibration FOLDER (images like the camera's)."
         )
-    given = spec_table(spec_file)
+    overrides = spec_table(spec_file)
     if input_size:
-        given["height"], given["width"] = size(input_size)
+        overrides["height"], overrides["width"] = size(input_size)
     with TemporaryDirectory(prefix="edgeseg-parity-") as folder:
         source = as_onnx(model, Path(folder))
-        spec = find_spec(source, given)
+        spec = find_spec(source, overrides)
         images = _images(frames, count, spec)
         reference = _reference(model, source, spec, images)
         chosen = CalibrationSet.choose(calibration, calibration_frames) if calibration else None
@@ -173,14 +173,14 @@ def _show(model: Path, runtime: str, frames: int, rows: list[MatrixRow], json_to
     columns = ("target", "agree %", "worst %", "mIoU %", "max diff", "mean", "ms")
     shown = table(f"{model} on {frames} frames, against {runtime}", *columns)
     for row in rows:
-        name, found = f"{row.target}:{row.precision}", row.found
-        if found is None:
+        name, measured = f"{row.target}:{row.precision}", row.measured
+        if measured is None:
             shown.add_row(name, *["-"] * 6)
             log.warning("%s: %s", name, row.missing)
             continue
         color = "green" if row.ok else "yellow"
-        logits = [f"{value:.1g}" if value is not None else "-" for value in (found.logits_max, found.logits_mean)]
-        shares = (percent(found.worst), percent(found.miou))
-        agreement = f"[{color}]{percent(found.agreement)}[/]"
-        shown.add_row(name, agreement, *shares, *logits, f"{found.infer_ms:.1f}")
+        logits = [f"{value:.1g}" if value is not None else "-" for value in (measured.logits_max, measured.logits_mean)]
+        shares = (percent(measured.worst), percent(measured.miou))
+        agreement = f"[{color}]{percent(measured.agreement)}[/]"
+        shown.add_row(name, agreement, *shares, *logits, f"{measured.infer_ms:.1f}")
     results(json_to).print(shown)

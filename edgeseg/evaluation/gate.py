@@ -1,4 +1,4 @@
-"""The gate: may this build ship? Checks with three answers, because noise may neither fail nor pass a build.
+"""The gate: may this build ship? Checks with three verdicts, because noise may neither fail nor pass a build.
 
 A check is `fail` or `pass` only where a one-sided bootstrap bound (paired with the parent or the baseline over the
 same frames) lies on one side of the limit. Otherwise it is `undecided`, and says how many frames would decide it.
@@ -33,11 +33,11 @@ MAX_BASELINE = 256 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What a build must keep. Points are hundredths of 1; None = not asked.
+    """What a build must keep. Points are hundredths of 1; None = not checked.
 
     `max_drop`, `boundary_drop`: points of mIoU, of mean boundary F1, that may be lost. `max_gain`: points of mIoU that
     may be gained unexplained (a better figure than expected is as suspicious as a worse one). `floors`: class ->
-    smallest IoU in points. `max_p99`: milliseconds a frame. `confidence`: of every answer but `undecided`.
+    smallest IoU in points. `max_p99`: milliseconds a frame. `confidence`: of every verdict but `undecided`.
     """
 
     max_drop: float | None = 0.5
@@ -65,14 +65,14 @@ class Measured:
     def load(cls, path: Path) -> Measured:
         """FileError for anything but a baseline of ours."""
         if require_file(path, "Baseline").stat().st_size > MAX_BASELINE:
-            raise FileError(f"{path} is no baseline: it is over {MAX_BASELINE >> 20} MiB.", MAKE_ONE)
+            raise FileError(f"{path} is not a baseline: it is over {MAX_BASELINE >> 20} MiB.", MAKE_ONE)
         stored = Baseline.load(path)
         try:
             tables = np.array(stored.tables, np.int64)
         except (ValueError, OverflowError) as error:
-            raise FileError(f"{path} is no baseline: {error}.", MAKE_ONE) from None
+            raise FileError(f"{path} is not a baseline: {error}.", MAKE_ONE) from None
         if tables.shape != (stored.data.frames, len(stored.data.classes), 7) or (tables < 0).any():
-            raise FileError(f"{path} is no baseline: its tables are {tables.shape}.", MAKE_ONE)
+            raise FileError(f"{path} is not a baseline: its tables are {tables.shape}.", MAKE_ONE)
         return cls(stored.name, stored.digest, stored.data, tables, stored.machine)
 
 
@@ -118,7 +118,7 @@ def same_data(build: Measured, reference: Measured) -> None:
         )
 
 
-def judge(build: Measured, reference: Measured | None, limits: Limits) -> list[Check]:
+def check_accuracy(build: Measured, reference: Measured | None, limits: Limits) -> list[Check]:
     """Every accuracy check that `limits` asks for."""
     checks = []
     share = 2 * limits.confidence - 1  # a two-sided interval whose ends are one-sided bounds
@@ -141,8 +141,8 @@ def judge(build: Measured, reference: Measured | None, limits: Limits) -> list[C
         index = names.index(name)
         if not build.tables[:, index, TRUTH].any():
             raise OptionError(f"Class {name} never occurs in the data.", "Its floor cannot be checked: remove it.")
-        found = estimate(build.tables, iou_of(index), share)
-        checks.append(_at_least(f"IoU of {name}", found, floor, frames))
+        iou = estimate(build.tables, iou_of(index), share)
+        checks.append(_at_least(f"IoU of {name}", iou, floor, frames))
     return checks
 
 
@@ -162,39 +162,39 @@ def latency(path: Path, frames: list[Any], limit: float, seconds: float = 5.0) -
 
 
 def verdict(checks: list[Check]) -> str:
-    """The worst answer: fail, then undecided, then pass. OptionError where nothing was asked."""
+    """The worst verdict: fail, then undecided, then pass. OptionError where there is no check."""
     if not checks:
         raise OptionError("The gate has nothing to check.", "Give --parent or --baseline, --class-floor or --max-p99.")
-    found = {check.verdict for check in checks}
-    return next(word for word in ("fail", "undecided", "pass") if word in found)
+    verdicts = {check.verdict for check in checks}
+    return next(word for word in ("fail", "undecided", "pass") if word in verdicts)
 
 
-def _at_most(name: str, found: Estimate, limit: float, frames: int) -> Check:
-    return _check(name, found, limit, frames, lambda points: points > limit, "allowed")
+def _at_most(name: str, figure: Estimate, limit: float, frames: int) -> Check:
+    return _check(name, figure, limit, frames, lambda points: points > limit, "allowed")
 
 
-def _at_least(name: str, found: Estimate, limit: float, frames: int) -> Check:
-    return _check(name, found, limit, frames, lambda points: points < limit, "at least")
+def _at_least(name: str, figure: Estimate, limit: float, frames: int) -> Check:
+    return _check(name, figure, limit, frames, lambda points: points < limit, "at least")
 
 
-def _check(name: str, found: Estimate, limit: float, frames: int, breaks: Callable[[float], bool], word: str) -> Check:
-    value, low, high = (100 * v for v in (found.value, found.low, found.high))
+def _check(name: str, figure: Estimate, limit: float, frames: int, breaks: Callable[[float], bool], word: str) -> Check:
+    value, low, high = (100 * v for v in (figure.value, figure.low, figure.high))
     broken = breaks(low), breaks(high)
-    answer = "fail" if all(broken) else "undecided" if any(broken) else "pass"
+    outcome = "fail" if all(broken) else "undecided" if any(broken) else "pass"
     if np.isnan([value, low, high]).any():
-        answer = "undecided"
+        outcome = "undecided"
     needed = None
     text = f"{value + 0.0:.2f} points ({low + 0.0:.2f} to {high + 0.0:.2f}), {word} {limit:g}"
-    if answer == "undecided":
+    if outcome == "undecided":
         needed = _frames_needed(value, low, high, limit, frames)
         more = f"about {needed} frames like these would decide it" if needed else "no number of frames would decide it"
-        text += f"; {frames} frames are too few to tell: {more}"
+        text += f"; {frames} frames are too few to decide: {more}"
     defined = [None if np.isnan(v) else v for v in (value, low, high)]
-    return Check(name, answer, text, defined[0], limit, defined[1], defined[2], needed)
+    return Check(name, outcome, text, defined[0], limit, defined[1], defined[2], needed)
 
 
 def _frames_needed(value: float, low: float, high: float, limit: float, frames: int) -> int | None:
-    """The interval shrinks with the square root of the frames; it must become shorter than the way to the limit."""
+    """The interval shrinks with the square root of the frames; it must become shorter than the gap to the limit."""
     gap = abs(value - limit)
     reach = max(high - value, value - low)
     if not gap > 1e-9 or not np.isfinite(reach):

@@ -1,4 +1,4 @@
-"""Parity matrix: one network on every backend and precision, against what the network itself says."""
+"""Parity matrix: one network on every backend and precision, against the network itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pair = tuple[Target, Precision]
 
 @dataclass(frozen=True)
 class Reference:
-    """What the network itself says about some frames: class maps, logits at full size where it gives any, by whom."""
+    """The network's own output for some frames: class maps, logits at full size where it has any, and the runtime."""
 
     classmaps: list[Image]
     logits: list[NDArray[np.float32]] | None
@@ -66,24 +66,24 @@ class MatrixRow:
     target: str
     precision: str
     expected: float
-    found: Agreement | None
+    measured: Agreement | None
     missing: str = ""
 
     @property
     def ok(self) -> bool:
-        return self.found is not None and self.found.agreement >= self.expected
+        return self.measured is not None and self.measured.agreement >= self.expected
 
     def to_dict(self) -> dict[str, Any]:
         row = {"target": self.target, "precision": self.precision}
-        if self.found is None:
+        if self.measured is None:
             return {**row, "missing": self.missing}
-        return {**row, **vars(self.found), "expected": self.expected, "ok": self.ok}
+        return {**row, **vars(self.measured), "expected": self.expected, "ok": self.ok}
 
 
 def matrix(
     build: Callable[[Target, Precision], Path], pairs: list[Pair], reference: Reference, frames: list[Image]
 ) -> list[MatrixRow]:
-    """A row for each (target, precision) that can run here; the others say why they cannot.
+    """A row for each (target, precision) that can run here; the others say why not.
 
     `build` makes a bundle. `frames` are [H, W, 3] uint8 BGR of the Spec's size, those of the reference.
     """
@@ -91,10 +91,10 @@ def matrix(
     for target, precision in pairs:
         reason = backends.missing(target)
         try:
-            found = None if reason else compare(build(target, precision), reference, frames)
+            measured = None if reason else compare(build(target, precision), reference, frames)
         except EdgesegError as error:
-            found, reason = None, error.what
-        rows.append(MatrixRow(target.name, precision.value, precision.least_agreement, found, reason))
+            measured, reason = None, error.what
+        rows.append(MatrixRow(target.name, precision.value, precision.least_agreement, measured, reason))
     return rows
 
 
@@ -117,9 +117,9 @@ def compare(bundle: Path, reference: Reference, frames: list[Image]) -> Agreemen
             shares.append(agreement(classmap, reference.classmaps[i]))
             counts.add(reference.classmaps[i], classmap)
             if reference.logits is not None:
-                away = np.abs(head.full_logits(outputs) - reference.logits[i])
-                highest.append(float(away.max()))
-                means.append(float(away.mean()))
+                error = np.abs(head.full_logits(outputs) - reference.logits[i])
+                highest.append(float(error.max()))
+                means.append(float(error.mean()))
     return Agreement(
         agreement=float(np.mean(shares)),
         worst=float(np.min(shares)),

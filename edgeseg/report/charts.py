@@ -74,7 +74,7 @@ class Stack:
     def html(self) -> str:
         names = list(dict.fromkeys(part for _, parts in self.rows for part in parts))
         top = max(sum(parts.values()) for _, parts in self.rows) or 1.0
-        drawn = []
+        rows = []
         for label, parts in self.rows:
             bars = "".join(
                 f"<i class=s{names.index(part) % SERIES} style='width:{100 * value / top:.2f}%' "
@@ -82,10 +82,10 @@ class Stack:
                 for part, value in parts.items()
             )
             total = f"{html.escape(label)}: {sum(parts.values()):.2f}{self.unit}"
-            drawn.append(f"<div class=legend>{total}</div><div class=stack>{bars}</div>")
-        told = [f"{n} {self.rows[0][1].get(n, 0):.2f}" if len(self.rows) == 1 else n for n in names]
+            rows.append(f"<div class=legend>{total}</div><div class=stack>{bars}</div>")
+        labels = [f"{n} {self.rows[0][1].get(n, 0):.2f}" if len(self.rows) == 1 else n for n in names]
         caption = f"<figcaption>{html.escape(self.title)}</figcaption>"
-        return f"<figure>{''.join(drawn)}{_legend(told)}{caption}</figure>"
+        return f"<figure>{''.join(rows)}{_legend(labels)}{caption}</figure>"
 
     def markdown(self) -> str:
         return "\n".join(
@@ -119,14 +119,14 @@ class Heat:
         lines = []
         for name, row in zip(self.names, self.shares):
             wrong = sorted(((share, other) for share, other in zip(row, self.names) if other != name), reverse=True)
-            told = ", ".join(f"{other} {100 * share:.0f} %" for share, other in wrong[:2] if share >= 0.005)
-            lines.append(f"- {name} is taken for: {told or 'nothing else'}")
+            confused = ", ".join(f"{other} {100 * share:.0f} %" for share, other in wrong[:2] if share >= 0.005)
+            lines.append(f"- {name} is taken for: {confused or 'nothing else'}")
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts in equal steps from `low` to `high`; `marks` are named places on the axis."""
+    """Counts in equal steps from `low` to `high`; `marks` are named positions on the axis."""
 
     title: str
     low: float
@@ -146,8 +146,8 @@ class Histogram:
             x = 640 * min(1.0, max(0.0, (value - self.low) / ((self.high - self.low) or 1.0)))
             anchor = "end" if x > 500 else "start"
             bars += f"<line class=axis x1={x:.1f} x2={x:.1f} y1=0 y2=150 />"
-            place = f"x={x + (-4 if x > 500 else 4):.1f} y={14 + 16 * i} text-anchor={anchor}"
-            bars += f"<text {place}>{html.escape(name)} {value:.2f}</text>"
+            position = f"x={x + (-4 if x > 500 else 4):.1f} y={14 + 16 * i} text-anchor={anchor}"
+            bars += f"<text {position}>{html.escape(name)} {value:.2f}</text>"
         ends = f"<text x=0 y=168>{self.low:.2f}{self.unit}</text>"
         ends += f"<text x=640 y=168 text-anchor=end>{self.high:.2f}{self.unit}</text>"
         return _figure(self.title, bars + ends, 640, 175)
@@ -194,20 +194,20 @@ class Scatter:
 
 
 def _labels(places: Sequence[tuple[str, float, float]]) -> list[str]:
-    """Dots with names. A name stands where there is room beside its dot, the first ones first; where there is none, the
-    dot tells it when pointed at.
+    """Dots with names. A name is drawn where it fits beside its dot, the first ones first; where it does not fit, it
+    is the dot's tooltip.
     """
     dots, names = [], []
-    taken = [(x - 5, y - 5, x + 5, y + 5) for _, x, y in places]
+    occupied = [(x - 5, y - 5, x + 5, y + 5) for _, x, y in places]
     for label, x, y in places:
         name, width = html.escape(label), NAME_PX * len(label)
         dots.append(f"<circle cx={x:.1f} cy={y:.1f} r=5><title>{name}</title></circle>")
         for left, middle in [(x + 9, y + up) for up in (0, -14, 14, -28, 28)] + [(x - 9 - width, y)]:
             box = (left, middle - 6, left + width, middle + 6)
             inside = left > 62 and left + width < 720 and 22 < middle < 264  # between the axes and the edge
-            if inside and not any(_meet(box, other) for other in taken):
+            if inside and not any(_meet(box, other) for other in occupied):
                 names.append(f"<text x={left:.1f} y={middle + 4:.1f}>{name}</text>")
-                taken.append(box)
+                occupied.append(box)
                 break
     return dots + names
 

@@ -79,7 +79,7 @@ def _warnings(evals: list[EvalResult], benches: list[BenchResult]) -> list[str]:
 
 
 def _table(rows: list[Row]) -> Table:
-    drawn = []
+    cells = []
     for row in rows:
         accuracy, speed = ["-", "-"], ["-"] * 4
         if row.accuracy:
@@ -89,8 +89,8 @@ def _table(rows: list[Row]) -> Table:
         if row.speed:
             speed = [f"{row.speed.fps:.0f}", *(f"{ms:.2f}" for ms in row.speed.latency_ms.values())]
         about = [f"{row.bundle.target} {row.bundle.precision}", f"{row.bundle.bytes / 1e6:.2f}"]
-        drawn.append([row.name, *about, *accuracy, *speed])
-    return Table(["bundle", "target", "MB", "mIoU", "95 %", "FPS", "p50 ms", "p90 ms", "p99 ms"], drawn)
+        cells.append([row.name, *about, *accuracy, *speed])
+    return Table(["bundle", "target", "MB", "mIoU", "95 %", "FPS", "p50 ms", "p90 ms", "p99 ms"], cells)
 
 
 def _per_class(evals: list[EvalResult]) -> list[Block]:

@@ -157,9 +157,9 @@ def speed(d: BenchResult) -> list[Block]:
         Table(["ms", *POINTS], [[name, *(f"{ms:.2f}" for ms in row.values())] for name, row in rows.items()]),
         Text(_stability(d)),
     ]
-    if found := d.cold_start:
-        memory = f"{found.peak_memory_mb:.0f} MB of memory at most"
-        blocks.append(Text(f"First mask {found.first_mask_s:.2f} s after process start; {memory}."))
+    if start := d.cold_start:
+        memory = f"{start.peak_memory_mb:.0f} MB of memory at most"
+        blocks.append(Text(f"First mask {start.first_mask_s:.2f} s after process start; {memory}."))
     if load := d.sustained:
         minutes = [(f"minute {i}", [fps]) for i, fps in enumerate(load.minutes_fps, 1)]
         title = f"full load; the last minute reaches {load.last_over_first:.2f} of the first"

@@ -53,19 +53,19 @@ def _data(recipe: Recipe) -> str:
 
 
 def _digests(results: Sequence[Any]) -> list[Block]:
-    found = [r.data.digests for r in results if isinstance(r, PipelineResult)]
-    return [Text(f"sha256 of the splits: {', '.join(f'{k} `{v[:16]}`' for k, v in row.items())}.") for row in found]
+    splits = [r.data.digests for r in results if isinstance(r, PipelineResult)]
+    return [Text(f"sha256 of the splits: {', '.join(f'{k} `{v[:16]}`' for k, v in row.items())}.") for row in splits]
 
 
 def _trained(stages: Sequence[StageResult]) -> list[Block]:
     """One row for each training stage."""
-    drawn = []
+    rows = []
     for d in stages:
         net = d.recipe["teacher" if d.stage == "teacher" else "student"]
         name = "/".join(part for part in (net["arch"], net["encoder"]) if part)
         counts = [f"{d.macs / 1e9:.2f}", f"{d.params / 1e6:.2f} M", str(len(d.history))]
-        drawn.append([d.stage, name, *counts, f"{100 * d.val_miou:.2f}", f"{d.seconds / 60:.0f}"])
-    table = Table(["stage", "net", "GMACs", "params", "epochs", "val mIoU", "minutes"], drawn)
+        rows.append([d.stage, name, *counts, f"{100 * d.val_miou:.2f}", f"{d.seconds / 60:.0f}"])
+    table = Table(["stage", "net", "GMACs", "params", "epochs", "val mIoU", "minutes"], rows)
     return [Heading("Trained"), table, *(Text(_curve(d)) for d in stages)] if stages else []
 
 

@@ -28,7 +28,7 @@ def parse(document: Mapping[str, Any], name: object) -> Any:
     """The result in a JSON document, as its own type."""
     kind = document.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise FileError(f"{name} is no result of edgeseg (kind {kind!r}).", f"Expected one of: {', '.join(KINDS)}.")
+        raise FileError(f"{name} is not a result of edgeseg (kind {kind!r}).", f"Expected one of: {', '.join(KINDS)}.")
     return KINDS[kind].from_dict(document, name)
 
 
@@ -55,6 +55,6 @@ def _pictures(path: Path, pictures: Sequence[Picture]) -> list[Block]:
         file = next((p for p in (path.parent / row.file, Path(row.file)) if p.is_file()), None)
         if file is None:
             raise FileError(f"{path} names the picture {row.file}, which is gone.", "Measure it again.")
-        read_image(file)  # what is no picture does not go into the page
+        read_image(file)  # FileError for anything that is not an image
         blocks.append(PictureBlock(row.title, file))
     return [Heading("Pictures", 3), *blocks] if blocks else []

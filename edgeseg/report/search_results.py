@@ -28,9 +28,9 @@ def control(d: ControlResult) -> list[Block]:
         [row.layer, row.operator, f"{row.sqnr_db:.1f}", "excluded" if row.layer in d.kept else "INT8"]
         for row in d.noise
     ]
-    kept = f"{len(d.kept)} layers excluded from INT8" if d.kept else "every layer in INT8"
+    excluded = f"{len(d.kept)} layers excluded from INT8" if d.kept else "every layer in INT8"
     return [
-        Heading(f"Accuracy control: {kept}"),
+        Heading(f"Accuracy control: {excluded}"),
         Text(
             f"{drop} points of mIoU lost, {d.max_drop:g} allowed"
             f"{' for the whole interval' if d.sure else ''}: {'held' if d.held else 'NOT held'}. "

@@ -32,7 +32,7 @@ class Candidate(Speed):
 
 @dataclass(frozen=True, kw_only=True)
 class ControlCandidate(Candidate):
-    """`k`: how many layers are excluded. `variant`: how INT8 was found, "" for the plain way."""
+    """`k`: how many layers are excluded. `variant`: how INT8 was found, "" for plain INT8."""
 
     k: int
     variant: str
@@ -59,7 +59,7 @@ class FloatReference(Speed):
 
 @dataclass(frozen=True, kw_only=True)
 class ControlResult(Record):
-    """`held`: whether the chosen bundle keeps within `max_drop` points. `stopped`: what of the budget ran out, if it
+    """`held`: whether the chosen bundle keeps within `max_drop` points. `stopped`: which budget ran out, if one
     did."""
 
     KIND = "control"

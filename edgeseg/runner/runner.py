@@ -67,8 +67,8 @@ def find_engine(folder):
     if not os.path.isfile(path) or not os.path.isfile(key):
         raise RunnerError("There is no engine in %s yet. Build it on this board: ./build.sh" % folder)
     with open(key) as file:
-        noted = file.read().split()
-    if len(noted) != 2 or sha256(path) != noted[1]:
+        recorded = file.read().split()
+    if len(recorded) != 2 or sha256(path) != recorded[1]:
         raise RunnerError("%s is not the engine that build.sh wrote. Remove it and run ./build.sh again." % path)
     return path
 
@@ -93,8 +93,8 @@ class Cuda(object):
         else:
             raise RunnerError("libcudart.so was not found. Install CUDA: sudo apt install nvidia-cuda")
 
-    def call(self, name, *given):
-        status = getattr(self.lib, name)(*given)
+    def call(self, name, *arguments):
+        status = getattr(self.lib, name)(*arguments)
         if status:
             raise RunnerError("CUDA failed in %s with error %d. Look at: tegrastats" % (name, status))
 
@@ -108,9 +108,9 @@ class Cuda(object):
         return np.frombuffer(memory, kind).reshape(shape), device.value
 
     def stream(self):
-        made = ctypes.c_void_p()
-        self.call("cudaStreamCreate", ctypes.byref(made))
-        return made.value
+        handle = ctypes.c_void_p()
+        self.call("cudaStreamCreate", ctypes.byref(handle))
+        return handle.value
 
     def wait(self, stream):
         self.call("cudaStreamSynchronize", ctypes.c_void_p(stream))
@@ -200,9 +200,9 @@ def class_map(logits, height, width, upsample):
     at_y, at_x = np.nonzero(mixed)
     a, b = wy[at_y], wx[at_x]
     top, low, left, far = y[at_y], below[at_y], x[at_x], right[at_x]
-    one = logits[:, top, left] * (1 - a) + logits[:, low, left] * a
-    two = logits[:, top, far] * (1 - a) + logits[:, low, far] * a
-    out[at_y, at_x] = (one * (1 - b) + two * b).argmax(0)
+    left_edge = logits[:, top, left] * (1 - a) + logits[:, low, left] * a
+    right_edge = logits[:, top, far] * (1 - a) + logits[:, low, far] * a
+    out[at_y, at_x] = (left_edge * (1 - b) + right_edge * b).argmax(0)
     return out
 
 
@@ -215,7 +215,7 @@ class Segmenter(object):
         self.size = (int(spec["width"]), int(spec["height"]))
         self.upsample = manifest["upsample"]
         self.classes, self.palette = list(spec["classes"]), np.array(spec["palette"], np.uint8)
-        self.enough = float(manifest["plan"]["golden_agreement"])
+        self.minimum_agreement = float(manifest["plan"]["golden_agreement"])
         self.engine = engine or Engine(find_engine(folder))
         self.folder = folder
 
@@ -236,10 +236,10 @@ class Segmenter(object):
             frame = cv2.imread(os.path.join(golden, name.replace(".mask.png", ".png")))
             truth = cv2.imread(os.path.join(golden, name), cv2.IMREAD_UNCHANGED)
             shares.append(float((self(frame) == truth).mean()))
-        if min(shares) < self.enough:
+        if min(shares) < self.minimum_agreement:
             raise RunnerError(
                 "A golden frame agrees on %.2f %% of pixels only, expected %.2f %%. Remove engine/ and run ./build.sh."
-                % (100 * min(shares), 100 * self.enough)
+                % (100 * min(shares), 100 * self.minimum_agreement)
             )
         return min(shares)
 
@@ -360,10 +360,10 @@ def run(segmenter, source, sinks, limit, stopped):
     for image in Source(source, stopped):
         started = time.time()
         classmap = segmenter(image)
-        taken = 1000 * (time.time() - started)
+        milliseconds = 1000 * (time.time() - started)
         for sink in sinks:
-            sink.write(count, image, classmap, taken)
-        times = times[-9999:] + [taken] if len(times) >= 10000 else times + [taken]
+            sink.write(count, image, classmap, milliseconds)
+        times = (times + [milliseconds])[-10000:]
         count += 1
         if limit and count >= limit:
             break

@@ -1,4 +1,4 @@
-"""Autotune: every candidate measured on the target, the Pareto front drawn, one of them picked, and why.
+"""Autotune: every candidate measured on the target, the Pareto front drawn, one of them chosen, and why.
 
 Accuracies first, one after another; then the speeds of all, interleaved.
 
@@ -26,7 +26,7 @@ from edgeseg.search.trials import Outcome, Trial, Trials, came_quantized, points
 from edgeseg.spec import Spec
 
 EXCLUDED = (1, 4, 16)  # noisiest layers
-EXPLAINED = 5  # faster candidates that the result says something about
+EXPLAINED = 5  # faster candidates that the result explains
 Row = AutotuneCandidate
 Model = tuple[Path, Spec]
 
@@ -36,14 +36,14 @@ def autotune(
 ) -> AutotuneResult:
     """Measure every candidate of `models` (each with its Spec; the first in float is what drops are counted from).
 
-    Picks the fastest (p50; see choose) that loses at most `max_drop` points of mIoU (`sure`: with its whole 95 %
+    Chooses the fastest (p50; see choose) that loses at most `max_drop` points of mIoU (`sure`: with its whole 95 %
     interval) and whose p99 is at most `p99` ms, and writes it to `out`.
     """
     _require(models)
     reference = trials.measure(trial(*models[0], reference_precision(trials.target)))
     outcomes, stopped = _measured(trials, models, reference, max_drop, sure)
     speeds = trials.speeds(list(outcomes.values()))
-    rows = [_row(found, reference, sure, speeds[name]) for name, found in outcomes.items()]
+    rows = [_row(outcome, reference, sure, speeds[name]) for name, outcome in outcomes.items()]
     chosen, held = choose(rows, max_drop, p99)
     trials.publish(outcomes[chosen.name], out, autotune={"held": held, "max_drop": max_drop, "sure": sure, "p99": p99})
     return AutotuneResult(
@@ -80,7 +80,7 @@ def _require(models: Sequence[Model]) -> None:
 def _measured(
     trials: Trials, models: Sequence[Model], reference: Outcome, max_drop: float, sure: bool
 ) -> tuple[dict[str, Outcome], str]:
-    """Every candidate by name, or `reference` alone; and what of the budget ran out, or ""."""
+    """Every candidate by name, or `reference` alone; and which budget ran out, or ""."""
     outcomes: dict[str, Outcome] = {}
 
     def measure(candidate: Trial) -> float:
@@ -136,7 +136,7 @@ def sized(model: Path, spec: Spec, sizes: Sequence[tuple[int, int]]) -> list[Mod
 
     _, _, *fixed = onnx_graph.image_input(onnx_graph.load(model))
     for height, width in sizes:
-        if any(own not in (None, asked) for own, asked in zip(fixed, (height, width))):
+        if any(own not in (None, requested) for own, requested in zip(fixed, (height, width))):
             raise OptionError(
                 f"{model} cannot run at {width}x{height}: its input is fixed at {fixed[1]}x{fixed[0]}.",
                 "Leave --size out, name a checkpoint (.pt) or a model with a dynamic height and width.",
@@ -146,8 +146,8 @@ def sized(model: Path, spec: Spec, sizes: Sequence[tuple[int, int]]) -> list[Mod
 
 def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row, bool]:
     """(row, whether it holds both limits): the fastest that holds both; else the most accurate of those in time; else,
-    where none is in time, the fastest that keeps the accuracy; else the most accurate of all. A difference of 5 % in
-    speed is none: of those as fast as the fastest the most accurate is taken.
+    where none is in time, the fastest that keeps the accuracy; else the most accurate of all. Speeds within
+    5 % count as equal: of those the most accurate is taken.
     """
 
     def fastest(some: list[Row]) -> Row:
@@ -184,7 +184,7 @@ def explain(rows: Sequence[Row], chosen: Row, held: bool, max_drop: float, p99: 
         lines = [f"No candidate holds {limit}. The best of {len(rows)} is {about}."]
     low, high = chosen.drop.low, chosen.drop.high
     if held and low is not None and high is not None and high > max_drop:
-        lines.append(f"Its drop may lie between {low:.2f} and {high:.2f} points: more frames would tell.")
+        lines.append(f"Its drop may lie between {low:.2f} and {high:.2f} points: more frames would decide it.")
     faster = [row for row in rows if row.latency_ms.p50 < chosen.latency_ms.p50]
     faster.sort(key=lambda row: (row.counted, row.latency_ms.p50))
     lines += [_passed_over(row, max_drop, p99) for row in faster[:EXPLAINED]]
@@ -206,18 +206,18 @@ def _passed_over(row: Row, max_drop: float, p99: float | None) -> str:
     return f"{row.name} is faster ({row.latency_ms.p50:.2f} ms), but {' and '.join(reasons)}."
 
 
-def _row(found: Outcome, reference: Outcome, sure: bool, speed: Speed) -> AutotuneCandidate:
-    drop = points_lost(reference, found)
+def _row(outcome: Outcome, reference: Outcome, sure: bool, speed: Speed) -> AutotuneCandidate:
+    drop = points_lost(reference, outcome)
     return AutotuneCandidate(
-        name=found.trial.name,
-        model=found.trial.model.name,
-        size=(found.trial.spec.width, found.trial.spec.height),
-        precision=found.trial.precision.value,
-        kept=found.trial.excluded,
-        miou=found.miou,
+        name=outcome.trial.name,
+        model=outcome.trial.model.name,
+        size=(outcome.trial.spec.width, outcome.trial.spec.height),
+        precision=outcome.trial.precision.value,
+        kept=outcome.trial.excluded,
+        miou=outcome.miou,
         drop=drop.rounded(),
         counted=round(counted(drop, sure), 6),  # like the drop's own figures
-        bytes=found.bytes,
+        bytes=outcome.bytes,
         **vars(speed),
     )
 

@@ -42,9 +42,9 @@ def control(
     tried: list[tuple[Outcome, Estimate]] = []
 
     def loss(candidate: Trial) -> float:
-        found = trials.measure(candidate)
-        tried.append((found, points_lost(reference, found)))
-        lost = tried[-1][1]
+        outcome = trials.measure(candidate)
+        lost = points_lost(reference, outcome)
+        tried.append((outcome, lost))
         what = f"{len(candidate.excluded)} layers excluded" + (
             f", {name}" if (name := variant_name(candidate.ptq)) else ""
         )
@@ -57,14 +57,14 @@ def control(
         noise, stopped = trials.noise(model, spec)
 
         def holds(k: int) -> bool:
-            kept = tuple(n.layer for n in noise[:k])
-            return loss(replace(variant, name=variant.name.replace("000", f"{k:03d}"), excluded=kept)) <= max_drop
+            excluded = tuple(n.layer for n in noise[:k])
+            return loss(replace(variant, name=variant.name.replace("000", f"{k:03d}"), excluded=excluded)) <= max_drop
 
         stopped = _search(trials, holds, len(noise)) or stopped
-    number = best([(len(found.trial.excluded), counted(drop, sure)) for found, drop in tried], max_drop)
+    number = best([(len(outcome.trial.excluded), counted(drop, sure)) for outcome, drop in tried], max_drop)
     outcome, drop = tried[number]
     held = counted(drop, sure) <= max_drop
-    speeds = trials.speeds([reference, *(found for found, _ in tried)])
+    speeds = trials.speeds([reference, *(each for each, _ in tried)])
     rows = [_row(*each, speeds) for each in sorted(tried, key=lambda each: len(each[0].trial.excluded))]
     result = ControlResult(
         bundle=str(out),
@@ -81,22 +81,22 @@ def control(
         data=data_of(trials.dataset),
         noise=tuple(noise),
     )
-    known = result.to_dict()
-    summary = {key: known[key] for key in ("held", "max_drop", "sure", "drop", "data", "noise")}
+    plain = result.to_dict()
+    summary = {key: plain[key] for key in ("held", "max_drop", "sure", "drop", "data", "noise")}
     trials.publish(outcome, out, control=summary)
     return result
 
 
 def best_variant(trials: Trials, plain: Trial, max_drop: float, loss: Loss) -> tuple[Trial, float, str]:
-    """(trial, points it lost, what of the budget ran out or ""): the first variant of INT8 that holds; where none does,
+    """(trial, points it lost, which budget ran out or ""): the first variant of INT8 that holds; where none does,
     the one that loses least."""
-    found = [(loss(plain), plain)]
+    measured = [(loss(plain), plain)]
     stopped = ""
     for other in variants(plain, trials.target.quantizer):
-        if found[-1][0] <= max_drop or (stopped := trials.budget.spent()):
+        if measured[-1][0] <= max_drop or (stopped := trials.budget.spent()):
             break
-        found.append((loss(other), other))
-    lost, variant = min(found, key=lambda pair: pair[0])
+        measured.append((loss(other), other))
+    lost, variant = min(measured, key=lambda pair: pair[0])
     return variant, lost, stopped
 
 
@@ -129,7 +129,7 @@ def best(tried: Sequence[tuple[int, float]], max_drop: float) -> int:
 
 
 def _search(trials: Trials, holds: Any, count: int) -> str:
-    """Try values of k up to `count`; returns what of the budget ran out, or ""."""
+    """Try values of k up to `count`; returns which budget ran out, or ""."""
     low, high, k = 0, count + 1, min(1, count)  # `low` does not hold, `high` does or is out of reach
     while high - low > 1:
         if reason := trials.budget.spent():
@@ -144,17 +144,17 @@ def _search(trials: Trials, holds: Any, count: int) -> str:
     return ""
 
 
-def _row(found: Outcome, drop: Estimate, speeds: dict[str, Speed]) -> ControlCandidate:
+def _row(outcome: Outcome, drop: Estimate, speeds: dict[str, Speed]) -> ControlCandidate:
     return ControlCandidate(
-        name=found.trial.name,
-        k=len(found.trial.excluded),
-        variant=variant_name(found.trial.ptq),
-        kept=found.trial.excluded,
-        miou=found.miou,
+        name=outcome.trial.name,
+        k=len(outcome.trial.excluded),
+        variant=variant_name(outcome.trial.ptq),
+        kept=outcome.trial.excluded,
+        miou=outcome.miou,
         drop=drop.rounded(),
-        bytes=found.bytes,
-        seconds=found.seconds,
-        **vars(speeds[found.trial.name]),
+        bytes=outcome.bytes,
+        seconds=outcome.seconds,
+        **vars(speeds[outcome.trial.name]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Do the calibration frames suffice? INT8 is made again from resamples of the source, and its accuracy compared."""
+"""Do the calibration frames suffice? INT8 from resamples of the source, their accuracies compared."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Trials: bundles that are made and measured one by one, each only once, within a budget of time and memory.
+"""Trials: bundles compiled and measured one by one, each only once, within a budget of time and memory.
 
 FOLDER/NAME/         a bundle;  FOLDER/NAME.npy  its count tables [N, C, 7] on the data
-FOLDER/ledger.json   what each was made from: a search that was killed continues where it was
+FOLDER/ledger.json   the inputs of each: a search that was killed continues where it was
 
-Accuracy is measured as each is made; the speed of all at the end, interleaved.
+Accuracy is measured as each is compiled; the speed of all at the end, interleaved.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ Log = Callable[[str], None]
 class Budget:
     """Minutes and peak megabytes (of this process) that a search may take; 0 = no limit.
 
-    It ends before a step that would not fit, taking the longest step so far as the measure of the next. `later`:
-    seconds that are promised to the end of the search.
+    It ends before a step that would not fit, estimated by the longest step so far. `later`: seconds reserved for the
+    end of the search.
     """
 
     def __init__(self, minutes: float = 0, megabytes: float = 0):
@@ -60,7 +60,7 @@ class Budget:
         self.steps: list[float] = []  # seconds of each, those of an earlier run included
 
     def spent(self) -> str:
-        """What has run out, in words, or ""."""
+        """Which budget has run out, in words, or ""."""
         used = time.monotonic() - self.begin
         if self.minutes and used + self.later + max(self.steps, default=0) > 60 * self.minutes:
             return f"the next step would go beyond {self.minutes:g} minutes ({used / 60:.1f} used)"
@@ -76,8 +76,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Trial:
-    """What to make: a model in a precision, INT8 found as `ptq` says, without the `excluded` layers. A model that came
-    quantized has neither."""
+    """What to compile: a model in a precision, INT8 found as `ptq` says, without the `excluded` layers. A model that
+    came quantized has neither."""
 
     name: str
     model: Path
@@ -89,7 +89,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the ledger keeps of a trial. `bytes`: of the model files; `seconds`: to make and measure it."""
+    """What the ledger stores of a trial. `bytes`: of the model files; `seconds`: to compile and measure it."""
 
     bytes: int
     measured_by: str
@@ -119,7 +119,7 @@ class Trials:
         self, folder: Path, target: Target, calibration: CalibrationSet, dataset: Dataset, budget: Budget, log: Log,
         bench_seconds: float = BENCH_SECONDS, output: str = "",
     ):  # fmt: skip
-        apart(calibration, dataset)
+        require_disjoint(calibration, dataset)
         for stale in folder.glob(".*.tmp"):  # of a run that was killed
             shutil.rmtree(stale, ignore_errors=True)
         self.ledger = Ledger(folder, log)
@@ -172,7 +172,7 @@ class Trials:
         return self.ledger.stage("speed", [inputs, self.bench_seconds], [], dict[str, Speed], work)
 
     def noise(self, model: Path, spec: Spec) -> tuple[list[LayerNoise], str]:
-        """The layers, the noisiest first, and what of the budget ran out ("" where nothing did)."""
+        """The layers, the noisiest first, and which budget ran out ("" where none did)."""
         from edgeseg import onnx_graph
 
         source = self.folder / "deploy.onnx"
@@ -189,10 +189,10 @@ class Trials:
                 return None
             begin = time.monotonic()
             # Not the layer's name: it comes from the model, and a stage's name is a path.
-            found = self.ledger.stage(f"noise-{inputs[0][:8]}-{index:03d}", [*inputs, index], [], float, measure)
-            took = time.monotonic() - begin
-            self.log(f"noise of layer {index + 1} of {count}, about {(count - index - 1) * took:.0f} s left")
-            return found
+            sqnr = self.ledger.stage(f"noise-{inputs[0][:8]}-{index:03d}", [*inputs, index], [], float, measure)
+            seconds = time.monotonic() - begin
+            self.log(f"noise of layer {index + 1} of {count}, about {(count - index - 1) * seconds:.0f} s left")
+            return sqnr
 
         return sensitivity.rank(source, frames, self.target.quantizer, each), stopped
 
@@ -249,13 +249,13 @@ def reference_precision(target: Target) -> Precision:
     return Precision.FP32 if Precision.FP32 in target.precisions else Precision.FP16
 
 
-def apart(calibration: CalibrationSet, dataset: Dataset) -> None:
-    """OptionError where frames to calibrate with are also frames to judge on: INT8 would be judged on what it knows."""
-    known = set(calibration.hashes)
-    both = [image.name for image in dataset.images if sha256(image) in known]
+def require_disjoint(calibration: CalibrationSet, dataset: Dataset) -> None:
+    """OptionError where INT8 would be evaluated on a frame that it is calibrated with."""
+    calibrated = set(calibration.hashes)
+    both = [image.name for image in dataset.images if sha256(image) in calibrated]
     if both:
         raise OptionError(
-            f"{len(both)} of the {len(dataset)} frames of {dataset.root.name} {dataset.split} are calibration frames, "
-            f"too ({both[0]}).",
-            "Calibrate with other frames, like the dataset's train split, or judge on another split.",
+            f"{len(both)} of the {len(dataset)} frames of {dataset.root.name} {dataset.split} are also calibration "
+            f"frames ({both[0]}).",
+            "Calibrate with other frames, like the dataset's train split, or evaluate on another split.",
         )

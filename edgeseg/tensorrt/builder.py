@@ -31,7 +31,7 @@ JETPACK = (
 )
 
 
-def lacking() -> str:
+def unavailable_reason() -> str:
     """Why TensorRT cannot run here: it is missing, or too old for the calls we make; "" when it can."""
     try:
         import tensorrt as trt
@@ -54,7 +54,7 @@ def build(bundle: Bundle, plan: Plan, folder: Path, key: Key, say: Say) -> bytes
     network = builder.create_network(_creation(plan, flags))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(bundle.file(MODEL).read_bytes()):
-        why = parser.get_error(0).desc() if parser.num_errors else last(log)
+        why = parser.get_error(0).desc() if parser.num_errors else last_error(log)
         raise BundleError(
             f"TensorRT {trt.__version__} cannot load {bundle.file(MODEL)}: {why[:300]}.", "Compile the bundle again."
         )
@@ -77,7 +77,7 @@ def build(bundle: Bundle, plan: Plan, folder: Path, key: Key, say: Say) -> bytes
         engine: Any = builder.build_serialized_network(network, config)
     if engine is None:
         hint = "Free memory, or compile for less: a smaller --size, a narrower network."
-        raise EdgesegError(f"TensorRT {trt.__version__} cannot build the engine: {last(log)}.", hint)
+        raise EdgesegError(f"TensorRT {trt.__version__} cannot build the engine: {last_error(log)}.", hint)
     timings: Any = config.get_timing_cache().serialize()
     write_bytes(timing, bytes(timings))
     return bytes(engine)
@@ -192,5 +192,5 @@ def logger() -> Any:
     return Log()
 
 
-def last(log: Any) -> str:
+def last_error(log: Any) -> str:
     return log.errors[-1].strip()[:300] if log.errors else "it gives no reason"

@@ -154,7 +154,7 @@ def test_a_host_without_the_packages(server: Server, bundle: Path) -> None:
     "uri", ["device", "http://device", "ssh://", "ssh://a b", "ssh://-oProxyCommand=x", "ssh://a:b"]
 )
 def test_what_is_no_host(uri: str, edgeseg: Callable[..., Any], bundle: Path) -> None:
-    with pytest.raises(OptionError, match=r"is no host\.\nExpected ssh://user@device"):
+    with pytest.raises(OptionError, match=r"is not a host\.\nExpected ssh://user@device"):
         Host.parse(uri)
     assert edgeseg("bench", bundle, "--host", uri).code == 2
 

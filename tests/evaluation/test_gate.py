@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import FileError, OptionError
-from edgeseg.evaluation.gate import Limits, Measured, judge, verdict
+from edgeseg.evaluation.gate import Limits, Measured, check_accuracy, verdict
 from edgeseg.evaluation.metrics import MATCHED, PREDICTED, RIGHT, TRUTH
 from edgeseg.machine import fingerprint
 from edgeseg.results.common import DataIdentity
@@ -53,23 +53,23 @@ PARENT = measured(0, name="parent")
 )
 def test_verdicts(build: Measured, limits: Limits, verdicts: dict[str, str]) -> None:
     reference = dataclasses.replace(PARENT, tables=PARENT.tables[: len(build.tables)])
-    assert {check.name: check.verdict for check in judge(build, reference, limits)} == verdicts
+    assert {check.name: check.verdict for check in check_accuracy(build, reference, limits)} == verdicts
 
 
 def test_undecided_names_the_number_of_frames_that_decides() -> None:
     few = measured(4, 20, 10)
-    (check,) = judge(few, dataclasses.replace(PARENT, tables=PARENT.tables[:20]), Limits(max_gain=None))
+    (check,) = check_accuracy(few, dataclasses.replace(PARENT, tables=PARENT.tables[:20]), Limits(max_gain=None))
     assert check.frames_needed is not None and check.frames_needed > 20
-    assert f"20 frames are too few to tell: about {check.frames_needed} frames like these" in check.text
+    assert f"20 frames are too few to decide: about {check.frames_needed} frames like these" in check.text
     many = measured(4, 2 * check.frames_needed, 10)
-    (check,) = judge(many, measured(0, 2 * len(many.tables) // 2), Limits(max_gain=None))
+    (check,) = check_accuracy(many, measured(0, 2 * len(many.tables) // 2), Limits(max_gain=None))
     assert check.verdict != "undecided"
 
 
 def test_boundaries_may_be_lost_alone() -> None:
     build = measured(0)
     build.tables[..., MATCHED] = 80
-    verdicts = {c.name: c.verdict for c in judge(build, PARENT, Limits(boundary_drop=1.0))}
+    verdicts = {c.name: c.verdict for c in check_accuracy(build, PARENT, Limits(boundary_drop=1.0))}
     assert verdicts == {"mIoU drop": "pass", "unexplained mIoU gain": "pass", "boundary F1 drop": "fail"}
 
 
@@ -90,16 +90,16 @@ def test_the_worst_verdict_counts_and_no_check_is_an_error() -> None:
 def test_other_data_is_not_compared(change: dict[str, Any], message: str) -> None:
     other = dataclasses.replace(PARENT, data=dataclasses.replace(PARENT.data, **change))
     with pytest.raises(OptionError, match=message):
-        judge(PARENT, other, Limits())
+        check_accuracy(PARENT, other, Limits())
 
 
 def test_floors_of_classes_that_do_not_exist_or_occur() -> None:
     with pytest.raises(OptionError, match=r"Unknown class 'raod'\.\nDid you mean 'road'"):
-        judge(PARENT, None, Limits(None, None, None, (("raod", 1.0),)))
+        check_accuracy(PARENT, None, Limits(None, None, None, (("raod", 1.0),)))
     empty = measured(0)
     empty.tables[:, 1] = 0
     with pytest.raises(OptionError, match=r"Class sky never occurs in the data"):
-        judge(empty, None, Limits(None, None, None, (("sky", 1.0),)))
+        check_accuracy(empty, None, Limits(None, None, None, (("sky", 1.0),)))
 
 
 def test_a_baseline_survives_its_file(tmp_path: Path) -> None:
@@ -132,10 +132,10 @@ def test_files_that_are_not_a_baseline(tmp_path: Path, text: str, message: str) 
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ([], r"b\.json is no baseline: its tables are \(0,\)"),
+        ([], r"b\.json is not a baseline: its tables are \(0,\)"),
         ([[[1] * 7] * 3] * 200, r"its tables are \(200, 3, 7\)"),
-        ([[[-1] * 7] * 2] * 200, r"b\.json is no baseline: its tables are"),
-        ([[[1] * 7], [[1] * 6]], r"b\.json is no baseline: setting an array element"),
+        ([[[-1] * 7] * 2] * 200, r"b\.json is not a baseline: its tables are"),
+        ([[[1] * 7], [[1] * 6]], r"b\.json is not a baseline: setting an array element"),
         ([[1, 2], [3]], r"not a complete baseline result: Expected `array`, got `int` - at `\$\.tables"),
     ],
 )
@@ -189,9 +189,9 @@ def test_real_bundles_through_the_command_line(
     ("words", "message"),
     [
         ([], "nothing to check"),
-        (["--class-floor", "road"], "'road' is no floor"),
-        (["--class-floor", "road=101"], "'road=101' is no floor"),
-        (["--max-p99", "fast"], "'fast' is no time"),
+        (["--class-floor", "road"], "'road' is not a floor"),
+        (["--class-floor", "road=101"], "'road=101' is not a floor"),
+        (["--max-p99", "fast"], "'fast' is not a time"),
         (["--boundary-drop", "1"], "--boundary-drop needs something to compare with"),
         (["--parent", "a", "--baseline", "b"], "--parent and --baseline were both given"),
         (["--baseline", "b"], "b does not exist"),

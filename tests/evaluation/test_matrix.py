@@ -31,7 +31,7 @@ def test_every_backend_agrees_with_the_network(reference: Reference, bundle_of: 
     rows = matrix(lambda target, precision: bundle_of(target.name, precision), pairs, reference, FRAMES)
     assert [(r.target, r.precision) for r in rows] == [(t.name, p) for t, p in pairs]
     for row in rows:
-        exact, measured = row.precision == "fp32", row.found
+        exact, measured = row.precision == "fp32", row.measured
         assert measured is not None and measured.miou is not None, row
         assert measured.logits_max is not None and measured.logits_mean is not None, row
         assert measured.agreement >= (0.9999 if exact else 0.95), row
@@ -57,7 +57,7 @@ def test_rows_that_cannot_be_measured_give_the_reason(reference: Reference) -> N
         raise EdgesegError("It broke.")
 
     absent, broken = matrix(build, [split("openvino-npu:int8"), split("openvino-cpu:fp32")], reference, FRAMES)
-    assert "finds no NPU" in absent.missing and absent.found is None and not absent.ok
+    assert "finds no NPU" in absent.missing and absent.measured is None and not absent.ok
     assert absent.to_dict().keys() == {"target", "precision", "missing"}
     assert broken.missing == "It broke."
 

@@ -78,15 +78,15 @@ def results(bundle: Path, network: Path, street: Path, tmp_path_factory: pytest.
 
     folder = tmp_path_factory.mktemp("results")
     made = {kind: folder / f"{kind}.json" for kind in ("eval", "bench", "run", "control", "autotune")}
-    judged = ["-t", "onnxruntime-cpu", "--calibration", street, "--data", street, "--max-drop", "90"]
-    judged += ["--seconds", "0.2"]
+    options = ["-t", "onnxruntime-cpu", "--calibration", street, "--data", street, "--max-drop", "90"]
+    options += ["--seconds", "0.2"]
     images = street / "test" / "images"
     for words in (
         ["eval", bundle, "--data", street, "--json", made["eval"], "--pictures", folder / "worst"],
         ["bench", bundle, "--seconds", "1", "--size", "160x96", "--json", made["bench"]],
         ["run", bundle, "--source", images, "--sink", folder / "masks", "--json", made["run"]],
-        ["control", network, *judged, "--out", folder / "chosen", "--json", made["control"]],
-        ["autotune", network, *judged, "--out", folder / "tuned", "--json", made["autotune"]],
+        ["control", network, *options, "--out", folder / "chosen", "--json", made["control"]],
+        ["autotune", network, *options, "--out", folder / "tuned", "--json", made["autotune"]],
     ):
         done = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
         assert done.exit_code == 0, done.output
@@ -264,9 +264,9 @@ def test_whatever_is_missing_it_is_said(results: dict[str, Path], tmp_path: Path
         ("{", "is not JSON of edgeseg"),
         ("[]", "is not JSON of edgeseg: not an object"),
         ("[" * 100_000, "is not JSON of edgeseg"),
-        ("{}", "is no result of edgeseg (kind None)"),
-        ('{"kind": "evil"}', "is no result of edgeseg (kind 'evil')"),
-        ('{"kind": ["eval"]}', "is no result of edgeseg (kind ['eval'])"),
+        ("{}", "is not a result of edgeseg (kind None)"),
+        ('{"kind": "evil"}', "is not a result of edgeseg (kind 'evil')"),
+        ('{"kind": ["eval"]}', "is not a result of edgeseg (kind ['eval'])"),
         ('{"kind": "eval"}', "is not a complete eval result"),
         ('{"kind": "bench", "latency_ms": 3}', "is not a complete bench result"),
         ('{"kind": "run", "stages": []}', "is not a run summary"),

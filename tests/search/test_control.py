@@ -259,7 +259,7 @@ def test_an_empty_calibration_set(edgeseg: Run, words: dict[str, Any], labeled: 
     assert ran.code == 2 and "No images in" in ran.err
 
 
-def test_calibration_frames_may_not_be_judged_on(
+def test_calibration_frames_may_not_be_evaluated_on(
     edgeseg: Run, words: dict[str, Any], labeled: Path, tmp_path: Path
 ) -> None:
     folder = few(tmp_path / "frames", labeled, 9)
@@ -267,7 +267,7 @@ def test_calibration_frames_may_not_be_judged_on(
     for verb in ("control", "autotune"):
         ran = edgeseg(verb, *flags({**words, "calibration": folder}))
         assert ran.code == 2
-        assert "1 of the 4 frames of clouds val are calibration frames, too (2.png)" in ran.err
+        assert "1 of the 4 frames of clouds val are also calibration frames (2.png)" in ran.err
         assert not (tmp_path / "out").exists()
 
 

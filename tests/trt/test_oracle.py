@@ -142,7 +142,7 @@ def built(path: Path, folder: Path, release: str, **fields: object) -> bytes:
 def test_our_builder_builds_and_caches_timings(
     bundle_of: Callable[[str, str], Path], tmp_path: Path, real: str, precision: str
 ) -> None:
-    assert tensorrt_build.lacking() == ""
+    assert tensorrt_build.unavailable_reason() == ""
     path = bundle_of("jetson-orin", precision)
     assert len(built(path, tmp_path, real)) > 10_000
     [timing] = tmp_path.iterdir()
