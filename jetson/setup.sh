@@ -22,14 +22,14 @@ do_() { # shows a command, and runs it unless --dry-run
 }
 
 status=0
-found=$("$here/check.sh") || status=$?
+report=$("$here/check.sh") || status=$?
 [ $status -ne 2 ] || exit 2
 if [ -z "$dry" ] && [ "$(id -u)" != 0 ]; then
     echo "setup.sh installs packages: run it with sudo." >&2
     exit 2
 fi
 do_ apt-get update -qq
-if echo "$found" | grep -q 'way       edgeseg itself'; then
+if echo "$report" | grep -q 'mode      edgeseg itself'; then
     do_ apt-get install -y --no-install-recommends python3-venv python3-dev gcc python3-libnvinfer libnvinfer-bin
     do_ python3 -m venv --system-site-packages /opt/edgeseg
     do_ /opt/edgeseg/bin/pip install "$here/..[tensorrt,camera,metrics]"

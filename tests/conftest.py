@@ -99,8 +99,8 @@ def edgeseg(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
             main()
         except SystemExit as ended:
             code = ended.code or 0
-        said = capsys.readouterr()
+        messages = capsys.readouterr()
         assert isinstance(code, int)
-        return Ran(code, said.out, said.err)
+        return Ran(code, messages.out, messages.err)
 
     return run

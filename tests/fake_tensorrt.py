@@ -283,7 +283,7 @@ class Context:
 
     def set_input_shape(self, name: str, shape: Any) -> bool:
         own = self.engine.values[name].shape
-        assert all(size == asked or isinstance(size, str) for size, asked in zip(own, shape, strict=True))
+        assert all(size == requested or isinstance(size, str) for size, requested in zip(own, shape, strict=True))
         self.shape = list(shape)
         return True
 
@@ -417,8 +417,8 @@ def fits(module: types.ModuleType, arguments: list[Any], given: tuple[Any, ...])
         return False
     kinds = {"int": int, "str": str, "typing.SupportsInt": int, "typing_extensions.Buffer": (bytes, memoryview)}
     for value, (_, kind, _) in zip(given, arguments):
-        wanted = kinds.get(kind) or getattr(module, kind, None)
-        if isinstance(wanted, (type, tuple)) and not isinstance(value, wanted):
+        expected = kinds.get(kind) or getattr(module, kind, None)
+        if isinstance(expected, (type, tuple)) and not isinstance(value, expected):
             return False
     return True
 
@@ -449,10 +449,10 @@ class Cuda:
 
     def cudaGetDeviceProperties(self, device: int) -> Any:
         b = self.board
-        found = types.SimpleNamespace(
+        result = types.SimpleNamespace(
             name=b.gpu.encode(), major=b.capability[0], minor=b.capability[1], integrated=int(b.unified)
         )
-        return Status.cudaSuccess, found
+        return Status.cudaSuccess, result
 
     def cudaDriverGetVersion(self) -> Any:
         return Status.cudaSuccess, self.board.driver

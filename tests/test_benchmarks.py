@@ -18,23 +18,23 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_benchmark_describes_its_options(script: str) -> None:
-    done = run(script, "--help")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.startswith(f"usage: {script}")
-    assert "--" in done.stdout.split("show this help message")[1], "no option of its own"
+    completed = run(script, "--help")
+    assert completed.returncode == 0, completed.stderr[-2000:]
+    assert completed.stdout.startswith(f"usage: {script}")
+    assert "--" in completed.stdout.split("show this help message")[1], "no option of its own"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_benchmark_rejects_an_unknown_option(script: str) -> None:
-    done = run(script, "--no-such-option")
-    assert done.returncode == 2
-    assert "error:" in done.stderr
+    completed = run(script, "--no-such-option")
+    assert completed.returncode == 2
+    assert "error:" in completed.stderr
 
 
 def test_peers_import_without_the_packages_they_compare_with() -> None:
     names = [f"peers.{name}" for name in PEERS]
-    done = run("-c", f"import networks, peers; from importlib import import_module as i; [i(n) for n in {names}]")
-    assert done.returncode == 0, done.stderr[-2000:]
+    completed = run("-c", f"import networks, peers; from importlib import import_module as i; [i(n) for n in {names}]")
+    assert completed.returncode == 0, completed.stderr[-2000:]
 
 
 def test_benchmarks_use_the_api_as_it_is_typed() -> None:
@@ -42,7 +42,7 @@ def test_benchmarks_use_the_api_as_it_is_typed() -> None:
     pytest.importorskip("mypy")
     files = [*SCRIPTS, *LIBRARIES, "peers"]
     root = str(BENCHMARKS.parent)
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", *(f"benchmarks/{name}" for name in files)],
         cwd=root,
         capture_output=True,
@@ -50,4 +50,4 @@ def test_benchmarks_use_the_api_as_it_is_typed() -> None:
         timeout=280,
         env={"MYPYPATH": "benchmarks", "PYTHONPATH": root},
     )
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert completed.returncode == 0, completed.stdout[-3000:]

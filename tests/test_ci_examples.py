@@ -36,8 +36,8 @@ def repository(edgeseg: Edgeseg, bundle: Path, street: Path, tmp_path: Path) -> 
     """What the examples expect to be checked out."""
     shutil.copytree(bundle, tmp_path / "bundle")
     shutil.copytree(street, tmp_path / "data")
-    ran = edgeseg("baseline", bundle, "--data", street, "--out", tmp_path / "baseline.json")
-    assert ran.code == 0, ran.err
+    result = edgeseg("baseline", bundle, "--data", street, "--out", tmp_path / "baseline.json")
+    assert result.code == 0, result.err
     return tmp_path
 
 
@@ -66,7 +66,7 @@ def test_a_good_build_passes_and_a_bad_one_does_not(system: Callable[[], Any], r
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", [github, gitlab])
-def test_with_their_own_installation(system: Callable[[], Any], repository: Path) -> None:
+def test_the_examples_install_edgeseg_themselves(system: Callable[[], Any], repository: Path) -> None:
     variables, install, commands = system()
     venv = repository / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)

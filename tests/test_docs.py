@@ -26,7 +26,7 @@ def script(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize("name", ["recipe.md", "targets.md", "json.md"])
-def test_generated_pages_are_what_the_program_says(name: str) -> None:
+def test_generated_pages_match_the_program(name: str) -> None:
     pages = {path.name: (path, text) for path, text in script("reference_pages").pages()}
     path, text = pages[name]
     assert path.read_text() == text, "write it again: make docs"

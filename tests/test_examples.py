@@ -29,20 +29,20 @@ def run(code: list[str], folder: Path) -> str:
     (folder / "models").symlink_to(ROOT / "models")
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, *code], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    completed = subprocess.run([sys.executable, *code], cwd=folder, env=environment, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr[-3000:]
+    return completed.stdout
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_script(name: str, tmp_path: Path) -> None:
+def test_example_script_runs(name: str, tmp_path: Path) -> None:
     if name == "compile_and_evaluate":
         pytest.importorskip("onnx")
     output = run([str(EXAMPLES / f"{name}.py")], tmp_path)
     assert re.search(EXPECTED[name], output), output
 
 
-def test_notebook(tmp_path: Path) -> None:
+def test_example_notebook_runs(tmp_path: Path) -> None:
     cells = json.loads((EXAMPLES / "tour.ipynb").read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     assert len(code) >= 5 and not any(cell.get("outputs") for cell in cells), "commit the notebook without outputs"

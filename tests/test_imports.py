@@ -61,20 +61,22 @@ def test_a_device_needs_its_own_runtime_only(
     bundle = bundle_of(target, "fp32")
     blocked = without(runtime)
     images = street / "test" / "images"
-    ran = edgeseg(blocked, "run", bundle, "--source", images, "--sink", tmp_path / "out", "--json", tmp_path / "r.json")
-    assert ran.returncode == 0, ran.stderr
+    result = edgeseg(
+        blocked, "run", bundle, "--source", images, "--sink", tmp_path / "out", "--json", tmp_path / "r.json"
+    )
+    assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "r.json").read_text())["frames"] == 4
     assert len(list((tmp_path / "out").rglob("*.png"))) >= 4
-    ran = edgeseg(blocked, "verify", bundle, "--json", "-")
-    assert ran.returncode == 0, ran.stderr
-    assert min(json.loads(ran.stdout)["golden_agreement"]) == 1
-    ran = edgeseg(blocked, "eval", bundle, "--data", street, "--json", tmp_path / "eval.json")
-    assert ran.returncode == 0, ran.stderr
+    result = edgeseg(blocked, "verify", bundle, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    assert min(json.loads(result.stdout)["golden_agreement"]) == 1
+    result = edgeseg(blocked, "eval", bundle, "--data", street, "--json", tmp_path / "eval.json")
+    assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "eval.json").read_text())["frames"] == 4
-    ran = edgeseg(blocked, "bench", bundle, "--seconds", "1", "--size", "96x64", "--json", tmp_path / "bench.json")
-    assert ran.returncode == 0, ran.stderr
-    ran = edgeseg(blocked, "report", tmp_path / "eval.json", tmp_path / "bench.json", "--out", tmp_path / "r.html")
-    assert ran.returncode == 0, ran.stderr
+    result = edgeseg(blocked, "bench", bundle, "--seconds", "1", "--size", "96x64", "--json", tmp_path / "bench.json")
+    assert result.returncode == 0, result.stderr
+    result = edgeseg(blocked, "report", tmp_path / "eval.json", tmp_path / "bench.json", "--out", tmp_path / "r.html")
+    assert result.returncode == 0, result.stderr
 
 
 def test_int8_for_openvino_needs_no_other_runtime(network: Path, street: Path, tmp_path: Path) -> None:
@@ -82,9 +84,9 @@ def test_int8_for_openvino_needs_no_other_runtime(network: Path, street: Path, t
     words = ("compile", network, "-p", "int8", "--calibration", street, "--equalize", "--json", "-", "-o")
     agreement = []
     for name, missing in (("lean", ("onnxruntime",)), ("full", ())):
-        ran = edgeseg(missing, *words, tmp_path / name)
-        assert ran.returncode == 0, ran.stderr
-        agreement.append(json.loads(ran.stdout)["parity"]["agreement"])
+        result = edgeseg(missing, *words, tmp_path / name)
+        assert result.returncode == 0, result.stderr
+        agreement.append(json.loads(result.stdout)["parity"]["agreement"])
     assert agreement[0] == pytest.approx(agreement[1], abs=0.01)
 
 
@@ -96,18 +98,18 @@ def modules() -> list[str]:
     return [m.name for m in pkgutil.walk_packages([str(ROOT)], "edgeseg.") if "._mask" not in m.name]
 
 
-def test_every_module_for_devices_imports_without_any_optional_package() -> None:
-    wanted = [m for m in modules() if m.split(".")[1] in DEVICE]
-    assert len(wanted) > 30
+def test_every_device_module_imports_without_any_optional_package() -> None:
+    expected = [m for m in modules() if m.split(".")[1] in DEVICE]
+    assert len(expected) > 30
     code = f"""
 import importlib
-for name in {wanted!r}:
+for name in {expected!r}:
     importlib.import_module(name)
 leaked = sorted({{m.split(".")[0] for m in sys.modules}} & set(Refuse.blocked))
 assert not leaked, leaked
 """
-    ran = python(code, without(""))
-    assert ran.returncode == 0, ran.stderr
+    result = python(code, without(""))
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_kernel_may_be_missing() -> None:
@@ -118,8 +120,8 @@ from edgeseg import mask
 assert mask._mask is None
 assert mask.class_map(np.eye(4, dtype=np.float32).reshape(4, 2, 2), 8, 8, "half_pixel").max() == 3
 """
-    ran = python(code, HEAVY)
-    assert ran.returncode == 0, ran.stderr
+    result = python(code, HEAVY)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(
@@ -176,17 +178,17 @@ def test_a_missing_package_names_what_to_install(
     for runtime in ("openvino", "onnxruntime"):
         if f"{{{runtime}}}" in words:
             places[runtime] = bundle_of(f"{runtime}-cpu", "fp32")
-    ran = edgeseg(blocked, *(word.format(**places) for word in words))
-    assert ran.returncode == 2, ran.stderr
-    assert message in ran.stderr
-    assert "Traceback" not in ran.stderr
+    result = edgeseg(blocked, *(word.format(**places) for word in words))
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_targets_says_why_one_does_not_run_here() -> None:
-    ran = edgeseg(("openvino",), "targets", "--json", "-")
-    assert ran.returncode == 0, ran.stderr
-    rows = json.loads(ran.stdout)
+def test_targets_gives_the_reason_why_one_cannot_run_here() -> None:
+    result = edgeseg(("openvino",), "targets", "--json", "-")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)
     assert "pip install 'edgeseg[openvino]'" in rows["openvino-cpu"]["missing"]
     assert rows["onnxruntime-cpu"]["missing"] == ""
 
@@ -194,8 +196,8 @@ def test_targets_says_why_one_does_not_run_here() -> None:
 def test_int8_for_onnxruntime_needs_no_torch(network: Path, street: Path, tmp_path: Path) -> None:
     """Compiling works where nothing of training is installed, as on a laptop with [openvino,compress]."""
     words = ("compile", network, "-t", "onnxruntime-cpu", "-p", "int8", "--calibration", street, "-o", tmp_path / "out")
-    ran = edgeseg(("torch", "torchvision", "timm", "onnxslim", "scipy", "sklearn"), *words)
-    assert ran.returncode == 0, ran.stderr
+    result = edgeseg(("torch", "torchvision", "timm", "onnxslim", "scipy", "sklearn"), *words)
+    assert result.returncode == 0, result.stderr
 
 
 # The rules of the layout, read from the source
@@ -314,16 +316,16 @@ def shared(home: str) -> set[str]:
 
 def test_no_import_cycles() -> None:
     """Lazy imports and those for type checkers count."""
-    seen: dict[str, int] = {}  # 1: on the path, 2: done
+    observed: dict[str, int] = {}  # 1: on the path, 2: done
 
     def visit(module: str, path: tuple[str, ...]) -> None:
-        assert seen.get(module) != 1, f"cycle: {' -> '.join((*path, module))}"
-        if module in seen:
+        assert observed.get(module) != 1, f"cycle: {' -> '.join((*path, module))}"
+        if module in observed:
             return
-        seen[module] = 1
+        observed[module] = 1
         for other in sorted(EDGES[module]):
             visit(other, (*path, module))
-        seen[module] = 2
+        observed[module] = 2
 
     for module in sorted(EDGES):
         if module != "edgeseg":

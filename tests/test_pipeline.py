@@ -61,10 +61,10 @@ def again(folder: Path, recipe: str, tmp_path: Path) -> list[str]:
     """Run a copy of a finished run with another recipe; the stages that had work to do."""
     shutil.copytree(folder / "run", tmp_path / "run")
     (tmp_path / "recipe.toml").write_text(recipe)
-    said: list[str] = []
-    pipeline.run(Recipe.load(tmp_path / "recipe.toml"), tmp_path / "run", said.append)
+    messages: list[str] = []
+    pipeline.run(Recipe.load(tmp_path / "recipe.toml"), tmp_path / "run", messages.append)
     ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
-    return [name for name in ledger if name in said]
+    return [name for name in ledger if name in messages]
 
 
 def test_every_stage_is_measured_and_every_target_has_a_bundle(finished: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_change_reruns_only_what_depends_on_it(finished: Path, tmp_path: Path)
     assert {"pruned", "measure pruned", "compile tiny-int8"} <= set(worked)
 
 
-def test_int8_comes_from_training_with_rounding_where_the_recipe_asks(finished: Path, tmp_path: Path) -> None:
+def test_int8_comes_from_quantization_aware_training_where_the_recipe_has_it(finished: Path, tmp_path: Path) -> None:
     worked = again(finished, RECIPE + "[qat]\nepochs = 1\n", tmp_path)
     assert set(worked) == {"qat", "export qat", "compile tiny-int8", "compile tiny-onnxruntime-cpu-int8"}
     for name in ("tiny-int8", "tiny-onnxruntime-cpu-int8"):
@@ -103,7 +103,7 @@ def test_int8_comes_from_training_with_rounding_where_the_recipe_asks(finished: 
         assert any("came quantized" in note for note in manifest.graph.notes)
 
 
-def test_a_damaged_output_is_made_again(finished: Path, tmp_path: Path) -> None:
+def test_a_damaged_output_is_rebuilt(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     target = tmp_path / "copy" / "run" / "bundles" / "tiny-int8" / "bundle.json"
     target.write_text(target.read_text().replace("tiny-int8", "other"))
@@ -111,10 +111,10 @@ def test_a_damaged_output_is_made_again(finished: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
-    done: list[str] = []
+    completed: list[str] = []
 
     def work(name: str) -> dict[str, str]:
-        done.append(name)
+        completed.append(name)
         if name == "broken":
             raise KeyboardInterrupt
         (tmp_path / "out").write_text("made")
@@ -132,10 +132,10 @@ def test_an_interrupted_stage_continues(tmp_path: Path) -> None:
     assert ledger.stage("first", [1], [tmp_path / "out"], dict, lambda: work("never")) == {"made": "good"}
     assert ledger.stage("first", [2], [tmp_path / "out"], dict, lambda: work("changed")) == {"made": "changed"}
     assert not (tmp_path / "first").exists(), "other inputs must not continue from the old folder"
-    assert done == ["broken", "good", "changed"]
+    assert completed == ["broken", "good", "changed"]
 
 
-def test_publish_and_report(finished: Path, tmp_path: Path) -> None:
+def test_a_pipeline_publishes_and_reports(finished: Path, tmp_path: Path) -> None:
     report = PipelineResult.load(finished / "run" / "report.json")
     pipeline.publish(report, finished / "run", tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"tiny.onnx", "tiny-fp32", "tiny-int8", "card.md"}

@@ -148,14 +148,14 @@ def test_a_backend_with_its_own_int8_is_two_modules_and_a_table(
     (tmp_path / "toy-board.toml").write_text(TARGET)
     monkeypatch.setattr(target, "FOLDERS", [*target.FOLDERS, tmp_path])
     out = tmp_path / "bundle"
-    ran = edgeseg("compile", network, "-t", "toy-board", "-p", "int8", "--calibration", street, "-o", out)
-    assert ran.code == 0, ran.err
+    result = edgeseg("compile", network, "-t", "toy-board", "-p", "int8", "--calibration", street, "-o", out)
+    assert result.code == 0, result.err
     manifest = json.loads((out / "bundle.json").read_text())
     assert (manifest["backend"], manifest["ptq"]["ranges"]) == ("toy", "mse")
     for words in (("verify", out), ("eval", out, "--data", street), ("sensitivity", network, "-t", "toy-board",
                   "--calibration", street)):  # fmt: skip
-        ran = edgeseg(*words)
-        assert ran.code == 0, ran.err
+        result = edgeseg(*words)
+        assert result.code == 0, result.err
     assert "toy-board" in edgeseg("targets").out
 
 
@@ -164,8 +164,8 @@ def test_a_source_and_a_sink_are_a_module_each(
 ) -> None:
     add(sources, "toy", SOURCE)
     add(sinks, "toysink", SINK)
-    ran = edgeseg("run", bundle, "--source", "toy://3", "--sink", "toysink://")
-    assert ran.code == 0, ran.err
+    result = edgeseg("run", bundle, "--source", "toy://3", "--sink", "toysink://")
+    assert result.code == 0, result.err
     assert len(sinks.find("toysink://")[0].taken) == 3
 
 
@@ -210,10 +210,10 @@ def test_a_head_is_a_module_and_reads_the_outputs_it_names(add: Callable[..., No
                  upsample="none", files={}),
     )  # fmt: skip
     with open_segmenter(tmp_path / "bundle") as segmenter:
-        found = segmenter(cv2.resize(tiny.frames(1)[0], (12, 8))).classmap
+        result = segmenter(cv2.resize(tiny.frames(1)[0], (12, 8))).classmap
     expected = np.zeros((8, 12), np.uint8)
     expected[:, 6:], expected[4:, :4] = 1, 2
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_an_unknown_task_names_the_known_ones(bundle: Path, tmp_path: Path, edgeseg: Callable[..., object]) -> None:
@@ -224,6 +224,6 @@ def test_an_unknown_task_names_the_known_ones(bundle: Path, tmp_path: Path, edge
     manifest = json.loads((copy / "bundle.json").read_text())
     manifest["spec"]["task"] = "semantics"
     (copy / "bundle.json").write_text(json.dumps(manifest))
-    ran = edgeseg("verify", copy)
-    assert ran.code == 2
-    assert "Unknown task 'semantics'.\nDid you mean 'semantic'? Known: semantic." in ran.err
+    result = edgeseg("verify", copy)
+    assert result.code == 2
+    assert "Unknown task 'semantics'.\nDid you mean 'semantic'? Known: semantic." in result.err

@@ -20,16 +20,16 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize(("language", "code"), BLOCKS)
-def test_block_runs(language: str, code: str, tmp_path: Path) -> None:
+def test_readme_block_runs(language: str, code: str, tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    completed = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr[-3000:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
 
@@ -40,7 +40,7 @@ def test_every_make_target_named_in_the_readme_exists() -> None:
     assert named and named <= targets
 
 
-def test_the_public_names_are_the_ones_that_import() -> None:
+def test_the_public_names_can_be_imported() -> None:
     import edgeseg
 
     names = set(edgeseg.__all__) - {"__version__"}

@@ -112,7 +112,7 @@ def test_an_error_names_the_file_the_key_and_what_was_expected(table: dict[str, 
         (b"#" * (1 << 20) + b"#", "larger than"),
     ],
 )
-def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "recipe.toml"
     if content is not None:
         path.write_bytes(content)
@@ -147,7 +147,7 @@ KEYS = [
 
 
 @given(st.sampled_from(SECTIONS), st.sampled_from(KEYS), VALUES)
-def test_any_value_of_any_key_loads_or_is_refused_by_name(section: str, key: str, value: object) -> None:
+def test_any_value_of_any_key_loads_or_is_rejected_by_name(section: str, key: str, value: object) -> None:
     for table in (changed(**{section: value}), changed(**{section: {key: value}})):
         try:
             recipe = Recipe.from_dict(table, Path("r.toml"))
@@ -160,5 +160,5 @@ def test_any_value_of_any_key_loads_or_is_refused_by_name(section: str, key: str
 def test_neither_recipes_nor_their_commands_import_torch() -> None:
     """A recipe is read on machines that never train."""
     code = "import sys, edgeseg.recipe, edgeseg.cli.train; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "False"

@@ -19,7 +19,7 @@ LATENCY = PrunedLatency("openvino-cpu", "fp32", 2.0, 1.0, 0.5, 0.45)
 
 
 @pytest.mark.parametrize("latency", [None, LATENCY, "it builds its engines on the board"])
-def test_round_trip(tmp_path: Path, latency: PrunedLatency | str | None) -> None:
+def test_a_stage_result_survives_json(tmp_path: Path, latency: PrunedLatency | str | None) -> None:
     result = dataclasses.replace(STAGE, pruned_from_macs=2000, latency=latency)
     result.save(tmp_path / "pruned.json")
     assert StageResult.load(tmp_path / "pruned.json") == result
@@ -27,7 +27,7 @@ def test_round_trip(tmp_path: Path, latency: PrunedLatency | str | None) -> None
     assert (data["kind"], data["schema"]) == ("stage", 1)
 
 
-def test_what_was_not_pruned_has_no_parent_in_its_checkpoint() -> None:
+def test_a_checkpoint_that_was_not_pruned_has_no_parent() -> None:
     assert set(STAGE.metrics()) == {"stage", "val_miou", "macs", "params"}
     assert dataclasses.replace(STAGE, pruned_from_macs=2000).metrics()["pruned_from_macs"] == 2000
 
@@ -41,7 +41,9 @@ def test_what_was_not_pruned_has_no_parent_in_its_checkpoint() -> None:
         ({"latency": {"ms": 1}}, FileError, r"r\.json is not a complete stage result: "),
     ],
 )
-def test_what_is_refused(tmp_path: Path, change: dict[str, object], error: type[Exception], message: str) -> None:
+def test_invalid_values_are_rejected(
+    tmp_path: Path, change: dict[str, object], error: type[Exception], message: str
+) -> None:
     path = tmp_path / "r.json"
     path.write_text(json.dumps(STAGE.to_dict() | change))
     with pytest.raises(error, match=message):

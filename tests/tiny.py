@@ -81,10 +81,10 @@ class Net:
         """To `sizes` (a tensor's name, or H and W of 8 channels), else four times larger."""
         if sizes is None:
             scales = self.constant([1, 1, 4, 4], kind=np.float32)
-            given = ["", scales]
+            values = ["", scales]
         else:
-            given = ["", "", sizes if isinstance(sizes, str) else self.constant(sizes, kind=np.int64)]
-        return self.add("Resize", x, *given, mode=kind, coordinate_transformation_mode=mode, **more)
+            values = ["", "", sizes if isinstance(sizes, str) else self.constant(sizes, kind=np.int64)]
+        return self.add("Resize", x, *values, mode=kind, coordinate_transformation_mode=mode, **more)
 
     def model(
         self, *outputs: str, entry: str = "image", shape: Any = (1, 3, HEIGHT, WIDTH), spec: Spec | None = None
@@ -132,13 +132,13 @@ def parent_says(model: Any, frame: np.ndarray, spec: Spec, output: str = "", lay
         np.float16 if "float16" in entry.type else np.float32
     )
     batch = batch if layout == "NHWC" else batch.transpose(0, 3, 1, 2)
-    found = session.run([output] if output else None, {entry.name: np.ascontiguousarray(batch)})[0]
-    found = found.reshape(-1, *found.shape[-2:])
-    if spec.head == "argmax" and len(found) == 1:
-        return found[0].astype(np.uint8)
-    planes = [cv2.resize(p.astype(np.float32), (spec.width, spec.height)) for p in found]
+    result = session.run([output] if output else None, {entry.name: np.ascontiguousarray(batch)})[0]
+    result = result.reshape(-1, *result.shape[-2:])
+    if spec.head == "argmax" and len(result) == 1:
+        return result[0].astype(np.uint8)
+    planes = [cv2.resize(p.astype(np.float32), (spec.width, spec.height)) for p in result]
     if spec.head == "threshold":
-        border = 0.5 if found.min() >= 0 and found.max() <= 1 else 0
+        border = 0.5 if result.min() >= 0 and result.max() <= 1 else 0
         return (planes[0] > border).astype(np.uint8)
     return np.argmax(planes, 0).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Bench on another machine over ssh: the bundle and this edgeseg go there, the result comes back, nothing is left there.
+"""Bench on another machine over ssh: the bundle and this edgeseg are sent, the result comes back.
 
 What the other machine must have: Python >= 3.10 with numpy, OpenCV, typer, rich and the bundle's runtime. edgeseg is
 sent along (the class-map kernel is built there, where there is a C compiler), so both sides run one version.

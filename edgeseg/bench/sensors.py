@@ -23,7 +23,7 @@ TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0")  # the whole board's input,
 
 @dataclass(frozen=True)
 class Sample:
-    """One reading of all: degrees Celsius, MHz, watts, joules since some start, events since boot; None where unknown."""
+    """One reading: degrees Celsius, MHz, watts, joules since some start, events since boot; None where unknown."""
 
     time: float
     celsius: float | None

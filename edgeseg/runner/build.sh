@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds this bundle's TensorRT engine on the board itself, into engine/ beside this file: ./build.sh
-# Needs trtexec, which JetPack brings (/usr/src/tensorrt/bin), and a few minutes. Run it again after a JetPack update.
+# Needs trtexec, which JetPack installs (/usr/src/tensorrt/bin), and a few minutes. Run it again after a JetPack update.
 set -eu
 bundle=$(cd "$(dirname "$0")" && pwd)
 out=$bundle/engine
@@ -14,7 +14,7 @@ fi
 # A value of plan.json, which is written one key a line.
 plan() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$bundle/plan.json"; }
 
-# Two builds at once would only disturb each other; the second one waits and finds the engine made.
+# Two builds at once would only disturb each other; the second one waits and finds the engine built.
 exec 9>"$out/.build.lock"
 flock 9
 key=$({ sha256sum "$bundle/model.onnx" "$bundle/plan.json" | cut -d' ' -f1; dpkg-query -W -f '${Version}\n' 'libnvinfer[0-9]*' 2>/dev/null || true
@@ -30,7 +30,7 @@ case $(plan precision) in
     fp16) set -- "$@" --fp16 ;;
     int8) set -- "$@" --int8 --fp16 ;;
     fp32) ;;
-    *) echo "plan.json names no precision that is known here." >&2; exit 2 ;;
+    *) echo "plan.json has an unknown precision; expected fp32, fp16 or int8. Compile the bundle again." >&2; exit 2 ;;
 esac
 help=$("$trtexec" --help 2>&1 || true)
 workspace=$(plan workspace_mb)
@@ -52,7 +52,7 @@ trap 'rm -f "$out/model.engine.tmp"' EXIT INT TERM
 echo "$trtexec $*"
 if ! "$trtexec" "$@" >"$out/build.log" 2>&1; then
     tail -n 20 "$out/build.log" >&2
-    echo "trtexec failed; all it said is in $out/build.log" >&2
+    echo "trtexec failed; its whole output is in $out/build.log" >&2
     exit 1
 fi
 printf '%s\n%s\n' "$key" "$(sha256sum "$out/model.engine.tmp" | cut -d' ' -f1)" >"$out/model.engine.key.tmp"

@@ -27,7 +27,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class RunnerError(Exception):
-    """Says what happened and what to try; the program exits with 2."""
+    """What happened and what to try; the program exits with 2."""
 
 
 # --- the bundle ----

@@ -17,7 +17,9 @@ from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Segmenter
 
 
-def test_each_has_its_own_figures(bundle_of: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_bundle_has_its_own_figures(
+    bundle_of: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundles = [bundle_of("openvino-cpu", "fp32"), bundle_of("onnxruntime-cpu", "fp32")]
     opened: list[tuple[Path, str]] = []
 
@@ -25,10 +27,10 @@ def test_each_has_its_own_figures(bundle_of: Callable[[str, str], Path], monkeyp
         opened.append((path, mode))
         return open_segmenter(path, mode, **options)
 
-    seen: list[tuple[int, ...]] = []
+    observed: list[tuple[int, ...]] = []
 
     def noted_loop(segmenter: Segmenter, frames: list[Image], *words: Any, **more: Any) -> Iterator[float]:
-        seen.append(frames[0].shape)
+        observed.append(frames[0].shape)
         return timed_loop(segmenter, frames, *words, **more)
 
     monkeypatch.setattr(interleaved, "open_segmenter", noted_open)
@@ -41,7 +43,9 @@ def test_each_has_its_own_figures(bundle_of: Callable[[str, str], Path], monkeyp
     assert [path for path, mode in opened if mode == "throughput"] == [first, second, second, first]
     assert progress == [(i + 1, 4) for i in range(4)]
     large, small = (128, 192, 3), (64, 96, 3)
-    assert seen == [large, large, small, small, small, small, large, large], "warm-up and measurement, its own frames"
-    for found in (one, other):
-        assert 0 < found.latency_ms.p50 <= found.latency_ms.p90 <= found.latency_ms.p99
-        assert found.fps > 0 and len(found.rounds_p50_ms) == 2
+    assert observed == [large, large, small, small, small, small, large, large], (
+        "warm-up and measurement, its own frames"
+    )
+    for result in (one, other):
+        assert 0 < result.latency_ms.p50 <= result.latency_ms.p90 <= result.latency_ms.p99
+        assert result.fps > 0 and len(result.rounds_p50_ms) == 2

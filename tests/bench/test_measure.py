@@ -24,7 +24,7 @@ from edgeseg.timing import Percentiles
 def figures(request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path]) -> BenchResult:
     """One short measurement per backend."""
     progress: list[tuple[int, int]] = []
-    found = bench(
+    result = bench(
         bundle_of(request.param, "fp32"),
         tiny.frames(3, 0, 180, 320),
         1.0,
@@ -32,10 +32,10 @@ def figures(request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path
         threads=1,
     )
     assert progress == [(i + 1, ROUNDS) for i in range(ROUNDS)]
-    return found
+    return result
 
 
-def test_it_comes_back_from_json(figures: BenchResult) -> None:
+def test_a_bench_result_survives_json(figures: BenchResult) -> None:
     plain = json.loads(json.dumps(figures.to_dict()))
     assert (plain["kind"], plain["schema"]) == ("bench", 1)
     assert BenchResult.from_dict(plain) == figures
@@ -47,7 +47,7 @@ def test_it_comes_back_from_json(figures: BenchResult) -> None:
         BenchResult.from_dict({**plain, "kind": "eval"})
 
 
-def test_it_has_every_figure(figures: BenchResult) -> None:
+def test_a_bench_result_has_every_figure(figures: BenchResult) -> None:
     rates = {"latency_ms", "multi_stream_ms", "fps", "pure_latency_ms", "pure_fps"}
     assert set(figures.stages_ms) == {"resize", "infer", "mask"}
     assert set(figures.spread) == rates
@@ -82,11 +82,11 @@ def test_percentiles_of_a_known_set() -> None:
 
 
 def test_the_fingerprint_names_what_figures_depend_on(tmp_path: Path) -> None:
-    found = fingerprint()
-    assert found.cores >= 1 and found.cpu and found.system
-    assert found.versions["numpy"] == np.__version__
-    assert {"edgeseg", "openvino"} <= set(found.versions)
-    assert found == fingerprint()
+    result = fingerprint()
+    assert result.cores >= 1 and result.cpu and result.system
+    assert result.versions["numpy"] == np.__version__
+    assert {"edgeseg", "openvino"} <= set(result.versions)
+    assert result == fingerprint()
     # Another power mode is another machine.
     for mode in ("pmode:0000", "pmode:0002"):
         path = tmp_path / mode / "var/lib/nvpmodel/status"
@@ -97,14 +97,14 @@ def test_the_fingerprint_names_what_figures_depend_on(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "pmode:0002").power_mode == "pmode:0002"
 
 
-def test_frames_are_taken_in_turn(bundle: Path) -> None:
+def test_frames_of_several_sizes_are_measured(bundle: Path) -> None:
     """A frame of another size among them is measured like the rest."""
     sizes = itertools.cycle([(64, 96), (120, 200)])
     frames = [tiny.frames(1, i, *next(sizes))[0] for i in range(2)]
     assert bench(bundle, frames, 0.2, threads=1).samples >= ROUNDS
 
 
-def test_at_least_so_many_samples(bundle: Path) -> None:
+def test_the_number_of_samples_is_a_minimum(bundle: Path) -> None:
     assert bench(bundle, tiny.frames(2), 0.1, samples=103, threads=1).samples >= 103
 
 
@@ -115,15 +115,15 @@ def test_several_streams_wait_for_the_last_of_them(figures: BenchResult) -> None
 
 def test_full_load_minute_by_minute(bundle: Path) -> None:
     progress: list[tuple[int, int]] = []
-    found = sustained(bundle, tiny.frames(2), 3, lambda *turn: progress.append(turn), minute=0.1, threads=1)
-    assert len(found.minutes_fps) == 3 and progress == [(1, 3), (2, 3), (3, 3)]
-    assert found.last_over_first == pytest.approx(found.minutes_fps[2] / found.minutes_fps[0], abs=1e-3)
+    result = sustained(bundle, tiny.frames(2), 3, lambda *turn: progress.append(turn), minute=0.1, threads=1)
+    assert len(result.minutes_fps) == 3 and progress == [(1, 3), (2, 3), (3, 3)]
+    assert result.last_over_first == pytest.approx(result.minutes_fps[2] / result.minutes_fps[0], abs=1e-3)
 
 
 def test_cold_start_is_a_new_process(bundle: Path, tmp_path: Path) -> None:
-    found = cold_start(bundle, runs=2)
-    assert 0.05 < found.first_mask_s < 60 and len(found.runs_s) == 2
-    assert 20 < found.peak_memory_mb < 4000
+    result = cold_start(bundle, runs=2)
+    assert 0.05 < result.first_mask_s < 60 and len(result.runs_s) == 2
+    assert 20 < result.peak_memory_mb < 4000
     with pytest.raises(EdgesegError, match=r"A new process cannot run .*not a folder"):
         cold_start(tmp_path / "none")
 
@@ -138,5 +138,5 @@ def test_cold_start_is_a_new_process(bundle: Path, tmp_path: Path) -> None:
     ],
 )
 def test_advice_where_the_host_is_slower_than_the_network(stages: dict[str, float], message: str) -> None:
-    found = advice({name: Percentiles(value, value, value) for name, value in stages.items()})
-    assert re.search(message, found) and bool(found) == bool(message)
+    result = advice({name: Percentiles(value, value, value) for name, value in stages.items()})
+    assert re.search(message, result) and bool(result) == bool(message)

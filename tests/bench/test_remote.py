@@ -76,22 +76,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def bench(server: Server, bundle: Path, **options: Any) -> Any:
     """One short bench on the server."""
-    given = {"python": sys.executable, "ssh": server.ssh(), **options}
-    (answer,) = bench_on([server.host], bundle, ["--seconds", "1", "--size", "96x64"], **given)
+    values = {"python": sys.executable, "ssh": server.ssh(), **options}
+    (answer,) = bench_on([server.host], bundle, ["--seconds", "1", "--size", "96x64"], **values)
     return answer
 
 
 @needs_sshd
-def test_the_result_comes_back_and_nothing_stays(server: Server, bundle: Path) -> None:
-    found = bench(server, bundle)
-    assert not isinstance(found, EdgesegError), str(found)
-    assert found.host == "127.0.0.1" and found.fps > 0
-    assert found.machine.cores == os.cpu_count()
+def test_the_result_comes_back_and_nothing_is_left_on_the_host(server: Server, bundle: Path) -> None:
+    result = bench(server, bundle)
+    assert not isinstance(result, EdgesegError), str(result)
+    assert result.host == "127.0.0.1" and result.fps > 0
+    assert result.machine.cores == os.cpu_count()
     assert server.left() == []
 
 
 @needs_sshd
-def test_several_hosts_at_once_and_one_of_them_is_not_there(server: Server, bundle: Path) -> None:
+def test_several_hosts_at_once_and_one_is_unreachable(server: Server, bundle: Path) -> None:
     hosts = [server.host, Host("127.0.0.1", "nobody", 1)]
     good, bad = bench_on(hosts, bundle, ["--seconds", "1", "--size", "96x64"], sys.executable, server.ssh())
     assert not isinstance(good, EdgesegError) and good.fps > 0
@@ -100,9 +100,9 @@ def test_several_hosts_at_once_and_one_of_them_is_not_there(server: Server, bund
 
 @needs_sshd
 def test_a_wrong_key(server: Server, bundle: Path) -> None:
-    found = bench(server, bundle, ssh=server.ssh(server.stranger))
-    assert isinstance(found, EdgesegError)
-    assert "127.0.0.1 refused the key" in found.what and "ssh-copy-id" in found.hint
+    result = bench(server, bundle, ssh=server.ssh(server.stranger))
+    assert isinstance(result, EdgesegError)
+    assert "127.0.0.1 refused the key" in result.what and "ssh-copy-id" in result.hint
 
 
 @needs_sshd
@@ -111,9 +111,9 @@ def test_a_full_disk(server: Server, bundle: Path, tmp_path: Path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", server.temporary]).returncode:
         pytest.skip("mounting needs root")
     try:
-        found = bench(server, bundle)
-        assert isinstance(found, EdgesegError)
-        assert "127.0.0.1 has no space left" in found.what and "TMPDIR" in found.hint
+        result = bench(server, bundle)
+        assert isinstance(result, EdgesegError)
+        assert "127.0.0.1 has no space left" in result.what and "TMPDIR" in result.hint
         assert server.left() == []
     finally:
         subprocess.run(["umount", server.temporary], check=True)
@@ -130,11 +130,11 @@ def test_a_connection_lost_in_the_middle(server: Server, bundle: Path, tmp_path:
     # The forced command notes the id of the sshd process that serves this session, then goes on as asked.
     authorized.write_text(f'command="echo $PPID > {tmp_path}/session; eval \\"$SSH_ORIGINAL_COMMAND\\"" {before}')
     try:
-        found = bench(server, bundle, python=str(killer))
+        result = bench(server, bundle, python=str(killer))
     finally:
         authorized.write_text(before)
-    assert isinstance(found, EdgesegError)
-    assert "was lost in the middle" in found.what, found.what
+    assert isinstance(result, EdgesegError)
+    assert "was lost in the middle" in result.what, result.what
     end = time.monotonic() + 20
     while server.left() and time.monotonic() < end:  # the bench there ends first
         time.sleep(0.1)
@@ -143,9 +143,9 @@ def test_a_connection_lost_in_the_middle(server: Server, bundle: Path, tmp_path:
 
 @needs_sshd
 def test_a_host_without_the_packages(server: Server, bundle: Path) -> None:
-    found = bench(server, bundle, python="/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python9")
-    assert isinstance(found, EdgesegError)
-    assert "lacks a package" in found.what or "has no such Python" in found.what, found.what
+    result = bench(server, bundle, python="/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python9")
+    assert isinstance(result, EdgesegError)
+    assert "lacks a package" in result.what or "has no such Python" in result.what, result.what
     assert "has no such Python" in bench(server, bundle, python="python9").what
     assert server.left() == []
 
@@ -153,7 +153,7 @@ def test_a_host_without_the_packages(server: Server, bundle: Path) -> None:
 @pytest.mark.parametrize(
     "uri", ["device", "http://device", "ssh://", "ssh://a b", "ssh://-oProxyCommand=x", "ssh://a:b"]
 )
-def test_what_is_no_host(uri: str, edgeseg: Callable[..., Any], bundle: Path) -> None:
+def test_invalid_hosts_are_rejected(uri: str, edgeseg: Callable[..., Any], bundle: Path) -> None:
     with pytest.raises(OptionError, match=r"is not a host\.\nExpected ssh://user@device"):
         Host.parse(uri)
     assert edgeseg("bench", bundle, "--host", uri).code == 2
@@ -165,13 +165,13 @@ def test_hosts_are_read_as_ssh_reads_them() -> None:
 
 
 def test_an_option_cannot_become_a_command(bundle: Path) -> None:
-    (found,) = bench_on([Host("127.0.0.1", port=1)], bundle, ["--seconds", "1;rm"])
-    assert isinstance(found, OptionError)
+    (result,) = bench_on([Host("127.0.0.1", port=1)], bundle, ["--seconds", "1;rm"])
+    assert isinstance(result, OptionError)
 
 
 def test_one_device_twice(edgeseg: Callable[..., Any], bundle: Path) -> None:
-    ran = edgeseg("bench", bundle, "--host", "ssh://a", "--host", "ssh://a")
-    assert ran.code == 2 and "names one device twice" in ran.err
+    result = edgeseg("bench", bundle, "--host", "ssh://a", "--host", "ssh://a")
+    assert result.code == 2 and "names one device twice" in result.err
 
 
 def test_the_parcel_holds_the_bundle_and_no_compiled_code(bundle: Path) -> None:

@@ -49,10 +49,10 @@ JETSON = {
 
 
 def test_a_jetson_of_jetpack_6(tmp_path: Path) -> None:
-    found = Sensors(tree(tmp_path, JETSON)).sample()
-    assert (found.celsius, found.cpu_mhz, found.gpu_mhz) == (86.5, 2201.6, 1300.5)
-    assert found.watts == pytest.approx(15.0)  # the board's input, not its rails added to it
-    assert found.joules is None and found.throttled is None
+    result = Sensors(tree(tmp_path, JETSON)).sample()
+    assert (result.celsius, result.cpu_mhz, result.gpu_mhz) == (86.5, 2201.6, 1300.5)
+    assert result.watts == pytest.approx(15.0)  # the board's input, not its rails added to it
+    assert result.joules is None and result.throttled is None
 
 
 def test_a_jetson_of_jetpack_4(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_a_jetson_of_jetpack_4(tmp_path: Path) -> None:
     assert Sensors(tree(tmp_path, rails)).sample().watts == 4.12
 
 
-def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
-    found = Sensors(tmp_path).sample()
-    assert [v for k, v in vars(found).items() if k != "time"] == [None] * 6
+def test_a_machine_without_sensors(tmp_path: Path) -> None:
+    result = Sensors(tmp_path).sample()
+    assert [v for k, v in vars(result).items() if k != "time"] == [None] * 6
     with Watch(Sensors(tmp_path), 0.01) as watch:
         time.sleep(0.03)
     assert watch.summary(10) == DeviceLog(None, None, None, None, None, "")
@@ -80,7 +80,7 @@ def test_energy_counters_wrap_around(tmp_path: Path) -> None:
     assert watch.summary(6).joules_per_frame == pytest.approx(0.5)
 
 
-def test_power_is_energy_where_only_watts_are_told(tmp_path: Path) -> None:
+def test_energy_is_integrated_from_power_where_only_watts_are_measured(tmp_path: Path) -> None:
     with Watch(Sensors(tree(tmp_path, JETSON)), 0.02) as watch:
         time.sleep(0.2)
     joules = watch.summary(1).joules_per_frame
@@ -96,43 +96,43 @@ def test_power_is_energy_where_only_watts_are_told(tmp_path: Path) -> None:
         ([2000, 2000, 2000, 2000], 60.0, 3, "the CPU reports 3 thermal throttling events"),
     ],
 )
-def test_throttling(clocks: list[float], celsius: float, events: int, message: str) -> None:
+def test_throttling_is_reported(clocks: list[float], celsius: float, events: int, message: str) -> None:
     samples = [Sample(i, celsius, mhz, None, None, None, i * events // 3) for i, mhz in enumerate(clocks)]
     assert Watch(Sensors(), samples=samples).throttled() == message
 
 
 @given(st.binary(max_size=40))
-def test_a_sensor_may_say_anything(text: bytes) -> None:
+def test_any_content_of_a_sensor_file_is_tolerated(text: bytes) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sys/class/thermal/thermal_zone0/temp"
         path.parent.mkdir(parents=True)
         path.write_bytes(text)
-        found = Sensors(Path(folder)).sample()
-        assert found.celsius is None or found.celsius > 0
+        result = Sensors(Path(folder)).sample()
+        assert result.celsius is None or result.celsius > 0
 
 
 def test_doctor_on_a_badly_set_up_jetson(tmp_path: Path) -> None:
-    found = {row.about: row for row in doctor.examine(tree(tmp_path, JETSON))}
-    assert found["board"].found == "NVIDIA Jetson AGX Orin Developer Kit, # R36 (release), REVISION: 4.3"
-    assert found["power mode"].level == "note" and "nvpmodel -m 0" in found["power mode"].do
-    assert found["governor"].level == "note" and found["governor"].found.startswith("schedutil")
-    assert found["memory"].level == "problem" and found["memory"].found.startswith("390 of ")
-    assert found["swap"].found == "781 MB in use"
-    assert found["temperature"].level == "note"
+    result = {row.about: row for row in doctor.examine(tree(tmp_path, JETSON))}
+    assert result["board"].found == "NVIDIA Jetson AGX Orin Developer Kit, # R36 (release), REVISION: 4.3"
+    assert result["power mode"].level == "note" and "nvpmodel -m 0" in result["power mode"].do
+    assert result["governor"].level == "note" and result["governor"].found.startswith("schedutil")
+    assert result["memory"].level == "problem" and result["memory"].found.startswith("390 of ")
+    assert result["swap"].found == "781 MB in use"
+    assert result["temperature"].level == "note"
 
 
 def test_doctor_through_the_command_line(edgeseg: Edgeseg, tmp_path: Path) -> None:
-    ran = edgeseg("doctor", "--json", tmp_path / "d.json")
+    result = edgeseg("doctor", "--json", tmp_path / "d.json")
     found = json.loads((tmp_path / "d.json").read_text())
     levels = {row["about"]: row["level"] for row in found["findings"]}
-    assert ran.code == ("problem" in levels.values())
+    assert result.code == ("problem" in levels.values())
     assert levels["self-test openvino"] == levels["self-test onnxruntime"] == levels["edgeseg"] == "ok"
     assert "self-test" not in edgeseg("doctor", "--quick").err
 
 
-def test_the_network_of_the_self_test_is_what_its_script_makes() -> None:
+def test_the_self_test_network_matches_its_script() -> None:
     from make_selftest import model
 
     assert (Path(doctor.__file__).parent / doctor.SELF_TEST).read_bytes() == model()

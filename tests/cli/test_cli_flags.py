@@ -26,7 +26,7 @@ WORDS = st.text(max_size=12) | st.lists(st.sampled_from(["a", "b", "0.5", "nan",
 @example({"classes": ",".join(f"c{i}" for i in range(300))})
 @example({"mean": "1e999,0,0"})
 @example({"size": "-5x5"})
-def test_any_text_behind_the_flags(network: Path, flags: dict[str, str]) -> None:
+def test_any_text_as_an_option_value_is_accepted_or_rejected(network: Path, flags: dict[str, str]) -> None:
     try:
         spec, _ = spec_of(network, spec_flags({key: flags.get(key) for key in KEYS}))
     except (OptionError, FileError) as error:
@@ -39,14 +39,14 @@ def test_any_text_behind_the_flags(network: Path, flags: dict[str, str]) -> None
 
 
 @given(st.integers(1, 99999), st.integers(1, 99999), st.sampled_from("xX"))
-def test_any_size(width: int, height: int, by: str) -> None:
+def test_any_size_is_parsed_or_rejected(width: int, height: int, by: str) -> None:
     assert size(f"{width}{by}{height}") == (height, width)
 
 
 @pytest.mark.parametrize(
     "text", ["", "x", "96", "96x", "x64", "96x64x3", "96 x 64", "+96x64", "96.0x64", "9" * 20 + "x1"]
 )
-def test_what_is_no_size(text: str) -> None:
+def test_invalid_sizes_are_rejected(text: str) -> None:
     with pytest.raises(OptionError, match="Expected WIDTHxHEIGHT"):
         size(text)
 
@@ -55,6 +55,6 @@ def test_what_is_no_size(text: str) -> None:
     ("classes", "expected"),
     [("a,b,c,d,e,f,g,h", tuple("abcdefgh")), (" a , b,c,d,e,f,g,h ", tuple("abcdefgh"))],
 )
-def test_names_keep_the_colors_they_had(network: Path, classes: str, expected: tuple[str, ...]) -> None:
+def test_class_names_keep_their_colors(network: Path, classes: str, expected: tuple[str, ...]) -> None:
     spec, assumed = spec_of(network, spec_flags(dict.fromkeys(KEYS) | {"classes": classes}))
     assert (spec.classes, spec.palette, assumed) == (expected, tiny.SPEC.palette, [])

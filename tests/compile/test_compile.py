@@ -67,12 +67,12 @@ def weights(bundle: Path) -> dict[str, int]:
     if (bundle / "model.xml").exists():
         import openvino as ov
 
-        found: dict[str, int] = {}
+        result: dict[str, int] = {}
         for op in ov.Core().read_model(bundle / "model.xml").get_ops():
             if op.get_type_name() == "Constant":
                 kind = op.get_element_type().get_type_name()
-                found[kind] = found.get(kind, 0) + op.get_byte_size()
-        return found
+                result[kind] = result.get(kind, 0) + op.get_byte_size()
+        return result
     import onnx
     from onnx import numpy_helper
 
@@ -83,7 +83,7 @@ def weights(bundle: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("target", "full", "half"), [("openvino-cpu", "f32", "f16"), ("onnxruntime-cpu", "float32", "float16")]
 )
-def test_half_precision_stores_half_the_bytes(bundle_of: BundleOf, target: str, full: str, half: str) -> None:
+def test_half_precision_halves_the_model_size(bundle_of: BundleOf, target: str, full: str, half: str) -> None:
     a, b = weights(bundle_of(target, "fp32")), weights(bundle_of(target, "fp16"))
     assert half not in a
     assert b[half] >= 0.45 * a[full]
@@ -91,13 +91,13 @@ def test_half_precision_stores_half_the_bytes(bundle_of: BundleOf, target: str, 
 
 
 @pytest.mark.parametrize(("target", "kind"), [("openvino-cpu", "i8"), ("onnxruntime-cpu", "int8")])
-def test_int8_stores_its_weights_in_a_byte_each(bundle_of: BundleOf, target: str, kind: str) -> None:
+def test_int8_stores_weights_in_one_byte_each(bundle_of: BundleOf, target: str, kind: str) -> None:
     convolutions = 8 * 27 + 16 * 72 + 8 * 16
     assert weights(bundle_of(target, "int8")).get(kind, 0) >= convolutions
 
 
 @pytest.mark.parametrize(("target", "precision"), PAIRS)
-def test_nothing_but_the_bundle_is_left(bundle_of: BundleOf, target: str, precision: str) -> None:
+def test_nothing_but_the_bundle_is_written(bundle_of: BundleOf, target: str, precision: str) -> None:
     path = bundle_of(target, precision)
     model = {
         "openvino": {"model.xml", "model.bin"},
@@ -129,7 +129,9 @@ def test_the_same_model_twice_gives_the_same_class_maps(network: Path, tmp_path:
 
 
 @pytest.mark.parametrize("target", [name for name in names() if "int8" in Target.load(name).precisions])
-def test_calibration_decides_int8_alone(network: Path, street: Path, tmp_path: Path, target: str) -> None:
+def test_the_same_calibration_frames_give_the_same_int8_class_maps(
+    network: Path, street: Path, tmp_path: Path, target: str
+) -> None:
     from edgeseg.calibration.frames import CalibrationSet
 
     chosen = CalibrationSet.choose(street, 8)
@@ -148,27 +150,27 @@ def test_accuracy_on_a_dataset_is_stored(network: Path, street: Path, tmp_path: 
     made = compiled(network, tmp_path / "out", dataset=dataset)
     stored = made.manifest.metrics
     with open_segmenter(made.path) as segmenter:
-        found = evaluate(segmenter, dataset)
+        result = evaluate(segmenter, dataset)
     assert (stored.data, stored.split, stored.frames) == ("street", "test", 4)
     for key in ("miou", "pixel_accuracy", "mean_accuracy", "dice", "boundary_f1", "per_class"):
-        assert getattr(stored, key) == getattr(found, key)
+        assert getattr(stored, key) == getattr(result, key)
 
 
-def test_the_recipe_joins_the_manifest(network: Path, tmp_path: Path) -> None:
+def test_the_recipe_is_stored_in_the_manifest(network: Path, tmp_path: Path) -> None:
     made = compiled(network, tmp_path / "out", recipe={"name": "x"})
     assert made.manifest.recipe == {"name": "x"}
 
 
 @pytest.mark.parametrize("source", ["synthetic", "folder"])
-def test_golden_frames_may_come_from_elsewhere(network: Path, tmp_path: Path, source: str) -> None:
+def test_golden_frames_may_come_from_another_folder(network: Path, tmp_path: Path, source: str) -> None:
     """Where the calibration frames may not be passed on."""
     stored = tiny.frames(4, seed=77)
     for i, frame in enumerate(stored):
         write_image(tmp_path / "folder" / f"{i}.png", frame)
-    wanted = rendered(tiny.SPEC, 3) if source == "synthetic" else stored[:3]
+    expected = rendered(tiny.SPEC, 3) if source == "synthetic" else stored[:3]
     made = compiled(network, tmp_path / "out", golden=golden_frames(source, tiny.SPEC, tmp_path))
     kept = [frame for frame, _ in made.golden()]
-    assert len(kept) == 3 and all((a == b).all() for a, b in zip(kept, wanted))
+    assert len(kept) == 3 and all((a == b).all() for a, b in zip(kept, expected))
     plain = compiled(network, tmp_path / "plain", golden=golden_frames("", tiny.SPEC))
     assert (next(plain.golden())[0] == tiny.frames(2, seed=1)[0]).all()
     assert made.manifest.parity == plain.manifest.parity  # still measured on the given frames
@@ -188,7 +190,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the compiler broke"), KeyboardInterrupt(), OSError(28, "disk full")])
-def test_a_failure_in_the_middle_leaves_the_earlier_bundle(
+def test_a_failed_compile_leaves_the_previous_bundle(
     network: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     shutil.copytree(bundle, tmp_path / "out")
@@ -207,7 +209,7 @@ def test_a_failure_in_the_middle_leaves_the_earlier_bundle(
     assert compiled(network, tmp_path / "out").name == "out"  # and the next run replaces it
 
 
-def test_a_float_bundle_that_says_something_else_is_refused(
+def test_a_float_bundle_that_disagrees_with_its_model_is_rejected(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backend that compiles another network than it was given."""
@@ -250,7 +252,9 @@ def folder_of_somebody(path: Path) -> Path:
         (folder_of_somebody, "exists and holds something else"),
     ],
 )
-def test_what_is_in_the_way_stays(network: Path, tmp_path: Path, place: Callable[[Path], Path], message: str) -> None:
+def test_an_output_folder_of_something_else_is_not_replaced(
+    network: Path, tmp_path: Path, place: Callable[[Path], Path], message: str
+) -> None:
     out = place(tmp_path / "out")
     before = snapshot(tmp_path)
     with pytest.raises(FileError, match=message):
@@ -266,7 +270,7 @@ def test_what_is_in_the_way_stays(network: Path, tmp_path: Path, place: Callable
         ("openvino-cpu", "FP32", "Unknown precision 'FP32'"),
     ],
 )
-def test_what_is_refused_before_anything_is_written(
+def test_invalid_options_are_rejected_before_anything_is_written(
     network: Path, tmp_path: Path, target: str, precision: str, message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
@@ -277,14 +281,14 @@ def test_what_is_refused_before_anything_is_written(
 # The Spec of a file
 
 
-def test_a_spec_inside_the_file_is_used_and_flags_stand_on_top(network: Path) -> None:
+def test_flags_override_the_spec_inside_the_file(network: Path) -> None:
     spec, assumed = spec_of(network, {})
     assert (spec, assumed) == (tiny.SPEC, [])
     changed, _ = spec_of(network, {"color": "BGR"})
     assert changed == Spec(**{**tiny.SPEC.to_dict(), "color": "BGR"})
 
 
-def test_without_one_it_is_read_from_the_graph_and_every_assumption_is_named(tmp_path: Path) -> None:
+def test_without_a_spec_it_is_read_from_the_graph_and_every_assumption_is_listed(tmp_path: Path) -> None:
     path = tiny.network(tmp_path / "foreign.onnx", spec=None)
     spec, assumed = spec_of(path, {})
     assert (spec.height, spec.width, spec.head) == (tiny.HEIGHT, tiny.WIDTH, "argmax")
@@ -307,7 +311,7 @@ def test_one_channel_means_threshold(tmp_path: Path) -> None:
     assert "size 512x512 (the graph's is dynamic)" in assumed
 
 
-def test_classes_behind_an_argmax_are_counted(tmp_path: Path) -> None:
+def test_classes_of_a_graph_with_argmax_are_counted(tmp_path: Path) -> None:
     import onnx
 
     net = tiny.Net()
@@ -319,7 +323,7 @@ def test_classes_behind_an_argmax_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 50_000, '{"height": 64}', '{"height": 64, "wdith": 96}'])
-def test_a_broken_spec_inside_the_file(tmp_path: Path, text: str) -> None:
+def test_a_broken_spec_inside_the_file_is_an_error(tmp_path: Path, text: str) -> None:
     import onnx
 
     path = tiny.network(tmp_path / "model.onnx")
@@ -330,7 +334,7 @@ def test_a_broken_spec_inside_the_file(tmp_path: Path, text: str) -> None:
         spec_of(path, {})
 
 
-def test_our_own_export_compiles(tmp_path: Path) -> None:
+def test_an_exported_checkpoint_compiles(tmp_path: Path) -> None:
     """A student as training makes it: from torch through ONNX to class maps equal to torch's."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)

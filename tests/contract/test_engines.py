@@ -24,13 +24,13 @@ MODES = ("latency", "throughput")
 
 def different() -> list[tuple[str, str]]:
     """Every target and precision, of boards that are served the same way one each."""
-    found = {}
+    result = {}
     for name in names():
         t = Target.load(name)
         for precision in t.precisions:
             kind = (t.backend, t.device, t.quantizer, t.build_mode, t.opset, t.frame, precision)
-            found.setdefault(kind, (name, precision))
-    return list(found.values())
+            result.setdefault(kind, (name, precision))
+    return list(result.values())
 
 
 @pytest.fixture(params=different(), ids=":".join, scope="module")
@@ -165,7 +165,7 @@ def test_closing_with_frames_in_flight(path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_stream_that_is_given_up_can_be_taken_up_again(path: Path, mode: str) -> None:
+def test_an_abandoned_stream_can_be_resumed(path: Path, mode: str) -> None:
     images = tiny.frames(6)
     with opened(path, mode) as segmenter:
         stream = segmenter.stream(Frame(image, i) for i, image in enumerate(images))
@@ -222,7 +222,7 @@ def test_an_unknown_mode_is_refused(bundle: Path) -> None:
         open_segmenter(bundle, "troughput")
 
 
-def test_openvino_keeps_what_it_compiled(bundle: Path, tmp_path: Path) -> None:
+def test_openvino_caches_compiled_models(bundle: Path, tmp_path: Path) -> None:
     image = tiny.frames(1)[0]
     maps = []
     for _ in range(2):
@@ -232,7 +232,7 @@ def test_openvino_keeps_what_it_compiled(bundle: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(*maps)
 
 
-def test_weights_of_the_wrong_length(bundle: Path, tmp_path: Path) -> None:
+def test_weights_of_the_wrong_length_are_rejected(bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     resealed(copy, lambda p: (p / "model.bin").write_bytes((p / "model.bin").read_bytes()[:50]))
     with pytest.raises(BundleError, match="cannot load"):

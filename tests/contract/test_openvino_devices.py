@@ -25,21 +25,21 @@ ABSENT = [d for d in ("GPU", "NPU") if not any(n.startswith(d) for n in ov.Core(
     [("CPU", "fp16", "f32"), ("CPU", "bf16", "bf16"), ("GPU", "fp32", "f32"), ("GPU", "int8", "f16"),
      ("NPU", "fp16", "f16"), ("NPU", "int8", "f16"), ("AUTO", "int8", "f32")],
 )  # fmt: skip
-def test_what_each_device_computes_in(device: str, precision: str, hint: str) -> None:
+def test_the_compute_precision_of_each_device(device: str, precision: str, hint: str) -> None:
     assert openvino.COMPUTE[device][precision] == hint
     assert openvino.properties(device, hint, "latency")["INFERENCE_PRECISION_HINT"] == hint
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "npu", "auto"])
-def test_every_precision_of_a_table_has_a_hint(name: str) -> None:
+def test_every_precision_of_a_target_has_a_hint(name: str) -> None:
     target = Target.load(f"openvino-{name}")
     assert set(target.precisions) == set(openvino.COMPUTE[target.device])
     assert target.preset in ("mixed", "performance")
 
 
-def test_streams_cache_and_threads(tmp_path: Path) -> None:
-    told = openvino.properties("CPU", "f32", "throughput", threads=1)
-    assert told == {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+def test_properties_for_streams_cache_and_threads(tmp_path: Path) -> None:
+    reported = openvino.properties("CPU", "f32", "throughput", threads=1)
+    assert reported == {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     gpu = openvino.properties("GPU", "f16", "latency", threads=1)
     assert "INFERENCE_NUM_THREADS" not in gpu and gpu["PERFORMANCE_HINT"] == "LATENCY"
     assert gpu["CACHE_DIR"].endswith("openvino")  # compiling takes long there
@@ -47,7 +47,7 @@ def test_streams_cache_and_threads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ABSENT)
-def test_a_bundle_for_an_absent_device_is_proved_on_the_cpu(
+def test_a_bundle_for_an_absent_device_is_verified_on_the_cpu(
     device: str, bundle_of: Callable[[str, str], Path], edgeseg: Callable[..., Any]
 ) -> None:
     target = Target.load(f"openvino-{device.lower()}")
@@ -62,12 +62,12 @@ def test_a_bundle_for_an_absent_device_is_proved_on_the_cpu(
     assert "driver" in caught.value.hint
     with open_segmenter(path, backend="openvino:CPU") as segmenter:
         assert segmenter.engine.slots == 1
-    ran = edgeseg("verify", path)
-    assert ran.code == 2 and f"finds no {device}" in ran.err
+    result = edgeseg("verify", path)
+    assert result.code == 2 and f"finds no {device}" in result.err
     assert f"finds no {device}" in edgeseg("targets").out
 
 
-def test_auto_runs_wherever_it_can(bundle_of: Callable[[str, str], Path], bundle: Path) -> None:
+def test_auto_runs_on_an_available_device(bundle_of: Callable[[str, str], Path], bundle: Path) -> None:
     import tiny
 
     image = tiny.frames(1)[0]

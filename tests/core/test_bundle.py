@@ -46,7 +46,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     (path / MANIFEST).write_text(json.dumps(manifest))
 
 
-def test_a_good_bundle_tells_what_it_is(bundle: Path) -> None:
+def test_a_valid_bundle_describes_itself(bundle: Path) -> None:
     loaded = Bundle.load(bundle)
     assert (loaded.name, loaded.target, loaded.precision) == ("openvino-cpu-fp32", "openvino-cpu", "fp32")
     assert (loaded.backend, loaded.upsample) == ("openvino", "half_pixel")
@@ -57,7 +57,7 @@ def test_a_good_bundle_tells_what_it_is(bundle: Path) -> None:
     assert on_disk == {*loaded.manifest.files, MANIFEST}
 
 
-def test_golden_frames_are_what_the_bundle_says(bundle: Path) -> None:
+def test_golden_frames_match_the_bundle(bundle: Path) -> None:
     pairs = list(Bundle.load(bundle).golden())
     assert len(pairs) == 3
     with open_segmenter(bundle) as segmenter:
@@ -134,7 +134,7 @@ def outside(path: Path) -> None:
         ],
     ],
 )
-def test_what_loading_refuses(copy: Path, spoil: Callable[[Path], Any], message: str) -> None:
+def test_loading_rejects_damaged_bundles(copy: Path, spoil: Callable[[Path], Any], message: str) -> None:
     spoil(copy)
     with pytest.raises((BundleError, OptionError)) as caught:
         Bundle.load(copy)
@@ -153,7 +153,9 @@ def test_what_loading_refuses(copy: Path, spoil: Callable[[Path], Any], message:
         (lambda m: m["spec"].update(height=128), "Spec says 96x128"),
     ],
 )
-def test_what_opening_refuses(copy: Path, spoil: Callable[[dict[str, Any]], Any], message: str) -> None:
+def test_opening_rejects_bundles_that_do_not_fit(
+    copy: Path, spoil: Callable[[dict[str, Any]], Any], message: str
+) -> None:
     edit(copy, spoil)
     with pytest.raises((BundleError, OptionError)) as caught:
         open_segmenter(copy)
@@ -161,7 +163,7 @@ def test_what_opening_refuses(copy: Path, spoil: Callable[[dict[str, Any]], Any]
 
 
 @pytest.mark.parametrize(("name", "what"), [("nowhere", "is not a folder"), ("file", "is not a folder")])
-def test_what_is_no_folder(tmp_path: Path, name: str, what: str) -> None:
+def test_a_bundle_must_be_a_folder(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(BundleError, match=what):
         Bundle.load(tmp_path / name)
@@ -171,7 +173,7 @@ KEYS = ("schema", "spec", "target", "backend", "precision", "upsample", "files",
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=3))
-def test_any_json_in_the_manifest(scratch: Path, changes: dict[str, Any]) -> None:
+def test_any_json_as_the_manifest_is_loaded_or_rejected(scratch: Path, changes: dict[str, Any]) -> None:
     before = (scratch / MANIFEST).read_bytes()
     try:
         edit(scratch, lambda m: m.update(changes))
@@ -184,7 +186,9 @@ def test_any_json_in_the_manifest(scratch: Path, changes: dict[str, Any]) -> Non
 
 
 @given(st.lists(st.sampled_from(["files", "spec"]), min_size=1, max_size=2), st.data())
-def test_any_json_one_floor_down(scratch: Path, keys: list[str], data: st.DataObject) -> None:
+def test_any_json_as_a_manifest_entry_is_loaded_or_rejected(
+    scratch: Path, keys: list[str], data: st.DataObject
+) -> None:
     before = (scratch / MANIFEST).read_bytes()
 
     def change(manifest: dict[str, Any]) -> None:
@@ -204,7 +208,7 @@ def test_any_json_one_floor_down(scratch: Path, keys: list[str], data: st.DataOb
 # replacing: the one way to write a folder
 
 
-def test_replacing_takes_the_name_at_the_end(tmp_path: Path) -> None:
+def test_replacing_renames_at_the_end(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     with replacing(out, "marker") as work:
         (work / "marker").write_text("new")
@@ -218,7 +222,7 @@ def test_replacing_takes_the_name_at_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, FileError])
-def test_replacing_leaves_nothing_of_a_failure(tmp_path: Path, error: type[BaseException]) -> None:
+def test_replacing_leaves_nothing_after_a_failure(tmp_path: Path, error: type[BaseException]) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "marker").write_text("old")
     with pytest.raises(error), replacing(tmp_path / "out", "marker") as work:
@@ -242,7 +246,9 @@ def foreign(path: Path) -> None:
         (lambda p: None, "a" * 300, "Cannot write"),
     ],
 )
-def test_replacing_refuses(tmp_path: Path, prepare: Callable[[Path], Any], name: str, message: str) -> None:
+def test_replacing_rejects_a_folder_of_something_else(
+    tmp_path: Path, prepare: Callable[[Path], Any], name: str, message: str
+) -> None:
     prepare(tmp_path / "out")
     before = sorted(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     with pytest.raises(FileError, match=message), replacing(tmp_path / name, "marker"):
@@ -250,7 +256,7 @@ def test_replacing_refuses(tmp_path: Path, prepare: Callable[[Path], Any], name:
     assert sorted(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()) == before
 
 
-def test_replacing_an_empty_folder_and_what_a_killed_run_left(tmp_path: Path) -> None:
+def test_replacing_an_empty_folder_and_leftovers_of_a_killed_run(tmp_path: Path) -> None:
     import os
 
     (tmp_path / "out").mkdir()
@@ -263,7 +269,7 @@ def test_replacing_an_empty_folder_and_what_a_killed_run_left(tmp_path: Path) ->
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "marker"]
 
 
-def test_replacing_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replacing_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with replacing(Path(), "marker") as work:
@@ -271,7 +277,7 @@ def test_replacing_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "here" / "marker").is_file()
 
 
-def test_seal_counts_every_file(tmp_path: Path) -> None:
+def test_seal_lists_every_file(tmp_path: Path) -> None:
     (tmp_path / "golden").mkdir()
     (tmp_path / "golden" / "0.png").write_bytes(b"abc")
     spec = Spec(8, 8, ("a", "b"))
@@ -285,7 +291,7 @@ def test_seal_counts_every_file(tmp_path: Path) -> None:
     }
 
 
-def test_every_error_is_ours_and_names_what_to_install() -> None:
+def test_a_missing_package_error_says_what_to_install() -> None:
     error = MissingPackage("openvino", "This bundle", "openvino")
     assert isinstance(error, EdgesegError)
     assert error.exit_code == 2

@@ -49,7 +49,7 @@ def start(folder: Path, key: dict[str, Any], log: Path, pause: float) -> subproc
     return subprocess.Popen([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_an_engine_is_built_once_and_then_found(tmp_path: Path) -> None:
+def test_an_engine_is_built_once_and_then_loaded_from_the_cache(tmp_path: Path) -> None:
     builds: list[int] = []
 
     def build() -> bytes:
@@ -63,14 +63,14 @@ def test_an_engine_is_built_once_and_then_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", KEY)
-def test_everything_an_engine_depends_on_makes_another(tmp_path: Path, field: str) -> None:
+def test_a_change_of_anything_an_engine_depends_on_rebuilds_it(tmp_path: Path, field: str) -> None:
     obtain(tmp_path, KEY, lambda: b"old", bytes)
     changed = {**KEY, field: 5 if field == "dla" else "other"}
     assert obtain(tmp_path, changed, lambda: b"new", bytes) == b"new"
     assert obtain(tmp_path, KEY, lambda: b"never", bytes) == b"old"
 
 
-def test_ten_thousand_changes_of_the_key_never_give_a_wrong_engine(tmp_path: Path) -> None:
+def test_ten_thousand_changes_of_the_key_never_load_a_wrong_engine(tmp_path: Path) -> None:
     """Keys change at random, files are damaged, swapped and removed in between."""
     choice = random.Random(7)
     values: dict[str, list[Any]] = {field: [old, 0 if field == "dla" else "other"] for field, old in KEY.items()}
@@ -125,19 +125,21 @@ def spoil(choice: random.Random, path: Path) -> None:
     ],
     ids=["empty", "noise", "deep", "cut short", "altered", "of another GPU", "writable by all"],
 )
-def test_what_is_refused_and_built_again(tmp_path: Path, change: Any, message: str) -> None:
+def test_damaged_cache_entries_are_rejected_and_rebuilt(tmp_path: Path, change: Any, message: str) -> None:
     obtain(tmp_path, KEY, lambda: b"engine", bytes)
     path = path_of(tmp_path, KEY)
     change(path)
     with pytest.raises(FileError, match=message):
         read(path, KEY)
-    said: list[str] = []
-    assert obtain(tmp_path, KEY, lambda: b"again", bytes, said.append) == b"again"
-    assert "refused" in said[0] and "Building it again" in said[0]
+    messages: list[str] = []
+    assert obtain(tmp_path, KEY, lambda: b"again", bytes, messages.append) == b"again"
+    assert "refused" in messages[0] and "Building it again" in messages[0]
     assert read(path, KEY) == b"again"
 
 
-def test_a_kept_engine_that_fails_its_proof_is_built_again_and_a_new_one_is_not_kept(tmp_path: Path) -> None:
+def test_a_cached_engine_that_fails_verification_is_rebuilt_and_a_new_one_that_fails_is_not_cached(
+    tmp_path: Path,
+) -> None:
     write(path_of(tmp_path, KEY), KEY, b"worn out")
 
     def use(engine: bytes) -> bytes:
@@ -152,7 +154,7 @@ def test_a_kept_engine_that_fails_its_proof_is_built_again_and_a_new_one_is_not_
     assert read(path_of(tmp_path, other), other) is None
 
 
-def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_others_can_write_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o777)
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(FileError, match="can be written by other users"):
@@ -165,11 +167,11 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
 def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     running = [start(tmp_path / "cache", KEY, log, 0.6) for _ in range(3)]
-    said = [process.communicate(timeout=60) for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], said
+    messages = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], messages
     assert log.read_text() == "build\n"
-    assert sum("waiting for it" in out for out, _ in said) >= 1
-    assert {out.splitlines()[-1] for out, _ in said} == {str(len(engine_of(KEY)) + 200_000)}
+    assert sum("waiting for it" in out for out, _ in messages) >= 1
+    assert {out.splitlines()[-1] for out, _ in messages} == {str(len(engine_of(KEY)) + 200_000)}
 
 
 def test_a_process_killed_at_any_moment_leaves_no_engine_or_a_whole_one(tmp_path: Path) -> None:
@@ -185,8 +187,8 @@ def test_a_process_killed_at_any_moment_leaves_no_engine_or_a_whole_one(tmp_path
         time.sleep(choice.uniform(0, 0.08))
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-        found = read(path_of(tmp_path / "cache", key), key)
-        assert found is None or json.loads(found.rstrip(b"\0")) == key
+        result = read(path_of(tmp_path / "cache", key), key)
+        assert result is None or json.loads(result.rstrip(b"\0")) == key
         log.write_text("build\n" * (i + 1))
         size = len(obtain(tmp_path / "cache", key, lambda key=key: engine_of(key) + bytes(200_000), bytes))
         assert size == len(engine_of(key)) + 200_000

@@ -18,7 +18,7 @@ SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mask=arrays.arrays(np.uint8, SIZES))
-def test_a_mask_comes_back_as_it_was_written(tmp_path: Path, mask: np.ndarray) -> None:
+def test_a_mask_survives_writing_and_reading(tmp_path: Path, mask: np.ndarray) -> None:
     write_image(tmp_path / "mask.png", mask)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), mask)
     assert [p.name for p in tmp_path.iterdir()] == ["mask.png"]  # no temporary file is left
@@ -26,7 +26,7 @@ def test_a_mask_comes_back_as_it_was_written(tmp_path: Path, mask: np.ndarray) -
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(image=arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3))))
-def test_an_image_comes_back_as_it_was_written(tmp_path: Path, image: np.ndarray) -> None:
+def test_an_image_survives_writing_and_reading(tmp_path: Path, image: np.ndarray) -> None:
     write_image(tmp_path / "image.png", image)
     np.testing.assert_array_equal(read_image(tmp_path / "image.png"), image)
 
@@ -48,7 +48,9 @@ def png(height: int = 40, width: int = 60) -> bytes:
     ],
     ids=["missing", "empty", "text", "truncated", "zeros"],
 )
-def test_a_broken_file_is_named(tmp_path: Path, read, what: str, content: bytes | None, message: str) -> None:
+def test_the_error_for_a_broken_file_names_it(
+    tmp_path: Path, read, what: str, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "broken.png"
     if content is not None:
         path.write_bytes(content)
@@ -59,7 +61,7 @@ def test_a_broken_file_is_named(tmp_path: Path, read, what: str, content: bytes 
     assert caught.value.hint
 
 
-def test_a_picture_cut_off_in_the_middle_is_an_error(tmp_path: Path) -> None:
+def test_a_truncated_image_is_an_error(tmp_path: Path) -> None:
     """Half a file must not become a frame or class map whose lower half is gray."""
     noise = np.random.default_rng(0).integers(0, 255, (200, 300), np.uint8)
     for suffix in (".png", ".jpg", ".webp", ".bmp", ".tif"):
@@ -97,27 +99,27 @@ def test_an_oversized_image_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         read_image(tmp_path / "big.png")
 
 
-def test_writing_below_a_file_says_so(tmp_path: Path) -> None:
+def test_writing_below_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where a folder should be")
     with pytest.raises(FileError, match="Cannot write") as caught:
         write_image(tmp_path / "taken" / "image.png", np.zeros((4, 4), np.uint8))
     assert caught.value.hint == "Choose a folder you may write."
 
 
-def test_writing_onto_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_writing_to_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(FileError, match="Cannot write"):
         write_bytes(tmp_path / "taken", b"x")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
 
 
-def test_an_unknown_suffix_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_a_file_error(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="Cannot encode") as caught:
         write_image(tmp_path / "image.xyz", np.zeros((4, 4), np.uint8))
     assert ".png" in caught.value.hint
 
 
-def test_images_are_listed_by_name_without_hidden_and_other_files(tmp_path: Path) -> None:
+def test_images_are_listed_by_name_without_hidden_or_other_files(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(b"x")
     assert [p.name for p in list_images(tmp_path)] == ["a.JPG", "b.png"]

@@ -65,7 +65,7 @@ def test_full_size_logits_are_only_compared() -> None:
         ("asymmetric", lambda i: min(i / 4, 1)),
     ],
 )
-def test_the_border_of_two_classes_lies_where_the_convention_says(mode: str, position: Any) -> None:
+def test_the_border_of_two_classes_follows_the_convention(mode: str, position: Any) -> None:
     logits = np.array([[[0.7, 0]], [[0, 0.7]]], np.float32)  # equal halfway between the two columns
     expected = [int(position(i) > 0.5) for i in range(8)]
     np.testing.assert_array_equal(mask.class_map(logits, 1, 8, mode)[0], expected)
@@ -80,7 +80,7 @@ def smooth(random: np.random.Generator, classes: int, h: int, w: int) -> np.ndar
 
 
 @pytest.mark.parametrize("align", [False, True])
-def test_torch_says_the_same(align: bool) -> None:
+def test_the_kernel_equals_torch(align: bool) -> None:
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
     random = np.random.default_rng(5)
@@ -96,8 +96,8 @@ def test_torch_says_the_same(align: bool) -> None:
         full = torch.nn.functional.interpolate(
             torch.from_numpy(logits)[None], (height, width), mode="bilinear", align_corners=align
         )[0]
-        found = mask.class_map(logits, height, width, "align_corners" if align else "half_pixel")
-        wrong = found != full.argmax(0).numpy()
+        result = mask.class_map(logits, height, width, "align_corners" if align else "half_pixel")
+        wrong = result != full.argmax(0).numpy()
         top = full.topk(2, dim=0).values.numpy()
         np.testing.assert_array_less((top[0] - top[1])[wrong], 1e-5)  # only where rounding decides
         pixels, different = pixels + wrong.size, different + int(wrong.sum())
@@ -112,7 +112,7 @@ def test_logits_need_not_be_contiguous() -> None:
     np.testing.assert_array_equal(mask.class_map(logits, 25, 41, "half_pixel"), expected)
 
 
-def test_without_the_kernel_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpy_replaces_a_missing_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = smooth(np.random.default_rng(3), 9, 12, 18)
     with_kernel = mask.class_map(logits, 48, 72, "align_corners")
     monkeypatch.setattr(mask, "_mask", None)
@@ -130,8 +130,8 @@ def floats(*values: float) -> bytes:
 @given(cases())
 def test_margins_are_the_best_logit_less_the_second(case: tuple[np.ndarray, int, int, str]) -> None:
     logits, height, width, _ = case
-    found, margin = mask.class_map_margin(*case)
-    np.testing.assert_array_equal(found, mask.dense(*case))
+    result, margin = mask.class_map_margin(*case)
+    np.testing.assert_array_equal(result, mask.dense(*case))
     assert (margin >= 0).all() and margin.shape == (height, width)
     full = dense_in_doubles(*case)
     second, first = np.partition(full, -2, axis=0)[-2:]
@@ -216,13 +216,13 @@ HUGE = 2**31 - 1
     ],
     ids=str,
 )
-def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any]) -> None:
+def test_inconsistent_sizes_are_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         call(**changes)
 
 
 @pytest.mark.parametrize("changes", [{"out": bytes(6)}, {"logits": None}, {"classes": "2"}, {"h": 2**40}], ids=str)
-def test_arguments_of_the_wrong_type_are_refused(changes: dict[str, Any]) -> None:
+def test_arguments_of_the_wrong_type_are_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises((TypeError, BufferError, OverflowError)):
         call(**changes)
 
@@ -233,7 +233,7 @@ def test_arguments_of_the_wrong_type_are_refused(changes: dict[str, Any]) -> Non
     st.tuples(*[st.binary(max_size=24)] * 4),
     st.integers(0, 40),
 )
-def test_any_bytes_are_either_right_or_refused(
+def test_any_input_is_segmented_correctly_or_rejected(
     logits: bytes, sizes: tuple[int, int, int], axes: tuple[bytes, bytes, bytes, bytes], out: int
 ) -> None:
     try:

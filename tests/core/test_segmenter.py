@@ -86,13 +86,13 @@ def test_a_failure_in_flight_frees_the_slot_and_still_closes_the_engine() -> Non
     ],
     ids=["gray", "with alpha", "one channel", "floats"],
 )
-def test_what_is_no_frame_is_refused_and_takes_no_slot(bundle: Path, image: np.ndarray) -> None:
+def test_an_invalid_frame_is_rejected_and_takes_no_slot(bundle: Path, image: np.ndarray) -> None:
     with open_segmenter(bundle) as segmenter:
         with pytest.raises(ValueError, match=r"expected \[H, W, 3\] uint8 BGR"):
             segmenter(image)
         assert not segmenter.full and segmenter.in_flight == 0
 
 
-def test_an_option_the_engine_does_not_have(bundle: Path) -> None:
+def test_an_unknown_engine_option_is_an_error(bundle: Path) -> None:
     with pytest.raises(TypeError, match="thread"):
         open_segmenter(bundle, thread=2)

@@ -33,7 +33,7 @@ def signed(bundle: Path, keys: tuple[Path, Path], tmp_path: Path) -> Path:
     return copy
 
 
-def test_the_private_key_is_for_its_owner_alone(keys: tuple[Path, Path]) -> None:
+def test_the_private_key_is_readable_by_its_owner_only(keys: tuple[Path, Path]) -> None:
     private, public = keys
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     assert "PRIVATE" in private.read_text() and "PRIVATE" not in public.read_text()
@@ -47,7 +47,7 @@ def test_a_key_is_never_replaced(keys: tuple[Path, Path]) -> None:
     assert keys[0].read_bytes() == before
 
 
-def test_a_signed_bundle_passes_and_stays_a_bundle(signed: Path, keys: tuple[Path, Path]) -> None:
+def test_a_signed_bundle_passes_and_still_loads(signed: Path, keys: tuple[Path, Path]) -> None:
     signature.require(signed, keys[1])
     assert Bundle.load(signed).digest == sha256(signed / MANIFEST)
     signature.sign(signed, keys[0])
@@ -83,7 +83,7 @@ def swap_weights(path: Path) -> None:
         (lambda p: (p / "bundle.sig").write_text((p / "bundle.sig").read_text().strip()[:-2]), "is not a signature"),
     ],
 )
-def test_what_was_altered_is_refused(
+def test_an_altered_bundle_is_rejected(
     signed: Path, keys: tuple[Path, Path], tamper: Callable[[Path], Any], message: str
 ) -> None:
     tamper(signed)
@@ -91,7 +91,7 @@ def test_what_was_altered_is_refused(
         signature.require(signed, keys[1])
 
 
-def test_the_wrong_key_is_refused(signed: Path, tmp_path: Path) -> None:
+def test_the_wrong_key_is_rejected(signed: Path, tmp_path: Path) -> None:
     other = signature.new_key(tmp_path / "other.pem")
     with pytest.raises(BundleError, match="is not signed with this key"):
         signature.require(signed, other)
@@ -106,7 +106,7 @@ def test_a_broken_bundle_is_not_signed(bundle: Path, keys: tuple[Path, Path], tm
 
 
 @pytest.mark.parametrize("text", ["", "hello", "-----BEGIN PRIVATE KEY-----\nTOPSECRET\n-----END PRIVATE KEY-----\n"])
-def test_what_is_no_key_is_refused_and_not_shown(signed: Path, tmp_path: Path, text: str) -> None:
+def test_an_invalid_key_is_rejected_and_not_shown(signed: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "key.pem").write_text(text)
     for use in (signature.sign, signature.require):
         with pytest.raises(FileError) as caught:
@@ -114,14 +114,16 @@ def test_what_is_no_key_is_refused_and_not_shown(signed: Path, tmp_path: Path, t
         assert "SECRET" not in str(caught.value)
 
 
-def test_keys_taken_for_each_other(signed: Path, keys: tuple[Path, Path]) -> None:
+def test_a_private_key_in_place_of_a_public_one_is_rejected_and_vice_versa(
+    signed: Path, keys: tuple[Path, Path]
+) -> None:
     with pytest.raises(FileError, match="holds no private Ed25519 key"):
         signature.sign(signed, keys[1])
     with pytest.raises(FileError, match="holds no public Ed25519 key"):
         signature.require(signed, keys[0])
 
 
-def test_another_kind_of_key_is_refused(signed: Path, tmp_path: Path) -> None:
+def test_another_kind_of_key_is_rejected(signed: Path, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -145,23 +147,25 @@ def test_keygen_sign_verify_and_run(edgeseg: Callable[..., Any], bundle: Path, s
     images = street / "test" / "images"
     unsigned = edgeseg("run", copy, "--source", images, "--require-signature", tmp_path / "k.pub.pem")
     assert unsigned.code == 2 and "is not signed" in unsigned.err
-    ran = edgeseg("sign", copy, "--key", tmp_path / "k.pem")
-    assert ran.code == 0, ran.err
+    result = edgeseg("sign", copy, "--key", tmp_path / "k.pem")
+    assert result.code == 0, result.err
     verified = edgeseg("verify", copy, "--key", tmp_path / "k.pub.pem", "--json", "-")
     assert verified.code == 0 and json.loads(verified.out)["signed"] is True
-    ran = edgeseg("run", copy, "--source", images, "--require-signature", tmp_path / "k.pub.pem")
-    assert ran.code == 0, ran.err
+    result = edgeseg("run", copy, "--source", images, "--require-signature", tmp_path / "k.pub.pem")
+    assert result.code == 0, result.err
     config = tmp_path / "stream.toml"
     config.write_text(f'bundle = "copy"\nrequire_signature = "k.pub.pem"\n[[stream]]\nsource = "{images}"\n')
     assert edgeseg("run", "--config", config).code == 0
     (copy / "bundle.sig").unlink()
     refused = edgeseg("run", "--config", config)
     assert refused.code == 2 and "is not signed" in refused.err
-    for said in (made, ran, verified, refused):
-        assert secret not in said.out + said.err
+    for messages in (made, result, verified, refused):
+        assert secret not in messages.out + messages.err
 
 
-def test_without_cryptography(signed: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cryptography_signing_is_a_missing_package_error(
+    signed: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "cryptography", None)

@@ -28,7 +28,7 @@ def test_defaults_are_imagenet_rgb_argmax() -> None:
     assert spec.palette == default_palette(3)
 
 
-def test_json_there_and_back() -> None:
+def test_a_spec_survives_json() -> None:
     spec = Spec.from_dict({**GOOD, "mean": [0, 0.1, 0.2], "color": "BGR", "ignore_index": None})
     assert Spec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
@@ -77,20 +77,20 @@ def test_the_default_palette_has_distinct_colors(count: int) -> None:
     ],
     ids=str,
 )
-def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError) as caught:
         Spec.from_dict({**GOOD, **changes})
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("missing", ["height", "width", "classes"])
-def test_what_must_be_there(missing: str) -> None:
+def test_missing_keys_are_rejected(missing: str) -> None:
     with pytest.raises(OptionError, match=missing):
         Spec.from_dict({key: value for key, value in GOOD.items() if key != missing})
 
 
 @pytest.mark.parametrize("data", [None, [], [1], "spec", 3])
-def test_what_is_no_table_is_refused(data: Any) -> None:
+def test_anything_but_a_table_is_rejected(data: Any) -> None:
     with pytest.raises(OptionError, match="Spec"):
         Spec.from_dict(data)
 

@@ -11,7 +11,7 @@ from edgeseg.target import Target
 
 
 @pytest.mark.parametrize("name", target.names())
-def test_every_table_is_complete_and_names_what_exists(name: str) -> None:
+def test_every_target_is_complete_and_names_existing_modules(name: str) -> None:
     profile = Target.load(name)
     assert profile.backend in backends.names()
     assert profile.quantizer in schemes.names()
@@ -57,13 +57,13 @@ def test_boards_match_the_tables_of_nvidia(name: str) -> None:
         ("openvino-cpu:int4", "Unknown precision 'int4'"),
     ],
 )
-def test_names_and_precisions_that_are_refused(text: str, message: str) -> None:
+def test_unknown_names_and_precisions_are_rejected(text: str, message: str) -> None:
     with pytest.raises(OptionError) as caught:
         target.split(text)
     assert message in str(caught.value)
 
 
-def test_a_target_alone_means_fp32() -> None:
+def test_a_target_without_a_precision_means_fp32() -> None:
     profile, precision = target.split("openvino-cpu")
     assert (profile.name, precision) == ("openvino-cpu", "fp32")
 
@@ -73,11 +73,11 @@ def test_every_backend_runs_here(name: str) -> None:
     assert backends.get(name).probe() == ""
 
 
-def test_tensorrt_gives_the_reason_why_it_does_not_run() -> None:
+def test_tensorrt_gives_the_reason_why_it_cannot_run() -> None:
     reason = backends.get("tensorrt").probe()
     assert reason == "" or reason.startswith(("TensorRT is not installed", "CUDA failed", "TensorRT needs the package"))
 
 
-def test_an_unknown_backend() -> None:
+def test_an_unknown_backend_is_an_error() -> None:
     with pytest.raises(OptionError, match="Did you mean 'openvino'"):
         backends.get("openvin")

@@ -30,10 +30,10 @@ OLDEST = (3, 6)
 
 
 def module() -> Any:
-    found = importlib.util.spec_from_file_location("runner_file", FOLDER / "runner.py")
-    assert found is not None and found.loader is not None
-    made = importlib.util.module_from_spec(found)
-    found.loader.exec_module(made)
+    result = importlib.util.spec_from_file_location("runner_file", FOLDER / "runner.py")
+    assert result is not None and result.loader is not None
+    made = importlib.util.module_from_spec(result)
+    result.loader.exec_module(made)
     return made
 
 
@@ -67,31 +67,31 @@ def board(bundle_of: Callable[[str, str], Path], tmp_path: Path) -> Path:
 
 def run(board: Path, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     code = RUNNER.main(["--bundle", str(board), *map(str, words)], Network(board))
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    messages = capsys.readouterr()
+    return code, messages.out, messages.err
 
 
 def test_the_syntax_and_library_of_python_3_6() -> None:
     ast.parse((FOLDER / "runner.py").read_text(), feature_version=OLDEST)
-    done = subprocess.run(
+    completed = subprocess.run(
         [Path(sys.executable).parent / "vermin", "--no-tips", "-t=3.6-", "--violations", FOLDER / "runner.py"],
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout
+    assert completed.returncode == 0, completed.stdout
 
 
-def test_it_imports_nothing_but_what_a_jetpack_has() -> None:
+def test_it_imports_only_what_jetpack_installs() -> None:
     tree = ast.parse((FOLDER / "runner.py").read_text())
     names = {a.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
     assert names - set(sys.stdlib_module_names) == {"cv2", "numpy", "tensorrt"}
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
 
 
-def test_the_scripts_have_no_known_faults() -> None:
+def test_shellcheck_accepts_the_scripts() -> None:
     scripts = [*FOLDER.glob("*.sh"), *(Path(__file__).parents[2] / "jetson").glob("*.sh")]
-    done = subprocess.run(["shellcheck", *map(str, scripts)], capture_output=True, text=True, env=path_first())
-    assert done.returncode == 0, done.stdout
+    completed = subprocess.run(["shellcheck", *map(str, scripts)], capture_output=True, text=True, env=path_first())
+    assert completed.returncode == 0, completed.stdout
     assert len(scripts) >= 2
 
 
@@ -109,12 +109,14 @@ def path_first(*folders: Path) -> dict[str, str]:
     st.sampled_from(mask.UPSAMPLES[:3]),
     st.integers(0, 2**32 - 1),
 )
-def test_its_masks_are_edgesegs(classes: int, h: int, w: int, height: int, width: int, how: str, seed: int) -> None:
+def test_its_class_maps_equal_those_of_edgeseg(
+    classes: int, h: int, w: int, height: int, width: int, how: str, seed: int
+) -> None:
     logits = np.random.default_rng(seed).normal(0, 2, (classes, h, w)).astype(np.float32).round(1)
     assert (RUNNER.class_map(logits, height, width, how) == mask.dense(logits, height, width, how)).all()
 
 
-def test_golden_frames_first_then_every_frame_into_every_sink(
+def test_golden_frames_are_checked_before_every_frame_reaches_every_sink(
     board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = run(board, capsys, "--check")
@@ -148,7 +150,7 @@ def test_golden_frames_first_then_every_frame_into_every_sink(
         ),
     ],
 )
-def test_a_damaged_bundle_is_refused(
+def test_a_damaged_bundle_is_rejected(
     board: Path, capsys: pytest.CaptureFixture[str], break_it: Callable[[Path], Any], message: str
 ) -> None:
     network = Network(board)
@@ -157,7 +159,7 @@ def test_a_damaged_bundle_is_refused(
     assert message in capsys.readouterr().err
 
 
-def test_an_engine_that_computes_something_else_never_sees_a_camera(
+def test_an_engine_that_fails_the_golden_frames_never_sees_a_camera(
     board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = RUNNER.main(
@@ -177,12 +179,14 @@ def test_an_engine_that_computes_something_else_never_sees_a_camera(
         (["--source", "0", "--sink", "/none/x.jsonl"], "No such file"),
     ],
 )
-def test_what_it_refuses(board: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+def test_invalid_options_are_rejected(
+    board: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     code, _, err = run(board, capsys, *words)
     assert code == 2 and message in err
 
 
-def test_without_an_engine_it_says_how_to_make_one(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_an_engine_the_error_says_how_to_build_one(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert RUNNER.main(["--bundle", str(board), "--check"]) == 2
     assert "./build.sh" in capsys.readouterr().err
     (board / "engine").mkdir()
@@ -220,10 +224,10 @@ def calls(tmp_path: Path) -> list[str]:
     return (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
 
 
-def test_the_engine_is_built_once_and_again_when_it_was_touched(board: Path, tmp_path: Path) -> None:
+def test_the_engine_is_built_once_and_rebuilt_after_it_was_altered(board: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        done = build(board, tmp_path)
-        assert done.wait(30) == 0, done.stderr.read()
+        completed = build(board, tmp_path)
+        assert completed.wait(30) == 0, completed.stderr.read()
     assert len(calls(tmp_path)) == 1
     assert RUNNER.find_engine(str(board)).endswith("model.engine")
     (board / "engine" / "model.engine").write_bytes(b"foreign")
@@ -253,15 +257,15 @@ def test_int8_on_a_dla(board: Path, tmp_path: Path) -> None:
     assert "--int8 --fp16" in calls(tmp_path)[0] and "--useDLACore=1 --allowGPUFallback" in calls(tmp_path)[0]
 
 
-def test_two_at_once_build_one_engine(board: Path, tmp_path: Path) -> None:
+def test_two_builds_at_once_build_one_engine(board: Path, tmp_path: Path) -> None:
     running = [build(board, tmp_path, SLEEP="1") for _ in range(2)]
     assert [one.wait(30) for one in running] == [0, 0]
     assert len(calls(tmp_path)) == 1
 
 
 def test_a_build_that_fails_or_is_killed_leaves_no_engine(board: Path, tmp_path: Path) -> None:
-    done = build(board, tmp_path, FAIL="1")
-    assert done.wait(30) == 1 and "trtexec failed" in done.stderr.read()
+    completed = build(board, tmp_path, FAIL="1")
+    assert completed.wait(30) == 1 and "trtexec failed" in completed.stderr.read()
     killed = build(board, tmp_path, SLEEP="30")
     end = time.monotonic() + 20
     while len(calls(tmp_path)) < 2 and time.monotonic() < end:
@@ -273,8 +277,8 @@ def test_a_build_that_fails_or_is_killed_leaves_no_engine(board: Path, tmp_path:
         RUNNER.find_engine(str(board))
 
 
-def test_without_trtexec(board: Path) -> None:
+def test_without_trtexec_the_error_says_how_to_install_it(board: Path) -> None:
     if Path("/usr/src/tensorrt/bin/trtexec").exists():
         pytest.skip("TensorRT is installed here")
-    done = subprocess.run([board / "build.sh"], capture_output=True, text=True)
-    assert done.returncode == 2 and "sudo apt install libnvinfer-bin" in done.stderr
+    completed = subprocess.run([board / "build.sh"], capture_output=True, text=True)
+    assert completed.returncode == 2 and "sudo apt install libnvinfer-bin" in completed.stderr

@@ -38,7 +38,7 @@ def board(tmp_path: Path, release: str, mode: str = "pmode:0000") -> Path:
 
 
 def script(name: str, tmp_path: Path, *words: str, packages: str = "install ok installed") -> tuple[int, str, str]:
-    """Run a script on that board; dpkg-query there says `packages`, and what would change the machine is noted."""
+    """Run a script on that board, where dpkg-query prints `packages` and the power tools print their arguments."""
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
     for tool, body in {
@@ -49,21 +49,21 @@ def script(name: str, tmp_path: Path, *words: str, packages: str = "install ok i
         (tools / tool).write_text(f"#!/bin/sh\n{body}\n")
         (tools / tool).chmod(0o755)
     env = {**os.environ, "PATH": f"{tools}:{BIN}:{os.environ['PATH']}", "EDGESEG_ROOT": str(tmp_path / "root")}
-    done = subprocess.run([JETSON / name, *words], env=env, capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout, done.stderr
+    completed = subprocess.run([JETSON / name, *words], env=env, capture_output=True, text=True, timeout=60)
+    return completed.returncode, completed.stdout, completed.stderr
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_each_jetpack_and_its_way(tmp_path: Path, release: str) -> None:
+def test_each_jetpack_and_its_build_mode(tmp_path: Path, release: str) -> None:
     board(tmp_path, release)
     code, out, err = script("check.sh", tmp_path)
-    jetpack, way = RELEASES[release]
+    jetpack, mode = RELEASES[release]
     assert code == 0, out + err
     assert f"JetPack {jetpack}," in out
-    assert ("edgeseg itself" in out) == (way == "native") and ("runner.py" in out) == (way == "runner")
+    assert ("edgeseg itself" in out) == (mode == "native") and ("runner.py" in out) == (mode == "runner")
 
 
-def test_what_is_missing_is_named_with_what_mends_it(tmp_path: Path) -> None:
+def test_missing_packages_are_listed_with_the_command_that_installs_them(tmp_path: Path) -> None:
     board(tmp_path, "# R32 (release), REVISION: 7.4, GCID: 1", "pmode:0001")
     code, out, _ = script("check.sh", tmp_path, packages="unknown ok not-installed")
     assert code == 1
@@ -73,16 +73,16 @@ def test_what_is_missing_is_named_with_what_mends_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("release", "message"),
-    [("", "this is no Jetson"), ("# R99 (release), REVISION: 1.0", "L4T 99.1 is not known here")],
+    [("", "this is not a Jetson"), ("# R99 (release), REVISION: 1.0", "L4T 99.1 is not known here")],
 )
-def test_what_is_no_board_that_is_known(tmp_path: Path, release: str, message: str) -> None:
+def test_unknown_boards_are_reported(tmp_path: Path, release: str, message: str) -> None:
     if release:
         board(tmp_path, release)
     code, _, err = script("check.sh", tmp_path)
     assert code == 2 and message in err
 
 
-def test_set_up_shows_what_it_would_do_and_does_none_of_it(tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_commands_and_runs_none(tmp_path: Path) -> None:
     board(tmp_path, "# R36 (release), REVISION: 4.3, GCID: 1")
     code, out, err = script("setup.sh", tmp_path, "--dry-run", "--service")
     assert code == 0, err
@@ -104,12 +104,12 @@ def test_power_modes(tmp_path: Path) -> None:
         assert script("power.sh", tmp_path, *words)[0] == 2
 
 
-def test_the_container_file_has_no_known_faults() -> None:
-    done = subprocess.run([BIN / "hadolint", ROOT / "Dockerfile.jetson"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+def test_hadolint_accepts_the_container_file() -> None:
+    completed = subprocess.run([BIN / "hadolint", ROOT / "Dockerfile.jetson"], capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stdout
 
 
-def test_the_container_is_pinned_small_and_not_root() -> None:
+def test_the_container_is_pinned_and_small_and_not_root() -> None:
     text = (ROOT / "Dockerfile.jetson").read_text()
     bases = re.findall(r"^FROM (\S+:\S+) AS jetpack-(\S+)$", text, re.M)
     assert [jetpack for _, jetpack in bases] == ["6.0", "6.1", "7.0", "cpu"]
@@ -121,15 +121,15 @@ def test_the_container_is_pinned_small_and_not_root() -> None:
 
 
 @pytest.mark.slow
-def test_its_python_layer_installs_and_runs_here(tmp_path: Path, bundle_of) -> None:  # type: ignore[no-untyped-def]
+def test_the_python_layer_of_the_container_installs_and_runs_here(tmp_path: Path, bundle_of) -> None:  # type: ignore[no-untyped-def]
     """The build stage's own command, with the cpu base's extras, into a folder of its own."""
-    found = re.search(r"(?m)^RUN (python3 -m venv .*(?:\n .*)*)", (ROOT / "Dockerfile.jetson").read_text())
-    assert found
-    command = found[1].replace("\\\n", " ").replace("/opt/edgeseg", str(tmp_path / "venv"))
+    result = re.search(r"(?m)^RUN (python3 -m venv .*(?:\n .*)*)", (ROOT / "Dockerfile.jetson").read_text())
+    assert result
+    command = result[1].replace("\\\n", " ").replace("/opt/edgeseg", str(tmp_path / "venv"))
     command = command.replace("--system-site-packages", "").replace("python3 -m venv", f"{sys.executable} -m venv")
     subprocess.run(["sh", "-eu", "-c", command], cwd=ROOT, env={**os.environ, "JETPACK": "cpu"}, check=True)
     edgeseg = tmp_path / "venv" / "bin" / "edgeseg"
     bundle = bundle_of("onnxruntime-cpu", "fp32")
-    done = subprocess.run([edgeseg, "verify", bundle], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run([edgeseg, "verify", bundle], cwd=tmp_path, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
     assert subprocess.run([edgeseg, "doctor"], cwd=tmp_path, capture_output=True).returncode == 0

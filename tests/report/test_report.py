@@ -88,8 +88,8 @@ def results(bundle: Path, network: Path, street: Path, tmp_path_factory: pytest.
         ["control", network, *options, "--out", folder / "chosen", "--json", made["control"]],
         ["autotune", network, *options, "--out", folder / "tuned", "--json", made["autotune"]],
     ):
-        done = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
+        completed = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
+        assert completed.exit_code == 0, completed.output
     gate = ["gate", bundle, "--data", street, "--max-p99", "10s", "--json", folder / "gate.json"]
     assert CliRunner().invoke(app, [str(w) for w in gate]).exit_code == 0
     made["gate"] = folder / "gate.json"
@@ -160,12 +160,12 @@ def test_every_result_names_its_kind(results: dict[str, Path], kind: str) -> Non
         ),
     ],
 )
-def test_a_page_of_every_kind(
+def test_every_kind_of_result_draws_a_page(
     results: dict[str, Path], tmp_path: Path, edgeseg: Edgeseg, kind: str, words: tuple[str, ...]
 ) -> None:
     for suffix in ("html", "md"):
-        ran = edgeseg("report", results[kind], "--out", tmp_path / f"r.{suffix}")
-        assert ran.code == 0, ran.err
+        result = edgeseg("report", results[kind], "--out", tmp_path / f"r.{suffix}")
+        assert result.code == 0, result.err
     text = (tmp_path / "r.html").read_text()
     page = Page(text)
     assert all(load.startswith("data:image/") for load in page.loads)
@@ -181,9 +181,9 @@ def test_a_page_of_every_kind(
     assert ("svg" in page.tags) == (kind in ("pipeline", "bench", "benches", "autotune"))
 
 
-def test_one_page_of_all(results: dict[str, Path], tmp_path: Path, edgeseg: Edgeseg) -> None:
-    ran = edgeseg("report", *results.values(), "--out", tmp_path / "all.html")
-    assert ran.code == 0, ran.err
+def test_one_page_holds_all_results(results: dict[str, Path], tmp_path: Path, edgeseg: Edgeseg) -> None:
+    result = edgeseg("report", *results.values(), "--out", tmp_path / "all.html")
+    assert result.code == 0, result.err
     text = Page((tmp_path / "all.html").read_text()).text
     assert all(word in text for word in ("Accuracy:", "Speed:", "Stream", "Pipeline tiny"))
 
@@ -236,7 +236,7 @@ def test_text_from_results_is_escaped(results: dict[str, Path], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_whatever_is_missing_it_is_said(results: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_any_missing_key_is_reported(results: dict[str, Path], tmp_path: Path, kind: str) -> None:
     """Every key taken away, emptied or replaced in turn: a page, or a FileError that names the file."""
     whole = document(results, kind)
     broken = 0
@@ -273,21 +273,21 @@ def test_whatever_is_missing_it_is_said(results: dict[str, Path], tmp_path: Path
         ('{"kind": "pipeline", "bundles": []}', "is not a complete pipeline result"),
     ],
 )
-def test_what_cannot_be_drawn(tmp_path: Path, edgeseg: Edgeseg, text: str, message: str) -> None:
+def test_results_that_cannot_be_drawn_are_rejected(tmp_path: Path, edgeseg: Edgeseg, text: str, message: str) -> None:
     (tmp_path / "result.json").write_text(text)
-    ran = edgeseg("report", tmp_path / "result.json", "--out", tmp_path / "r.html")
-    assert ran.code == 2
-    assert message in ran.err
+    outcome = edgeseg("report", tmp_path / "result.json", "--out", tmp_path / "r.html")
+    assert outcome.code == 2
+    assert message in outcome.err
     assert not (tmp_path / "r.html").exists()
 
 
-def test_bytes_that_are_no_text(tmp_path: Path, edgeseg: Edgeseg) -> None:
+def test_bytes_that_are_not_text_are_rejected(tmp_path: Path, edgeseg: Edgeseg) -> None:
     (tmp_path / "result.json").write_bytes(b"\xff\xfe\x00\x01")
-    ran = edgeseg("report", tmp_path / "result.json", "--out", tmp_path / "r.html")
-    assert ran.code == 2 and "is not JSON of edgeseg" in ran.err
+    outcome = edgeseg("report", tmp_path / "result.json", "--out", tmp_path / "r.html")
+    assert outcome.code == 2 and "is not JSON of edgeseg" in outcome.err
 
 
-def test_a_picture_that_is_gone(results: dict[str, Path], tmp_path: Path) -> None:
+def test_a_missing_picture_is_an_error(results: dict[str, Path], tmp_path: Path) -> None:
     d = document(results, "eval")
     d["pictures"][0]["file"] = "gone.jpg"
     with pytest.raises(FileError, match=r"names the picture gone\.jpg, which is gone"):
@@ -295,7 +295,7 @@ def test_a_picture_that_is_gone(results: dict[str, Path], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("pictures", [3, [3], [{}], [{"file": 3, "title": "x"}], {"file": "x"}])
-def test_pictures_that_are_no_pictures(results: dict[str, Path], tmp_path: Path, pictures: Any) -> None:
+def test_invalid_pictures_are_rejected(results: dict[str, Path], tmp_path: Path, pictures: Any) -> None:
     d = {**document(results, "eval"), "pictures": pictures}
     with pytest.raises(FileError, match="not a complete eval result"):
         write([(tmp_path / "eval.json", d)], tmp_path / "r.html")
@@ -308,7 +308,7 @@ def test_pictures_lie_beside_their_result(results: dict[str, Path], tmp_path: Pa
     assert "data:image/png;base64," in (tmp_path / "r.html").read_text()
 
 
-def test_a_file_that_is_no_picture_is_not_carried_into_the_page(results: dict[str, Path], tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_not_embedded_in_the_page(results: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("the password")
     d = {**document(results, "eval"), "pictures": [{"title": "x", "file": "secret.txt"}]}
     with pytest.raises(FileError, match=r"secret\.txt"):
@@ -316,12 +316,12 @@ def test_a_file_that_is_no_picture_is_not_carried_into_the_page(results: dict[st
 
 
 @pytest.mark.parametrize("name", ["r.pdf", "r", "r.HTML"])
-def test_other_types_of_report(results: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_unknown_types_of_report_are_rejected(results: dict[str, Path], tmp_path: Path, name: str) -> None:
     with pytest.raises(OptionError, match="Unknown report type"):
         write([(results["eval"], document(results, "eval"))], tmp_path / name)
 
 
-def test_figures_of_nothing_are_a_dash(results: dict[str, Path], tmp_path: Path) -> None:
+def test_missing_figures_are_drawn_as_a_dash(results: dict[str, Path], tmp_path: Path) -> None:
     d = document(results, "eval")
     d.update(boundary_f1=None)
     d.pop("pictures")
@@ -329,7 +329,7 @@ def test_figures_of_nothing_are_a_dash(results: dict[str, Path], tmp_path: Path)
     assert (tmp_path / "r.md").read_text().splitlines()[-1].endswith("| - |")
 
 
-def test_a_card_says_what_was_measured_and_what_was_not_stated(results: dict[str, Path]) -> None:
+def test_a_card_holds_what_was_measured_and_says_what_was_not_stated(results: dict[str, Path]) -> None:
     d = document(results, "pipeline")
     text = model_card(Recipe.from_dict(d["recipe"], Path("r")), [parse(d, "report.json")])
     assert text.startswith("# Model card: tiny\n")
@@ -351,9 +351,7 @@ def test_drawing_from_zero_latency_does_not_divide_by_it(results: dict[str, Path
     assert "nan" not in Page((tmp_path / "r.html").read_text()).text
 
 
-def test_figures_of_different_machines_are_not_put_in_one_ranking_without_a_word(
-    results: dict[str, Path], tmp_path: Path
-) -> None:
+def test_figures_of_different_machines_are_compared_with_a_warning(results: dict[str, Path], tmp_path: Path) -> None:
     here = document(results, "bench")
     there = {**here, "machine": {**here["machine"], "id": "other", "cpu": "Cortex-A78AE"}}
     write([(results["bench"], here), (results["bench"], there)], tmp_path / "r.html")
@@ -406,16 +404,16 @@ def test_a_card_of_single_results_through_the_command_line(
     }
     (tmp_path / "teacher.json").write_text(json.dumps({**trained, "recipe": recipe()}))
     words = [results["eval"], results["bench"], tmp_path / "teacher.json"]
-    ran = edgeseg("model-card", toml, *words, "--out", tmp_path / "card.md")
-    assert ran.code == 0, ran.err
+    outcome = edgeseg("model-card", toml, *words, "--out", tmp_path / "card.md")
+    assert outcome.code == 0, outcome.err
     text = (tmp_path / "card.md").read_text()
     assert "teacher, training loss / val mIoU after epochs 1, 2: 2.00 / 40.0, 1.25 / 50.0." in text
     digest = document(results, "eval")["bundle"]["digest"][:16]
     for word in ("Toys only.", "| teacher | lite |", "| openvino-cpu-fp32 |", f"`{digest}`", "Speeds on "):
         assert word in text, word
     (tmp_path / "half.json").write_text('{"kind": "eval"}')
-    ran = edgeseg("model-card", toml, tmp_path / "half.json", "--out", tmp_path / "no.md")
-    assert ran.code == 2 and "is not a complete eval result" in ran.err and not (tmp_path / "no.md").exists()
+    outcome = edgeseg("model-card", toml, tmp_path / "half.json", "--out", tmp_path / "no.md")
+    assert outcome.code == 2 and "is not a complete eval result" in outcome.err and not (tmp_path / "no.md").exists()
 
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
@@ -430,7 +428,7 @@ charts:document.querySelectorAll('svg,.bars,.stack,.heat').length,width:innerWid
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("width", [1200, 500])
-def test_a_real_browser_shows_it(
+def test_a_real_browser_renders_the_page(
     results: dict[str, Path], tmp_path: Path, edgeseg: Edgeseg, bundle: Path, street: Path, width: int
 ) -> None:
     """500 CSS pixels is the narrowest window headless Chromium opens."""
@@ -438,8 +436,8 @@ def test_a_real_browser_shows_it(
     made = edgeseg("eval", bundle, "--data", street, "--page", tmp_path / "errors.html", "--json", one)
     assert made.code == 0, made.err
     page = tmp_path / "all.html"
-    ran = edgeseg("report", one, results["bench"], results["run"], results["pipeline"], "--out", page)
-    assert ran.code == 0, ran.err
+    result = edgeseg("report", one, results["bench"], results["run"], results["pipeline"], "--out", page)
+    assert result.code == 0, result.err
     page.write_text(page.read_text().replace("<head>", f"<head>{PROBE}"))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -451,9 +449,9 @@ def test_a_real_browser_shows_it(
     )
     title = re.search(r"<title>(\{.*?\})</title>", shown.stdout)
     assert title, shown.stderr[-500:]
-    seen = json.loads(html.unescape(title[1]))
-    assert seen["errors"] == [] and seen["small"] == 0
-    assert seen["wide"] <= 0, "the page itself scrolls sideways"
-    assert seen["pictures"] == seen["all"] == 4
-    assert seen["charts"] >= 6
-    assert abs(seen["width"] - width) < 20
+    observed = json.loads(html.unescape(title[1]))
+    assert observed["errors"] == [] and observed["small"] == 0
+    assert observed["wide"] <= 0, "the page itself scrolls sideways"
+    assert observed["pictures"] == observed["all"] == 4
+    assert observed["charts"] >= 6
+    assert abs(observed["width"] - width) < 20

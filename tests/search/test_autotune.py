@@ -47,8 +47,8 @@ def test_every_candidate_is_measured_and_the_choice_is_on_the_true_front(
     fragile: Path, labeled: Path, tmp_path: Path
 ) -> None:
     """Accuracies are measured again by the evaluator; then no other candidate beats the choice in both."""
-    found = autotune(trials_in(tmp_path / "t", labeled), [(fragile, tiny.SPEC)], 4.0, None, tmp_path / "best")
-    names = [row.name for row in found.rows]
+    result = autotune(trials_in(tmp_path / "t", labeled), [(fragile, tiny.SPEC)], 4.0, None, tmp_path / "best")
+    names = [row.name for row in result.rows]
     variants = ("equalized", "uncorrected", "mean", "percentile", "mse", "entropy", "equalized-excluding-1")
     assert names == [
         f"fragile-96x64-{kind}" for kind in ("fp32", "fp16", "int8", *(f"int8-{name}" for name in variants))
@@ -56,35 +56,35 @@ def test_every_candidate_is_measured_and_the_choice_is_on_the_true_front(
     manifests = {name: Bundle.load(tmp_path / "t" / name).manifest for name in names}
     assert manifests["fragile-96x64-int8-mse"].ptq.ranges == "mse"
     assert manifests["fragile-96x64-int8-equalized"].ptq.equalize
-    drops = {row.name.removeprefix("fragile-96x64-"): row.drop.value for row in found.rows}
+    drops = {row.name.removeprefix("fragile-96x64-"): row.drop.value for row in result.rows}
     assert drops["int8"] > 50 and max(drops["int8-equalized"], drops["int8-equalized-excluding-1"]) <= 4
     test = Dataset.open(labeled, "val")
-    for row in found.rows:
+    for row in result.rows:
         with open_segmenter(tmp_path / "t" / row.name) as segmenter:
             assert evaluate(segmenter, test).miou == pytest.approx(row.miou, abs=1e-6)
-    chosen = next(row for row in found.rows if row.name == found.chosen)
-    assert found.held and chosen.drop.value <= 4.0 and found.chosen in found.front
-    assert found.chosen != "fragile-96x64-int8"
-    for row in found.rows:
+    chosen = next(row for row in result.rows if row.name == result.chosen)
+    assert result.held and chosen.drop.value <= 4.0 and result.chosen in result.front
+    assert result.chosen != "fragile-96x64-int8"
+    for row in result.rows:
         faster = row.latency_ms.p50 < chosen.latency_ms.p50
         assert not (faster and row.miou >= chosen.miou), (row, chosen)
     assert Bundle.load(tmp_path / "best").precision == chosen.precision
-    assert autotune(trials_in(tmp_path / "t", labeled), [(fragile, tiny.SPEC)], 4.0, None, tmp_path / "best") == found
+    assert autotune(trials_in(tmp_path / "t", labeled), [(fragile, tiny.SPEC)], 4.0, None, tmp_path / "best") == result
 
 
 def test_sizes_and_models_are_candidates_where_the_model_allows(labeled: Path, network: Path, tmp_path: Path) -> None:
     free = dynamic(tmp_path / "free.onnx")
     pairs = sized(free, tiny.SPEC, [(64, 96), (32, 48)])
     assert [(spec.height, spec.width) for _, spec in pairs] == [(64, 96), (32, 48)]
-    found = autotune(trials_in(tmp_path / "t", labeled), [*pairs, (network, tiny.SPEC)], 20, None, tmp_path / "best")
-    assert {tuple(row.size) for row in found.rows} == {(96, 64), (48, 32)}
-    assert {row.model for row in found.rows} == {"free.onnx", "tiny.onnx"}
-    assert len(found.rows) >= 9
+    result = autotune(trials_in(tmp_path / "t", labeled), [*pairs, (network, tiny.SPEC)], 20, None, tmp_path / "best")
+    assert {tuple(row.size) for row in result.rows} == {(96, 64), (48, 32)}
+    assert {row.model for row in result.rows} == {"free.onnx", "tiny.onnx"}
+    assert len(result.rows) >= 9
     with pytest.raises(OptionError, match="cannot run at 48x32: its input is fixed at 96x64"):
         sized(network, tiny.SPEC, [(32, 48)])
 
 
-def test_models_of_one_name_are_told_apart(fragile: Path, labeled: Path, tmp_path: Path) -> None:
+def test_models_with_the_same_name_are_rejected(fragile: Path, labeled: Path, tmp_path: Path) -> None:
     from edgeseg.search import autotune as module
 
     other = tmp_path / "other" / "fragile.onnx"
@@ -109,10 +109,10 @@ def test_a_model_that_came_quantized_is_a_candidate(labeled: Path, network: Path
 
     trained = tmp_path / "trained.onnx"
     quantize_static(str(network), str(trained), Reader(), quant_format=QuantFormat.QDQ)
-    found = autotune(
+    result = autotune(
         trials_in(tmp_path / "t", labeled), [(network, tiny.SPEC), (trained, tiny.SPEC)], 50, None, tmp_path / "best"
     )
-    names = [row.name for row in found.rows if row.model == "trained.onnx"]
+    names = [row.name for row in result.rows if row.model == "trained.onnx"]
     assert names == ["trained-96x64-int8"]
     assert Bundle.load(tmp_path / "t" / "trained-96x64-int8").manifest.calibration is None
     with pytest.raises(OptionError, match=r"trained.onnx came quantized.*\nName the float model first"):
@@ -172,7 +172,7 @@ def test_every_faster_one_has_a_reason(points: list[tuple[float, float, float]],
         assert len(near) == sum(r in both and r.miou < chosen.miou for r in explained)
 
 
-def test_of_those_as_fast_the_most_accurate_is_taken() -> None:
+def test_of_equally_fast_candidates_the_most_accurate_is_chosen() -> None:
     """Round by round: a slow round hits both."""
     first = row("first", 10, 0.80, rounds=(9, 10, 14))
     better = row("better", 10.4, 0.82, rounds=(10, 10.4, 13))
@@ -191,7 +191,7 @@ def test_of_those_as_fast_the_most_accurate_is_taken() -> None:
         ([row("worse", 1, 0.2), row("bad", 2, 0.4)], None, "bad"),  # none accurate
     ],
 )
-def test_the_best_where_none_holds(rows: list[Row], p99: float | None, expected: str) -> None:
+def test_the_best_is_chosen_where_none_holds(rows: list[Row], p99: float | None, expected: str) -> None:
     chosen, held = choose(rows, 0.5, p99)
     assert (chosen.name, held) == (expected, False)
     assert explain(rows, chosen, held, 0.5, p99)[0].startswith("No candidate holds 0.5 points")
@@ -200,8 +200,8 @@ def test_the_best_where_none_holds(rows: list[Row], p99: float | None, expected:
 def test_the_command_and_its_report(edgeseg: Run, fragile: Path, labeled: Path, tmp_path: Path) -> None:
     words = ("autotune", fragile, "-t", "onnxruntime-cpu", "--calibration", labeled, "--data", labeled)
     words += ("-o", tmp_path / "out", "--seconds", "0.2", "--json", tmp_path / "a.json")
-    ran = edgeseg(*words, "--max-drop", "4")
-    assert ran.code == 0, ran.err
+    result = edgeseg(*words, "--max-drop", "4")
+    assert result.code == 0, result.err
     found = AutotuneResult.load(tmp_path / "a.json")
     page, text = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md"))
     for shown in (page, text):
@@ -209,23 +209,23 @@ def test_the_command_and_its_report(edgeseg: Run, fragile: Path, labeled: Path, 
         assert all(row.name in shown for row in found.rows)
         assert "t6" in shown  # the excluded layer
     assert "<svg" in page and "class=front" in page
-    assert found.why[0] in ran.out
+    assert found.why[0] in result.out
     assert Bundle.load(tmp_path / "out" / "best").name == "best"
     # The same again, with a limit that nothing holds: nothing is measured anew, the exit is 1, the best is written.
-    ran = edgeseg(*words, "--max-drop", "4", "--p99", "0.000001")
-    assert ran.code == 1, ran.err
+    result = edgeseg(*words, "--max-drop", "4", "--p99", "0.000001")
+    assert result.code == 1, result.err
     again = AutotuneResult.load(tmp_path / "a.json")
     assert again.rows == found.rows and again.held is False
-    assert "No candidate holds 4 points and a p99 of 1e-06 ms" in ran.out
-    assert "limit missed" in ran.err
+    assert "No candidate holds 4 points and a p99 of 1e-06 ms" in result.out
+    assert "limit missed" in result.err
     assert Bundle.load(tmp_path / "out" / "best").manifest.autotune["held"] is False
 
 
-def test_a_budget_that_ends_it_early_is_said(labeled: Path, network: Path, tmp_path: Path) -> None:
+def test_stopping_early_is_reported(labeled: Path, network: Path, tmp_path: Path) -> None:
     trials = trials_in(tmp_path / "t", labeled, Budget(minutes=1e-6))
-    found = autotune(trials, [(network, tiny.SPEC)], 1.0, None, tmp_path / "best")
-    assert [row.precision for row in found.rows] == ["fp32"]
-    assert "beyond" in found.stopped
+    result = autotune(trials, [(network, tiny.SPEC)], 1.0, None, tmp_path / "best")
+    assert [row.precision for row in result.rows] == ["fp32"]
+    assert "beyond" in result.stopped
 
 
 def test_a_checkpoint_is_exported_for_every_size(edgeseg: Run, labeled: Path, tmp_path: Path) -> None:
@@ -239,8 +239,8 @@ def test_a_checkpoint_is_exported_for_every_size(edgeseg: Run, labeled: Path, tm
     saved = checkpoint.save(tmp_path / "small.pt", nets.build(net, len(tiny.SPEC.classes)), net, tiny.SPEC)
     words = ("autotune", saved, "-t", "onnxruntime-cpu", "--calibration", labeled, "--data", labeled)
     words += ("-o", tmp_path / "out", "--max-drop", "99", "--seconds", "0.1", "--json", tmp_path / "a.json")
-    ran = edgeseg(*words, "--size", "64x32", "--size", "96x64")
-    assert ran.code == 0, ran.err
+    result = edgeseg(*words, "--size", "64x32", "--size", "96x64")
+    assert result.code == 0, result.err
     rows = AutotuneResult.load(tmp_path / "a.json").rows
     assert [row.name for row in rows] == [
         f"small-{size}-{precision}" for size in ("96x64", "64x32") for precision in ("fp32", "fp16", "int8")
@@ -248,14 +248,14 @@ def test_a_checkpoint_is_exported_for_every_size(edgeseg: Run, labeled: Path, tm
     assert rows[0].drop.value == 0
     assert Bundle.load(tmp_path / "out" / "trials" / "small-64x32-fp32").spec.width == 64
     assert not (tmp_path / "small.onnx").exists()
-    ran = edgeseg(*words, "--size", "90x64")
-    assert ran.code == 2 and "Input size 90x64.\nExpected multiples of 32" in ran.err
+    result = edgeseg(*words, "--size", "90x64")
+    assert result.code == 2 and "Input size 90x64.\nExpected multiples of 32" in result.err
 
 
-def test_a_size_that_is_none(edgeseg: Run, network: Path, labeled: Path, tmp_path: Path) -> None:
+def test_an_invalid_size_is_rejected(edgeseg: Run, network: Path, labeled: Path, tmp_path: Path) -> None:
     words = ("autotune", network, "--calibration", labeled, "--data", labeled, "-o", tmp_path / "out")
-    ran = edgeseg(*words, "--size", "big")
-    assert ran.code == 2 and "Size 'big' is not a size" in ran.err
-    ran = edgeseg(*words, "--size", "48x32")
-    assert ran.code == 2 and "its input is fixed at 96x64" in ran.err
+    result = edgeseg(*words, "--size", "big")
+    assert result.code == 2 and "Size 'big' is not a size" in result.err
+    result = edgeseg(*words, "--size", "48x32")
+    assert result.code == 2 and "its input is fixed at 96x64" in result.err
     assert not (tmp_path / "out").exists()
