@@ -104,7 +104,7 @@ class Manifest:
             raise BundleError(f"{name} is not a manifest.", "Copy or compile the bundle again.")
         try:
             check_schema(data, SCHEMA, name)
-            Spec.from_dict(data.get("spec", {}))  # these two say more than a type error
+            Spec.from_dict(data.get("spec", {}))  # these two errors are clearer than a type error
             Precision.parse(data.get("precision", ""))
             manifest = convert(data, cls, f"{name} cannot be read", "")
         except FileError as error:
@@ -155,7 +155,7 @@ class Bundle:
 
     @property
     def identity(self) -> BundleIdentity:
-        """What a result says about the bundle it was measured on."""
+        """The bundle in the results that were measured on it."""
         m = self.manifest
         return BundleIdentity(m.name, m.target, m.precision.value, self.digest, self.size, m.parent, m.parity)
 

@@ -57,7 +57,7 @@ def compile_model(
     are stored as the golden frames: everyone who gets the bundle gets them.
     INT8 is found from `calibration` as `ptq` says, without the `excluded` layers (nodes of the deploy graph). A
     model that came quantized (with Q/DQ pairs, as `edgeseg qat` trains it) takes none of the three. With a `dataset`
-    the bundle's accuracy on it is measured and stored. `recipe`: what it was made by, for the manifest.
+    the bundle's accuracy on it is measured and stored. `recipe`: the recipe it comes from, for the manifest.
     """
     precision = target.require(precision)
     backend = backends.get(target.backend)
@@ -115,7 +115,7 @@ def _int8(
     ptq: PTQ,
     log: Callable[[str], None],
 ) -> tuple[Path, PTQ | None]:
-    """A deploy graph in INT8, beside it, and how it was found; None where the model came quantized."""
+    """A deploy graph in INT8, beside it, and its PTQ settings; None where the model came quantized."""
     from edgeseg.quantization.quantize import from_trained, quantize, resolve_ranges
 
     if calibration is None:

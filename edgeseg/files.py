@@ -51,7 +51,7 @@ def sha256(path: Path) -> str:
 def replacing(path: Path, marker: str) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its name at the end; nothing is left if the block fails.
 
-    An existing `path` is replaced only if it holds `marker` (we made it) or is empty.
+    An existing `path` is replaced only if it holds `marker` (edgeseg wrote it) or is empty.
     """
     path = path.resolve()  # "." has no name to put beside
     work = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,4 +1,4 @@
-"""Ledger: what each stage of a long job was made from, so that a finished stage is not done twice."""
+"""Ledger: the inputs and the result of each stage of a long job, so that a finished stage does not run again."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Result:
     """A frame, its class map ([spec.height, spec.width] uint8) and the seconds each stage took.
 
     `times`: resize, infer (from start to finish, waiting behind other requests included), mask. `margin` (if the
-    Segmenter was asked for it): by how much each pixel's best logit beats the second, like classmap but float32.
+    Segmenter was opened with it): by how much each pixel's best logit beats the second, like classmap but float32.
     """
 
     frame: Frame

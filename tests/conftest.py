@@ -1,4 +1,4 @@
-"""What every test may ask for: a tiny network, a tiny dataset, bundles made of them once, and the command line."""
+"""What every test can use: a tiny network, a tiny dataset, bundles compiled from them once, and the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ settings.load_profile("edgeseg")
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended and what it said."""
+    """The exit status and output of a command."""
 
     code: int
     out: str
@@ -60,11 +60,11 @@ def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFact
     from edgeseg.target import Target
 
     folder = tmp_path_factory.mktemp("bundles")
-    made: dict[tuple[str, str], Bundle] = {}
+    compiled: dict[tuple[str, str], Bundle] = {}
 
     def get(target: str, precision: str) -> Path:
-        if (target, precision) not in made:
-            made[target, precision] = compile_model(
+        if (target, precision) not in compiled:
+            compiled[target, precision] = compile_model(
                 network,
                 folder / f"{target}-{precision}",
                 Target.load(target),
@@ -73,7 +73,7 @@ def bundle_of(network: Path, street: Path, tmp_path_factory: pytest.TempPathFact
                 frames=tiny.frames(4, seed=1),
                 calibration=CalibrationSet.choose(street, 10) if Precision(precision).is_int8 else None,
             )
-        return made[target, precision].path
+        return compiled[target, precision].path
 
     return get
 

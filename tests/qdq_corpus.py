@@ -26,7 +26,7 @@ SPEC = Spec(32, 48, ("a", "b", "c", "d"))
 
 
 class Net(tiny.Net):
-    """Small heads with the parts segmentation networks are made of; the output is [1, 4, 8, 12]."""
+    """Small heads with the parts of quantized segmentation networks; the output is [1, 4, 8, 12]."""
 
     def body(self, *blocks: str) -> Any:
         x = self.add("Relu", self.conv("image", 3, 8, stride=2))
@@ -359,7 +359,7 @@ def integer_operator() -> Any:
     whole = np.zeros(value(model, qw.input[0]).shape, np.int8)
     put(model, "ql_w", whole), put(model, "ql_y_s", np.float32(0.1)), put(model, "ql_y_z", np.int8(0))
     at = list(model.graph.node).index(conv)
-    made = helper.make_node(
+    quantized = helper.make_node(
         "QLinearConv",
         [*dqx.input, "ql_w", *dqw.input[1:], "ql_y_s", "ql_y_z"],
         ["ql_y"],
@@ -368,7 +368,7 @@ def integer_operator() -> Any:
     )
     back = helper.make_node("DequantizeLinear", ["ql_y", "ql_y_s", "ql_y_z"], [conv.output[0]], "qlinear_dq")
     model.graph.node.remove(conv)
-    for n in (back, made):
+    for n in (back, quantized):
         model.graph.node.insert(at, n)
     return model
 

@@ -1,4 +1,4 @@
-"""The documentation is complete, says what the program says, and builds into a site that needs no network."""
+"""The documentation is complete, matches the program, and builds into a site that needs no network."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def test_a_head_is_a_module_and_reads_the_outputs_it_names(add: Callable[..., No
     classes = np.array([[4, 0, 0], [0, 4, 0], [0, 0, 4]], np.float32)[None]
     masks = np.zeros((1, 3, 4, 6), np.float32)
     masks[0, 0], masks[0, 1, :, 3:], masks[0, 2, 2:, :2] = 0.1, 1, 1
-    made = [
+    nodes = [
         helper.make_node("Cast", ["frame"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["float"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
@@ -193,7 +193,7 @@ def test_a_head_is_a_module_and_reads_the_outputs_it_names(add: Callable[..., No
     ]
     weights = {"zero": np.float32(0), "class_scores": classes, "mask_scores": masks}
     graph = helper.make_graph(
-        made,
+        nodes,
         "queries",
         [helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 8, 12, 3])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("classes", "masks")],

@@ -1,4 +1,4 @@
-"""Tiny real things to test with: ONNX networks built node by node, frames, and what the parent itself says."""
+"""Tiny real things to test with: ONNX networks built node by node, frames, and the parent's own outputs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ PAIR = Spec(HEIGHT, WIDTH, ("nothing", "thing"), head="threshold")
 def frames(count: int, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> list[np.ndarray]:
     """Smooth colored clouds with a little noise, [H, W, 3] uint8."""
     random = np.random.default_rng(seed)
-    made = []
+    images = []
     for _ in range(count):
         clouds = cv2.resize(random.integers(0, 256, (5, 7, 3)).astype(np.float32), (width, height))
-        made.append(np.clip(clouds + random.normal(0, 4, clouds.shape), 0, 255).astype(np.uint8))
-    return made
+        images.append(np.clip(clouds + random.normal(0, 4, clouds.shape), 0, 255).astype(np.uint8))
+    return images
 
 
 class Net:
-    """An ONNX graph in the making; every method returns the name of the tensor it made."""
+    """An ONNX graph being built; every method returns the name of the tensor it adds."""
 
     def __init__(self, seed: int = 0, float_type: type = np.float32):
         self.random = np.random.default_rng(seed)
@@ -103,13 +103,13 @@ class Net:
             [onnx.ValueInfoProto(name=name) for name in outputs],
             self.weights,
         )
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        made = onnx.shape_inference.infer_shapes(made)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model = onnx.shape_inference.infer_shapes(model)
         if spec is not None:
-            entry = made.metadata_props.add()
+            entry = model.metadata_props.add()
             entry.key, entry.value = "edgeseg.spec", json.dumps(spec.to_dict())
-        onnx.checker.check_model(made)
-        return made
+        onnx.checker.check_model(model)
+        return model
 
 
 def network(path: Path, spec: Spec | None = SPEC, seed: int = 0) -> Path:

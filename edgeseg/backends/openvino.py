@@ -24,7 +24,7 @@ COMPUTE = {
     "NPU": {"fp16": "f16", "int8": "f16"},
     "AUTO": {"fp32": "f32", "fp16": "f32", "int8": "f32"},
 }
-SLOW_TO_COMPILE = ("GPU", "NPU")  # seconds to minutes: what was compiled is always kept
+SLOW_TO_COMPILE = ("GPU", "NPU")  # seconds to minutes: compiled models are always cached
 
 
 def probe() -> str:
@@ -53,7 +53,7 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
         reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1][:200]
         raise EdgesegError(
             f"OpenVINO cannot compile the network: {reason}.",
-            "It was made for another size (--size), or it has an operator that OpenVINO does not know.",
+            "It was exported for another size (--size), or it has an operator that OpenVINO does not know.",
         ) from error
     return ["model.xml", "model.bin"]
 
@@ -103,7 +103,7 @@ class OpenVinoEngine:
             raise BundleError(
                 f"OpenVINO cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
             ) from error
-        # One more than OpenVINO works on at a time: the next frame waits ready while a mask is made (1.05 to 1.23x).
+        # One more than OpenVINO works on at a time: the next frame is ready while a class map is computed (1.05 to 1.23x).
         self.slots = 1 if mode == "latency" else 1 + int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [compiled.create_infer_request() for _ in range(self.slots)]
         # The request's own memory: OpenVINO's share_inputs with temporary arrays corrupts frames.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeseg.target import Target
 
 Arrays = dict[str, NDArray[Any]]
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 POWER_MODE = Path("/var/lib/nvpmodel/status")  # of a Jetson; its clocks decide which kernels win
 
 
@@ -71,19 +71,19 @@ def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None)
 
     `cache`: the folder of cached engines [default: ~/.cache/edgeseg/engines]. `threads` means nothing here.
     """
-    return _obtain(bundle, mode, cache, LOG.warning)[0]  # a first start takes minutes, and says so
+    return _obtain(bundle, mode, cache, log.warning)[0]  # a first start takes minutes, which is logged
 
 
-def build(bundle: Bundle, cache: Path | None = None, say: store.Say = lambda text: None) -> dict[str, Any]:
+def build(bundle: Bundle, cache: Path | None = None, log: store.Log = lambda text: None) -> dict[str, Any]:
     """Build (or check) a bundle's engine ahead of time; returns where it is cached and what its layers compute in."""
-    engine, path, key = _obtain(bundle, "latency", cache, say)
+    engine, path, key = _obtain(bundle, "latency", cache, log)
     try:
         return {"engine": str(path), "key": key, "cuda_graph": engine.graph, "layers": engine.layers()}
     finally:
         engine.close()
 
 
-def _obtain(bundle: Bundle, mode: str, cache: Path | None, say: store.Say) -> tuple[TensorRtEngine, Path, store.Key]:
+def _obtain(bundle: Bundle, mode: str, cache: Path | None, log: store.Log) -> tuple[TensorRtEngine, Path, store.Key]:
     if reason := unavailable_reason():
         raise EdgesegError(f"Bundle {bundle.path} cannot run here: {reason}.", JETPACK)
     plan = Plan.read(bundle.file(FILE))
@@ -101,7 +101,7 @@ def _obtain(bundle: Bundle, mode: str, cache: Path | None, say: store.Say) -> tu
             raise
         return engine
 
-    engine = store.obtain(folder, key, lambda: build_engine(bundle, plan, folder, key, say), use, say)
+    engine = store.obtain(folder, key, lambda: build_engine(bundle, plan, folder, key, log), use, log)
     return engine, store.path_of(folder, key), key
 
 
@@ -190,14 +190,14 @@ class TensorRtEngine:
     def __init__(self, data: bytes, plan: Plan, mode: str):
         import tensorrt as trt
 
-        log = logger()
-        self._runtime = trt.Runtime(log)
+        trt_log = logger()
+        self._runtime = trt.Runtime(trt_log)
         if plan.dla >= 0:
             self._runtime.DLA_core = plan.dla
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise BundleError(
-                f"TensorRT cannot load the engine: {last_error(log)}.", "It is built again from the bundle."
+                f"TensorRT cannot load the engine: {last_error(trt_log)}.", "It is built again from the bundle."
             )
         names = {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
         if names != {"frame", "logits"} or self._engine.get_tensor_dtype("frame") != trt.DataType.UINT8:

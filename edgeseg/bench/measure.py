@@ -102,7 +102,7 @@ def watch_frames(
     pure_fps: list[float],
     share: float,
 ) -> int:
-    """How many inferences a bench made, for the energy of one."""
+    """How many inferences a bench ran, for the energy of one."""
     return single + STREAMS * sum(map(len, multi)) + sum(map(len, pure)) + round(share * (sum(fps) + sum(pure_fps)))
 
 

@@ -123,7 +123,7 @@ class Watch:
         return float(np.mean(watts)) * (last.time - first.time) if watts else None
 
     def throttled(self) -> str:
-        """Why the figures of this time are not the device's best; "" where nothing says so."""
+        """Why the figures of this time are not the device's best; "" where no sensor reports it."""
         first, last = self.samples[0], self.samples[-1]
         if first.throttled is not None and last.throttled is not None and last.throttled > first.throttled:
             return f"the CPU reports {last.throttled - first.throttled} thermal throttling events"

@@ -112,7 +112,7 @@ def doctor(
         with status("self-test"):
             findings += examination.self_test()
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
-    shown = table("", "what", "", "found", "to do")
+    shown = table("", "check", "", "state", "to do")
     for row in findings:
         shown.add_row(row.about, marks[row.level], row.found, row.do)
     for column in shown.columns:

@@ -65,7 +65,7 @@ def calibrate(
     """Choose calibration frames for INT8 that cover all frames of SOURCE, and none that you evaluate on.
 
     For model owners, before compile --calibration. Writes a manifest that names each frame with its digest, so that a
-    bundle can be made again from the same frames. Exits 2 if SOURCE holds evaluation frames, unless --skip-leaks.
+    bundle can be compiled again from the same frames. Exits 2 if SOURCE holds evaluation frames, unless --skip-leaks.
     """
     from edgeseg.calibration.contact_sheet import contact_sheet
     from edgeseg.calibration.selection import select

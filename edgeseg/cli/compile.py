@@ -159,7 +159,7 @@ def build(
     out = results(json_to)
     out.print(f"[green]ok[/] {built['engine']}, golden frames agree")
     layers = ", ".join(f"{count} {kind}" for kind, count in sorted(built["layers"].items(), key=lambda kv: -kv[1]))
-    out.print(f"layers by output: {layers or 'this TensorRT does not say'}")
+    out.print(f"layers by output: {layers or 'not reported by this TensorRT'}")
     emit({"bundle": str(bundle), **built}, json_to)
 
 

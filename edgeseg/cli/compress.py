@@ -90,7 +90,7 @@ def control(
     calibration: options.Calibration,
     data: options.Data,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Bundle to write; OUT.trials keeps the report and all measurements.")
+        Path, typer.Option("--out", "-o", help="Bundle to write; the report and all measurements go to OUT.trials.")
     ],
     target: options.Target = "openvino-cpu",
     precision: Int8Precision = "int8",

@@ -29,7 +29,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The message, after its level from warnings on; with the time where lines are kept in a file."""
+    """The message, after its level from warnings on; with the time where they go to a file."""
 
     def __init__(self, terminal: bool):
         super().__init__("%(message)s" if terminal else "%(asctime)s %(message)s", "%H:%M:%S")

@@ -1,4 +1,4 @@
-"""verify, parity: does a bundle still compute what it should? keygen, sign: is it the one that was made?"""
+"""verify, parity: does a bundle compute what it should? keygen, sign: is it the one that was published?"""
 
 from __future__ import annotations
 
@@ -161,11 +161,11 @@ def _reference(model: Path, source: Path, spec: Any, images: list[Any]) -> Any:
 
 
 def _images(folder: Path | None, count: int, spec: Any) -> list[Any]:
+    from edgeseg.compile import rendered
     from edgeseg.images import list_images, read_image, resize
-    from edgeseg.synth.street import Street
 
     if folder is None:
-        return [Street(seed, height=spec.height, width=spec.width).frame(0)[0] for seed in range(900, 900 + count)]
+        return rendered(spec, count)
     return [resize(read_image(path), spec.height, spec.width) for path in list_images(folder)[:count]]
 
 

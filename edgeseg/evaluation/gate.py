@@ -33,7 +33,7 @@ MAX_BASELINE = 256 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What a build must keep. Points are hundredths of 1; None = not checked.
+    """The limits of a build. Points are hundredths of 1; None = not checked.
 
     `max_drop`, `boundary_drop`: points of mIoU, of mean boundary F1, that may be lost. `max_gain`: points of mIoU that
     may be gained unexplained (a better figure than expected is as suspicious as a worse one). `floors`: class ->

@@ -26,7 +26,7 @@ Outputs = Mapping[str, NDArray[Any]]
 @dataclass(frozen=True)
 class Prediction:
     """`classmap`: [spec.height, spec.width] uint8 class ids. `margin`: by how much each pixel's best score beats the
-    second best, float32 of the same size; None where it was not asked for."""
+    second best, float32 of the same size; None where it was not requested."""
 
     classmap: NDArray[np.uint8]
     margin: NDArray[np.float32] | None = None

@@ -92,7 +92,7 @@ def _measured(results: Sequence[Any]) -> list[Block]:
 
 
 def _lineage(results: Sequence[Any]) -> list[Block]:
-    """One row a bundle: what it is, what it was made from."""
+    """One row a bundle: its digest and the model it was compiled from."""
     bundles = {r.bundle.digest: r.bundle for r in results if isinstance(r, (EvalResult, BenchResult)) and r.bundle}
     rows = [
         [b.name, f"`{digest[:16]}`", f"{b.parent.file} `{b.parent.sha256[:16]}`" if b.parent else "-"]

@@ -1,4 +1,4 @@
-"""What several results say: whose they are, on which data, on which machine."""
+"""Parts of several results: the bundle, the data, the machine."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ def points_lost(before: Outcome, after: Outcome) -> Estimate:
 
 
 def reference_precision(target: Target) -> Precision:
-    """The precision of a target that stands for the float model: a drop is counted from there."""
+    """The precision of a target that represents the float model: drops are counted from it."""
     return Precision.FP32 if Precision.FP32 in target.precisions else Precision.FP16
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from edgeseg.errors import BundleError, EdgesegError
 from edgeseg.files import write_bytes
 from edgeseg.tensorrt import cuda
-from edgeseg.tensorrt.cache import Key, Say
+from edgeseg.tensorrt.cache import Key, Log
 from edgeseg.tensorrt.plan import Plan
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ def unavailable_reason() -> str:
     return ""
 
 
-def build(bundle: Bundle, plan: Plan, folder: Path, key: Key, say: Say) -> bytes:
+def build(bundle: Bundle, plan: Plan, folder: Path, key: Key, log: Log) -> bytes:
     """The engine, serialized. `folder` caches what makes the next build faster: timings, ranges of a calibrator."""
     import tensorrt as trt
 
-    say(f"building the engine with TensorRT {trt.__version__}: minutes on a small board")
-    log = logger()
-    builder = trt.Builder(log)
+    log(f"building the engine with TensorRT {trt.__version__}: minutes on a small board")
+    trt_log = logger()
+    builder = trt.Builder(trt_log)
     flags = _flags(plan)
     network = builder.create_network(_creation(plan, flags))
-    parser = trt.OnnxParser(network, log)
+    parser = trt.OnnxParser(network, trt_log)
     if not parser.parse(bundle.file(MODEL).read_bytes()):
-        why = parser.get_error(0).desc() if parser.num_errors else last_error(log)
+        why = parser.get_error(0).desc() if parser.num_errors else last_error(trt_log)
         raise BundleError(
             f"TensorRT {trt.__version__} cannot load {bundle.file(MODEL)}: {why[:300]}.", "Compile the bundle again."
         )
@@ -77,7 +77,7 @@ def build(bundle: Bundle, plan: Plan, folder: Path, key: Key, say: Say) -> bytes
         engine: Any = builder.build_serialized_network(network, config)
     if engine is None:
         hint = "Free memory, or compile for less: a smaller --size, a narrower network."
-        raise EdgesegError(f"TensorRT {trt.__version__} cannot build the engine: {last_error(log)}.", hint)
+        raise EdgesegError(f"TensorRT {trt.__version__} cannot build the engine: {last_error(trt_log)}.", hint)
     timings: Any = config.get_timing_cache().serialize()
     write_bytes(timing, bytes(timings))
     return bytes(engine)
@@ -180,7 +180,7 @@ def logger() -> Any:
     """A logger that collects TensorRT's errors, to be quoted in ours."""
     import tensorrt as trt
 
-    class Log(trt.ILogger):  # type: ignore[misc, unused-ignore]
+    class Logger(trt.ILogger):  # type: ignore[misc, unused-ignore]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -189,7 +189,7 @@ def logger() -> Any:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(text)
 
-    return Log()
+    return Logger()
 
 
 def last_error(log: Any) -> str:

@@ -20,7 +20,7 @@ from edgeseg.files import write_bytes
 
 T = TypeVar("T")
 Key = dict[str, Any]
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 MAX_HEAD = 1 << 16
 
 
@@ -34,7 +34,7 @@ def path_of(folder: Path, key: Key) -> Path:
 
 
 def obtain(
-    folder: Path, key: Key, build: Callable[[], bytes], use: Callable[[bytes], T], say: Say = lambda t: None
+    folder: Path, key: Key, build: Callable[[], bytes], use: Callable[[bytes], T], log: Log = lambda t: None
 ) -> T:
     """The result of `use` on the engine for `key`: a cached one, else a new one from `build`, which is then cached.
 
@@ -42,13 +42,13 @@ def obtain(
     not cached. Of several processes one builds; the others wait for it and read its engine from the cache.
     """
     path = path_of(_private(folder), key)
-    with _locked(path.with_suffix(".lock"), say):
+    with _locked(path.with_suffix(".lock"), log):
         try:
             engine = read(path, key)
             if engine is not None:
                 return use(engine)
         except EdgesegError as error:
-            say(f"refused {path}: {error.what} Building it again.")
+            log(f"refused {path}: {error.what} Building it again.")
         for stale in folder.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
             with suppress(OSError):
                 stale.unlink()
@@ -110,7 +110,7 @@ def _private(folder: Path) -> Path:
 
 
 @contextmanager
-def _locked(path: Path, say: Say) -> Iterator[None]:
+def _locked(path: Path, log: Log) -> Iterator[None]:
     """One process at a time. The system releases the lock of a process that dies."""
     import fcntl
 
@@ -122,6 +122,6 @@ def _locked(path: Path, say: Say) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            say("another process builds this engine: waiting for it")
+            log("another process builds this engine: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

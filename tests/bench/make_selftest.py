@@ -18,8 +18,8 @@ def model() -> bytes:
     """The deploy graph: uint8 frames of 48x32 in, logits of 3 classes at stride 4 out."""
     spec = Spec(32, 48, ("a", "b", "c"))
     net = tiny.Net(seed=3)
-    made = net.model(net.resize(net.head("image", 3)), shape=(1, 3, 32, 48), spec=spec)
-    return bytes(deploy_graph(made, spec, "").model.SerializeToString())
+    network = net.model(net.resize(net.head("image", 3)), shape=(1, 3, 32, 48), spec=spec)
+    return bytes(deploy_graph(network, spec, "").model.SerializeToString())
 
 
 if __name__ == "__main__":

@@ -68,17 +68,17 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("sshd"))
-    yield made
-    made.process.terminate()
-    made.process.wait(10)
+    running = Server(tmp_path_factory.mktemp("sshd"))
+    yield running
+    running.process.terminate()
+    running.process.wait(10)
 
 
 def bench(server: Server, bundle: Path, **options: Any) -> Any:
     """One short bench on the server."""
-    values = {"python": sys.executable, "ssh": server.ssh(), **options}
-    (answer,) = bench_on([server.host], bundle, ["--seconds", "1", "--size", "96x64"], **values)
-    return answer
+    settings = {"python": sys.executable, "ssh": server.ssh(), **options}
+    (outcome,) = bench_on([server.host], bundle, ["--seconds", "1", "--size", "96x64"], **settings)
+    return outcome
 
 
 @needs_sshd
@@ -127,7 +127,7 @@ def test_a_connection_lost_in_the_middle(server: Server, bundle: Path, tmp_path:
     killer.chmod(0o755)
     authorized = server.folder / "authorized"
     before = authorized.read_text()
-    # The forced command notes the id of the sshd process that serves this session, then goes on as asked.
+    # The forced command notes the id of the sshd process that serves this session, then runs the requested command.
     authorized.write_text(f'command="echo $PPID > {tmp_path}/session; eval \\"$SSH_ORIGINAL_COMMAND\\"" {before}')
     try:
         result = bench(server, bundle, python=str(killer))

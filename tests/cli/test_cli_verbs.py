@@ -91,8 +91,8 @@ def test_compile_verify_eval_bench_in_a_row(network: Path, street: Path, tmp_pat
     assert result.code == 0, result.err
     assert "agreement with parent" in result.out and "mIoU on street test" in result.out and "2 -> 0" in result.out
     assert f"wrote {tmp_path / 'b'}" in result.err
-    made = json.loads((tmp_path / "c.json").read_text())
-    assert made["bundle"] == str(tmp_path / "b") and made["metrics"]["frames"] == 4
+    compiled = json.loads((tmp_path / "c.json").read_text())
+    assert compiled["bundle"] == str(tmp_path / "b") and compiled["metrics"]["frames"] == 4
 
     result = edgeseg("verify", tmp_path / "b")
     assert result.code == 0 and "8 digests, 3 golden frames, worst agreement 1.0000" in result.out
@@ -104,9 +104,9 @@ def test_compile_verify_eval_bench_in_a_row(network: Path, street: Path, tmp_pat
 
     result = edgeseg("bench", tmp_path / "b", "--seconds", "1", "--size", "96x64", "--json", "-")
     assert result.code == 0, result.err
-    found = json.loads(result.out)
-    assert found["miou"] == made["metrics"]["miou"]
-    assert found["bundle"]["digest"] == Bundle.load(tmp_path / "b").digest
+    benched = json.loads(result.out)
+    assert benched["miou"] == compiled["metrics"]["miou"]
+    assert benched["bundle"]["digest"] == Bundle.load(tmp_path / "b").digest
     assert "FPS" in result.err and "network alone" in result.err
 
 
@@ -202,7 +202,7 @@ def test_one_of_several_outputs(tmp_path: Path, edgeseg: Edgeseg) -> None:
     assert result.code == 0, result.err
     assert Bundle.load(tmp_path / "b").spec.classes == ("a", "b", "c")
     result = edgeseg("compile", tmp_path / "two.onnx", "--output", aux, "--out", tmp_path / "c")
-    assert result.code == 0, result.err  # the classes are counted at the output that was asked for
+    assert result.code == 0, result.err  # the classes are counted at the requested output
     assert len(Bundle.load(tmp_path / "c").spec.classes) == 3
     result = edgeseg("compile", tmp_path / "two.onnx", "--output", "none", "--out", tmp_path / "d")
     assert result.code == 2 and f"Its outputs: {main}, {aux}" in result.err
@@ -258,7 +258,7 @@ def test_a_checkpoint_is_exported_and_compiled(trained: Path, tmp_path: Path, ed
 def test_a_drop_beyond_the_recipes_limit_exits_1(
     trained: Path, tmp_path: Path, edgeseg: Edgeseg, more: float, code: int
 ) -> None:
-    """The ledger is told that float32 was better, or worse, than it was; nothing is made again."""
+    """The ledger holds a better, or worse, float32 than was measured; no stage runs again."""
     shutil.copytree(trained / "run", tmp_path / "run")
     path = tmp_path / "run" / "ledger.json"
     rows = json.loads(path.read_text())
@@ -276,7 +276,7 @@ def test_a_drop_beyond_the_recipes_limit_exits_1(
 
 
 def test_verify_detects_a_bundle_with_other_class_maps(bundle: Path, tmp_path: Path, edgeseg: Edgeseg) -> None:
-    """Another model under a manifest that is true of it: the golden frames give it away."""
+    """Another model under a manifest with its digests: only the golden frames detect it."""
     from edgeseg.compile import compile_model
     from edgeseg.target import Target
 
@@ -299,7 +299,7 @@ def test_verify_detects_a_bundle_with_other_class_maps(bundle: Path, tmp_path: P
     assert edgeseg("verify", copy, "--minimum", "0").code == 0
 
 
-# What goes wrong, and what is said
+# Errors and their messages
 
 
 def bad(name: str, content: bytes | None) -> Callable[[Path], Path]:

@@ -138,18 +138,18 @@ def test_the_same_calibration_frames_give_the_same_int8_class_maps(
     frames = tiny.frames(2, seed=8)
     maps = []
     for name in "ab":
-        made = compiled(network, tmp_path / name, target, "int8", calibration=chosen)
-        assert made.manifest.calibration == CalibrationDigest(8, chosen.digest)
-        with open_segmenter(made.path, threads=1, backend=made.manifest.proved_by) as segmenter:
+        bundle = compiled(network, tmp_path / name, target, "int8", calibration=chosen)
+        assert bundle.manifest.calibration == CalibrationDigest(8, chosen.digest)
+        with open_segmenter(bundle.path, threads=1, backend=bundle.manifest.proved_by) as segmenter:
             maps.append([segmenter(frame).classmap for frame in frames])
     np.testing.assert_array_equal(maps[0], maps[1])
 
 
 def test_accuracy_on_a_dataset_is_stored(network: Path, street: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(street, "test")
-    made = compiled(network, tmp_path / "out", dataset=dataset)
-    stored = made.manifest.metrics
-    with open_segmenter(made.path) as segmenter:
+    bundle = compiled(network, tmp_path / "out", dataset=dataset)
+    stored = bundle.manifest.metrics
+    with open_segmenter(bundle.path) as segmenter:
         result = evaluate(segmenter, dataset)
     assert (stored.data, stored.split, stored.frames) == ("street", "test", 4)
     for key in ("miou", "pixel_accuracy", "mean_accuracy", "dice", "boundary_f1", "per_class"):
@@ -157,8 +157,8 @@ def test_accuracy_on_a_dataset_is_stored(network: Path, street: Path, tmp_path: 
 
 
 def test_the_recipe_is_stored_in_the_manifest(network: Path, tmp_path: Path) -> None:
-    made = compiled(network, tmp_path / "out", recipe={"name": "x"})
-    assert made.manifest.recipe == {"name": "x"}
+    bundle = compiled(network, tmp_path / "out", recipe={"name": "x"})
+    assert bundle.manifest.recipe == {"name": "x"}
 
 
 @pytest.mark.parametrize("source", ["synthetic", "folder"])
@@ -168,12 +168,12 @@ def test_golden_frames_may_come_from_another_folder(network: Path, tmp_path: Pat
     for i, frame in enumerate(stored):
         write_image(tmp_path / "folder" / f"{i}.png", frame)
     expected = rendered(tiny.SPEC, 3) if source == "synthetic" else stored[:3]
-    made = compiled(network, tmp_path / "out", golden=golden_frames(source, tiny.SPEC, tmp_path))
-    kept = [frame for frame, _ in made.golden()]
-    assert len(kept) == 3 and all((a == b).all() for a, b in zip(kept, expected))
+    bundle = compiled(network, tmp_path / "out", golden=golden_frames(source, tiny.SPEC, tmp_path))
+    frames = [frame for frame, _ in bundle.golden()]
+    assert len(frames) == 3 and all((a == b).all() for a, b in zip(frames, expected))
     plain = compiled(network, tmp_path / "plain", golden=golden_frames("", tiny.SPEC))
     assert (next(plain.golden())[0] == tiny.frames(2, seed=1)[0]).all()
-    assert made.manifest.parity == plain.manifest.parity  # still measured on the given frames
+    assert bundle.manifest.parity == plain.manifest.parity  # measured on `frames`, not on the golden ones
 
 
 def test_golden_frames_of_an_empty_folder(tmp_path: Path) -> None:
@@ -223,9 +223,9 @@ def test_a_float_bundle_that_disagrees_with_its_model_is_rejected(
         from edgeseg.onnx_graph.deploy import deploy_graph
 
         onnx.save(deploy_graph(onnx.load(str(other)), tiny.SPEC).model, str(out / "wrong.onnx"))
-        made = real(out / "wrong.onnx", out, target, precision)
+        files = real(out / "wrong.onnx", out, target, precision)
         (out / "wrong.onnx").unlink()
-        return made
+        return files
 
     monkeypatch.setattr(backend, "compile", wrong)
     with pytest.raises(EdgesegError, match="no bundle was written"):
@@ -347,12 +347,12 @@ def test_an_exported_checkpoint_compiles(tmp_path: Path) -> None:
     (tmp_path / "student.onnx").write_bytes(to_onnx(net, tiny.SPEC))
     spec, assumed = spec_of(tmp_path / "student.onnx", {})
     assert (spec, assumed) == (tiny.SPEC, [])
-    made = compiled(tmp_path / "student.onnx", tmp_path / "out")
-    assert made.manifest.graph.batchnorm_after == 0
-    assert any("cut from the end: Resize" in note for note in made.manifest.graph.notes)
+    bundle = compiled(tmp_path / "student.onnx", tmp_path / "out")
+    assert bundle.manifest.graph.batchnorm_after == 0
+    assert any("cut from the end: Resize" in note for note in bundle.manifest.graph.notes)
     frame = tiny.frames(1, seed=6)[0]
     batch = ((frame[..., ::-1] / 255.0 - spec.mean) / spec.std).astype(np.float32).transpose(2, 0, 1)[None]
     with torch.inference_mode():
         expected = net(torch.from_numpy(np.ascontiguousarray(batch)))[0].argmax(0).numpy()
-    with open_segmenter(made.path) as segmenter:
+    with open_segmenter(bundle.path) as segmenter:
         assert agreement(segmenter(frame).classmap, expected) >= 0.999

@@ -23,7 +23,7 @@ MODES = ("latency", "throughput")
 
 
 def different() -> list[tuple[str, str]]:
-    """Every target and precision, of boards that are served the same way one each."""
+    """Every target and precision, one of each group of boards with the same profile."""
     result = {}
     for name in names():
         t = Target.load(name)
@@ -38,16 +38,16 @@ def path(
     request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     """The tiny network's bundle; a board that builds its own engine is there as a fake (see fake_tensorrt)."""
-    made = bundle_of(*request.param)
+    bundle = bundle_of(*request.param)
     with pytest.MonkeyPatch.context() as patch:
         if Target.load(request.param[0]).build_mode == "native":
             fake_tensorrt.Board().install(patch)
             patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        yield made
+        yield bundle
 
 
 def runner(path: Path) -> str:
-    """The backend that runs a bundle here: its own, else the one that proved it."""
+    """The backend that runs a bundle here: its own, else the one that verified it."""
     loaded = Bundle.load(path, check=False)
     profile = Target.load(loaded.target)
     foreign = profile.build_mode == "runner" or backends.missing(profile)
@@ -61,12 +61,12 @@ def opened(path: Path, mode: str = "latency", **options: Any) -> Segmenter:
 @pytest.fixture(params=MODES)
 def engine(request: pytest.FixtureRequest, path: Path) -> Any:
     """An open engine in each mode."""
-    made = opened(path, request.param).engine
-    yield made
-    made.close()
+    engine = opened(path, request.param).engine
+    yield engine
+    engine.close()
 
 
-def answer(engine: Any, slot: int, image: np.ndarray) -> np.ndarray:
+def infer(engine: Any, slot: int, image: np.ndarray) -> np.ndarray:
     engine.inputs(slot)["frame"][:] = image
     engine.start(slot)
     return np.array(engine.wait(slot)["logits"])
@@ -83,7 +83,7 @@ def test_every_slot_has_its_own_writable_frame(engine: Any) -> None:
 
 
 def test_logits_are_float32_at_the_stride_of_the_head(engine: Any) -> None:
-    logits = answer(engine, 0, tiny.frames(1)[0])
+    logits = infer(engine, 0, tiny.frames(1)[0])
     assert (logits.shape, logits.dtype) == ((len(tiny.SPEC.classes), 16, 24), np.float32)
     assert np.isfinite(logits).all()
     assert logits.std() > 0.1
@@ -91,19 +91,19 @@ def test_logits_are_float32_at_the_stride_of_the_head(engine: Any) -> None:
 
 def test_the_same_frame_gives_the_same_logits_in_every_slot(engine: Any) -> None:
     image = tiny.frames(1)[0]
-    first = answer(engine, 0, image)
+    first = infer(engine, 0, image)
     for slot in (*range(engine.slots), 0):
-        np.testing.assert_array_equal(answer(engine, slot, image), first)
+        np.testing.assert_array_equal(infer(engine, slot, image), first)
 
 
 def test_another_frame_gives_other_logits(engine: Any) -> None:
-    a, b = (answer(engine, 0, image) for image in tiny.frames(2))
+    a, b = (infer(engine, 0, image) for image in tiny.frames(2))
     assert np.abs(a - b).max() > 0.1
 
 
 def test_slots_may_be_waited_for_in_any_order(engine: Any) -> None:
     images = tiny.frames(engine.slots, seed=7)
-    alone = [answer(engine, 0, image) for image in images]
+    alone = [infer(engine, 0, image) for image in images]
     for slot, image in enumerate(images):
         engine.inputs(slot)["frame"][:] = image
         engine.start(slot)
@@ -114,7 +114,7 @@ def test_slots_may_be_waited_for_in_any_order(engine: Any) -> None:
 def test_closing_twice_is_harmless(path: Path) -> None:
     for mode in MODES:
         engine = opened(path, mode).engine
-        answer(engine, 0, tiny.frames(1)[0])
+        infer(engine, 0, tiny.frames(1)[0])
         engine.close()
         engine.close()
 

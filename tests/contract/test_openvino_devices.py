@@ -1,4 +1,4 @@
-"""OpenVINO's devices: what each is told, how a bundle is proved where its device is absent, what running it says."""
+"""OpenVINO devices: properties of each, verifying a bundle where its device is absent, and the error of running it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_auto_runs_on_an_available_device(bundle_of: Callable[[str, str], Path],
     image = tiny.frames(1)[0]
     with open_segmenter(bundle_of("openvino-auto", "fp32")) as auto, open_segmenter(bundle) as cpu:
         if not ABSENT:
-            pytest.skip("another device may answer")
+            pytest.skip("another device may run it")
         np.testing.assert_array_equal(auto(image).classmap, cpu(image).classmap)
 
 

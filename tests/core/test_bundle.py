@@ -30,13 +30,13 @@ JSON = st.recursive(
 
 @pytest.fixture
 def copy(bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the fp32 bundle that a test may spoil."""
+    """A copy of the fp32 bundle that a test may damage."""
     return Path(shutil.copytree(bundle, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="module")
 def scratch(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy whose manifest is spoilt and mended again and again."""
+    """A copy whose manifest is damaged and restored again and again."""
     return Path(shutil.copytree(bundle, tmp_path_factory.mktemp("scratch") / "copy"))
 
 
@@ -61,8 +61,8 @@ def test_golden_frames_match_the_bundle(bundle: Path) -> None:
     pairs = list(Bundle.load(bundle).golden())
     assert len(pairs) == 3
     with open_segmenter(bundle) as segmenter:
-        for (frame, expected), made in zip(pairs, tiny.frames(3, seed=1)):
-            np.testing.assert_array_equal(frame, made)
+        for (frame, expected), original in zip(pairs, tiny.frames(3, seed=1)):
+            np.testing.assert_array_equal(frame, original)
             np.testing.assert_array_equal(segmenter(frame).classmap, expected)
 
 
@@ -90,7 +90,7 @@ def outside(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda p: flip(p, "model.bin"), "model.bin differs from its digest"),
         (lambda p: flip(p, "model.xml"), "model.xml differs from its digest"),
@@ -134,15 +134,15 @@ def outside(path: Path) -> None:
         ],
     ],
 )
-def test_loading_rejects_damaged_bundles(copy: Path, spoil: Callable[[Path], Any], message: str) -> None:
-    spoil(copy)
+def test_loading_rejects_damaged_bundles(copy: Path, damage: Callable[[Path], Any], message: str) -> None:
+    damage(copy)
     with pytest.raises((BundleError, OptionError)) as caught:
         Bundle.load(copy)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda m: m.update(backend="openvin"), "Did you mean 'openvino'"),
         (lambda m: m.update(backend="../mask"), "Unknown backend"),
@@ -154,9 +154,9 @@ def test_loading_rejects_damaged_bundles(copy: Path, spoil: Callable[[Path], Any
     ],
 )
 def test_opening_rejects_bundles_that_do_not_fit(
-    copy: Path, spoil: Callable[[dict[str, Any]], Any], message: str
+    copy: Path, damage: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
-    edit(copy, spoil)
+    edit(copy, damage)
     with pytest.raises((BundleError, OptionError)) as caught:
         open_segmenter(copy)
     assert message in str(caught.value)
@@ -205,7 +205,7 @@ def test_any_json_as_a_manifest_entry_is_loaded_or_rejected(
         (scratch / MANIFEST).write_bytes(before)
 
 
-# replacing: the one way to write a folder
+# replacing: how every folder is written
 
 
 def test_replacing_renames_at_the_end(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ KEY = {
     **{"graph": "a" * 64, "plan": "b" * 64, "tensorrt": "10.3.0", "gpu": "Orin", "compute_capability": "8.7"},
     **{"driver": "12.6", "precision": "int8", "dla": -1, "power_mode": "pmode:0000"},
 }
-# An engine says which key it was built for, so that a wrong one is noticed; 200 kB are many write calls.
+# An engine holds the key it was built for, so that a wrong one is noticed; 200 kB are many write calls.
 BUILD = """
 import json, sys, time
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_ten_thousand_changes_of_the_key_never_load_a_wrong_engine(tmp_path: Pat
         built += 1
         return engine_of(key)
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         nonlocal refused
         refused += 1
 
@@ -90,12 +90,12 @@ def test_ten_thousand_changes_of_the_key_never_load_a_wrong_engine(tmp_path: Pat
         key = {**key, field: choice.choice(values[field])}
         path = path_of(tmp_path, key)
         if step % 10 == 0 and path.exists():
-            spoil(choice, path)
-        assert obtain(tmp_path, key, build, bytes, say) == engine_of(key)
+            damage(choice, path)
+        assert obtain(tmp_path, key, build, bytes, log) == engine_of(key)
     assert 1000 < built < 2000 and refused > 500
 
 
-def spoil(choice: random.Random, path: Path) -> None:
+def damage(choice: random.Random, path: Path) -> None:
     data = path.read_bytes()
     what = choice.randrange(5)
     if what == 0:

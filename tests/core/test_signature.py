@@ -127,8 +127,8 @@ def test_another_kind_of_key_is_rejected(signed: Path, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    made = ec.generate_private_key(ec.SECP256R1())
-    pem = made.private_bytes(
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     (tmp_path / "ec.pem").write_bytes(pem)
@@ -141,8 +141,8 @@ def test_another_kind_of_key_is_rejected(signed: Path, tmp_path: Path) -> None:
 
 def test_keygen_sign_verify_and_run(edgeseg: Callable[..., Any], bundle: Path, street: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
-    made = edgeseg("keygen", tmp_path / "k.pem")
-    assert made.code == 0 and "k.pub.pem" in made.err
+    generated = edgeseg("keygen", tmp_path / "k.pem")
+    assert generated.code == 0 and "k.pub.pem" in generated.err
     secret = (tmp_path / "k.pem").read_text().splitlines()[1]
     images = street / "test" / "images"
     unsigned = edgeseg("run", copy, "--source", images, "--require-signature", tmp_path / "k.pub.pem")
@@ -159,8 +159,8 @@ def test_keygen_sign_verify_and_run(edgeseg: Callable[..., Any], bundle: Path, s
     (copy / "bundle.sig").unlink()
     refused = edgeseg("run", "--config", config)
     assert refused.code == 2 and "is not signed" in refused.err
-    for messages in (made, result, verified, refused):
-        assert secret not in messages.out + messages.err
+    for outcome in (generated, result, verified, refused):
+        assert secret not in outcome.out + outcome.err
 
 
 def test_without_cryptography_signing_is_a_missing_package_error(

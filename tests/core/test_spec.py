@@ -1,4 +1,4 @@
-"""Spec: what a good one becomes, and what every kind of bad one says."""
+"""Spec: valid ones, and the error of every kind of invalid one."""
 
 from __future__ import annotations
 

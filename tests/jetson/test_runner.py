@@ -30,11 +30,11 @@ OLDEST = (3, 6)
 
 
 def module() -> Any:
-    result = importlib.util.spec_from_file_location("runner_file", FOLDER / "runner.py")
-    assert result is not None and result.loader is not None
-    made = importlib.util.module_from_spec(result)
-    result.loader.exec_module(made)
-    return made
+    spec = importlib.util.spec_from_file_location("runner_file", FOLDER / "runner.py")
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 RUNNER = module()

@@ -77,28 +77,30 @@ def results(bundle: Path, network: Path, street: Path, tmp_path_factory: pytest.
     from edgeseg.cli import app
 
     folder = tmp_path_factory.mktemp("results")
-    made = {kind: folder / f"{kind}.json" for kind in ("eval", "bench", "run", "control", "autotune")}
+    files = {kind: folder / f"{kind}.json" for kind in ("eval", "bench", "run", "control", "autotune")}
     options = ["-t", "onnxruntime-cpu", "--calibration", street, "--data", street, "--max-drop", "90"]
     options += ["--seconds", "0.2"]
     images = street / "test" / "images"
     for words in (
-        ["eval", bundle, "--data", street, "--json", made["eval"], "--pictures", folder / "worst"],
-        ["bench", bundle, "--seconds", "1", "--size", "160x96", "--json", made["bench"]],
-        ["run", bundle, "--source", images, "--sink", folder / "masks", "--json", made["run"]],
-        ["control", network, *options, "--out", folder / "chosen", "--json", made["control"]],
-        ["autotune", network, *options, "--out", folder / "tuned", "--json", made["autotune"]],
+        ["eval", bundle, "--data", street, "--json", files["eval"], "--pictures", folder / "worst"],
+        ["bench", bundle, "--seconds", "1", "--size", "160x96", "--json", files["bench"]],
+        ["run", bundle, "--source", images, "--sink", folder / "masks", "--json", files["run"]],
+        ["control", network, *options, "--out", folder / "chosen", "--json", files["control"]],
+        ["autotune", network, *options, "--out", folder / "tuned", "--json", files["autotune"]],
     ):
         completed = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
         assert completed.exit_code == 0, completed.output
     gate = ["gate", bundle, "--data", street, "--max-p99", "10s", "--json", folder / "gate.json"]
     assert CliRunner().invoke(app, [str(w) for w in gate]).exit_code == 0
-    made["gate"] = folder / "gate.json"
-    made["benches"] = folder / "benches.json"
-    one = json.loads(made["bench"].read_text())
-    made["benches"].write_text(json.dumps({"kind": "benches", "hosts": [{**one, "host": h} for h in ("near", "far")]}))
-    made["pipeline"] = folder / "pipeline.json"
-    made["pipeline"].write_text(json.dumps(pipeline_of(*(json.loads(made[k].read_text()) for k in ("eval", "bench")))))
-    return made
+    files["gate"] = folder / "gate.json"
+    files["benches"] = folder / "benches.json"
+    one = json.loads(files["bench"].read_text())
+    files["benches"].write_text(json.dumps({"kind": "benches", "hosts": [{**one, "host": h} for h in ("near", "far")]}))
+    files["pipeline"] = folder / "pipeline.json"
+    files["pipeline"].write_text(
+        json.dumps(pipeline_of(*(json.loads(files[k].read_text()) for k in ("eval", "bench"))))
+    )
+    return files
 
 
 def recipe(**sections: Any) -> dict[str, Any]:
@@ -375,9 +377,9 @@ def test_the_front_is_what_no_other_point_beats_in_both() -> None:
 @given(st.lists(st.tuples(st.floats(0.1, 50), st.floats(0, 100)), min_size=1, max_size=60, unique=True))
 def test_names_of_points_do_not_cover_each_other(points: list[tuple[float, float]]) -> None:
     named = [(f"candidate {i} & more", x, y) for i, (x, y) in enumerate(points)]
-    drawn = Scatter("", "", "", named).html()
-    assert [n for n, _, _ in named if f"<title>{html.escape(n)}</title>" not in drawn] == []
-    names = re.findall(r"<text x=([\d.]+) y=([\d.]+)>candidate", drawn)
+    page = Scatter("", "", "", named).html()
+    assert [n for n, _, _ in named if f"<title>{html.escape(n)}</title>" not in page] == []
+    names = re.findall(r"<text x=([\d.]+) y=([\d.]+)>candidate", page)
     at = [(float(x), float(y)) for x, y in names]
     assert min(len(points), 2) <= len(at) <= len(points)
     width = NAME_PX * len("candidate 1 & more")
@@ -433,8 +435,8 @@ def test_a_real_browser_renders_the_page(
 ) -> None:
     """500 CSS pixels is the narrowest window headless Chromium opens."""
     one = tmp_path / "errors.json"
-    made = edgeseg("eval", bundle, "--data", street, "--page", tmp_path / "errors.html", "--json", one)
-    assert made.code == 0, made.err
+    evaluated = edgeseg("eval", bundle, "--data", street, "--page", tmp_path / "errors.html", "--json", one)
+    assert evaluated.code == 0, evaluated.err
     page = tmp_path / "all.html"
     result = edgeseg("report", one, results["bench"], results["run"], results["pipeline"], "--out", page)
     assert result.code == 0, result.err

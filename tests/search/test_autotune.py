@@ -1,4 +1,4 @@
-"""Autotune: the choice is on the front of what was measured, whoever measures it, and it says why."""
+"""Autotune: the choice is on the Pareto front of the measurements, whoever measures it, and is explained."""
 
 from __future__ import annotations
 

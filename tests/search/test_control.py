@@ -206,10 +206,10 @@ def test_it_finds_the_smallest_k_that_holds_in_few_steps(count: int, smallest: i
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.floats(-5, 50)), min_size=1), st.floats(0, 10))
 def test_the_best_holds_if_any_does(tried: list[tuple[int, float]], limit: float) -> None:
-    kept, lost = tried[best(tried, limit)]
+    excluded, lost = tried[best(tried, limit)]
     holding = [pair for pair in tried if pair[1] <= limit]
     if holding:
-        assert (kept, lost) == min(holding)
+        assert (excluded, lost) == min(holding)
     else:
         assert lost <= min(v for _, v in tried) + 1e-3
 
@@ -231,8 +231,8 @@ def words(network: Path, labeled: Path, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def flags(given: dict[str, Any]) -> list[str]:
-    return [str(given["model"]), *(f"--{key}={value}" for key, value in given.items() if key != "model")]
+def flags(values: dict[str, Any]) -> list[str]:
+    return [str(values["model"]), *(f"--{key}={value}" for key, value in values.items() if key != "model")]
 
 
 def few(folder: Path, labeled: Path, count: int) -> Path:

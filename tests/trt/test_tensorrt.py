@@ -205,7 +205,7 @@ def test_a_tampered_engine_is_refused_and_built_again(
     tensorrt.build(loaded)
     change(engines(tmp_path)[0])
     said: list[str] = []
-    tensorrt.build(loaded, say=said.append)
+    tensorrt.build(loaded, log=said.append)
     assert len(board.builds) == 2
     assert said[0].startswith("refused ") and said[1].startswith("building the engine")
 
@@ -220,7 +220,7 @@ def test_an_engine_that_tensorrt_itself_refuses_is_built_again(
     told = tensorrt.build(loaded)
     enginecache.write(Path(told["engine"]), told["key"], b"an engine of another TensorRT")
     said: list[str] = []
-    tensorrt.build(loaded, say=said.append)
+    tensorrt.build(loaded, log=said.append)
     assert "TensorRT cannot load the engine: serialization assertion failed" in said[0]
     assert len(board.builds) == 2
 
