@@ -94,7 +94,7 @@ class Manifest:
     autotune: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; what is not known is left out."""
+        """Plain values without unknown ones."""
         return {key: value for key, value in msgspec.to_builtins(self).items() if value is not None}
 
     @classmethod

@@ -217,7 +217,7 @@ def _measure(work: Path, dataset: Dataset, verifier: str) -> StoredMetrics:
 def spec_of(model: Path, overrides: Mapping[str, object], output: str = "") -> tuple[Spec, list[str]]:
     """The Spec of an ONNX file: what it carries, else what its graph shows at `output`, with `overrides` on top.
 
-    Also returns what was assumed, one line each, so that the user can correct it.
+    Also returns the assumptions, one line each, so that the user can correct them.
     """
     loaded = onnx_graph.load(model)
     stored = next((p.value for p in loaded.metadata_props if p.key == ONNX_KEY), None)

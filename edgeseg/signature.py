@@ -54,7 +54,7 @@ def sign(bundle: Path, key: Path) -> Path:
 def require(bundle: Path, key: Path) -> None:
     """Pass where `bundle` is signed by the owner of public `key` and nothing was altered; BundleError otherwise."""
     public = _load(key, "public")
-    Bundle.load(bundle)  # every digest; what is signed is the list of them
+    Bundle.load(bundle)  # checks every digest; the signature covers their list
     if not (bundle / FILE).is_file():
         raise BundleError(f"Bundle {bundle} is not signed.", f"Sign it: edgeseg sign {bundle} --key private.pem")
     text = (bundle / FILE).read_bytes()[:1000].strip()

@@ -47,8 +47,8 @@ def fragile(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stubborn(fragile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a Clip that clips nothing for the last ReLU, where no channels are equalized across: only keeping
-    the last Conv in float helps."""
+    """The same with a Clip that clips nothing for the last ReLU, where no channels are equalized across: only excluding
+    the last Conv helps."""
     import onnx
     from onnx import helper, numpy_helper
 

@@ -33,7 +33,7 @@ def gitlab() -> tuple[dict[str, str], list[str], list[str]]:
 
 @pytest.fixture
 def repository(edgeseg: Edgeseg, bundle: Path, street: Path, tmp_path: Path) -> Path:
-    """What the examples expect to be checked out."""
+    """The repository that the examples expect."""
     shutil.copytree(bundle, tmp_path / "bundle")
     shutil.copytree(street, tmp_path / "data")
     result = edgeseg("baseline", bundle, "--data", street, "--out", tmp_path / "baseline.json")

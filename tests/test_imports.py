@@ -1,4 +1,4 @@
-"""What may import what: proven by blocking packages in fresh processes, and by reading every import statement."""
+"""What may import what: verified by blocking packages in fresh processes, and by reading every import statement."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_device_needs_its_own_runtime_only(
 
 
 def test_int8_for_openvino_needs_no_other_runtime(network: Path, street: Path, tmp_path: Path) -> None:
-    """`make demo` installs [openvino,compress]: ranges and biases are measured without ONNX Runtime, and alike."""
+    """`make demo` installs [openvino,compress]: ranges and biases need no ONNX Runtime, with equal results."""
     words = ("compile", network, "-p", "int8", "--calibration", street, "--equalize", "--json", "-", "-o")
     agreement = []
     for name, missing in (("lean", ("onnxruntime",)), ("full", ())):
@@ -203,7 +203,7 @@ def test_int8_for_onnxruntime_needs_no_torch(network: Path, street: Path, tmp_pa
 # The rules of the layout, read from the source
 
 # Lowest layer first: a module imports from its own package and from the layers above it in this list, lazily or not.
-# A package that is not there yet has its row already.
+# A package that does not exist yet already has its row.
 LAYERS = [
     "errors files images toml ledger timing records",
     "precision spec target recipe mask results heads bundle signature",

@@ -1,4 +1,4 @@
-"""A backend with its own INT8, a source, a sink, a family and a head are each one new file, named nowhere else."""
+"""A backend with its own INT8, a source, a sink, a family and a head are one new file each, named nowhere else."""
 
 from __future__ import annotations
 

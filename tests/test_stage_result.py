@@ -1,4 +1,4 @@
-"""Stage results survive a round trip; newer, incomplete and foreign files are refused."""
+"""Stage results survive a round trip; newer, incomplete and foreign files are rejected."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def executed(xml: Path, compute: str = "f32") -> Counter[str]:
 
 
 def reseal(folder: Path) -> None:
-    """Write the digests of a bundle's files again, after they were changed on purpose."""
+    """Write the digests of a bundle's files again, after a test changed them."""
     from edgeseg.bundle import MANIFEST, Manifest, seal
 
     seal(folder, Manifest.from_dict(json.loads((folder / MANIFEST).read_text()), folder))

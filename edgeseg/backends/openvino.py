@@ -103,7 +103,7 @@ class OpenVinoEngine:
             raise BundleError(
                 f"OpenVINO cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
             ) from error
-        # One more than OpenVINO works on at a time: the next frame is ready while a class map is computed (1.05 to 1.23x).
+        # One more than OpenVINO works on at a time: the next frame is ready during the class map (1.05 to 1.23x).
         self.slots = 1 if mode == "latency" else 1 + int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [compiled.create_infer_request() for _ in range(self.slots)]
         # The request's own memory: OpenVINO's share_inputs with temporary arrays corrupts frames.

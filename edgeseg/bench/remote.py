@@ -77,7 +77,7 @@ def bench_on(
 
 
 def pack(bundle: Path) -> bytes:
-    """bundle/ and src/ (this package, without what was compiled here) as tar.gz."""
+    """bundle/ and src/ (this package, without compiled files) as tar.gz."""
     from edgeseg.bundle import MANIFEST, Bundle
 
     names = [MANIFEST, *Bundle.load(bundle).manifest.files]
@@ -128,7 +128,7 @@ def _failure(host: Host, code: int, stderr: str) -> EdgesegError:
     last = (stderr.strip().splitlines() or [f"exit status {code}"])[-1][:300]
     for pattern, what, do in (
         (r"Permission denied", "refused the key", "Add your key there (ssh-copy-id), or name it in ~/.ssh/config."),
-        (r"Host key verification failed", "has a key that is not known here", "Connect once by hand: ssh " + host.name),
+        (r"Host key verification failed", "has an unknown host key", "Connect once by hand: ssh " + host.name),
         (r"Could not resolve", "is not a name that can be resolved", "Check the name, or use its address."),
         (r"Connection refused|timed out|No route", "cannot be reached", "Is it on, and does sshd run there?"),
         (r"No space left|Disk quota", "has no space left", "Free some there, or set TMPDIR in its profile."),

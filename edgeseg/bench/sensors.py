@@ -65,7 +65,7 @@ class Sensors:
         )
 
     def _joules(self) -> float | None:
-        """RAPL's counters wrap around; what was lost at a wrap is added again."""
+        """RAPL's counters wrap around; the range lost at a wrap is added back."""
         total: float | None = None
         for path in self.rapl:
             now = _number(path)

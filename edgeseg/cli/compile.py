@@ -72,7 +72,7 @@ def compile(
 ) -> None:
     """Compile a model into a bundle for one target and precision.
 
-    For whoever has a trained network, ours or not. The bundle is compared with the model pixel by pixel; one that
+    For whoever has a trained network, of edgeseg or not. The bundle is compared with the model pixel by pixel; one that
     computes something else is not written.
     """
     from edgeseg.calibration.frames import CalibrationSet

@@ -112,7 +112,7 @@ def model_card(
 ) -> None:
     """Write a model card from a recipe and measurements: use, data, license, figures, limits, lineage.
 
-    For whoever passes a model on.
+    For whoever publishes a model.
     """
     from edgeseg.files import write_bytes
     from edgeseg.recipe import Recipe

@@ -95,13 +95,13 @@ def _table(rows: list[Row]) -> Table:
 
 def _per_class(evals: list[EvalResult]) -> list[Block]:
     first = evals[0].per_class
-    alike = [e for e in evals if list(e.per_class) == list(first)]
-    if len(alike) < 2:
+    comparable = [e for e in evals if list(e.per_class) == list(first)]
+    if len(comparable) < 2:
         return []
-    rows = [(name, [_percent(e.per_class[name].iou) for e in alike]) for name in first]
+    rows = [(name, [_percent(e.per_class[name].iou) for e in comparable]) for name in first]
     return [
         Heading("IoU per class", 3),
-        Bars("IoU, %", [e.bundle.name if e.bundle else "" for e in alike], rows, "", 100),
+        Bars("IoU, %", [e.bundle.name if e.bundle else "" for e in comparable], rows, "", 100),
     ]
 
 

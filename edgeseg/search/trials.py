@@ -128,7 +128,7 @@ class Trials:
         self._data = dataset.digest()
 
     def measure(self, trial: Trial) -> Outcome:
-        """Compile and measure it, or recall what was measured."""
+        """Compile and measure it, or return what an earlier call measured."""
         path, tables = self.folder / trial.name, self.folder / f"{trial.name}.npy"
         inputs: list[Any] = [
             sha256(trial.model),

@@ -1,4 +1,4 @@
-"""bench: the figures it promises, in an order that can be true."""
+"""bench: every figure is there, and they are consistent."""
 
 from __future__ import annotations
 

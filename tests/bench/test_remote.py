@@ -121,7 +121,7 @@ def test_a_full_disk(server: Server, bundle: Path, tmp_path: Path) -> None:
 
 @needs_sshd
 def test_a_connection_lost_in_the_middle(server: Server, bundle: Path, tmp_path: Path) -> None:
-    """The session's process there is killed while the bench runs; its folder is removed all the same."""
+    """The session's process there is killed while the bench runs; its folder is still removed."""
     killer = tmp_path / "python"
     killer.write_text(f'#!/bin/sh\ncase "$*" in *bench*) kill -9 $(cat {tmp_path}/session); sleep 2;; esac\n')
     killer.chmod(0o755)

@@ -182,7 +182,7 @@ def test_golden_frames_of_an_empty_folder(tmp_path: Path) -> None:
         golden_frames("none", tiny.SPEC, tmp_path)
 
 
-# Failures leave nothing
+# Failures leave nothing behind
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -212,7 +212,7 @@ def test_a_failed_compile_leaves_the_previous_bundle(
 def test_a_float_bundle_that_disagrees_with_its_model_is_rejected(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backend that compiles another network than it was given."""
+    """A backend that compiles the wrong network."""
     other = tiny.network(tmp_path / "other.onnx", seed=5)
     backend = backends.get("onnxruntime")
     real = backend.compile
@@ -335,7 +335,7 @@ def test_a_broken_spec_inside_the_file_is_an_error(tmp_path: Path, text: str) ->
 
 
 def test_an_exported_checkpoint_compiles(tmp_path: Path) -> None:
-    """A student as training makes it: from torch through ONNX to class maps equal to torch's."""
+    """A student as training exports it: from torch through ONNX to class maps equal to torch's."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
     from edgeseg.recipe import NetConfig

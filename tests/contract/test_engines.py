@@ -37,7 +37,7 @@ def different() -> list[tuple[str, str]]:
 def path(
     request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """The tiny network's bundle; a board that builds its own engine is there as a fake (see fake_tensorrt)."""
+    """The tiny network's bundle; a board that builds its own engine is replaced by a fake (see fake_tensorrt)."""
     bundle = bundle_of(*request.param)
     with pytest.MonkeyPatch.context() as patch:
         if Target.load(request.param[0]).build_mode == "native":
@@ -185,7 +185,7 @@ def test_threads_do_not_change_the_class_map(path: Path) -> None:
 
 
 def resealed(path: Path, change: Callable[[Path], Any]) -> None:
-    """Change model files and write a manifest that is true of them."""
+    """Change model files and write a manifest with their digests."""
     change(path)
     tiny.reseal(path)
 

@@ -1,4 +1,4 @@
-"""Bundles: whatever is done to one, loading it ends with a BundleError or OptionError, or with the bundle as made."""
+"""Bundles: whatever happens to one, loading it raises BundleError or OptionError, or returns the unchanged bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kept engines: whatever happens to the folder or to the processes, nobody gets a wrong or half engine."""
+"""Cached engines: whatever happens to the folder or to the processes, no wrong or half-written engine is loaded."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
 
 
 def test_a_process_killed_at_any_moment_leaves_no_engine_or_a_whole_one(tmp_path: Path) -> None:
-    """The next one is neither blocked nor given half an engine, and cleans up."""
+    """The next one is neither blocked nor loads half an engine, and cleans up."""
     choice, log = random.Random(3), tmp_path / "log"
     for i in range(12):
         key = {**KEY, "graph": str(i)}

@@ -1,4 +1,4 @@
-"""Images and masks as files: what is written is read back, and every broken file is named with what to try."""
+"""Images and masks as files: written ones are read back, and the error for a broken one names it and what to try."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ _mask: Any = pytest.importorskip("edgeseg._mask", reason="the C kernel could not
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[np.ndarray, int, int, str]:
-    """Logits in steps of one eighth, so that many tie, with sizes that are no multiples of each other."""
+    """Logits in steps of one eighth, so that many tie, with sizes that are not multiples of each other."""
     classes = draw(st.one_of(st.integers(2, 12), st.integers(2, 150)))
     h, w = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     height, width = draw(st.integers(h, 8 * h + 5)), draw(st.integers(w, 8 * w + 5))
@@ -72,7 +72,7 @@ def test_the_border_of_two_classes_follows_the_convention(mode: str, position: A
 
 
 def smooth(random: np.random.Generator, classes: int, h: int, w: int) -> np.ndarray:
-    """Logits as a network makes them: neighbors alike."""
+    """Logits as a network gives them: neighbors are similar."""
     import cv2
 
     coarse = random.normal(0, 3, (classes, h // 4 + 2, w // 4 + 2)).astype(np.float32)
@@ -139,7 +139,7 @@ def test_margins_are_the_best_logit_less_the_second(case: tuple[np.ndarray, int,
 
 
 def dense_in_doubles(logits: np.ndarray, height: int, width: int, mode: str) -> np.ndarray:
-    """Every logit upsampled, pixel by pixel as the ONNX text has it."""
+    """Every logit upsampled, pixel by pixel as the ONNX specification has it."""
 
     def positions(size: int, small: int) -> np.ndarray:
         i = np.arange(size)

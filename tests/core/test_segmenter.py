@@ -1,4 +1,4 @@
-"""The Segmenter by itself: order, fullness, stage times, frames of any size, failures inside the engine."""
+"""The Segmenter alone: order, full slots, stage times, frames of any size, failures inside the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed bundles: the right key passes; everything else is refused with its reason, and no key is ever shown."""
+"""Signed bundles: the right key passes; everything else is rejected with the reason, and no key is ever shown."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def change(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def swap_weights(path: Path) -> None:
-    """What a thief would do: other weights, and a manifest that is true of them."""
+    """An attack: other weights, and a manifest with their digests."""
     weights = bytearray((path / "model.bin").read_bytes())
     weights[10] ^= 1
     (path / "model.bin").write_bytes(weights)

@@ -41,7 +41,7 @@ RUNNER = module()
 
 
 class Network:
-    """The engine's place: the bundle's model under ONNX Runtime."""
+    """In place of the engine: the bundle's model under ONNX Runtime."""
 
     def __init__(self, bundle: Path):
         import onnxruntime
@@ -54,7 +54,7 @@ class Network:
 
 @pytest.fixture
 def board(bundle_of: Callable[[str, str], Path], tmp_path: Path) -> Path:
-    """A bundle as it would lie on a Nano: the tiny network, a plan, build.sh and runner.py."""
+    """A bundle for a Nano: the tiny network, a plan, build.sh and runner.py."""
     folder = tmp_path / "bundle"
     shutil.copytree(bundle_of("onnxruntime-cpu", "fp32"), folder)
     manifest = Bundle.load(folder).manifest

@@ -104,7 +104,7 @@ def results(bundle: Path, network: Path, street: Path, tmp_path_factory: pytest.
 
 
 def recipe(**sections: Any) -> dict[str, Any]:
-    """A resolved recipe, as it travels with a report."""
+    """A resolved recipe, as a report contains it."""
     return Recipe.from_dict({"name": "tiny", "data": {"root": "x", "size": [64, 96]}, **sections}, Path("r")).to_dict()
 
 

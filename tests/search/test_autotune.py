@@ -97,7 +97,7 @@ def test_models_with_the_same_name_are_rejected(fragile: Path, labeled: Path, tm
 
 
 def test_a_model_that_came_quantized_is_a_candidate(labeled: Path, network: Path, tmp_path: Path) -> None:
-    """It is compared with the float one, as it is: no other precision, ranges or layers in float."""
+    """It is compared with the float one, as it is: no other precision, ranges or excluded layers."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -229,7 +229,7 @@ def test_stopping_early_is_reported(labeled: Path, network: Path, tmp_path: Path
 
 
 def test_a_checkpoint_is_exported_for_every_size(edgeseg: Run, labeled: Path, tmp_path: Path) -> None:
-    """The largest in float is what the others are counted from, in whatever order the sizes are given."""
+    """Drops are counted from the largest in float, whatever the order of the sizes."""
     torch = pytest.importorskip("torch")
     from edgeseg.recipe import NetConfig
     from edgeseg.training import checkpoint, nets

@@ -1,4 +1,4 @@
-"""Accuracy control: the fewest layers in float, within a budget, continued where it was killed."""
+"""Accuracy control: the fewest excluded layers, within a budget, continued after it was killed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_no_layer_is_ranked_where_plain_int8_holds(network: Path, labeled: Path,
 
 
 def test_no_layer_is_excluded_where_another_variant_of_int8_holds(fragile: Path, labeled: Path, tmp_path: Path) -> None:
-    """Equalized channels heal this network."""
+    """Equalizing channels fixes this network."""
     trials, messages = trials_in(tmp_path / "trials", labeled)
     result = control(trials, fragile, tiny.SPEC, 4.0, tmp_path / "out")
     assert (result.held, result.chosen, result.kept) == (True, "excluding-000-equalized", ())
@@ -276,7 +276,7 @@ def test_calibration_frames_may_not_be_evaluated_on(
 def test_the_best_bundle_is_written_where_no_drop_is_small_enough(
     edgeseg: Run, words: dict[str, Any], stubborn: Path, tmp_path: Path
 ) -> None:
-    """The float model reaches 100 %: a budget of no time leaves plain INT8, which is written and called the best."""
+    """The float model reaches 100 %: a budget of no time leaves plain INT8, which is written as the best."""
     result = edgeseg("control", *flags({**words, "model": stubborn, "max-drop": 0.1, "max-minutes": 1e-6}))
     assert result.code == 1
     assert "limit missed" in result.err and "points lost, 0.1 allowed; the best bundle was written" in result.err
