@@ -36,7 +36,7 @@ def probe() -> str:
     if reason := unavailable_reason():
         return reason
     try:
-        cuda.open("TensorRT").close()
+        cuda.open_device("TensorRT").close()
     except EdgesegError as error:
         return error.what.removesuffix(".")
     return ""
@@ -88,7 +88,7 @@ def _obtain(bundle: Bundle, mode: str, cache: Path | None, log: store.Log) -> tu
         raise EdgesegError(f"Bundle {bundle.path} cannot run here: {reason}.", JETPACK)
     plan = Plan.read(bundle.file(FILE))
     folder = cache or store.default_folder()
-    device = cuda.open("This bundle")
+    device = cuda.open_device("This bundle")
     key = _key(bundle, plan, device)
     device.close()
 
@@ -204,7 +204,7 @@ class TensorRtEngine:
             hint = "Bundles of boards that the runner serves take a float frame; compile for this board."
             raise BundleError(f"The engine's tensors are {sorted(names)}, not a uint8 frame and logits.", hint)
         self.slots = 1 if mode == "latency" else 2
-        self._device = cuda.open("This bundle")
+        self._device = cuda.open_device("This bundle")
         try:
             self._slots = [_Slot(self._engine, self._device, plan) for _ in range(self.slots)]
         except BaseException:

@@ -41,10 +41,11 @@ Golden = Annotated[
 
 
 @app.command(
+    "compile",
     rich_help_panel=options.COMPILE,
     epilog="Example: edgeseg compile model.onnx --target jetson-orin --precision int8 --calibration frames/",
 )
-def compile(
+def compile_bundle(
     model: options.Model,
     target: options.Target = "openvino-cpu",
     precision: options.Precision = "fp32",
@@ -128,7 +129,7 @@ def quantize(
     json_to: options.Json = None,
 ) -> None:
     """Compile a model in INT8: short for compile --precision int8, for a model that carries its Spec."""
-    compile(
+    compile_bundle(
         model, target, "int8", out, calibration, calibration_frames,
         ranges=ranges, bias=bias, equalize=equalize, data=data, json_to=json_to,
     )  # fmt: skip

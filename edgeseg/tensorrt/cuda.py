@@ -39,7 +39,7 @@ def view(address: int, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
     return np.frombuffer((ctypes.c_uint8 * size).from_address(address), kind).reshape(shape)
 
 
-def open(job: str) -> Cuda:
+def open_device(job: str) -> Cuda:
     """MissingPackage without any CUDA bindings; EdgesegError where there is no device."""
     try:
         from cuda.bindings import runtime

@@ -72,7 +72,7 @@ def empty_libraries(bindings: Path, folder: Path) -> Path:
     return folder
 
 
-def mended(text: str) -> tuple[str, list[str]]:
+def repaired(text: str) -> tuple[str, list[str]]:
     """A stub that parses, signatures that are not Python replaced by (*args, **kwargs); and the names of those."""
     lines, broken = text.splitlines(), []
     while True:
@@ -86,7 +86,7 @@ def mended(text: str) -> tuple[str, list[str]]:
                 at -= 1
             indent, name = re.match(r"(\s*)def (\w+)", lines[at]).groups()  # type: ignore[union-attr]
             if "*args: typing.Any, **kwargs" in lines[at]:
-                raise SystemExit(f"line {at + 1} of a stub cannot be mended: {lines[at]}") from error
+                raise SystemExit(f"line {at + 1} of a stub cannot be repaired: {lines[at]}") from error
             lines[at] = f"{indent}def {name}(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:"
             broken.append(name)
 
@@ -102,7 +102,7 @@ def stub(version: str, package: str, work: Path) -> Path:
         PYTHONPATH=f"{bindings}{os.pathsep}{generator}",
         LD_LIBRARY_PATH=str(libraries),
     )
-    text, broken = mended((raw / "tensorrt_bindings" / "tensorrt.pyi").read_text())
+    text, broken = repaired((raw / "tensorrt_bindings" / "tensorrt.pyi").read_text())
     if lost := set(broken) & used():
         raise SystemExit(f"the stub of {version} does not say what {sorted(lost)} take, which we call")
     (made / "tensorrt").mkdir(parents=True, exist_ok=True)
