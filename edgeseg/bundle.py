@@ -171,7 +171,8 @@ class Bundle:
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.", "Make one: edgeseg compile MODEL.onnx")
         if (path / MANIFEST).stat().st_size > MAX_MANIFEST:
             raise BundleError(
-                f"{path / MANIFEST} is over {MAX_MANIFEST >> 20} MiB.", "This is not a bundle's manifest."
+                f"{path / MANIFEST} is over {MAX_MANIFEST >> 20} MiB.",
+                "Expected a bundle's manifest. Copy or compile the bundle again.",
             )
         try:
             data = json.loads((path / MANIFEST).read_text())

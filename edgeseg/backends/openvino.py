@@ -53,7 +53,7 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
         reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1][:200]
         raise EdgesegError(
             f"OpenVINO cannot compile the network: {reason}.",
-            "It was exported for another size (--size), or it has an operator that OpenVINO does not know.",
+            "It was exported for another size (try --size), or OpenVINO lacks an operator of it (try another target).",
         ) from error
     return ["model.xml", "model.bin"]
 

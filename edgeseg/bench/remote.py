@@ -109,7 +109,9 @@ def _bench(
     except FileNotFoundError:
         raise EdgesegError("There is no ssh on this machine.", "Install it: apt install openssh-client") from None
     except subprocess.TimeoutExpired:
-        raise EdgesegError(f"{host.name} did not answer within {timeout:.0f} s.", "Is it hung? Try: ssh in.") from None
+        raise EdgesegError(
+            f"{host.name} did not answer within {timeout:.0f} s.", "Log in with ssh to see whether it hangs."
+        ) from None
     if process.returncode:
         raise _failure(host, process.returncode, process.stderr.decode(errors="replace"))
     try:

@@ -181,7 +181,9 @@ def _remote(bundle: Path, uris: list[str], python: str, words: list[str], json_t
 
     hosts = [Host.parse(uri) for uri in uris]
     if len(set(hosts)) != len(hosts):
-        raise OptionError("--host names one device twice.", "Two benchmarks on one device would disturb each other.")
+        raise OptionError(
+            "--host names one device twice.", "Name each once: two benchmarks on one device would disturb each other."
+        )
     with status(f"benchmarking on {', '.join(host.name for host in hosts)}"):
         outcomes = bench_on(hosts, bundle, words, python)
     measured = [outcome for outcome in outcomes if isinstance(outcome, BenchResult)]

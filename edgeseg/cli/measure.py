@@ -56,7 +56,9 @@ def evaluate(
     from edgeseg.runtime import open_segmenter
 
     if beside and not (pictures or page):
-        raise OptionError("--beside is for pictures.", "Say where they go: --pictures DIR or --page FILE.html")
+        raise OptionError(
+            "--beside draws pictures, and none are written.", "Name where: --pictures DIR or --page FILE.html"
+        )
     averaging = Averaging(_scales(scales), flip) if scales != "1" or flip else None
     dataset = Dataset.open(data, split)
     loaded = Bundle.load(bundle)
@@ -160,7 +162,9 @@ def _scales(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise OptionError(f"--scales {text!r} are no numbers.", "Example: --scales 1,1.25,1.5") from None
+        raise OptionError(
+            f"--scales {text!r} is not a list of numbers.", "Expected, for example: --scales 1,1.25,1.5"
+        ) from None
 
 
 def _draw_worst(

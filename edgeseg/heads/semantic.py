@@ -35,7 +35,10 @@ class SemanticHead:
 def of(head: Head) -> SemanticHead:
     """`head` if it is a semantic one; OptionError for another task's, which gives no logits for every class."""
     if not isinstance(head, SemanticHead):
-        raise OptionError("The bundle's task is not semantic segmentation.", "Only semantic bundles have class logits.")
+        raise OptionError(
+            "The bundle's task is not semantic segmentation.",
+            "Expected a semantic bundle: only those have class logits.",
+        )
     return head
 
 

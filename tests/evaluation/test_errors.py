@@ -89,7 +89,7 @@ def test_a_study_through_the_command_line(
     for heading in ("What is taken for what", "Near edges and inside", "Objects found", "Dark and bright frames"):
         assert heading in text
     assert text.count("<img ") == 4 and len(list((tmp_path / "errors").glob("*.jpg"))) == 4
-    assert "--beside is for pictures" in edgeseg("eval", bundle, "--data", street, "--beside", other).err
+    assert "--beside draws pictures, and none are written" in edgeseg("eval", bundle, "--data", street, "--beside", other).err
 
 
 def test_one_scale_without_flip_predicts_what_the_segmenter_predicts(bundle: Path) -> None:
@@ -137,4 +137,4 @@ def test_scales_out_of_range(bundle: Path, scales: tuple[float, ...]) -> None:
 
 def test_scales_that_are_not_numbers(edgeseg: Callable[..., Any], bundle: Path, street: Path) -> None:
     ran = edgeseg("eval", bundle, "--data", street, "--scales", "big")
-    assert ran.code == 2 and "--scales 'big' are no numbers" in ran.err
+    assert ran.code == 2 and "--scales 'big' is not a list of numbers" in ran.err
