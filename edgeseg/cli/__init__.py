@@ -52,7 +52,9 @@ def root(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
     log_format: Annotated[str, typer.Option(help="text or json (one object a line, on the error stream).")] = "text",
     debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     if log_format not in logs.FORMATS:
         raise unknown("log format", log_format, logs.FORMATS)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 def bench(
     bundle: options.Bundle,
     seconds: Annotated[float, typer.Option(help="About how long to measure.", min=1)] = 10.0,
-    samples: Annotated[int, typer.Option(help="Least number of single-stream frames (MLPerf: 1024).", min=0)] = 0,
+    samples: Annotated[int, typer.Option(help="Minimum number of single-stream frames (MLPerf: 1024).", min=0)] = 0,
     frame_size: Annotated[str, typer.Option("--size", metavar="WxH", help="Size of the camera frames.")] = "1280x720",
     seed: Annotated[int, typer.Option(help="Seed of the order of the frames.")] = 0,
     cold: Annotated[
@@ -37,7 +37,7 @@ def bench(
     source: Annotated[
         str | None, typer.Option(help="Also run this source: where a frame's time goes from camera to sink.")
     ] = None,
-    sustained: Annotated[int, typer.Option(help="Also run at full load for so many minutes.", min=0)] = 0,
+    sustained: Annotated[int, typer.Option(help="Also run at full load for this many minutes.", min=0)] = 0,
     host: Annotated[
         list[str] | None, typer.Option(help="Measure on another machine instead: ssh://user@device; repeatable.")
     ] = None,

@@ -50,7 +50,7 @@ def calibrate(
         Path | None, typer.Option(help="ONNX model or checkpoint: also compare frames by its predictions.")
     ] = None,
     resamples: Annotated[
-        int, typer.Option(help="Quantize --model with so many other choices, too, and compare their accuracy.", min=0)
+        int, typer.Option(help="Also quantize --model with this many resamples and compare their accuracy.", min=0)
     ] = 0,
     target: options.Target = "openvino-cpu",
     data: Annotated[Path | None, typer.Option(help="Labeled dataset to evaluate the resamples on.")] = None,

@@ -74,7 +74,7 @@ def compile_bundle(
     """Compile a model into a bundle for one target and precision.
 
     For whoever has a trained network, of edgeseg or not. The bundle is compared with the model pixel by pixel; one that
-    computes something else is not written.
+    disagrees is not written.
     """
     from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.compile import compile_model, golden_frames

@@ -28,7 +28,7 @@ Int8Precision = Annotated[
     str, typer.Option("--precision", "-p", help="int8, or int8-bf16: excluded layers in bfloat16.")
 ]
 MaxMinutes = Annotated[float, typer.Option(help="Stop before a step that would take longer; 0 = no limit.", min=0)]
-MaxMemory = Annotated[float, typer.Option(help="Stop when this process has used so many MB; 0 = no limit.", min=0)]
+MaxMemory = Annotated[float, typer.Option(help="Stop when this process has used this many MB; 0 = no limit.", min=0)]
 Seconds = Annotated[float, typer.Option(help="Seconds for measuring the speed of each bundle.", min=0.1)]
 
 
@@ -108,7 +108,7 @@ def control(
     """Find an INT8 bundle that loses at most --max-drop points, with as few excluded layers as possible.
 
     For model owners. Tries other ranges, equalized channels and uncorrected biases first, then excludes the noisiest
-    layers. Exits 1 if no bundle holds the limit; the best is written all the same. An interrupted run continues.
+    layers. Exits 1 if no bundle holds the limit; the best is still written. An interrupted run continues.
     """
     from rich.markup import escape
 
@@ -169,8 +169,8 @@ def autotune(
 ) -> None:
     """Measure precisions, excluded layers, input sizes and models; choose the fastest within the limits.
 
-    For whoever needs the best bundle for one device. Exits 1 if no candidate holds the limits; the best is written all
-    the same. An interrupted run continues.
+    For whoever needs the best bundle for one device. Exits 1 if no candidate holds the limits; the best is
+    still written. An interrupted run continues.
     """
     from rich.markup import escape
 

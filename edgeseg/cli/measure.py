@@ -91,7 +91,7 @@ def report(
 ) -> None:
     """Draw results as one HTML page that works offline, or as Markdown.
 
-    For people who would rather look than read JSON. Several bundles are set side by side.
+    For people who prefer a page to JSON. Several bundles are set side by side.
     """
     from edgeseg.report.page import load, write
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 @app.command(rich_help_panel=options.VERIFY, epilog="Example: edgeseg verify street-int8 --key public.pem")
 def verify(
     bundle: options.Bundle,
-    minimum: Annotated[float, typer.Option(help="Smallest agreement with a golden class map, as a share.")] = 0.99,
+    minimum: Annotated[float, typer.Option(help="Minimum agreement with a golden class map, as a share.")] = 0.99,
     key: Annotated[Path | None, typer.Option(help="Public key: refuse a bundle that its owner did not sign.")] = None,
     json_to: options.Json = None,
 ) -> None:

@@ -89,7 +89,10 @@ def test_a_study_through_the_command_line(
     for heading in ("What is taken for what", "Near edges and inside", "Objects found", "Dark and bright frames"):
         assert heading in text
     assert text.count("<img ") == 4 and len(list((tmp_path / "errors").glob("*.jpg"))) == 4
-    assert "--beside draws pictures, and none are written" in edgeseg("eval", bundle, "--data", street, "--beside", other).err
+    assert (
+        "--beside draws pictures, and none are written"
+        in edgeseg("eval", bundle, "--data", street, "--beside", other).err
+    )
 
 
 def test_one_scale_without_flip_predicts_what_the_segmenter_predicts(bundle: Path) -> None:
