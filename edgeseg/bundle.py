@@ -30,6 +30,7 @@ SCHEMA = 1
 MANIFEST = "bundle.json"
 MAX_MANIFEST = 4 << 20
 GOLDEN = "golden"
+COPY_AGAIN = "Copy or compile the bundle again."
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,14 @@ class Manifest:
     def from_dict(cls, data: object, name: object) -> Manifest:
         """OptionError for a newer schema or an unusable Spec, BundleError for anything that is not a manifest."""
         if not isinstance(data, dict):
-            raise BundleError(f"{name} is not a manifest.", "Copy or compile the bundle again.")
+            raise BundleError(f"{name} is not a manifest.", COPY_AGAIN)
         try:
             check_schema(data, SCHEMA, name)
             Spec.from_dict(data.get("spec", {}))  # these two errors are clearer than a type error
             Precision.parse(data.get("precision", ""))
             manifest = convert(data, cls, f"{name} cannot be read", "")
         except FileError as error:
-            raise BundleError(error.what, "Copy or compile the bundle again.") from None
+            raise BundleError(error.what, COPY_AGAIN) from None
         if manifest.upsample not in UPSAMPLES:
             raise BundleError(f"{name}: unknown upsample {manifest.upsample!r}.", f"Known: {', '.join(UPSAMPLES)}.")
         return manifest
@@ -172,14 +173,14 @@ class Bundle:
         if (path / MANIFEST).stat().st_size > MAX_MANIFEST:
             raise BundleError(
                 f"{path / MANIFEST} is over {MAX_MANIFEST >> 20} MiB.",
-                "Expected a bundle's manifest. Copy or compile the bundle again.",
+                f"Expected a bundle's manifest. {COPY_AGAIN}",
             )
         try:
             data = json.loads((path / MANIFEST).read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(
                 f"{path / MANIFEST} cannot be read: {type(error).__name__} {error}.",
-                "Copy or compile the bundle again.",
+                COPY_AGAIN,
             ) from error
         bundle = cls(path, Manifest.from_dict(data, path / MANIFEST))
         for name, entry in bundle.manifest.files.items():
@@ -196,17 +197,17 @@ class Bundle:
         if inside.is_absolute() or ".." in inside.parts or escapes:
             raise BundleError(f"Bundle {self.path} names a file outside itself: {name}.", "Do not use this bundle.")
         if not there:
-            raise BundleError(f"Bundle {self.path} lacks {name[:200]}.", "Copy or compile the bundle again.")
+            raise BundleError(f"Bundle {self.path} lacks {name[:200]}.", COPY_AGAIN)
         if digest is not None and sha256(self.path / name) != digest:
             raise BundleError(
                 f"Bundle {self.path}: {name} differs from its digest.",
-                "The file was altered or damaged. Copy or compile the bundle again.",
+                f"The file was altered or damaged. {COPY_AGAIN}",
             )
 
     def file(self, name: str) -> Path:
         """One of the bundle's own files; BundleError for a file whose digest the manifest does not hold."""
         if name not in self.manifest.files:
-            raise BundleError(f"Bundle {self.path} has no digest of {name}.", "Copy or compile the bundle again.")
+            raise BundleError(f"Bundle {self.path} has no digest of {name}.", COPY_AGAIN)
         return self.path / name
 
     def golden(self) -> Iterator[tuple[Image, Image]]:
