@@ -62,9 +62,9 @@ def to_dataclass(kind: type[T], table: Any, section: str, path: Path) -> T:
             error = unknown(what, dotted, list(_dotted(fields, section)))
             raise OptionError(f"{path}: {error.what}", error.hint)
         values[key] = _value(types[key], value, dotted, path, fields[key].metadata.get("range"))
-        words = fields[key].metadata.get("choice")
-        if words and value not in words:
-            raise wrong_value(path, dotted, value, " or ".join(repr(word) for word in words))
+        choices = fields[key].metadata.get("choice")
+        if choices and value not in choices:
+            raise wrong_value(path, dotted, value, " or ".join(repr(word) for word in choices))
     required = [key for key, f in fields.items() if f.default is dataclasses.MISSING]
     for key in required:
         if key not in values:

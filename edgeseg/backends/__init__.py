@@ -4,7 +4,7 @@ A backend module has
     probe() -> str                                       "" when it can run here, else the reason
     compile(graph, out, target, precision) -> list[str]  write the model files of a bundle, return their names
     open(bundle, mode) -> Engine                         load them (see segmenter.Engine)
-and, where it has several devices, lacks(device) -> str  "" when that one is here, else the reason
+and, where it has several devices, probe_device(device) -> str  "" when that one is here, else the reason
 and imports nothing of another backend. PACKAGE: the distribution it needs, where that has another name.
 """
 
@@ -37,7 +37,7 @@ def missing(target: Target) -> str:
     """Why `target` cannot run on this machine, or ""."""
     module = get(target.backend)
     reason = str(module.probe())
-    return reason or (str(module.lacks(target.device)) if hasattr(module, "lacks") else "")
+    return reason or (str(module.probe_device(target.device)) if hasattr(module, "probe_device") else "")
 
 
 def package(name: str) -> str:

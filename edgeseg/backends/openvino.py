@@ -35,7 +35,7 @@ def probe() -> str:
     return "" if "CPU" in openvino.Core().available_devices else "OpenVINO finds no CPU device"
 
 
-def lacks(device: str) -> str:
+def probe_device(device: str) -> str:
     """Why `device` cannot be used here, or "". AUTO is a choice among the others."""
     available = sorted(_openvino("This bundle").Core().available_devices)
     if device == "AUTO" or any(name.split(".")[0] == device for name in available):
@@ -63,7 +63,7 @@ def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None,
     faster. `device`: another one, to verify a bundle where its own is absent.
     """
     device = device or Target.load(bundle.target).device
-    if reason := lacks(device):
+    if reason := probe_device(device):
         raise EdgesegError(
             f"Bundle {bundle.path} is for another device: {reason}.",
             "Install that device's driver (its group of users, too), or compile for one that is here: edgeseg targets.",

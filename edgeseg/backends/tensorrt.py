@@ -59,11 +59,11 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     plan = Plan.make(target, precision, opset, shape, tuple(notes))
     plan.write(out)
-    more = runner.add(out) if target.build_mode == "runner" else []
+    extra = runner.add(out) if target.build_mode == "runner" else []
     if plan.int8 == "entropy":
         shutil.copyfile(graph.with_suffix(".npy"), out / FRAMES)
-        more.append(FRAMES)
-    return [MODEL, FILE, *more]
+        extra.append(FRAMES)
+    return [MODEL, FILE, *extra]
 
 
 def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None) -> TensorRtEngine:

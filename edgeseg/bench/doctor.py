@@ -79,9 +79,9 @@ def _backends() -> list[Finding]:
 
 
 def _processor(root: Path) -> list[Finding]:
-    known = fingerprint(root)
+    machine = fingerprint(root)
     flags = set(re.findall(r"\S+", _line(root, "flags") or _line(root, "Features")))
-    rows = [Finding("processor", "ok", f"{known.cpu}, {known.cores} cores")]
+    rows = [Finding("processor", "ok", f"{machine.cpu}, {machine.cores} cores")]
     if platform.machine() == "x86_64" and flags:
         fast = [f for f in ("amx_int8", "avx512_vnni", "avx_vnni") if f in flags]
         if fast:
@@ -91,7 +91,7 @@ def _processor(root: Path) -> list[Finding]:
             rows.append(Finding("INT8 instructions", "note", "no VNNI or AMX: INT8 gains little here", do))
     if platform.machine() == "aarch64" and flags and "asimddp" not in flags:
         rows.append(Finding("INT8 instructions", "note", "no dot product: INT8 gains little on this CPU"))
-    governor = known.governor
+    governor = machine.governor
     if governor and governor != "performance":
         do = "For steady latency: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         rows.append(Finding("governor", "note", f"{governor}: clocks rise only under load", do))
@@ -120,10 +120,10 @@ def _memory(root: Path) -> list[Finding]:
 
 def _power(root: Path) -> list[Finding]:
     rows = []
-    known = fingerprint(root)
-    if known.jetpack or "jetson" in known.board.lower():
-        mode = known.power_mode or "unknown"
-        rows.append(Finding("board", "ok", f"{known.board or 'Jetson'}, {known.jetpack or 'no L4T release'}"))
+    machine = fingerprint(root)
+    if machine.jetpack or "jetson" in machine.board.lower():
+        mode = machine.power_mode or "unknown"
+        rows.append(Finding("board", "ok", f"{machine.board or 'Jetson'}, {machine.jetpack or 'no L4T release'}"))
         best = re.search(r"pmode:0+\b", mode)
         do = "" if best else "The fastest mode: sudo nvpmodel -m 0 && sudo jetson_clocks (see jetson/)."
         rows.append(Finding("power mode", "ok" if best else "note", mode, do))

@@ -49,9 +49,9 @@ def bench(
     For everyone who compares devices, precisions or models. Exits 1 if the device throttled.
     """
     if host:
-        words = ["--seconds", f"{seconds:g}", "--samples", str(samples), "--size", frame_size]
-        words += [*(["--cold"] if cold else []), "--sustained", str(sustained)]
-        _remote(bundle, host, python, words, json_to)
+        arguments = ["--seconds", f"{seconds:g}", "--samples", str(samples), "--size", frame_size]
+        arguments += [*(["--cold"] if cold else []), "--sustained", str(sustained)]
+        _remote(bundle, host, python, arguments, json_to)
         return
     from dataclasses import replace
 
@@ -174,7 +174,7 @@ def _show(title: str, result: BenchResult, json_to: str | None) -> None:
         out.print(f"[yellow]advice[/] {result.advice}")
 
 
-def _remote(bundle: Path, uris: list[str], python: str, words: list[str], json_to: str | None) -> None:
+def _remote(bundle: Path, uris: list[str], python: str, arguments: list[str], json_to: str | None) -> None:
     """The result of one host, or those of several under `hosts`."""
     from edgeseg.bench.remote import Host, bench_on
     from edgeseg.results.bench import BenchResult, HostsResult
@@ -185,7 +185,7 @@ def _remote(bundle: Path, uris: list[str], python: str, words: list[str], json_t
             "--host names one device twice.", "Name each once: two benchmarks on one device would disturb each other."
         )
     with status(f"benchmarking on {', '.join(host.name for host in hosts)}"):
-        outcomes = bench_on(hosts, bundle, words, python)
+        outcomes = bench_on(hosts, bundle, arguments, python)
     measured = [outcome for outcome in outcomes if isinstance(outcome, BenchResult)]
     for result in measured:
         _show(f"{result.host}: {result.bundle.name if result.bundle else ''}", result, json_to)

@@ -187,8 +187,10 @@ def _check(name: str, figure: Estimate, limit: float, frames: int, breaks: Calla
     text = f"{value + 0.0:.2f} points ({low + 0.0:.2f} to {high + 0.0:.2f}), {word} {limit:g}"
     if outcome == "undecided":
         needed = _frames_needed(value, low, high, limit, frames)
-        more = f"about {needed} frames like these would decide it" if needed else "no number of frames would decide it"
-        text += f"; {frames} frames are too few to decide: {more}"
+        advice = (
+            f"about {needed} frames like these would decide it" if needed else "no number of frames would decide it"
+        )
+        text += f"; {frames} frames are too few to decide: {advice}"
     defined = [None if np.isnan(v) else v for v in (value, low, high)]
     return Check(name, outcome, text, defined[0], limit, defined[1], defined[2], needed)
 

@@ -41,8 +41,8 @@ class Reference:
         for out in outputs:
             maps.append(parity.class_map(out, spec))
             if parity.has_logits(out, spec):
-                whole = np.asarray(out, np.float32)[0]
-                logits.append(mask.upsampled(whole, spec.height, spec.width, "half_pixel"))
+                full = np.asarray(out, np.float32)[0]
+                logits.append(mask.upsampled(full, spec.height, spec.width, "half_pixel"))
         return cls(maps, logits if len(logits) == len(maps) else None, runtime)
 
 

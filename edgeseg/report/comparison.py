@@ -88,8 +88,8 @@ def _table(rows: list[Row]) -> Table:
             accuracy.append(f"{100 * span[0]:.1f} to {100 * span[1]:.1f}" if span else "-")
         if row.speed:
             speed = [f"{row.speed.fps:.0f}", *(f"{ms:.2f}" for ms in row.speed.latency_ms.values())]
-        about = [f"{row.bundle.target} {row.bundle.precision}", f"{row.bundle.bytes / 1e6:.2f}"]
-        cells.append([row.name, *about, *accuracy, *speed])
+        identity = [f"{row.bundle.target} {row.bundle.precision}", f"{row.bundle.bytes / 1e6:.2f}"]
+        cells.append([row.name, *identity, *accuracy, *speed])
     return Table(["bundle", "target", "MB", "mIoU", "95 %", "FPS", "p50 ms", "p90 ms", "p99 ms"], cells)
 
 

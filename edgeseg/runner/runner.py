@@ -373,14 +373,14 @@ def run(segmenter, source, sinks, limit, stopped):
     return {"frames": count, "seconds": seconds, "fps": fps, "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
-def main(words=None, engine=None):
+def main(arguments=None, engine=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default=HERE, help="the bundle's folder [default: this file's]")
     parser.add_argument("--source", help="camera number, file, URI or GStreamer pipeline")
     parser.add_argument("--sink", action="append", default=[], help="FILE.mp4, FILE.jsonl or FOLDER/; repeatable")
     parser.add_argument("--frames", type=int, default=0, help="stop after this many frames")
     parser.add_argument("--check", action="store_true", help="compare the golden frames and stop")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     signal.signal(signal.SIGINT, lambda *_: stop.append(True))

@@ -100,14 +100,14 @@ def _measured(
 
 
 def trial(model: Path, spec: Spec, precision: Precision, excluded: Sequence[str] = (), ptq: PTQ = PTQ()) -> Trial:  # noqa: B008
-    words = [
+    parts = [
         model.stem,
         f"{spec.width}x{spec.height}",
         precision,
         variant_name(ptq),
         f"excluding-{len(excluded)}" if excluded else "",
     ]
-    return Trial("-".join(filter(None, words)), model, spec, precision, tuple(excluded), ptq)
+    return Trial("-".join(filter(None, parts)), model, spec, precision, tuple(excluded), ptq)
 
 
 def candidates(trials: Trials, model: Path, spec: Spec, max_drop: float, lost: Mapping[str, float]) -> Iterator[Trial]:
@@ -150,11 +150,11 @@ def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row
     5 % count as equal: of those the most accurate is taken.
     """
 
-    def fastest(some: list[Row]) -> Row:
-        first = min(some, key=lambda row: (row.latency_ms.p50, -row.miou))
+    def fastest(candidates: list[Row]) -> Row:
+        first = min(candidates, key=lambda row: (row.latency_ms.p50, -row.miou))
         # By p50 up to the last that is as fast: nothing that is faster and as accurate is passed over.
-        last = max(row.latency_ms.p50 for row in some if slowdown(row, first) <= 1 + STABLE)
-        return min((row for row in some if row.latency_ms.p50 <= last), key=most_accurate)
+        last = max(row.latency_ms.p50 for row in candidates if slowdown(row, first) <= 1 + STABLE)
+        return min((row for row in candidates if row.latency_ms.p50 <= last), key=most_accurate)
 
     def most_accurate(row: Row) -> tuple[float, float]:
         return -row.miou, row.latency_ms.p50
@@ -174,14 +174,14 @@ def choose(rows: Sequence[Row], max_drop: float, p99: float | None) -> tuple[Row
 def explain(rows: Sequence[Row], chosen: Row, held: bool, max_drop: float, p99: float | None) -> list[str]:
     """Why this one, a sentence each."""
     limit = f"{max_drop:g} points" + (f" and a p99 of {p99:g} ms" if p99 is not None else "")
-    about = f"{chosen.name}: {_figures(chosen)}"
+    summary = f"{chosen.name}: {_figures(chosen)}"
     if held:
         lines = [
-            f"{about}. Of {len(rows)} candidates none within {limit} is more than {100 * STABLE:g} % faster, and of "
+            f"{summary}. Of {len(rows)} candidates none within {limit} is more than {100 * STABLE:g} % faster, and of "
             "those as fast it is the most accurate."
         ]
     else:
-        lines = [f"No candidate holds {limit}. The best of {len(rows)} is {about}."]
+        lines = [f"No candidate holds {limit}. The best of {len(rows)} is {summary}."]
     low, high = chosen.drop.low, chosen.drop.high
     if held and low is not None and high is not None and high > max_drop:
         lines.append(f"Its drop may lie between {low:.2f} and {high:.2f} points: more frames would decide it.")

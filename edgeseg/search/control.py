@@ -110,8 +110,8 @@ def variants(plain: Trial, scheme: str) -> Iterator[Trial]:
 
 def variant_name(ptq: PTQ) -> str:
     """What differs from plain INT8, for people: mse, equalized, uncorrected, or "" for nothing."""
-    words = [ptq.ranges if ptq.ranges != PTQ.ranges else "", "equalized" if ptq.equalize else ""]
-    return "-".join(word for word in (*words, "" if ptq.bias else "uncorrected") if word)
+    parts = [ptq.ranges if ptq.ranges != PTQ.ranges else "", "equalized" if ptq.equalize else ""]
+    return "-".join(word for word in (*parts, "" if ptq.bias else "uncorrected") if word)
 
 
 def counted(drop: Estimate, sure: bool) -> float:

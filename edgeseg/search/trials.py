@@ -155,8 +155,8 @@ class Trials:
         """The speed of each by its trial's name, on this machine, interleaved."""
         spec_of = {o.trial.name: o.trial.spec for o in outcomes}
         sizes = {(spec.height, spec.width) for spec in spec_of.values()}
-        few = [self.dataset[i][0] for i in range(min(FRAMES, len(self.dataset)))]
-        frames = {shape: [resize(image, *shape) for image in few] for shape in sizes}
+        images = [self.dataset[i][0] for i in range(min(FRAMES, len(self.dataset)))]
+        frames = {shape: [resize(image, *shape) for image in images] for shape in sizes}
 
         def work() -> dict[str, Speed]:
             speeds = interleaved(
