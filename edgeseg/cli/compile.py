@@ -157,10 +157,10 @@ def build(
     with status("building") as update:
         made = backend.build(loaded, cache, update)
     out = results(json_to)
-    out.print(f"[green]ok[/] {made['engine']}, golden frames agree")
-    layers = ", ".join(f"{count} {kind}" for kind, count in sorted(made["layers"].items(), key=lambda kv: -kv[1]))
+    out.print(f"[green]ok[/] {made.engine}, golden frames agree")
+    layers = ", ".join(f"{count} {kind}" for kind, count in sorted(made.layers.items(), key=lambda kv: -kv[1]))
     out.print(f"layers by output: {layers or 'this TensorRT does not say'}")
-    emit({"bundle": str(bundle), **made}, json_to)
+    emit({"bundle": str(bundle), **vars(made)}, json_to)
 
 
 @app.command(rich_help_panel=options.COMPILE, epilog="Example: edgeseg targets | grep jetson")
