@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
@@ -16,9 +17,11 @@ def document() -> str:
     """Markdown: every verb with its arguments, options and an example, after an overview by panel."""
     root: Any = typer.main.get_command(app)
     panels: dict[str, list[str]] = {}
-    for name, command in root.commands.items():
-        panels.setdefault(command.rich_help_panel or "More", []).append(f"[`{name}`](#{name})")
-    overview = [f"| {panel} | {', '.join(verbs)} |" for panel, verbs in panels.items()]
+    verbs = dict(_verbs(root))
+    for name, command in verbs.items():
+        panel = getattr(command, "rich_help_panel", None) or PANEL_OF_GROUPS
+        panels.setdefault(panel, []).append(f"[`{name}`](#{name.replace(' ', '-')})")
+    overview = [f"| {panel} | {', '.join(links)} |" for panel, links in panels.items()]
     parts = [
         "# The command line",
         "Written by `make docs`; a test compares it with the program.",
@@ -30,7 +33,7 @@ def document() -> str:
         "Options of every verb, before its name:",
         _table([_option(p) for p in root.params if not p.hidden and p.name not in SHELL]),
     ]
-    for name, command in root.commands.items():
+    for name, command in verbs.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option"]
         usage = " ".join(["edgeseg", name, *(_argument(p) for p in arguments), "[OPTIONS]"])
@@ -41,6 +44,16 @@ def document() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _verbs(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, command) of every verb; those of a group are called `group verb`."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _verbs(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+PANEL_OF_GROUPS = "Data"
 SHELL = ("install_completion", "show_completion", "help")
 
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from edgeseg import target, toml
 from edgeseg.errors import OptionError
@@ -300,15 +301,9 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe with all defaults, as plain values that from_dict reads again."""
-        result = {k: v for k, v in dataclasses.asdict(self).items() if k != "folder"}
-        result["data"] = {k: v for k, v in result["data"].items() if v not in ("", None)}
-        return typing.cast("dict[str, Any]", _listed(result))
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _listed(v) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+        values = {k: v for k, v in msgspec.to_builtins(self, enc_hook=str).items() if k != "folder"}
+        values["data"] = {k: v for k, v in values["data"].items() if v not in ("", None)}
+        return values
 
 
 def _check(recipe: Recipe, path: Path) -> None:

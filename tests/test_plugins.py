@@ -227,3 +227,39 @@ def test_an_unknown_task_names_the_known_ones(bundle: Path, tmp_path: Path, edge
     result = edgeseg("verify", copy)
     assert result.code == 2
     assert "Unknown task 'semantics'.\nDid you mean 'semantic'? Known: semantic." in result.err
+
+
+FORMAT = """
+from pathlib import Path
+
+import numpy as np
+
+from edgeseg.data.dataset import Classes
+from edgeseg.data.formats import LabeledFrame, Labels
+
+TITLE = "a toy"
+
+
+def probe(source):
+    return source.suffix == ".toy"
+
+
+def read(source):
+    image = source.with_suffix(".png")
+    classes = Classes(("a", "b"), ((0, 0, 0), (255, 0, 0)), None)
+    return Labels(classes, [LabeledFrame("one", image, lambda: np.eye(8, dtype=np.uint8), "test")], ("colors",))
+"""
+
+
+def test_an_importer_is_a_module(add: Callable[..., None], tmp_path: Path, edgeseg: Callable[..., object]) -> None:
+    from edgeseg.data import formats
+    from edgeseg.images import write_image
+
+    add(formats, "toy", FORMAT)
+    (tmp_path / "labels.toy").write_text("x")
+    write_image(tmp_path / "labels.png", np.zeros((8, 8, 3), np.uint8))
+    result = edgeseg("data", "import", tmp_path / "labels.toy", "--out", tmp_path / "out", "--json", "-")
+    assert result.code == 0, result.err
+    assert {k: v for k, v in json.loads(result.out).items() if k in ("format", "frames", "losses")} == {
+        "format": "toy", "frames": 1, "losses": ["colors"],
+    }  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 log = logging.getLogger(__name__)
 POWER_MODE = Path("/var/lib/nvpmodel/status")  # of a Jetson; its clocks decide which kernels win
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """`engine`: its file; `key`: what it depends on; `cuda_graph`: whether a frame is one launch; `layers`: how many
+    give each format and type."""
+
+    engine: str
+    key: store.Key
+    cuda_graph: bool
+    layers: dict[str, int]
 
 
 def probe() -> str:
@@ -74,11 +86,11 @@ def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None)
     return _obtain(bundle, mode, cache, log.warning)[0]  # a first start takes minutes, which is logged
 
 
-def build(bundle: Bundle, cache: Path | None = None, log: store.Log = lambda text: None) -> dict[str, Any]:
-    """Build (or check) a bundle's engine ahead of time; returns where it is cached and what its layers compute in."""
+def build(bundle: Bundle, cache: Path | None = None, log: store.Log = lambda text: None) -> BuiltEngine:
+    """Build (or check) a bundle's engine ahead of time."""
     engine, path, key = _obtain(bundle, "latency", cache, log)
     try:
-        return {"engine": str(path), "key": key, "cuda_graph": engine.graph, "layers": engine.layers()}
+        return BuiltEngine(str(path), key, engine.graph, engine.layers())
     finally:
         engine.close()
 

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -92,7 +91,7 @@ class CalibrationSet:
         """Write a manifest with paths relative to it. `report`: how the frames were chosen, for people to read."""
         folder = path.parent.resolve()
         names = [Path(os.path.relpath(frame.resolve(), folder)).as_posix() for frame in self.frames]
-        document: dict[str, Any] = {"schema": SCHEMA, "digest": self.digest}
+        document: dict[str, object] = {"schema": SCHEMA, "digest": self.digest}
         document |= {key: value for key, value in asdict(report).items() if value is not None} if report else {}
         document["frames"] = [{"file": name, "sha256": digest} for name, digest in zip(names, self.hashes)]
         write_bytes(path, (json.dumps(document, indent=1) + "\n").encode())

@@ -24,6 +24,7 @@ from edgeseg.cli import (
     train,
     verify,
 )
+from edgeseg.cli.common import Interrupted
 from edgeseg.errors import EdgesegError, unknown
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app = typer.Typer(
 for group in (compile, compress, calibrate, run, measure, bench, gate, verify, pipeline, train, data):
     app.add_typer(group.app)
 log = logging.getLogger(__name__)
+INTERRUPTED = 130  # exit code
 
 
 def _version(requested: bool) -> None:
@@ -79,6 +81,10 @@ def main() -> None:
         hint = "This is a bug in edgeseg. Run `edgeseg --debug ...` again and report it."
         log.error("Internal error: %s: %s", type(error).__name__, error, extra={"hint": hint})
         sys.exit(70)
-    except KeyboardInterrupt as error:
-        log.error("%s", error or "Interrupted.")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED and not isinstance(ended, Interrupted):  # typer catches KeyboardInterrupt
+            log.warning("Interrupted.")
+        raise
+    except KeyboardInterrupt:
+        log.warning("Interrupted.")
+        sys.exit(INTERRUPTED)

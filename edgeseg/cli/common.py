@@ -94,14 +94,21 @@ def status(what: str) -> Iterator[Callable[[str], None]]:
     yield update
 
 
+class Interrupted(SystemExit):
+    """Ctrl-C of a job that said how it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(130)
+
+
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Say on Ctrl-C that the same command resumes. Logged here: typer itself turns Ctrl-C into exit status 130."""
+    """Say on Ctrl-C that the same command resumes."""
     try:
         yield
     except KeyboardInterrupt:
-        log.warning("Interrupted; run the same command again to resume after the last finished epoch or stage.")
-        raise
+        log.warning("Interrupted; run the same command again to resume after what was finished.")
+        raise Interrupted from None
 
 
 def emit(document: Record | Mapping[str, Any], target: str | None) -> None:

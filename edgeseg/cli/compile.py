@@ -158,10 +158,10 @@ def build(
     with status("building") as update:
         built = backend.build(loaded, cache, update)
     out = results(json_to)
-    out.print(f"[green]ok[/] {built['engine']}, golden frames agree")
-    layers = ", ".join(f"{count} {kind}" for kind, count in sorted(built["layers"].items(), key=lambda kv: -kv[1]))
+    out.print(f"[green]ok[/] {built.engine}, golden frames agree")
+    layers = ", ".join(f"{count} {kind}" for kind, count in sorted(built.layers.items(), key=lambda kv: -kv[1]))
     out.print(f"layers by output: {layers or 'not reported by this TensorRT'}")
-    emit({"bundle": str(bundle), **built}, json_to)
+    emit({"bundle": str(bundle), **vars(built)}, json_to)
 
 
 @app.command(rich_help_panel=options.COMPILE, epilog="Example: edgeseg targets | grep jetson")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, percent, results, size, status, table, wrote
+from edgeseg.cli.common import emit, percent, results, resumable, size, status, table, wrote
 from edgeseg.cli.models import as_onnx, is_checkpoint, open_model
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def control(
     from edgeseg.search.control import control as search
 
     source, spec = open_model(model, spec_file, output)
-    with status("accuracy control") as update:
+    with resumable(), status("accuracy control") as update:
         trials = _trials(
             out.with_name(f"{out.name}.trials"), target, calibration, calibration_frames, data, split,
             max_minutes, max_memory, seconds, output, update,
@@ -178,7 +178,7 @@ def autotune(
 
     shapes = sorted({size(text) for text in sizes or ()}, key=math.prod, reverse=True)
     pairs = [pair for model in models for pair in _at_sizes(model, shapes, spec_file, output, out / "models")]
-    with status("autotune") as update:
+    with resumable(), status("autotune") as update:
         trials = _trials(
             out / "trials", target, calibration, calibration_frames, data, split,
             max_minutes, max_memory, seconds, output, update,

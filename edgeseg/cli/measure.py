@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,7 +134,7 @@ def model_card(
     wrote(out)
 
 
-def _training_or_result(document: dict[str, Any], path: Path) -> Any:
+def _training_or_result(document: Mapping[str, Any], path: Path) -> Any:
     from edgeseg.report.page import parse
     from edgeseg.results.stage import StageResult
 

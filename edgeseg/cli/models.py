@@ -90,6 +90,7 @@ def show_bundle(bundle: Bundle, json_to: str | None) -> None:
 
     m = bundle.manifest
     shown = table(f"{bundle.path}", "", "")
+    shown.show_header = False
     shown.add_row("target", f"{bundle.target} {bundle.precision}, {bundle.size / 1e6:.2f} MB")
     shown.add_row("input", f"{bundle.spec.width}x{bundle.spec.height} {bundle.spec.color}")
     if m.graph:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from edgeseg.files import write_bytes
 from edgeseg.machine import fingerprint
@@ -45,7 +44,7 @@ class LatencyTable:
 
     def __init__(self, path: Path, target: Target, precision: Precision, round_to: int = 8):
         self.path, self.target, self.precision, self.round_to = path, target, precision, round_to
-        self._identity: dict[str, Any] = {
+        self._identity: dict[str, object] = {
             "machine": asdict(fingerprint()),
             "target": target.name,
             "precision": precision,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
@@ -31,7 +30,7 @@ def equalize(model: ModelProto, frames: Sequence[Image]) -> int:
     index = GraphIndex(model)
     pairs = list(_pairs(index))
     names = sorted({first.output[0] for first, _ in pairs})
-    largest: dict[str, Any] = dict.fromkeys(names, 0)
+    largest: dict[str, Array] = dict.fromkeys(names, np.zeros(()))
     for row in tensor_values(model, frames, names):
         largest = {name: np.maximum(largest[name], np.abs(x).max((0, 2, 3))) for name, x in zip(names, row)}
     for first, second in pairs:

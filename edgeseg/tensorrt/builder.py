@@ -145,7 +145,7 @@ def _calibrator(bundle: Bundle, folder: Path, key: Key) -> Iterator[Any]:
 
     frames = np.load(bundle.file(FRAMES), mmap_mode="r")
     device = cuda.open_device("Calibrating")
-    ranges = folder / f"{key['graph'][:40]}-{key['tensorrt']}-{RANGES}"
+    ranges = folder / f"{str(key['graph'])[:40]}-{key['tensorrt']}-{RANGES}"
     host, address = device.pinned(frames[0].nbytes)
     batch = cuda.view(host, frames[0].shape, np.uint8)
     remaining = iter(frames)

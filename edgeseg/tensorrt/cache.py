@@ -13,13 +13,13 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.files import write_bytes
 
 T = TypeVar("T")
-Key = dict[str, Any]
+Key = dict[str, str | int]
 Log = Callable[[str], None]
 MAX_HEAD = 1 << 16
 

@@ -79,7 +79,7 @@ def requantize_frame(model: bytes) -> bytes:
     return pack(table)
 
 
-def _finish(quantizer: Any, ranges: dict[str, Any] | None) -> bytes:
+def _finish(quantizer: Any, ranges: Mapping[str, Mapping[str, Array]] | None) -> bytes:
     try:
         result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ def optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
-    parameter_groups: list[dict[str, Any]] = [
+    parameter_groups: list[dict[str, list[nn.Parameter] | float]] = [
         {
             "params": parameters,
             "weight_decay": settings.weight_decay if matrix else 0.0,

@@ -91,7 +91,7 @@ def test_ctrl_c_says_how_to_resume_and_the_same_command_resumes(root: Path, tmp_
         process.kill()
         process.wait()
     assert process.returncode == 130, errors
-    assert "run the same command again to resume after the last finished epoch" in errors
+    assert "Interrupted; run the same command again to resume" in errors
     assert "Traceback" not in errors
     before = checkpoint.read(last)["epoch"]
     process = start(recipe, out)

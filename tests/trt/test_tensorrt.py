@@ -116,7 +116,7 @@ def test_what_cannot_be_captured_is_launched_call_by_call(bundle_of: BundleOf, b
     board.captures = False
     path = bundle_of("jetson-orin", "int8")
     told = tensorrt.build(Bundle.load(path))
-    assert told["cuda_graph"] is False
+    assert told.cuda_graph is False
     with open_segmenter(path) as segmenter, open_segmenter(path, backend="onnxruntime") as proxy:
         image = tiny.frames(1)[0]
         np.testing.assert_array_equal(segmenter(image).classmap, proxy(image).classmap)
@@ -218,7 +218,7 @@ def test_an_engine_that_tensorrt_itself_refuses_is_built_again(
 
     loaded = Bundle.load(bundle_of("jetson-orin", "fp32"))
     told = tensorrt.build(loaded)
-    enginecache.write(Path(told["engine"]), told["key"], b"an engine of another TensorRT")
+    enginecache.write(Path(told.engine), told.key, b"an engine of another TensorRT")
     said: list[str] = []
     tensorrt.build(loaded, log=said.append)
     assert "TensorRT cannot load the engine: serialization assertion failed" in said[0]
