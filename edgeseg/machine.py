@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 from importlib import metadata
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg import __version__, backends
+from edgeseg.cpus import usable_cpus
 from edgeseg.results.common import Machine
 
 PACKAGES = ("nncf", "numpy", "opencv-python-headless")  # besides those of the backends
@@ -27,7 +27,7 @@ def fingerprint(root: Path = Path("/")) -> Machine:
             continue
     known: dict[str, Any] = {
         "cpu": _cpu_name(root),
-        "cores": os.cpu_count() or 1,
+        "cores": usable_cpus(root),
         "memory_gb": _memory_gb(root),
         "system": f"{platform.system()} {platform.machine()}",
         "board": read(root / "proc/device-tree/model"),

@@ -37,6 +37,7 @@ KEY_TYPES: dict[str, type] = {
     "reconnect": bool,
     "max_frames": int,
     "queue": int,
+    "threads": int,
     "watchdog": float,
     "deadline_ms": float,
     "fallback": list,
@@ -60,7 +61,7 @@ class StreamSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """`queue` None: the newest frame of a camera. `reconnect`: cameras, and the sinks that show them. Times in seconds.
+    """`queue` None: the newest frame of a camera. `threads` None: of inference, every CPU this process may use. `reconnect`: cameras, and the sinks that show them. Times in seconds.
 
     `deadline_ms` switches the fallback policy on (fallback.py); `fallback`: its cheaper bundles, in the order they are
     tried. `require_signature`: a public key; every bundle must be signed by its owner.
@@ -72,6 +73,7 @@ class Settings:
     overlay: bool = True
     max_frames: int | None = None
     queue: int | None = None
+    threads: int | None = None
     reconnect: bool = True
     watchdog: float = 30.0
     deadline_ms: float | None = None
@@ -83,7 +85,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
             raise unknown("mode", self.mode, MODES)
-        for key, lowest in (("queue", 1), ("max_frames", 1), ("watchdog", 0.1), ("deadline_ms", 1)):
+        for key, lowest in (("queue", 1), ("threads", 1), ("max_frames", 1), ("watchdog", 0.1), ("deadline_ms", 1)):
             value = getattr(self, key)
             if value is not None and value < lowest:
                 raise OptionError(f"{key} is {value}.", f"Expected at least {lowest}.")

@@ -17,6 +17,7 @@ import pytest
 
 from edgeseg.bench.remote import Host, bench_on, pack
 from edgeseg.bundle import Bundle
+from edgeseg.cpus import usable_cpus
 from edgeseg.errors import EdgesegError, OptionError
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -86,7 +87,7 @@ def test_the_result_comes_back_and_nothing_stays(server: Server, bundle: Path) -
     found = bench(server, bundle)
     assert not isinstance(found, EdgesegError), str(found)
     assert found.host == "127.0.0.1" and found.fps > 0
-    assert found.machine.cores == os.cpu_count()
+    assert found.machine.cores == usable_cpus()
     assert server.left() == []
 
 
