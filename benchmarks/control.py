@@ -69,9 +69,7 @@ def ruin(source: Path, out: Path, places: int) -> list[str]:
     return [second.name for _, second in chosen]
 
 
-def nncf_control(
-    model: Path, spec: Any, calibration: CalibrationSet, dataset: Dataset, max_drop: float
-) -> dict[str, Any]:
+def nncf_control(model: Path, spec: Any, calibration: CalibrationSet, dataset: Dataset, max_drop: float) -> dict[str, Any]:
     """nncf.quantize_with_accuracy_control with the same frames, judged by the same mIoU."""
     import nncf
     import openvino as ov

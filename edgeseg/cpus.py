@@ -13,10 +13,8 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
     A quota of one and a half CPUs counts as two. `root`: where /proc and /sys are.
     """
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    else:  # not Linux
-        allowed = os.cpu_count() or 1
+    # Only Linux has an affinity.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *(math.ceil(quota) for quota in _quotas(root))]))
 
 

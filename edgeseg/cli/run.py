@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from edgeseg.telemetry.metrics import BuildInfo
 
 SOURCE_HELP = (
-    "Where frames come from: a video file, a folder, 'glob*.png', 0 or webcam, /dev/video1, rtsp://, http://, udp://, csi://0 or "
-    "synthetic://street; NAME=URI names the stream; repeatable."
+    "Where frames come from: a video file, a folder, 'glob*.png', 0 or webcam, /dev/video1, rtsp://, http://, udp://, "
+    "csi://0 or synthetic://street; NAME=URI names the stream; repeatable."
 )
 SINK_HELP = (
     "Where results go: FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, "

@@ -61,7 +61,8 @@ class StreamSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """`queue` None: the newest frame of a camera. `threads` None: of inference, every CPU this process may use. `reconnect`: cameras, and the sinks that show them. Times in seconds.
+    """`queue` None: the newest frame of a camera. `threads` None: for inference, every CPU this process may use.
+    `reconnect`: cameras, and the sinks that show them. Times in seconds.
 
     `deadline_ms` switches the fallback policy on (fallback.py); `fallback`: its cheaper bundles, in the order they are
     tried. `require_signature`: a public key; every bundle must be signed by its owner.
