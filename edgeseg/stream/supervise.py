@@ -3,6 +3,10 @@
     CONNECTING --first frame---------------------> STREAMING
     CONNECTING --error---------------------------> BROKEN
     CONNECTING --no frame for `connect` s--------> STALLED
+    CONNECTING --data, but no key frame yet------> WAITING
+    STREAMING  --the same, for `stall` s---------> WAITING
+    WAITING    --frame---------------------------> STREAMING
+    WAITING    --error---------------------------> BROKEN
     STREAMING  --no frame for `stall` s----------> STALLED
     STREAMING  --the same bytes for `frozen` s---> STALLED
     STREAMING  --error, or end of stream---------> BROKEN
@@ -31,7 +35,7 @@ from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.freeze import FreezeDetector
 from edgeseg.stream.sources import EndOfStream, Refused, Source
 
-STATES = ("CONNECTING", "STREAMING", "STALLED", "BROKEN", "BACKING_OFF", "STOPPED")
+STATES = ("CONNECTING", "WAITING", "STREAMING", "STALLED", "BROKEN", "BACKING_OFF", "STOPPED")
 MAX_STUCK = 8
 POLL_SECONDS = 0.2
 CLOSE_SECONDS = 0.4
@@ -153,8 +157,14 @@ class SupervisedSource(Source):
         return replace(frame, index=self._index - 1)
 
     def _check_silence(self) -> None:
+        if self._connection is None:
+            return
         limit = self._policy.stall if self.state == "STREAMING" else self._policy.connect
-        if self._connection and self._clock.monotonic() - self._connection.latest > limit:
+        silent = self._clock.monotonic() - self._connection.latest > limit
+        if self._connection.source and self._connection.source.waiting:  # reconnecting would only cost the key frame
+            if silent or self.state != "STREAMING":
+                self._enter("WAITING", "for a key frame")
+        elif silent:
             self._fail("STALLED", f"no frame for {limit:g} s")
 
     def _break(self, error: Exception) -> None:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import ModuleType
 
 from edgeseg.errors import OptionError, StreamError, did_you_mean
@@ -31,6 +33,7 @@ class Source(ABC):
 
     `dropped` counts frames that were replaced by newer ones inside the source, `damaged` packets that did not decode,
     `reconnects` connections after the first. `state` is one of supervise.STATES, "" where it is not supervised.
+    `waiting`: data arrives, but no image can be made of it before a key frame comes.
     """
 
     name = ""
@@ -41,6 +44,7 @@ class Source(ABC):
     dropped = 0
     damaged = 0
     reconnects = 0
+    waiting = False
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -71,7 +75,10 @@ def modules() -> list[ModuleType]:
 
 
 def find(text: str) -> tuple[ModuleType, Uri]:
-    """The module that claims `text`; OptionError if none does."""
+    """The module that claims `text`; OptionError if none does. `0` and `webcam` mean /dev/video0, as elsewhere."""
+    short = re.fullmatch(r"(?:(\d{1,2})|webcam)(\?.*)?", text)
+    if short and not Path(text).exists():
+        text = f"/dev/video{int(short[1] or 0)}{short[2] or ''}"
     uri = Uri.parse(text)
     found = modules()
     for module in found:
