@@ -16,9 +16,10 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
+ENCODING = "tune=zerolatency speed-preset=ultrafast key-int-max={gop}"
 ENCODERS = {
-    "h264": "x264enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} ! rtph264pay name=pay0 config-interval=1",
-    "h265": "x265enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} ! rtph265pay name=pay0 config-interval=1",
+    "h264": f"x264enc {ENCODING} ! rtph264pay name=pay0 config-interval=1",
+    "h265": f"x265enc {ENCODING} ! rtph265pay name=pay0 config-interval=1",
     "mjpeg": "jpegenc ! rtpjpegpay name=pay0",
 }
 

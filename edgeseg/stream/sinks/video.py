@@ -100,5 +100,5 @@ class VideoFile(Sink):
         if encoder.left_out and not self._live:
             self.warnings.append(
                 f"{self.path}: {encoder.left_out} frames are not in it: at a constant {self._fps:g} frames per second "
-                "their time was taken. A higher ?fps= or FILE.mp4 with 'edgeseg[camera]' keeps them."
+                "their time was taken. FILE.mp4 with 'edgeseg[camera]' keeps frames and times, ?fps= keeps the frames."
             )

@@ -6,7 +6,7 @@ The address keeps its own query; our options follow `#`:
 `format` names FFmpeg's input format where it cannot guess. A URL of a single image (a snapshot) is fetched again and
 again, `every` so many seconds. Credentials never appear in a message.
 
-Between key frames an H.264 or H.265 stream cannot be entered, and some cameras send one in 30 s only. Until it comes
+A video stream can be entered at a key frame only, and some cameras send one in 30 s. Until it comes
 `waiting` is true, and nothing is wrong.
 """
 
@@ -40,7 +40,8 @@ OPTIONS: dict[str, Convert] = {
 }
 BAD_PACKETS = 100  # so many key frames in a row that do not decode: the stream is broken, not merely damaged
 KEY_FRAME_SECONDS = 120.0  # the longest wait for a key frame while packets arrive
-ENTERED_AT_KEY_FRAMES = ("h264", "hevc")  # their decoders make gray or broken images of what comes before
+# Codecs whose decoders make gray or broken images of what comes before a key frame.
+ENTERED_AT_KEY_FRAMES = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp8", "vp9", "av1")
 # Not `nobuffer`: it throws away what is read to find out the codec, the first key frame among it. The frame rate is not
 # measured, since that takes 20 frames, which would then come late.
 OPEN_OPTIONS = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobesize": "0"}
@@ -90,6 +91,7 @@ class Network(Source):
         self._connected_at = 0.0
         self._fetch_at = 0.0  # of a snapshot
         self._bad_in_a_row = 0
+        self._matrix: int | None = None  # in place of the stream's own (ITU-T H.273), once that has failed
         self._image_at = self._packet_at = 0.0  # when the latest image and the latest packet of the video came
         self._key_frames = 0  # since the latest image
 
@@ -119,7 +121,18 @@ class Network(Source):
             self._fetch_at = self._connected_at + self._every
             return None
         except av.error.FFmpegError as error:
+            if self._may_be_jpegs(error):
+                self._format = "mjpeg"
+                self.close()
+                return None
             raise self._explain(error) from None
+
+    def _may_be_jpegs(self, error: Exception) -> bool:
+        """Whether to look for JPEGs in the bytes: cameras leave out the first boundary, or call a part image/jpg."""
+        import av
+
+        unread = isinstance(error, av.error.InvalidDataError) and not self._index
+        return unread and not self._format and self.uri.scheme.startswith("http")
 
     def _connect(self) -> av.container.InputContainer:
         self._container = self._open_container()
@@ -134,13 +147,7 @@ class Network(Source):
         import av
 
         options = {**OPEN_OPTIONS, **self._options}
-        try:
-            return av.open(self._url, format=self._format, options=options, timeout=self._timeout)
-        except av.error.InvalidDataError:
-            if self._format or not self.uri.scheme.startswith("http"):
-                raise
-            # Multipart without its first boundary, or with parts of type image/jpg: take the JPEGs out of the bytes.
-            return av.open(self._url, format="mjpeg", options=options, timeout=self._timeout)
+        return av.open(self._url, format=self._format, options=options, timeout=self._timeout)
 
     def _is_snapshot(self) -> bool:
         """Whether the connection that has ended gave a single image, from a file that is one."""
@@ -188,19 +195,16 @@ class Network(Source):
 
     def _pixels(self, frame: av.VideoFrame) -> Image:
         """[H, W, 3] uint8 BGR, turned as the stream says."""
+        if self._matrix is not None:
+            frame.colorspace = self._matrix
         try:
             image = frame.to_ndarray(format="bgr24")
         except (OSError, ValueError):  # a YUV matrix that FFmpeg cannot convert
-            matrix = MATRICES.get(int(frame.colorspace), UNSPECIFIED)
-            self._warn(f"{self.uri}: colors are approximate: their YUV matrix {int(frame.colorspace)} is unknown.")
-            frame.colorspace = matrix
+            self.warnings.append(f"{self.uri}: colors are approximate: YUV matrix {int(frame.colorspace)} is unknown.")
+            self._matrix = frame.colorspace = MATRICES.get(int(frame.colorspace), UNSPECIFIED)
             image = frame.to_ndarray(format="bgr24")
         quarters = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise; PyAV 14.0 has no rotation
         return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image  # type: ignore[return-value]
-
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
 
     def _video_frames(self, packet: Any) -> list[av.VideoFrame]:
         """What a packet decodes to; damaged ones are counted, and too many key frames in a row are an error."""

@@ -1,8 +1,8 @@
 """Video files, through OpenCV's FFmpeg.
 
 `clip.mp4?live=1` plays at the file's own pace and behaves like a camera (late frames are dropped); `?loop=1` starts
-over at the end; `?max_megapixels=N` moves the limit on the frame size. Frames carry their media time, so that a variable
-frame rate is kept.
+over at the end; `?max_megapixels=N` moves the limit on the frame size. Frames carry their media time, so that a
+variable frame rate is kept.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Video(Source):
         return Frame(image, self._index - 1, self._clock.monotonic(), pts=self._pts)
 
     def _media_time(self) -> float:
-        """Seconds of the frame that was just read; where the file has none (or one that goes back), by the frame rate."""
+        """Seconds of the frame that was just read; where the file has none, or one that goes back, by its rate."""
         pts = self._pts_offset + self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
         return pts if pts > self._pts or self._index == 0 else self._pts + 1 / (self.fps or DEFAULT_FPS)
 
