@@ -107,6 +107,7 @@ class ConstantEncoder:
         self._fps = _holdable(fps)
         self._written = 0
         self._skipped_seconds = 0.0
+        self._latest: Image | None = None  # shown until the next one
         codec = cv2.VideoWriter.fourcc(*CODECS[path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(path.absolute()), cv2.CAP_FFMPEG, codec, self._fps, (width, height))
         if not self._writer.isOpened():
@@ -119,9 +120,10 @@ class ConstantEncoder:
             self._skipped_seconds += (due - 1) / self._fps
             due = 1
         self.left_out += due < 1
-        for _ in range(due):
-            self._writer.write(image)
+        for i in range(due):
+            self._writer.write(image if i == due - 1 or self._latest is None else self._latest)
             self._written += 1
+        self._latest = image
 
     def close(self) -> None:
         self._writer.release()

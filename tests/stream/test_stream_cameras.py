@@ -161,7 +161,7 @@ def sending(video: Path, port: int, *encoder: str):
 
 
 H264 = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-sc_threshold", "0", "-g"]
-MPEG4 = ["-c:v", "mpeg4", "-q:v", "5", "-g"]
+MPEG4 = ["-c:v", "mpeg4", "-q:v", "5", "-sc_threshold", "1000000000", "-g"]
 
 
 @real_time
