@@ -108,6 +108,7 @@ class ConstantEncoder:
         self._written = 0
         self._skipped_seconds = 0.0
         self._latest: Image | None = None  # shown until the next one
+        self._latest_is_out = False
         codec = cv2.VideoWriter.fourcc(*CODECS[path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(path.absolute()), cv2.CAP_FFMPEG, codec, self._fps, (width, height))
         if not self._writer.isOpened():
@@ -119,7 +120,10 @@ class ConstantEncoder:
         if due > FILL_SECONDS * self._fps:  # after a long silence the video goes on, instead of filling the disk
             self._skipped_seconds += (due - 1) / self._fps
             due = 1
-        self.left_out += due < 1
+        if due > 1 and self._latest_is_out:  # shown after all, in a repetition
+            self.left_out -= 1
+        self._latest_is_out = due < 1
+        self.left_out += self._latest_is_out
         for i in range(due):
             self._writer.write(image if i == due - 1 or self._latest is None else self._latest)
             self._written += 1

@@ -99,6 +99,6 @@ class VideoFile(Sink):
         self.files = [self.path]
         if encoder.left_out and not self._live:
             self.warnings.append(
-                f"{self.path}: {encoder.left_out} frames are not in it: at a constant {self._fps:g} frames per second "
+                f"{self.path}: frames left out: {encoder.left_out}. At a constant {self._fps:g} frames per second "
                 "their time was taken. FILE.mp4 with 'edgeseg[camera]' keeps frames and times, ?fps= keeps the frames."
             )

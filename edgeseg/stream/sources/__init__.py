@@ -74,11 +74,15 @@ def modules() -> list[ModuleType]:
     return [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
 
 
-def find(text: str) -> tuple[ModuleType, Uri]:
-    """The module that claims `text`; OptionError if none does. `0` and `webcam` mean /dev/video0, as elsewhere."""
+def full(text: str) -> str:
+    """The URI of a source in full: `0` and `webcam` mean /dev/video0, as in other programs."""
     short = re.fullmatch(r"(?:(\d{1,2})|webcam)(\?.*)?", text)
-    if short and not Path(text).exists():
-        text = f"/dev/video{int(short[1] or 0)}{short[2] or ''}"
+    return text if not short or Path(text).exists() else f"/dev/video{int(short[1] or 0)}{short[2] or ''}"
+
+
+def find(text: str) -> tuple[ModuleType, Uri]:
+    """The module that claims `text`; OptionError if none does."""
+    text = full(text)
     uri = Uri.parse(text)
     found = modules()
     for module in found:
