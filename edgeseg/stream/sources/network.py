@@ -42,6 +42,10 @@ BAD_PACKETS = 100  # so many key frames in a row that do not decode: the stream 
 KEY_FRAME_SECONDS = 120.0  # the longest wait for a key frame while packets arrive
 # Codecs whose decoders make gray or broken images of what comes before a key frame.
 ENTERED_AT_KEY_FRAMES = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp8", "vp9", "av1")
+# What a camera sent while its stream was being opened comes at once, and is old: it is decoded, but not shown.
+SENDS_IN_REAL_TIME = ("rtsp", "rtsps", "udp")
+WAITED_SECONDS = 0.005  # a packet that had to be waited for is new
+BACKLOG_SECONDS = 1.5  # the longest that a machine which decodes too slowly shows nothing
 # Not `nobuffer`: it throws away what is read to find out the codec, the first key frame among it. The frame rate is not
 # measured, since that takes 20 frames, which would then come late.
 OPEN_OPTIONS = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobesize": "0"}
@@ -163,8 +167,11 @@ class Network(Source):
         stream.codec_context.options = {"max_pixels": str(int(self._limit * 1e6))}
         check_size(stream.width, stream.height, self.uri, self._limit)
         entered = stream.codec_context.name not in ENTERED_AT_KEY_FRAMES
+        behind = self.uri.scheme in SENDS_IN_REAL_TIME
+        opened = asked = time.monotonic()
         for packet in container.demux():
             arrived = time.monotonic()
+            behind = behind and arrived - asked < WAITED_SECONDS and arrived - opened < BACKLOG_SECONDS
             if packet.stream_index == stream.index:
                 self._packet_at = arrived
                 self._key_frames += packet.is_keyframe
@@ -172,11 +179,13 @@ class Network(Source):
                 for video_frame in self._video_frames(packet) if entered else ():
                     check_size(video_frame.width, video_frame.height, self.uri, self._limit)
                     self._image_at, self._key_frames = arrived, 0
-                    self._in_connection += 1
-                    self._index += 1
-                    yield Frame(self._pixels(video_frame), self._index - 1, arrived, pts=video_frame.time)
+                    if not behind:
+                        self._in_connection += 1
+                        self._index += 1
+                        yield Frame(self._pixels(video_frame), self._index - 1, arrived, pts=video_frame.time)
             self._check_progress(arrived)
             yield None
+            asked = time.monotonic()
 
     def _check_progress(self, now: float) -> None:
         """StreamError if data arrives, but too long no image that could be expected."""
