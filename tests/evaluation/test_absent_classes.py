@@ -29,7 +29,9 @@ def warnings(bundle: Path, root: Path, ids: list[int], ignore: int, caplog: pyte
     return [record.getMessage() for record in caplog.records if "No label of" in record.getMessage()]
 
 
-def test_ids_that_were_scaled_to_the_ignored_one(bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ids_that_were_scaled_to_the_ignored_one(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (text,) = warnings(bundle, tmp_path, [0, 255, *range(2, len(NAMES))], 255, caplog)
     assert f"holds {NAMES[1]}, while" in text and "(id 255): are the ids of the masks right?" in text
 
