@@ -37,8 +37,8 @@ def check(uri: Uri) -> urllib.parse.SplitResult:
     try:
         parts = urllib.parse.urlsplit(uri.url())
         _ = parts.port
-    except ValueError as error:
-        raise OptionError(f"{uri} is not an address: {error}.", expected) from error
+    except ValueError:  # its text would show a part of the password
+        raise OptionError(f"{uri} is not an address.", expected) from None
     if not parts.hostname or not parts.path.strip("/") or re.search(r"\s", uri.url()):
         raise OptionError(f"{uri} lacks a host or a path.", expected)
     return parts
