@@ -331,6 +331,18 @@ def test_a_snapshot_is_fetched_again_and_again(path, suffix, content_type):
         assert np.abs(frame.image.astype(int) - frame_image(i, 120, 160)).mean() < 10
 
 
+def test_a_supervised_snapshot_that_is_fetched_rarely_is_not_stalled():
+    """The same image every second, for longer than `stall` and `frozen` allow a stream to be silent or still."""
+    data = jpeg(0)
+    with Files(lambda _: data, "image/jpeg") as server:
+        uri = f"{server.uri}#every=1"
+        policy = ReconnectPolicy(stall=0.4, frozen=0.5)
+        with SupervisedSource(lambda: sources.open(uri), uri, policy) as camera:
+            assert [f.index for f in frames(camera, 4)] == [0, 1, 2, 3]
+            assert camera.reconnects == 0 and camera.fps == 1.0
+        assert set(camera.visits) == {"CONNECTING", "STREAMING", "STOPPED"}
+
+
 def ffmpeg_clip(path: Path, *options: str, frames: int = 12) -> Path:
     made = [
         "ffmpeg",

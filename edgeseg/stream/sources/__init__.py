@@ -33,7 +33,8 @@ class Source(ABC):
 
     `dropped` counts frames that were replaced by newer ones inside the source, `damaged` packets that did not decode,
     `reconnects` connections after the first. `state` is one of supervise.STATES, "" where it is not supervised.
-    `waiting`: data arrives, but no image can be made of it before a key frame comes.
+    `waiting`: data arrives, but no image can be made of it before a key frame comes. `interval`: seconds from one image
+    to the next where the source itself asks for them (snapshots), else 0.
     """
 
     name = ""
@@ -45,6 +46,7 @@ class Source(ABC):
     damaged = 0
     reconnects = 0
     waiting = False
+    interval = 0.0
 
     def __init__(self) -> None:
         self.warnings: list[str] = []

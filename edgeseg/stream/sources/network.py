@@ -6,8 +6,8 @@ The address keeps its own query; our options follow `#`:
 `format` names FFmpeg's input format where it cannot guess. A URL of a single image (a snapshot) is fetched again and
 again, `every` so many seconds. Credentials never appear in a message.
 
-A video stream can be entered at a key frame only, and some cameras send one in 30 s. Until it comes
-`waiting` is true, and nothing is wrong.
+A video stream can be entered at a key frame only, and some cameras send one in 30 s. Until it comes `waiting` is true,
+and nothing is wrong.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ class Network(Source):
             if not self._is_snapshot():
                 raise EndOfStream from None
             self.close()
+            self.interval, self.fps = self._every, 1 / self._every
             self._fetch_at = self._connected_at + self._every
             return None
         except av.error.FFmpegError as error:
@@ -162,7 +163,8 @@ class Network(Source):
         """Frames; None for a packet without one, so that the reader can look whether to stop while only audio comes."""
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate
-        self.fps = float(rate) if rate and 0.1 <= rate <= 1000 else None
+        if not self.interval:
+            self.fps = float(rate) if rate and 0.1 <= rate <= 1000 else None
         stream.codec_context.thread_type = "SLICE"  # frame threads would add a frame of delay each
         stream.codec_context.options = {"max_pixels": str(int(self._limit * 1e6))}
         check_size(stream.width, stream.height, self.uri, self._limit)
