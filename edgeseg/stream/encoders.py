@@ -29,16 +29,15 @@ class Encoder(Protocol):
     def close(self) -> None: ...
 
 
-def open_encoder(path: Path, width: int, height: int, fps: float) -> Encoder:
-    """Raises StreamError where no such video can be written."""
-    if path.suffix.lower() == ".mp4":
-        try:
-            import av  # noqa: F401
-        except ImportError:
-            pass
-        else:
-            return TimedEncoder(path, width, height, fps)
-    return ConstantEncoder(path, width, height, fps)
+def encoder_for(path: Path) -> type[TimedEncoder] | type[ConstantEncoder]:
+    """The encoder of a file, loaded now: loading it takes longer than a camera's frame."""
+    if path.suffix.lower() != ".mp4":
+        return ConstantEncoder
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        return ConstantEncoder
+    return TimedEncoder
 
 
 def refusal(path: Path, width: int, height: int) -> StreamError:

@@ -17,7 +17,7 @@ import cv2
 from edgeseg.errors import StreamError
 from edgeseg.images import Image, resize
 from edgeseg.segmenter import Frame, Result
-from edgeseg.stream.encoders import CODECS, Encoder, open_encoder
+from edgeseg.stream.encoders import CODECS, Encoder, encoder_for
 from edgeseg.stream.sinks import Info, Sink, check_writable, require_space
 from edgeseg.stream.uri import Uri, number
 
@@ -48,6 +48,7 @@ class VideoFile(Sink):
         self._live = live
         self._constant = constant
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        self._open_encoder = encoder_for(path)
         self._encoder: Encoder | None = None
         self._size = (0, 0)
         self._written = 0
@@ -59,7 +60,7 @@ class VideoFile(Sink):
         if self._encoder is None:
             self._size = (image.shape[1], image.shape[0])
             self._started = self._time_of(result.frame)
-            self._encoder = open_encoder(self._temporary, *self._size, self._fps)
+            self._encoder = self._open_encoder(self._temporary, *self._size, self._fps)
         if self._written % SPACE_EVERY == 0:
             require_space(self.path.parent)
         width, height = self._size
