@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,26 +11,69 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import FileError
 from edgeseg.files import require_file, write_bytes
+from edgeseg.image_header import GRAY, INDEXED, ImageHeader, indices_as_gray, read_header, without_turn
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 16384 * 16384
+SAMPLE_BITS = (8, 10, 12, 14, 16)
 Image = NDArray[np.uint8]
 
 
 def read_image(path: Path) -> Image:
-    """The image as [H, W, 3] uint8 BGR; FileError for a file that is not one."""
-    return _decode(path, cv2.IMREAD_COLOR, "Image")
+    """The image as [H, W, 3] uint8 BGR, turned as its EXIF orientation says; 9 to 16 bits are scaled to 8."""
+    data, header = _load(path, "Image")
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    return turn(_to_8_bits(_decode(data, path, flags, "Image"), path), header.orientation)
 
 
-def read_mask(path: Path) -> Image:
-    """The class map as [H, W] uint8: a single-channel 8-bit PNG of class ids (palette PNGs are not colors here)."""
-    mask = _decode(path, cv2.IMREAD_UNCHANGED, "Mask")
+def read_mask(path: Path, image_path: Path | None = None) -> Image:
+    """The class map as [H, W] uint8: the stored samples of a PNG with 1, 2, 4 or 8 bits, gray or with a palette.
+
+    `image_path`: the image that it labels, for a class map in the same geometry as read_image gives.
+    """
+    data, header = _load(path, "Mask")
+    stored_as_ids = header.color in (GRAY, INDEXED) and header.depth <= 8
+    if stored_as_ids:  # OpenCV would turn indices into colors, and scale 1 of 1 bit to 255
+        data = indices_as_gray(data)
+    mask = _decode(data, path, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, "Mask")
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise FileError(
             f"Mask {path} has shape {mask.shape} and type {mask.dtype}.",
-            "Expected one 8-bit channel of class ids; convert color masks to ids first.",
+            "Expected one channel of class ids with at most 8 bits; convert color masks to ids first.",
         )
-    return mask
+    if stored_as_ids and header.depth < 8:
+        mask = mask // np.uint8(255 // (2**header.depth - 1))
+    if image_path is None or header.orientation != 1:
+        return turn(mask, header.orientation)
+    return _turn_like(mask, path, image_path)
+
+
+def _turn_like(mask: Image, path: Path, image_path: Path) -> Image:
+    """The mask turned as its image is, unless its size shows that it was drawn on the turned image.
+
+    FileError where the size cannot show that: with a half turn, a mirrored or a square image.
+    """
+    _, image = _load(image_path, "Image")
+    stored, turned = (image.height, image.width), (image.width, image.height)
+    if image.orientation == 1:
+        return mask
+    if image.orientation < 5 or stored == turned:
+        raise FileError(
+            f"Image {image_path} has EXIF orientation {image.orientation}, and its mask {path} may be turned or not.",
+            "Store the image upright (mogrify -auto-orient), or remove the tag if the mask fits the stored pixels.",
+        )
+    return turn(mask, image.orientation) if mask.shape == stored else mask
+
+
+def turn(image: Image, orientation: int) -> Image:
+    """An image as its EXIF orientation (1 to 8) says that it is to be seen."""
+    if orientation >= 5:  # stored by columns
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def write_image(path: Path, image: Image) -> None:
@@ -58,16 +102,32 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def _decode(path: Path, flags: int, what: str) -> Image:
-    data = np.fromfile(require_file(path, what), np.uint8)
+def _load(path: Path, what: str) -> tuple[bytes, ImageHeader]:
+    """Content and header; FileError for an image so large that decoding it could take all the memory."""
+    data = require_file(path, what).read_bytes()
+    header = read_header(data) or ImageHeader(0, 0)
+    if header.width * header.height > MAX_PIXELS:
+        raise FileError(f"{what} {path} is {header.width}x{header.height}.", f"At most {MAX_PIXELS} pixels.")
+    return without_turn(data), header
+
+
+def _decode(data: bytes, path: Path, flags: int, what: str) -> NDArray[Any]:
     try:
-        image = cv2.imdecode(data, flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         image = None
     if image is None:
         raise FileError(f"{what} {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise FileError(
-            f"{what} {path} is {image.shape[1]}x{image.shape[0]}.", f"Expected at most {MAX_PIXELS} pixels: resize it."
-        )
-    return image  # type: ignore[return-value]
+    return image
+
+
+def _to_8_bits(image: NDArray[Any], path: Path) -> Image:
+    """Scale samples of 16 bits by as many as are used: 10, 12 and 14 bits often come in the lower ones of 16."""
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype != np.uint16:
+        raise FileError(f"Image {path} has samples of type {image.dtype}.", "Expected 8 or 16 bits; convert it.")
+    used = int(np.bitwise_or.reduce(image, axis=None))
+    left_aligned = used & 0xF == 0  # in the upper bits of 16
+    depth = 16 if left_aligned else next(bits for bits in SAMPLE_BITS if used < 1 << bits)
+    return (image >> (depth - 8)).astype(np.uint8)

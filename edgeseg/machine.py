@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 from dataclasses import asdict, replace
@@ -12,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edgeseg import __version__, backends
+from edgeseg.cpus import usable_cpus
 from edgeseg.results.common import Machine
 
 PACKAGES = ("nncf", "numpy", "opencv-python-headless")  # besides those of the backends
@@ -28,7 +28,7 @@ def fingerprint(root: Path = Path("/")) -> Machine:
     machine = Machine(
         id="",
         cpu=_cpu_name(root),
-        cores=os.cpu_count() or 1,
+        cores=usable_cpus(root),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions=versions,

@@ -37,12 +37,16 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """An image of a source: [H, W, 3] uint8 BGR, its number, and when it was captured (time.monotonic seconds)."""
+    """An image of a source: [H, W, 3] uint8 BGR, its number, and when it was captured (time.monotonic seconds).
+
+    `pts`: its place on the media's own time axis in seconds, where the source has one.
+    """
 
     image: Image
     index: int = 0
     captured: float = field(default_factory=time.monotonic)
     source: str = ""
+    pts: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.cpus import usable_cpus
 from edgeseg.errors import BundleError, MissingPackage
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
 
 
 def open(bundle: Bundle, mode: str, threads: int = 0) -> OnnxRuntimeEngine:
-    """Load a bundle. `threads` 0 = all."""
+    """Load a bundle. `threads` 0: every CPU this process may use."""
     return OnnxRuntimeEngine(bundle.file("model.onnx"), mode, threads)
 
 
@@ -58,7 +58,7 @@ class OnnxRuntimeEngine:
         self.slots = 1 if mode == "latency" else 2
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = max(1, (threads or os.cpu_count() or 1) // self.slots)
+        options.intra_op_num_threads = max(1, (threads or usable_cpus()) // self.slots)
         # Spinning idle threads would take the cores from resize, masks and sinks.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if self.slots > 1 else "1")
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from edgeseg.cpus import limited, usable_cpus
 from edgeseg.errors import BundleError, EdgesegError, MissingPackage
 from edgeseg.target import Target
 
@@ -59,8 +60,8 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
 
 
 def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None, device: str = "") -> OpenVinoEngine:
-    """Load a bundle on its target's device. `threads` (of a CPU) 0 = all; `cache`: a folder that makes the next start
-    faster. `device`: another one, to verify a bundle where its own is absent.
+    """Load a bundle on its target's device. `threads` (of a CPU) 0: every one this process may use; `cache`: a folder
+    that makes the next start faster. `device`: another one, to verify a bundle where its own is absent.
     """
     device = device or Target.load(bundle.target).device
     if reason := probe_device(device):
@@ -83,6 +84,8 @@ def properties(
         "PERFORMANCE_HINT": "LATENCY" if mode == "latency" else "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": compute,
     }
+    if not threads and limited():  # OpenVINO knows the affinity, but not the quota of a container
+        threads = usable_cpus()
     if threads and device == "CPU":
         settings["INFERENCE_NUM_THREADS"] = threads
     if device in SLOW_TO_COMPILE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.cpus import usable_cpus
 from edgeseg.errors import BundleError, MissingPackage
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
 
 
 def open(bundle: Bundle, mode: str, threads: int = 0) -> TfliteEngine:
-    """Load a bundle. `threads` 0 = all."""
+    """Load a bundle. `threads` 0: every CPU this process may use."""
     return TfliteEngine(bundle.file(MODEL), mode, threads)
 
 
@@ -60,7 +60,7 @@ class TfliteEngine:
     def __init__(self, model: Path, mode: str, threads: int = 0):
         interpreter = _interpreter()
         self.slots = 1 if mode == "latency" else 2
-        each = max(1, (threads or os.cpu_count() or 1) // self.slots)
+        each = max(1, (threads or usable_cpus()) // self.slots)
         try:
             self._networks = [interpreter(model_path=str(model), num_threads=each) for _ in range(self.slots)]
             for network in self._networks:

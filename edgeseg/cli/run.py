@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from edgeseg.telemetry.metrics import BuildInfo
 
 SOURCE_HELP = (
-    "Where frames come from: a video file, a folder, 'glob*.png', /dev/video0, rtsp://, http://, udp://, csi://0 or "
-    "synthetic://street; NAME=URI names the stream; repeatable."
+    "Where frames come from: a video file, a folder, 'glob*.png', 0 or webcam, /dev/video1, rtsp://, http://, udp://, "
+    "csi://0 or synthetic://street; NAME=URI names the stream; repeatable."
 )
 SINK_HELP = (
     "Where results go: FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, "
@@ -67,6 +67,10 @@ def run(
             help="How many frames may wait for inference; by default 1 of a camera (the newest), 4 of a file."
         ),
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads for inference; by default as many as this process may use."),
+    ] = None,
     no_reconnect: Annotated[
         bool, typer.Option("--no-reconnect", help="End at the first failure of a camera or of its sinks.")
     ] = False,
@@ -100,6 +104,7 @@ def run(
         "overlay": False if no_overlay else None,
         "max_frames": max_frames,
         "queue": queue,
+        "threads": threads,
         "reconnect": False if no_reconnect else None,
         "deadline_ms": deadline,
         "fallback": tuple(fallback or ()),

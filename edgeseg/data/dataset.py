@@ -1,11 +1,12 @@
 """A labeled dataset on disk: ROOT/{train,val,test}/{images,masks} and ROOT/classes.txt.
 
-classes.txt has one line per class, `id name r g b`. A comment `(id N = ignore)` names the id of pixels that never
-count; a line of that id only gives its color.
+classes.txt has one line per class, `id name r g b`, or only the name, whose color is then chosen; names may hold
+spaces. A comment `(id N = ignore)` names the id of pixels that never count; a line of that id only gives its color.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ import numpy as np
 from edgeseg.errors import FileError, unknown
 from edgeseg.files import require_file
 from edgeseg.images import Image, list_images, read_image, read_mask
-from edgeseg.spec import Rgb
+from edgeseg.spec import Rgb, default_palette
 
 SPLITS = ("train", "val", "test")
+FULL_LINE = re.compile(r"(\d+)\s+(\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)")
+LIKE_A_FULL_LINE = re.compile(r"^\d+(\s|$)|\s\d+\s+\d+\s+\d+$")  # a damaged one, not a name
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Dataset:
     def mask(self, index: int) -> Image:
         """[H, W] uint8; FileError for a label outside the classes."""
         path = self.root / self.split / "masks" / f"{self.images[index].stem}.png"
-        mask = read_mask(path)
+        mask = read_mask(path, self.images[index])
         allowed = np.zeros(256, bool)
         allowed[: len(self.classes.names)] = True
         if self.classes.ignore_index is not None:
@@ -106,25 +109,36 @@ class Dataset:
 
 def read_classes(path: Path) -> Classes:
     """The content of a classes.txt; FileError with the number of a line that cannot be read."""
-    text = require_file(path, "Class list").read_text(errors="replace")
+    text = decode_text(require_file(path, "Class list").read_bytes())
     note = re.search(r"\(id (\d+) = ignore\)", text)
     ignore = int(note[1]) if note else None
+    lines = [(n, line) for n, whole in enumerate(text.splitlines(), 1) if (line := whole.split("#")[0].strip())]
+    names_only = bool(lines) and not any(FULL_LINE.fullmatch(line) for _, line in lines)
     names: list[str] = []
     palette: list[Rgb] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#")[0].split()
-        if not words:
-            continue
-        try:
-            index, name, (r, g, b) = int(words[0]), words[1], (int(w) for w in words[2:5])
-        except (ValueError, IndexError):
-            raise FileError(f"{path}:{number}: cannot read {line!r}.", "Expected: id name r g b") from None
+    for number, line in lines:
+        found = FULL_LINE.fullmatch(line)
+        if names_only and not LIKE_A_FULL_LINE.search(line):
+            index, name, color = len(names), line, (0, 0, 0)
+        elif found and all(int(value) <= 255 for value in found.groups()[2:]):
+            index, name, color = int(found[1]), found[2], (int(found[3]), int(found[4]), int(found[5]))
+        else:
+            raise FileError(
+                f"{path}:{number}: cannot read {line!r}.",
+                "Expected: id name r g b (colors from 0 to 255), or in every line only the name",
+            )
         if index == ignore:
             continue
         if index != len(names):
             raise FileError(f"{path}:{number}: id {index}, expected {len(names)}.", "Ids count up from 0.")
         names.append(name)
-        palette.append((r, g, b))
+        palette.append(color)
     if len(names) < 2:
         raise FileError(f"{path} lists {len(names)} classes.", "Expected at least two.")
-    return Classes(tuple(names), tuple(palette), ignore)
+    return Classes(tuple(names), default_palette(len(names)) if names_only else tuple(palette), ignore)
+
+
+def decode_text(data: bytes) -> str:
+    """Text with or without a byte order mark: Windows programs write UTF-8 and UTF-16 with one."""
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")

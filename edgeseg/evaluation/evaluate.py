@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -19,6 +20,7 @@ from edgeseg.results.evaluation import EvalResult, WorstFrame
 from edgeseg.segmenter import Frame, Segmenter
 from edgeseg.timing import Percentiles
 
+log = logging.getLogger(__name__)
 WORST = 4  # frames named in the result
 Progress = Callable[[int, int], None]
 
@@ -71,16 +73,29 @@ def count(
             labels[i] = label
             yield Frame(image, i)
 
+    ignored = 0
     for done, result in enumerate(segmenter.stream(frames()), 1):
         label = labels.pop(result.frame.index)
         classmap = fit(result.classmap, *label.shape)
         counts.add(label, classmap)
+        ignored += int(np.count_nonzero(label == dataset.classes.ignore_index))
         if errors:
             errors.add(result.frame.image, label, classmap)
         seconds.append(sum(result.times.values()))
         if progress:
             progress(done, len(dataset))
+    _warn_of_absent_classes(counts, dataset, ignored)
     return counts, seconds
+
+
+def _warn_of_absent_classes(counts: Counts, dataset: Dataset, ignored: int) -> None:
+    """A class that no label holds although pixels are ignored often is one whose id the labels give as ignored."""
+    absent = [name for name, pixels in zip(dataset.classes.names, counts.confusion.sum(1)) if not pixels]
+    if absent and ignored:
+        log.warning(
+            "No label of %s %s holds %s, while %d pixels are ignored (id %s): are the ids of the masks right?",
+            dataset.root, dataset.split, ", ".join(absent), ignored, dataset.classes.ignore_index,
+        )  # fmt: skip
 
 
 def fit(classmap: Image, height: int, width: int) -> Image:

@@ -64,13 +64,14 @@ def _segmenter(settings: Settings, mode: str, opened_sources: list[Source]) -> S
     if settings.require_signature:
         for path in (settings.bundle, *settings.fallback):
             signature.require(path, settings.require_signature)
-    full = open_segmenter(settings.bundle, mode)
+    threads = settings.threads or 0
+    full = open_segmenter(settings.bundle, mode, threads=threads)
     if settings.deadline_ms is None:
         return full
     if not any(source.live for source in opened_sources):
         raise OptionError("A deadline is for cameras; frames of files do not age.", "Leave --deadline out.")
     levels = [Level("full", full), Level("skip", full, every=2)]
-    levels += [Level(path.name, open_segmenter(path, mode)) for path in settings.fallback]
+    levels += [Level(path.name, open_segmenter(path, mode, threads=threads)) for path in settings.fallback]
     return FallbackPolicy(
         levels, settings.deadline_ms / 1e3, lambda name, reason: log.warning("fallback level: %s (%s)", name, reason)
     )

@@ -1,9 +1,9 @@
 """Settings of a run: what the command line's options and `--config stream.toml` say, checked before anything opens.
 
-bundle = "models/street"            # relative to the file
-mode = "latency"                    # or "throughput"; by default as the sources need
+bundle = "models/street/street-int8"   # relative to this file, like every path here
+mode = "latency"                       # or "throughput"; by default as the sources need
 metrics = "127.0.0.1:9108"
-stall = 5                           # see supervise.ReconnectPolicy for this and the other seconds
+stall = 5                              # see supervise.ReconnectPolicy for this and the other seconds
 
 [[stream]]
 name = "front"
@@ -14,6 +14,7 @@ sinks = ["front.jsonl", "mjpeg://127.0.0.1:8090"]
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,9 @@ from typing import Any
 from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
 from edgeseg.segmenter import MODES
-from edgeseg.stream import sinks
+from edgeseg.stream import sinks, sources
 from edgeseg.stream.supervise import ReconnectPolicy
+from edgeseg.stream.uri import Uri
 
 POLICY_KEYS = tuple(f.name for f in dataclasses.fields(ReconnectPolicy))
 STREAM_KEYS = ("name", "source", "sinks")
@@ -37,6 +39,7 @@ KEY_TYPES: dict[str, type] = {
     "reconnect": bool,
     "max_frames": int,
     "queue": int,
+    "threads": int,
     "watchdog": float,
     "deadline_ms": float,
     "fallback": list,
@@ -60,7 +63,8 @@ class StreamSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """`queue` None: the newest frame of a camera. `reconnect`: cameras, and the sinks that show them. Times in seconds.
+    """`queue` None: the newest frame of a camera. `threads` None: for inference, every CPU this process may use.
+    `reconnect`: cameras, and the sinks that show them. Times in seconds.
 
     `deadline_ms` switches the fallback policy on (fallback.py); `fallback`: its cheaper bundles, in the order they are
     tried. `require_signature`: a public key; every bundle must be signed by its owner.
@@ -72,6 +76,7 @@ class Settings:
     overlay: bool = True
     max_frames: int | None = None
     queue: int | None = None
+    threads: int | None = None
     reconnect: bool = True
     watchdog: float = 30.0
     deadline_ms: float | None = None
@@ -83,7 +88,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
             raise unknown("mode", self.mode, MODES)
-        for key, lowest in (("queue", 1), ("max_frames", 1), ("watchdog", 0.1), ("deadline_ms", 1)):
+        for key, lowest in (("queue", 1), ("threads", 1), ("max_frames", 1), ("watchdog", 0.1), ("deadline_ms", 1)):
             value = getattr(self, key)
             if value is not None and value < lowest:
                 raise OptionError(f"{key} is {value}.", f"Expected at least {lowest}.")
@@ -108,7 +113,7 @@ def from_options(sources: Sequence[str], outputs: Sequence[str]) -> tuple[Stream
 def load(path: Path, **options: object) -> Settings:
     """Settings of a TOML file; an option that is given (not None, not empty) replaces what the file says.
 
-    OptionError for an unknown key or a value of the wrong type.
+    Paths in the file are relative to it. OptionError for an unknown key or a value of the wrong type.
     """
     data = toml.read(path, "Config")
     for key in data:
@@ -136,13 +141,22 @@ def _streams(path: Path, tables: object) -> tuple[StreamSettings, ...]:
         for key in table:
             if key not in STREAM_KEYS:
                 raise unknown(f"key of [[stream]] in {path}", key, STREAM_KEYS)
-        source = _typed(path, "source", table.get("source"), str)
+        source = _beside(path, sources.full(_typed(path, "source", table.get("source"), str)))
         outputs = _typed(path, "sinks", table.get("sinks", ["null://"]), list)
         name = _typed(path, "name", table.get("name", ""), str)
-        streams.append(StreamSettings(source, tuple(_typed(path, "sinks", uri, str) for uri in outputs), name))
+        streams.append(
+            StreamSettings(source, tuple(_beside(path, _typed(path, "sinks", uri, str)) for uri in outputs), name)
+        )
     if len(streams) > 1:
         streams = [dataclasses.replace(s, name=s.name or f"stream{i}") for i, s in enumerate(streams, start=1)]
     return tuple(streams)
+
+
+def _beside(path: Path, text: str) -> str:
+    """A URI of the file `path`: where it is a path, relative to that file. Its options stay behind it."""
+    if Uri.parse(text).scheme or text.split("?")[0] == "-" or path.parent == Path():
+        return text
+    return os.path.join(path.parent, text)  # noqa: PTH118 -- a slash at the end means a folder
 
 
 def _typed(path: Path, key: str, value: object, kind: type) -> Any:

@@ -16,13 +16,14 @@ from edgeseg.stream.sinks import Info
 
 @dataclass(frozen=True)
 class ResultRecord:
-    """`time`: Unix seconds of the capture; `size`: width, height; `shares`: of the frame, per class that is present;
-    `ms`: milliseconds per stage.
+    """`time`: Unix seconds of the capture; `pts`: seconds on the source's own time axis, None where it has none;
+    `size`: width, height; `shares`: of the frame, per class that is present; `ms`: milliseconds per stage.
     """
 
     stream: str
     frame: int
     time: float
+    pts: float | None
     age_ms: float
     size: tuple[int, int]
     shares: dict[str, float]
@@ -36,6 +37,7 @@ class ResultRecord:
             stream=info.name,
             frame=result.frame.index,
             time=round(time.time() - age, 3),
+            pts=None if result.frame.pts is None else round(result.frame.pts, 6),
             age_ms=round(age * 1e3, 1),
             size=(width, height),
             shares=class_shares(result.classmap, info.spec),

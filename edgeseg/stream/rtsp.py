@@ -35,11 +35,11 @@ def check(uri: Uri) -> urllib.parse.SplitResult:
     """The parts of rtsp://user:password@host:port/path, without our options; OptionError for anything else."""
     expected = "Expected rtsp://host:8554/path"
     try:
-        parts = urllib.parse.urlsplit(f"{uri.scheme}://{uri.rest.split('#', maxsplit=1)[0]}")
+        parts = urllib.parse.urlsplit(uri.url())
         _ = parts.port
-    except ValueError as error:
-        raise OptionError(f"{uri} is not an address: {error}.", expected) from error
-    if not parts.hostname or not parts.path.strip("/") or re.search(r"\s", uri.rest):
+    except ValueError:  # its text would show a part of the password
+        raise OptionError(f"{uri} is not an address.", expected) from None
+    if not parts.hostname or not parts.path.strip("/") or re.search(r"\s", uri.url()):
         raise OptionError(f"{uri} lacks a host or a path.", expected)
     return parts
 

@@ -3,6 +3,10 @@
     CONNECTING --first frame---------------------> STREAMING
     CONNECTING --error---------------------------> BROKEN
     CONNECTING --no frame for `connect` s--------> STALLED
+    CONNECTING --data, but no key frame yet------> WAITING
+    STREAMING  --the same, for `stall` s---------> WAITING
+    WAITING    --frame---------------------------> STREAMING
+    WAITING    --error---------------------------> BROKEN
     STREAMING  --no frame for `stall` s----------> STALLED
     STREAMING  --the same bytes for `frozen` s---> STALLED
     STREAMING  --error, or end of stream---------> BROKEN
@@ -31,7 +35,7 @@ from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.freeze import FreezeDetector
 from edgeseg.stream.sources import EndOfStream, Refused, Source
 
-STATES = ("CONNECTING", "STREAMING", "STALLED", "BROKEN", "BACKING_OFF", "STOPPED")
+STATES = ("CONNECTING", "WAITING", "STREAMING", "STALLED", "BROKEN", "BACKING_OFF", "STOPPED")
 MAX_STUCK = 8
 POLL_SECONDS = 0.2
 CLOSE_SECONDS = 0.4
@@ -139,22 +143,34 @@ class SupervisedSource(Source):
 
     def _accept(self, frame: Frame) -> Frame | None:
         now = self._clock.monotonic()
-        if self.state != "STREAMING":
+        source = self._connection.source if self._connection else None
+        if self._connection and not self._connection.delivered:
             self.reconnects += self._index > 0
+            self._connection.delivered = True
+        if self.state != "STREAMING":
             self._enter("STREAMING")
             self._streaming_since = now
         if self.failures and now - self._streaming_since > self._policy.steady:
             self.failures = 0
-        if self._policy.frozen and self._freeze.seconds(frame.image, now) > self._policy.frozen:
+        polled = source is not None and source.interval > 0  # a snapshot may be the same for long
+        if self._policy.frozen and not polled and self._freeze.seconds(frame.image, now) > self._policy.frozen:
             self._fail("STALLED", f"the same image for {self._policy.frozen:g} s")
             return None
         self._index += 1
-        self.fps = self._connection.source.fps if self._connection and self._connection.source else None
+        self.fps = source.fps if source else None
         return replace(frame, index=self._index - 1)
 
     def _check_silence(self) -> None:
+        if self._connection is None:
+            return
+        source = self._connection.source
         limit = self._policy.stall if self.state == "STREAMING" else self._policy.connect
-        if self._connection and self._clock.monotonic() - self._connection.latest > limit:
+        limit += source.interval if source else 0.0
+        silent = self._clock.monotonic() - self._connection.latest > limit
+        if source and source.waiting:  # reconnecting would only cost the key frame
+            if silent or self.state != "STREAMING":
+                self._enter("WAITING", "for a key frame")
+        elif silent:
             self._fail("STALLED", f"no frame for {limit:g} s")
 
     def _break(self, error: Exception) -> None:
@@ -200,6 +216,7 @@ class Connection:
         self.frames: Channel[Frame] = Channel(1, drop=True)
         self.source: Source | None = None
         self.latest = clock.monotonic()  # when the latest frame came
+        self.delivered = False  # whether the first frame was taken
         self._clock = clock
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(connect,), name="edgeseg-camera", daemon=True)

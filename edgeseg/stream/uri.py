@@ -6,7 +6,9 @@ own, so there they follow `#` (`rtsp://host/live?channel=1#transport=tcp`).
 
 from __future__ import annotations
 
+import functools
 import re
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +17,19 @@ from edgeseg.errors import OptionError, unknown
 
 Convert = Callable[[str], Any]
 SECRET_KEYS = r"[\w.-]*(?:user|login|pass|pwd|pw|token|key|secret|auth|sig|credential)[\w.-]*"
+OWN_OPTIONS = r"(?:transport|timeout|max_megapixels|format|every|bitrate_kbps)="  # what `#` may start after a secret
 HIDDEN = "***"
 
 
 def redact(text: str) -> str:
-    """`text` with the credentials of every URI in it hidden; for messages, logs, summaries and metrics."""
-    text = re.sub(r"(\w://)\S*@", rf"\1{HIDDEN}@", text)
-    return re.sub(rf"([?&#;]{SECRET_KEYS}=)[^&#;\s'\"]*", rf"\1{HIDDEN}", text, flags=re.IGNORECASE)
+    """`text` with the credentials of every URI in it hidden; for messages, logs, summaries and metrics.
+
+    Passwords may hold anything, so all of a line from `://` to its last `@` is hidden, and all of a secret parameter to
+    the next `&`, or to a `#` before an option of ours.
+    """
+    text = re.sub(r"(\w://).*@", rf"\1{HIDDEN}@", text)
+    value = rf"(?:[^&;\s'\"#]|#(?!{OWN_OPTIONS}))*"
+    return re.sub(rf"([?&#;]{SECRET_KEYS}=){value}", rf"\1{HIDDEN}", text, flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,26 @@ class Uri:
         return cls(text, found[1].lower(), text[found.end() :])
 
     def __str__(self) -> str:
-        return redact(self.text)
+        return redact(" ".join(self.text.splitlines()))
+
+    def url(self) -> str:
+        """The address without our options behind `#`, its user and password encoded as servers and FFmpeg expect."""
+        address = self._parts("#")[0]
+        user, mark, host = address.rpartition("@")
+        if not mark or re.match(r"(\[[^]]*\]|[^/?@:]*)(:\d*)?[/?]", address):  # without one, or in the path or query
+            return f"{self.scheme}://{address}"
+        user = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", user)  # what is encoded already stays
+        name, colon, password = user.partition(":")
+        encode = functools.partial(urllib.parse.quote, safe="%!$&'()*+,;=~")
+        return f"{self.scheme}://{encode(name)}{colon}{encode(password)}@{host}"
+
+    def _parts(self, mark: str) -> list[str]:
+        """The address and, if there are any, its options. A password may hold `#`: it marks options behind the host."""
+        if mark == "#":
+            user, at, rest = self.rest.rpartition("@")
+            address, *options = rest.split("#", maxsplit=1)
+            return [user + at + address, *options]
+        return re.split(re.escape(mark) + ("" if self.scheme else r"(?=[a-z_]+=)"), self.rest, maxsplit=1)
 
     @property
     def path(self) -> str:
@@ -49,13 +76,13 @@ class Uri:
 
     def split(self, known: Mapping[str, Convert], mark: str = "?") -> tuple[str, dict[str, Any]]:
         """The address and its options, each converted by `known`; OptionError for an unknown one or a bad value."""
-        pattern = re.escape(mark) + ("" if self.scheme else r"(?=[a-z_]+=)")
-        address, *rest = re.split(pattern, self.rest, maxsplit=1)
+        address, *rest = self._parts(mark)
         options: dict[str, Any] = {}
         for pair in filter(None, rest[0].split("&") if rest else []):
             key, _, value = pair.partition("=")
             if key not in known:
-                raise unknown(f"option of {self}", key, known)
+                shown = key if re.search(rf"[{mark}&]{re.escape(key)}(=|&|$)", str(self)) else HIDDEN
+                raise unknown(f"option of {self}", shown, known)
             try:
                 options[key] = known[key](value)
             except ValueError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.cpus import usable_cpus
 from edgeseg.errors import EdgesegError, MissingPackage
 from edgeseg.tflite.algebra import FLOAT
 from edgeseg.tflite.flatbuffer import Array, pack, schema, unpack
@@ -40,7 +40,7 @@ def full(model: bytes, frames: Iterable[Array], spans: Mapping[str, tuple[float,
         for scope, operators in ((FLOAT, "*"), (".*", "OUTPUT")):
             quantizer.update_quantization_recipe(scope, operators, algorithm_key="no_quantize")
         calibrator = aeq.calibrator.Calibrator(
-            model, num_threads=os.cpu_count() or 1, qsv_update_func=aeq.qsv_utils.min_max_update
+            model, num_threads=usable_cpus(), qsv_update_func=aeq.qsv_utils.min_max_update
         )
         recipe = aeq.recipe_manager.RecipeManager()
         recipe.load_quantization_recipe(quantizer.get_quantization_recipe())

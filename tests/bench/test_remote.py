@@ -17,6 +17,7 @@ import pytest
 
 from edgeseg.bench.remote import Host, bench_on, pack
 from edgeseg.bundle import Bundle
+from edgeseg.cpus import usable_cpus
 from edgeseg.errors import EdgesegError, OptionError
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -86,7 +87,7 @@ def test_the_result_comes_back_and_nothing_is_left_on_the_host(server: Server, b
     result = bench(server, bundle)
     assert not isinstance(result, EdgesegError), str(result)
     assert result.host == "127.0.0.1" and result.fps > 0
-    assert result.machine.cores == os.cpu_count()
+    assert result.machine.cores == usable_cpus()
     assert server.left() == []
 
 

@@ -1,5 +1,7 @@
 """Datasets on disk: errors name the file, what was expected and what to try."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,22 @@ import pytest
 from edgeseg.data.dataset import Classes, Dataset, read_classes
 from edgeseg.errors import FileError, OptionError
 from edgeseg.images import write_image
+from edgeseg.stream.sinks.folder import palette_png
 
 TWO = Classes(("road", "car"), ((128, 64, 128), (0, 0, 142)), 11)
+
+
+def with_exif(png: bytes, orientation: int) -> bytes:
+    """A PNG that says how it is to be turned (eXIf chunk with one TIFF entry)."""
+    body = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
+    return (
+        png[:33]
+        + struct.pack(">I", len(body))
+        + b"eXIf"
+        + body
+        + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+        + png[33:]
+    )
 
 
 @pytest.fixture
@@ -101,6 +117,9 @@ def test_a_broken_image_or_mask(root: Path, folder: str, content: bytes, message
         ("0 road 128 64 128\n2 car 0 0 142\n", r"classes\.txt:2: id 2, expected 1"),
         ("0\n", r"classes\.txt:1: cannot read '0'"),
         ("0 road 128 64 128\n", "lists 1 classes"),
+        ("road\n1 car 0 0 142\n", r"classes\.txt:1: cannot read 'road'"),
+        ("road\ncar 0 0 142\n", r"classes\.txt:2: cannot read 'car 0 0 142'"),
+        ("0 road 128 64 300\n1 car 0 0 142\n", r"classes\.txt:1: cannot read '0 road 128 64 300'"),
         ("# nothing but a comment\n", "lists 0 classes"),
     ],
 )
@@ -118,3 +137,75 @@ def test_the_line_of_the_ignore_id_is_only_its_color(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("# id name r g b  (id 2 = ignore)\n0 road 1 2 3\n1 car 4 5 6  # cars\n\n2 void 0 0 0\n")
     assert read_classes(path) == Classes(("road", "car"), ((1, 2, 3), (4, 5, 6)), 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_and_spaces_in_names(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "classes.txt"
+    text = "0 road  surface 1 2 3\r\n1 traffic light 2 4 5 6\r\n2 Fußgänger 7 8 9\r\n"
+    path.write_bytes(text.encode(encoding))
+    found = read_classes(path)
+    assert found.names == ("road  surface", "traffic light 2", "Fußgänger")
+    assert found.palette == ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+    path.write_text(found.text())
+    assert read_classes(path) == found
+
+
+def test_names_alone_get_colors_that_differ(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text("# (id 3 = ignore)\nroad\ntraffic light\ncar 2\nvoid\n")
+    found = read_classes(path)
+    assert found.names == ("road", "traffic light", "car 2") and found.ignore_index == 3
+    colors = np.array(found.palette)
+    assert min(np.abs(a - b).sum() for i, a in enumerate(colors) for b in colors[:i]) > 100
+
+
+def turned_pair(root: Path, orientation: int, shape: tuple[int, int] = (4, 6), mask_tag: int = 1) -> np.ndarray:
+    """Image `a` of train says that it is to be turned; the mask is drawn on the stored pixels."""
+    image = np.zeros((*shape, 3), np.uint8)
+    image[0, 0] = 255
+    mask = (image[:, :, 0] > 0).astype(np.uint8)
+    for folder, pixels, tag in (("images", image, orientation), ("masks", mask, mask_tag)):
+        path = root / "train" / folder / "a.png"
+        write_image(path, pixels)
+        path.write_bytes(with_exif(path.read_bytes(), tag))
+    return mask
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_mask_is_turned_like_its_image(root: Path, orientation: int) -> None:
+    turned_pair(root, orientation)
+    dataset = Dataset.open(root, "train")
+    frame, mask = dataset[0]
+    np.testing.assert_array_equal(mask, frame[:, :, 0] > 0)
+    np.testing.assert_array_equal(dataset.mask(0), mask)
+
+
+def test_a_mask_that_was_drawn_on_the_turned_image_stays(root: Path) -> None:
+    upright = np.rot90(turned_pair(root, 6), -1)
+    write_image(root / "train/masks/a.png", np.ascontiguousarray(upright))
+    frame, mask = Dataset.open(root, "train")[0]
+    np.testing.assert_array_equal(mask, frame[:, :, 0] > 0)
+
+
+def test_a_mask_with_the_tag_of_its_image(root: Path) -> None:
+    turned_pair(root, 3, mask_tag=3)
+    frame, mask = Dataset.open(root, "train")[0]
+    np.testing.assert_array_equal(mask, frame[:, :, 0] > 0)
+
+
+@pytest.mark.parametrize("orientation, shape", [(3, (4, 6)), (2, (4, 6)), (6, (5, 5))])
+def test_a_turn_that_cannot_be_told_from_the_size_is_refused(root: Path, orientation: int, shape: tuple) -> None:
+    turned_pair(root, orientation, shape)
+    with pytest.raises(
+        FileError, match=rf"has EXIF orientation {orientation}, and its mask .* may be turned"
+    ) as caught:
+        Dataset.open(root, "train")[0]
+    assert "auto-orient" in caught.value.hint
+
+
+def test_the_masks_that_run_writes_are_labels(root: Path) -> None:
+    ids = np.array([[0, 1, 1, 0, 1, 11]] * 4, np.uint8)
+    palette = ((0, 0, 0), (9, 8, 7), *(((255, 0, 0),) * 10))
+    (root / "train/masks/a.png").write_bytes(palette_png(ids, palette))
+    np.testing.assert_array_equal(Dataset.open(root, "train")[0][1], ids)

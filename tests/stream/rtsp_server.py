@@ -1,6 +1,6 @@
 """A real RTSP server on loopback, run under the system's Python (GStreamer's bindings live there), not under pytest.
 
-    /usr/bin/python3 rtsp_server.py PORT CLIP [--user U --password P] [--codec h264|h265]
+    /usr/bin/python3 rtsp_server.py PORT CLIP [--user U --password P] [--codec h264|h265] [--gop FRAMES]
 
 Serves CLIP once per connection as rtsp://127.0.0.1:PORT/live in real time, and prints `ready`.
 Commands on standard input: `freeze` (keep the connection, send nothing), `thaw`, `quit`.
@@ -16,9 +16,10 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
+ENCODING = "tune=zerolatency speed-preset=ultrafast key-int-max={gop}"
 ENCODERS = {
-    "h264": "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 config-interval=1",
-    "h265": "x265enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph265pay name=pay0 config-interval=1",
+    "h264": f"x264enc {ENCODING} ! rtph264pay name=pay0 config-interval=1",
+    "h265": f"x265enc {ENCODING} ! rtph265pay name=pay0 config-interval=1",
     "mjpeg": "jpegenc ! rtpjpegpay name=pay0",
 }
 
@@ -30,13 +31,14 @@ def main() -> None:
     parser.add_argument("--user")
     parser.add_argument("--password")
     parser.add_argument("--codec", default="h264")
+    parser.add_argument("--gop", type=int, default=10, help="frames from one key frame to the next")
     args = parser.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer(address="127.0.0.1", service=args.port)
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
         f"( filesrc location={args.clip} ! decodebin ! videoconvert ! video/x-raw,format=I420 ! "
-        f"identity name=gate sync=true ! {ENCODERS[args.codec]} )"
+        f"identity name=gate sync=true ! {ENCODERS[args.codec].format(gop=args.gop)} )"
     )
     factory.set_shared(True)
     frozen = threading.Event()

@@ -132,10 +132,11 @@ def bundle(path: Path) -> Path:
     kernel = (2 * COLORS.astype(np.float32))[:, :, None, None].repeat(4, 2).repeat(4, 3) / 16  # 2 c.x - c.c
     x = op.convolution(x, kernel, strides=[4, 4], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1])
     x = op.add(x, -(COLORS.astype(np.float32) ** 2).sum(1)[None, :, None, None])
+    frame.output(0).get_tensor().set_names({"frame"})
+    x.output(0).get_tensor().set_names({"logits"})
     path.mkdir()
     ov.save_model(ov.Model([x], [frame], "colors"), path / "model.xml", compress_to_fp16=False)
     what = {
-        "name": "colors",
         "target": "openvino-cpu",
         "backend": "openvino",
         "precision": "fp32",

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from stream_helpers import SPEC, clip, frame_image, segmenter
 
@@ -139,6 +140,61 @@ def test_an_rtsp_camera_that_freezes_and_dies_comes_back(gstreamer, video):
 
 
 @real_time
+@pytest.mark.parametrize("seconds", [10, 30])
+def test_an_rtsp_camera_with_rare_key_frames_gives_its_first_one(gstreamer, video, seconds):
+    """The server begins with a key frame; the next one comes after the test has ended."""
+    port = free_port()
+    with rtsp(video, port, "--gop", str(25 * seconds)), sources.open(f"rtsp://127.0.0.1:{port}/live") as camera:
+        frames(camera, 5, seconds=8)
+
+
+@contextlib.contextmanager
+def sending(video: Path, port: int, *encoder: str):
+    """A camera that sends MPEG-TS to a UDP port in real time, whether somebody listens or not."""
+    command = ["ffmpeg", "-v", "quiet", "-re", "-stream_loop", "-1", "-i", str(video), "-an", *encoder, "-f", "mpegts"]
+    sender = subprocess.Popen([*command, f"udp://127.0.0.1:{port}?pkt_size=1316"], stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        sender.kill()
+        sender.wait(10)
+
+
+H264 = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-sc_threshold", "0", "-g"]
+MPEG4 = ["-c:v", "mpeg4", "-q:v", "5", "-sc_threshold", "1000000000", "-g"]
+
+
+@real_time
+@needs_ffmpeg
+@pytest.mark.parametrize("codec", [H264, MPEG4], ids=["h264", "mpeg4"])
+def test_a_camera_that_is_joined_between_key_frames_is_waited_for(video, codec):
+    """A key frame every 6 s, which is longer than `connect`, `stall` and `timeout`: shown as waiting, not broken."""
+    port, states = free_port(), []
+    policy = ReconnectPolicy(connect=2, stall=1)
+    uri = f"udp://127.0.0.1:{port}#timeout=1"
+    with sending(video, port, *codec, "150"):
+        time.sleep(2)
+        camera = SupervisedSource(lambda: sources.open(uri), uri, policy, lambda change: states.append(change.state))
+        with camera:
+            got = frames(camera, 20, seconds=15)
+    assert [s for s in states if s != "STOPPED"] == ["CONNECTING", "WAITING", "STREAMING"]
+    assert camera.reconnects == 0 and camera.damaged == 0
+    assert np.abs(got[0].image.astype(int) - frame_image(0, 240, 320)).min() < 30  # whole images, not gray ones
+
+
+@real_time
+@needs_ffmpeg
+def test_a_camera_that_never_sends_a_key_frame(video, monkeypatch):
+    monkeypatch.setattr("edgeseg.stream.sources.network.KEY_FRAME_SECONDS", 2.0)
+    port = free_port()
+    with sending(video, port, *H264, "100000"):
+        time.sleep(2)
+        late = pytest.raises(StreamError, match=r"has sent no key frame for 2 s\.\nSet the camera's key frame interval")
+        with sources.open(f"udp://127.0.0.1:{port}#timeout=1") as camera, late:
+            frames(camera, 1)
+
+
+@real_time
 @needs_ffmpeg
 def test_mpeg_ts_over_udp(video):
     port = free_port()
@@ -178,18 +234,19 @@ def test_another_codec_mid_stream(video):
 
 
 class Mjpeg:
-    """An MJPEG camera; `script` gives the bytes to send, part after part."""
+    """An MJPEG camera; `script` gives the bytes to send, part after part, each behind its own head."""
 
-    def __init__(self, script, status: int = 200):
+    def __init__(self, script, status: int = 200, head: str = "--b\r\nContent-Type: image/jpeg", first: str = ""):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(status)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=b")
                 self.end_headers()
                 with contextlib.suppress(OSError):
-                    for part in script():
-                        head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(part)}\r\n\r\n".encode()
-                        self.wfile.write(head + part + b"\r\n" if part else b"")
+                    for i, part in enumerate(script()):
+                        start = first if first and i == 0 else head
+                        lines = f"{start}\r\nContent-Length: {len(part)}\r\n\r\n".encode()
+                        self.wfile.write(lines + part + b"\r\n" if part else b"")
 
             def log_message(self, *_):
                 pass
@@ -206,6 +263,29 @@ class Mjpeg:
         self.server.server_close()
 
 
+class Files(Mjpeg):
+    """A web server whose every answer is what `content(number of the request)` gives."""
+
+    def __init__(self, content, content_type: str):
+        super().__init__(list)
+        self.requests = requests = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                requests.append(self.path)
+                data = content(len(requests) - 1)
+                self.send_response(200)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self.server.RequestHandlerClass = Handler
+
+
 def jpeg(i: int, height: int = 120, width: int = 160) -> bytes:
     return cv2.imencode(".jpg", frame_image(i, height, width))[1].tobytes()
 
@@ -218,6 +298,120 @@ def until_the_end(source) -> list:
                 got.append(frame.image.shape[:2])
     assert end.type is EndOfStream or "broke off" in str(end.value)
     return got
+
+
+@pytest.mark.parametrize(
+    "quirk",
+    [
+        {"head": "--b\r\nContent-Type: image/jpg"},
+        {"first": "Content-Type: image/jpeg"},
+        {"first": "Content-Type: image/jpg", "head": "--other\r\nContent-Type: image/jpg"},
+    ],
+    ids=["image/jpg", "no first boundary", "both"],
+)
+def test_mjpeg_that_is_not_quite_multipart(quirk):
+    with Mjpeg(lambda: (jpeg(i) for i in range(20)), **quirk) as camera:
+        assert until_the_end(sources.open(camera.uri)).count((120, 160)) >= 19
+
+
+@pytest.mark.parametrize("path", ["/snapshot.jpg", "/cgi-bin/snapshot.cgi?channel=1", "/image"])
+@pytest.mark.parametrize("suffix, content_type", [(".jpg", "image/jpeg"), (".png", "image/png")])
+def test_a_snapshot_is_fetched_again_and_again(path, suffix, content_type):
+    def content(i: int) -> bytes:
+        return cv2.imencode(suffix, frame_image(i, 120, 160))[1].tobytes()
+
+    with Files(content, content_type) as server:
+        begin = time.monotonic()
+        uri = server.uri.replace("/stream", path)
+        with sources.open(f"{uri}#every=0.2") as camera:
+            got = frames(camera, 4)
+        assert time.monotonic() - begin >= 3 * 0.2
+    assert [f.index for f in got] == list(range(4)) and len(server.requests) == 4
+    for i, frame in enumerate(got):
+        assert np.abs(frame.image.astype(int) - frame_image(i, 120, 160)).mean() < 10
+
+
+def test_a_supervised_snapshot_that_is_fetched_rarely_is_not_stalled():
+    """The same image every second, for longer than `stall` and `frozen` allow a stream to be silent or still."""
+    data = jpeg(0)
+    with Files(lambda _: data, "image/jpeg") as server:
+        uri = f"{server.uri}#every=1"
+        policy = ReconnectPolicy(stall=0.4, frozen=0.5)
+        with SupervisedSource(lambda: sources.open(uri), uri, policy) as camera:
+            assert [f.index for f in frames(camera, 4)] == [0, 1, 2, 3]
+            assert camera.reconnects == 0 and camera.fps == 1.0
+        assert set(camera.visits) == {"CONNECTING", "STREAMING", "STOPPED"}
+
+
+def ffmpeg_clip(path: Path, *options: str, frames: int = 12) -> Path:
+    made = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-y",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=160x96:rate=12",
+        "-frames:v",
+        str(frames),
+    ]
+    subprocess.run([*made, *options, str(path)], check=True)
+    return path
+
+
+@needs_ffmpeg
+def test_a_short_clip_over_http_gives_all_its_frames(tmp_path):
+    data = ffmpeg_clip(tmp_path / "a.ts", "-c:v", "libx264", "-g", "250").read_bytes()
+    with Files(lambda _: data, "video/mp2t") as server:
+        assert len(until_the_end(sources.open(server.uri))) == 12
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("degrees, shape", [(90, (160, 96, 3)), (180, (96, 160, 3)), (270, (160, 96, 3))])
+def test_rotation_is_the_same_from_a_file_and_from_the_network(tmp_path, degrees, shape):
+    upright = ffmpeg_clip(tmp_path / "a.mp4", "-c:v", "libx264", "-pix_fmt", "yuv420p")
+    rotated = tmp_path / "b.mp4"
+    tag = ["-c", "copy", "-metadata:s:v", f"rotate={degrees}"]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(upright), *tag, str(rotated)], check=True)
+    with Files(lambda _: rotated.read_bytes(), "video/mp4") as server, sources.open(server.uri) as camera:
+        (received,) = frames(camera, 1)
+    with sources.open(str(rotated)) as file, sources.open(str(upright)) as stored:
+        (read,), (plain,) = frames(file, 1), frames(stored, 1)
+    assert received.image.shape == read.image.shape == shape
+    assert np.abs(received.image.astype(int) - read.image).mean() < 3
+    assert (
+        np.abs(np.rot90(plain.image, degrees // 90).astype(int) - read.image).mean() < 3
+        or np.abs(np.rot90(plain.image, -degrees // 90).astype(int) - read.image).mean() < 3
+    )
+
+
+TEN_BITS = ["-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p10le"]
+COLORS_2020 = ["-color_primaries", "bt2020", "-colorspace", "bt2020nc", "-color_trc"]
+MATRIX = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-bsf:v"]
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    "options",
+    [
+        [*TEN_BITS, *COLORS_2020, "arib-std-b67"],
+        [*TEN_BITS, *COLORS_2020, "smpte2084"],
+        [*MATRIX, "h264_metadata=matrix_coefficients=10:transfer_characteristics=14:colour_primaries=9"],
+        [*MATRIX, "h264_metadata=matrix_coefficients=14:transfer_characteristics=18:colour_primaries=9"],
+        [*MATRIX, "h264_metadata=matrix_coefficients=8"],
+    ],
+    ids=["HLG", "PQ", "BT.2020 constant luminance", "ICtCp", "YCgCo"],
+)
+def test_colors_of_many_kinds_are_read(tmp_path, options):
+    """From a file and from the network: a picture like the source's, and no error."""
+    path = ffmpeg_clip(tmp_path / "a.mp4", *options)
+    with sources.open(str(path)) as file:
+        read = frames(file, 12)
+    with Files(lambda _: path.read_bytes(), "video/mp4") as server, sources.open(server.uri) as camera:
+        received = frames(camera, 12)
+    for image in (read[5].image, received[5].image):
+        assert image.shape == (96, 160, 3) and image.std() > 30
 
 
 def test_mjpeg_over_http_ends_and_changes_its_size():

@@ -18,13 +18,15 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from stream_helpers import bundle, clip, read_back
+from stream_helpers import bundle, clip, frame_image, read_back
 from typer.testing import CliRunner
 
 from edgeseg.cli import app
 from edgeseg.errors import EdgesegError
 from edgeseg.stream import config
+from edgeseg.stream.encoders import TimedEncoder
 from edgeseg.stream.summary import RunSummary
+from edgeseg.stream.supervise import ReconnectPolicy
 
 pytest.importorskip("openvino", reason="needs OpenVINO: pip install 'edgeseg[openvino]'")
 EDGESEG = [sys.executable, "-c", "from edgeseg.cli import main; main()"]
@@ -239,6 +241,92 @@ def test_options_win_over_the_config(tmp_path):
     (tmp_path / "stream.toml").write_text("bundle = 'b'\nmode = 'latency'\nstall = 2\n[[stream]]\nsource = 'a.mp4'\n")
     settings = config.load(tmp_path / "stream.toml", mode="throughput", max_frames=None)
     assert settings.mode == "throughput" and settings.policy.stall == 2.0 and settings.bundle == tmp_path / "b"
+
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = re.search(r"## stream\.toml\n```toml\n(.*?)```", (ROOT / "docs/streaming.md").read_text(), re.DOTALL)[1]
+
+
+def test_the_config_of_the_documentation_works_as_printed(tmp_path, start_process):
+    """From another folder: what it names lies beside the file. Its camera is not there, and is waited for."""
+    pytest.importorskip("prometheus_client", reason="needs prometheus-client: pip install 'edgeseg[metrics]'")
+    for port in (9108, 8090):
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                pytest.skip(f"port {port} of the example is in use")
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    site.mkdir()
+    (site / "models").symlink_to(ROOT / "models")
+    (site / "stream.toml").write_text(EXAMPLE)
+    run = start_process(
+        [*EDGESEG, "run", "--config", "../site/stream.toml"], cwd=elsewhere, stderr=subprocess.PIPE, text=True
+    )
+    lines = site / "rendered.jsonl"
+    wait_until(run, lambda: lines.exists() and len(lines.read_text().splitlines()) > 5)
+    assert frames_of("rendered", fetch(9108, "metrics")) > 0
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 0, err
+    assert "front: CONNECTING" in err.replace("\n", " ") and "password" not in err
+    assert read_back(site / "rendered.mp4") and (site / "front.jsonl").exists()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_every_key_that_the_documentation_names_is_one(tmp_path):
+    (tmp_path / "stream.toml").write_text(re.sub(r"^# (?=\w+ = )", "", EXAMPLE, flags=re.MULTILINE))
+    settings = config.load(tmp_path / "stream.toml")
+    assert settings.threads == 2 and settings.policy == ReconnectPolicy() and settings.deadline_ms == 150
+    uncommented = {line.split(" = ")[0].removeprefix("# ") for line in EXAMPLE.splitlines() if " = " in line}
+    assert uncommented - {"name", "source", "sinks"} == set(config.KEY_TYPES)
+
+
+def test_all_paths_of_a_config_are_relative_to_it(tmp_path):
+    (tmp_path / "stream.toml").write_text(
+        "bundle = 'b'\nfallback = ['c']\ndeadline_ms = 9\nrequire_signature = 'k.pub'\n"
+        "[[stream]]\nsource = '../a.mp4?loop=1'\nsinks = ['out/?overlay=1', '/x/o.mp4', 'null://', 'a.jsonl']\n"
+        "[[stream]]\nsource = 'webcam'\n[[stream]]\nsource = 'f/*.png'\n[[stream]]\nsource = 'rtsp://cam/x'\n"
+    )
+    found = config.load(tmp_path / "stream.toml")
+    here = str(tmp_path)
+    assert (found.bundle, found.fallback, found.require_signature) == (
+        tmp_path / "b",
+        (tmp_path / "c",),
+        tmp_path / "k.pub",
+    )
+    assert found.streams[0].sinks == (f"{here}/out/?overlay=1", "/x/o.mp4", "null://", f"{here}/a.jsonl")
+    assert [s.source for s in found.streams] == [
+        f"{here}/../a.mp4?loop=1",
+        "/dev/video0",
+        f"{here}/f/*.png",
+        "rtsp://cam/x",
+    ]
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_threads_are_an_option(tmp_path, model, mode):
+    video = clip(tmp_path / "a.avi", 5)
+    done = edgeseg("run", model, "--source", video, "--threads", 1, "--mode", mode, "--json", "-")
+    assert done.returncode == 0 and json.loads(done.stdout)["frames"] == 5, done.stderr
+    wrong = edgeseg("run", model, "--source", video, "--threads", 0)
+    assert wrong.returncode == 2 and "threads is 0." in wrong.stderr
+
+
+def test_media_time_goes_from_the_file_to_the_results(tmp_path, model):
+    """Uneven times in, the same times out: in JSON lines and, with PyAV, in the video."""
+    av = pytest.importorskip("av", reason="mp4 files of any times need PyAV: pip install 'edgeseg[camera]'")
+    times = [0.0, 0.1, 0.2, 0.9, 1.0, 2.5]
+    encoder = TimedEncoder(tmp_path / "a.mp4", 192, 128, 10)
+    for i, seconds in enumerate(times):
+        encoder.write(frame_image(i), seconds)
+    encoder.close()
+    sinks = [word for name in ("o.jsonl", "o.mp4") for word in ("--sink", tmp_path / name)]
+    done = edgeseg("run", model, "--source", tmp_path / "a.mp4", *sinks)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [line["pts"] for line in lines] == pytest.approx(times, abs=1e-4)
+    with av.open(str(tmp_path / "o.mp4")) as written:
+        assert [frame.time for frame in written.decode(video=0)] == pytest.approx(times, abs=1e-4)
 
 
 def test_metrics_on_a_port_in_use(tmp_path, model):

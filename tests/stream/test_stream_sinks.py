@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zlib
 from pathlib import Path
@@ -14,15 +15,16 @@ from stream_helpers import COLORS, SPEC, frame_image, read_back
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.segmenter import Frame, Result
 from edgeseg.stream import sinks
+from edgeseg.stream.encoders import ConstantEncoder, TimedEncoder
 from edgeseg.stream.overlay import Overlay
 from edgeseg.stream.sinks.folder import palette_png
 
 INFO = sinks.Info(SPEC, fps=25.0)
 
 
-def result(i: int, captured: float = 0.0, source: str = "") -> Result:
+def result(i: int, captured: float = 0.0, source: str = "", pts: float | None = None) -> Result:
     classmap = (np.arange(SPEC.width) * 4 // SPEC.width).astype(np.uint8)
-    return Result(Frame(frame_image(i), i, captured, source), np.tile(classmap, (SPEC.height, 1)), {"infer": 0.01})
+    return Result(Frame(frame_image(i), i, captured, source, pts), np.tile(classmap, (SPEC.height, 1)), {"infer": 0.01})
 
 
 def png_ids(data: bytes):
@@ -66,6 +68,83 @@ def test_a_live_video_keeps_the_clock(tmp_path):
     assert len(read_back(tmp_path / "out.avi")) == 51
 
 
+def times(path: Path) -> list[float]:
+    """The media time of every frame of a video, in seconds."""
+    capture, found = cv2.VideoCapture(str(path)), []
+    while capture.read()[0]:
+        found.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
+    return found
+
+
+UNEVEN = [0.0, 0.033333, 0.066667, 0.4, 0.566667, 0.6, 3.0]
+
+
+def test_an_mp4_keeps_uneven_times(tmp_path):
+    pytest.importorskip("av", reason="mp4 files of any times need PyAV: pip install 'edgeseg[camera]'")
+    with sinks.open(str(tmp_path / "out.mp4"), sinks.Info(SPEC, 12.0)) as sink:
+        for i, pts in enumerate(UNEVEN):
+            sink.write(result(i, pts=10.0 + pts), frame_image(i))
+    assert times(tmp_path / "out.mp4") == pytest.approx(UNEVEN, abs=1e-4)
+    assert sink.warnings == []
+
+
+def test_a_constant_rate_repeats_and_leaves_out_and_says_so(tmp_path):
+    with sinks.open(str(tmp_path / "out.avi"), sinks.Info(SPEC, 10.0)) as sink:
+        for i, pts in enumerate(UNEVEN):
+            sink.write(result(i, pts=pts), frame_image(i))
+    shown = [
+        int(np.abs(f.astype(int)[None] - [frame_image(i) for i in range(4)]).mean((1, 2, 3)).argmin())
+        for f in read_back(tmp_path / "out.avi")
+    ]
+    # 0.033 s has no tenth of its own; 0.6 s neither, but is shown until 3 s.
+    assert shown == [0, 2, 2, 2, 3, 3, 4 % 4, *[5 % 4] * 23, 6 % 4]
+    assert "frames left out: 1. At a constant 10 frames per second" in sink.warnings[0]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_rate_that_is_asked_for_gives_every_frame_the_same_time(tmp_path, suffix):
+    with sinks.open(f"{tmp_path}/out{suffix}?fps=4", sinks.Info(SPEC, 12.0)) as sink:
+        for i, pts in enumerate(UNEVEN):
+            sink.write(result(i, pts=pts), frame_image(i))
+    assert times(tmp_path / f"out{suffix}") == pytest.approx(np.arange(7) / 4, abs=1e-3)
+
+
+@pytest.mark.parametrize("fps", [700.123, 999.9, 119.88012, 59.94006, 23.976024, 14.98765, 0.123])
+@pytest.mark.parametrize("timed", [True, False], ids=["PyAV", "OpenCV"])
+def test_frame_rates_that_mpeg4_cannot_hold(tmp_path, fps, timed):
+    """Its clock has at most 65535 ticks a second."""
+    if timed:
+        pytest.importorskip("av", reason="pip install 'edgeseg[camera]'")
+    path = tmp_path / "out.mp4"
+    encoder = (TimedEncoder if timed else ConstantEncoder)(path, 192, 128, fps)
+    for i in range(10):
+        encoder.write(frame_image(i), i / fps)
+    encoder.close()
+    assert times(path) == pytest.approx(np.arange(10) / fps, rel=2e-3, abs=2e-5)
+
+
+def test_odd_sizes_are_written(tmp_path):
+    with sinks.open(str(tmp_path / "out.mp4"), INFO) as sink:
+        sink.write(result(0), frame_image(0, 97, 131))
+    assert read_back(tmp_path / "out.mp4")[0].shape == (96, 130, 3)
+
+
+@pytest.mark.parametrize("name", ["2024-05-01T12:30:00.mp4", "2024-05-01T12:30:00.avi", "file:x.mp4", "a:b/"])
+def test_colons_in_names(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with sinks.open(name, INFO) as sink:
+        sink.write(result(0), frame_image(0))
+    assert Path(name).exists()
+
+
+def test_json_lines_have_the_media_time(tmp_path):
+    with sinks.open(str(tmp_path / "12:30.jsonl"), INFO) as sink:
+        sink.write(result(0, pts=0.4), None)
+        sink.write(result(1), None)
+    lines = [json.loads(line) for line in (tmp_path / "12:30.jsonl").read_text().splitlines()]
+    assert [line["pts"] for line in lines] == [0.4, None]
+
+
 def test_a_change_of_size_is_stretched_and_counted(tmp_path):
     with sinks.open(str(tmp_path / "out.avi"), INFO) as sink:
         sink.write(result(0), frame_image(0))
@@ -102,6 +181,8 @@ def test_the_overlay_tints_and_names_what_is_there():
     ("uri", "message"),
     [
         ("out.txt", r"Cannot tell what to write to out\.txt\.\nKnown forms: .*FILE\.mp4"),
+        ("-", r"cannot be written to standard output\.\nName a file, such as FILE\.jsonl"),
+        ("-?overlay=1", r"cannot be written to standard output"),
         ("nul://", r"Unknown kind of sink 'nul://'\.\nDid you mean 'null'"),
         ("out/?mask=1", r"Unknown option of out/\?mask=1 'mask'\.\nDid you mean 'masks'"),
         ("out/?masks=0", r"neither masks nor overlays"),

@@ -8,13 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from stream_helpers import clip, frame_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stream_helpers import SPEC, clip, frame_image
 
 from edgeseg.errors import EdgesegError, FileError, OptionError, StreamError
-from edgeseg.stream import sources
+from edgeseg.stream import sinks, sources
 from edgeseg.stream.sources import EndOfStream
 from edgeseg.stream.sources.video import Video
-from edgeseg.stream.uri import redact
+from edgeseg.stream.uri import Uri, redact
 
 
 def everything(source) -> list:
@@ -58,6 +60,64 @@ def test_folders_globs_and_single_images(tmp_path):
     assert [f.source for f in everything(sources.open(f"{tmp_path}/f?.png"))] == ["f0", "f1", "f2"]
     assert [f.source for f in everything(sources.open(f"{tmp_path}/f[12].png"))] == ["f1", "f2"]
     assert len(everything(sources.open(str(tmp_path / "f1.png")))) == 1
+
+
+def test_frames_are_in_natural_order(tmp_path):
+    for name in ("frame10", "frame2", "Frame3", "frame1_b12", "frame1_b9", "007"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), frame_image(0))
+    expected = ["007", "Frame3", "frame1_b9", "frame1_b12", "frame2", "frame10"]
+    assert [f.source for f in everything(sources.open(str(tmp_path)))] == expected
+    assert [f.source for f in everything(sources.open(f"{tmp_path}/*.png"))] == expected
+
+
+COLONS = ["2024-05-01T12:30:00.avi", "rec:1.avi", "concat:a|b.avi", "subfile,,start,0,end,9,,:x.avi"]
+
+
+@pytest.mark.parametrize("name", COLONS)
+def test_colons_in_file_names(tmp_path, monkeypatch, name):
+    """FFmpeg takes what stands before a colon for a protocol; with and without a folder in front."""
+    monkeypatch.chdir(tmp_path)
+    clip(tmp_path / "plain.avi", frames=3).rename(name)
+    for path in (name, f"./{name}", str(tmp_path / name)):
+        assert len(everything(sources.open(path))) == 3
+
+
+def test_0_and_webcam_are_the_first_camera(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text, device in (
+        ("0", "/dev/video0"),
+        ("webcam", "/dev/video0"),
+        ("97?size=640x480", "/dev/video97?size=640x480"),
+    ):
+        assert sources.is_camera(text)
+        source = sources.open(text)
+        assert source.name == device and source.live
+        if not Path(device.split("?")[0]).exists():
+            with pytest.raises(FileError, match=rf"Camera {device.split('?')[0]} does not exist\.\nPlug it in"):
+                source.read(1)
+    (tmp_path / "0").mkdir()
+    cv2.imwrite("0/a.png", frame_image(0))
+    assert len(everything(sources.open("0"))) == 1  # a folder of that name wins
+
+
+VFR = Path(__file__).parents[3] / "shared/cases/video/vfr.mp4"
+
+
+@pytest.mark.skipif(not VFR.is_file(), reason="the shared cases are not here")
+def test_media_time_of_the_shared_case():
+    pts = [frame.pts for frame in everything(sources.open(str(VFR)))]
+    assert pts[12] == pytest.approx(0.4) and pts[13] == pytest.approx(0.4 + 1 / 6)
+    assert np.diff(pts[:13]) == pytest.approx(1 / 30) and np.diff(pts[13:]) == pytest.approx(1 / 6)
+
+
+def test_media_time_goes_on_over_the_rounds_of_a_loop(tmp_path):
+    with sources.open(f"{clip(tmp_path / 'a.avi', frames=3, fps=10)}?loop=1") as source:
+        assert [source.read(1).pts for _ in range(8)] == pytest.approx(np.arange(8) / 10)
+
+
+def test_images_have_no_media_time(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), frame_image(0))
+    assert [f.pts for f in everything(sources.open(str(tmp_path)))] == [None]
 
 
 def test_same_names_in_two_folders_stay_apart(tmp_path):
@@ -172,6 +232,61 @@ def test_a_camera_is_looked_for_when_it_is_read_so_that_it_may_be_absent_at_the_
 )
 def test_credentials_are_never_shown(text, shown):
     assert redact(text) == shown
+
+
+# Letters that appear in no other part of the addresses below, so that any piece of a password is recognized.
+SECRET = st.text("QXZ#@/:?&=% %;\\\"'\t", min_size=1).filter(lambda text: set(text) & set("QXZ"))
+
+
+@settings(deadline=None)
+@given(user=SECRET, password=SECRET, tail=st.sampled_from(["", "/live", "/live?channel=1", "/live#timeout=5"]))
+def test_no_part_of_a_user_or_password_is_shown(user, password, tail):
+    text = f"rtsp://{user}:{password}@cam:554{tail}"
+    for shown in (redact(text), redact(f"cannot open {text}: refused"), str(Uri.parse(text))):
+        assert not set(shown) & set("QXZ")
+        assert shown.startswith(("rtsp://***@cam:554", "cannot open rtsp://***@cam:554"))
+    for module, form in ((sources, "rtsp"), (sources, "udp"), (sinks, "webhook+http"), (sinks, "mjpeg")):
+        uri = Uri.parse(text.replace("rtsp", form, 1))
+        try:  # the options and the address are read; nothing is connected
+            opened = module.find(uri.text)[0].open(uri, *([sinks.Info(SPEC)] if module is sinks else []))
+            opened.close()
+        except EdgesegError as error:
+            assert not set(str(error)) & set("QXZ"), str(error)
+
+
+@settings(deadline=None)
+@given(
+    password=SECRET.filter(lambda text: not set(text) & set("&;@ \t'\"")),
+    tail=st.sampled_from(["", "&channel=1", "#timeout=5"]),
+)
+def test_no_part_of_a_secret_parameter_is_shown(password, tail):
+    text = f"http://cam/live?user=QX&password={password}{tail}"
+    for shown in (redact(text), str(Uri.parse(text))):
+        assert not set(shown) & set("QXZ")
+        assert shown == f"http://cam/live?user=***&password=***{tail}"
+    try:
+        sources.open(text).close()
+    except EdgesegError as error:
+        assert not set(str(error)) & set("QXZ"), str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "options"),
+    [
+        ("rtsp://u:a#b@cam/live#timeout=5", "rtsp://u:a%23b@cam/live", {"timeout": 5.0}),
+        ("rtsp://u:a#b@cam", "rtsp://u:a%23b@cam", {}),
+        ("rtsp://u:p@ss/w?rd@cam:554/live", "rtsp://u:p%40ss%2Fw%3Frd@cam:554/live", {}),
+        ("rtsp://u:p%40ss@cam/x", "rtsp://u:p%40ss@cam/x", {}),
+        ("rtsp://u:50%off@cam/x", "rtsp://u:50%25off@cam/x", {}),
+        ("http://cam:8080/a?mail=me@here.org#timeout=1", "http://cam:8080/a?mail=me@here.org", {"timeout": 1.0}),
+        ("http://[::1]:80/a@b", "http://[::1]:80/a@b", {}),
+        ("http://token@cam/a", "http://token@cam/a", {}),
+    ],
+)
+def test_credentials_are_encoded_and_options_found_behind_them(text, url, options):
+    uri = Uri.parse(text)
+    assert uri.url() == url
+    assert uri.split({"timeout": float}, mark="#")[1] == options
 
 
 def test_an_image_that_breaks_off_later_ends_the_source_with_its_name(tmp_path):

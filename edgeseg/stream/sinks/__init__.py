@@ -85,6 +85,11 @@ def open(text: str, info: Info) -> Sink:
 
 def find(text: str) -> tuple[ModuleType, Uri]:
     """The module that claims `text`; OptionError if none does."""
+    if text.split("?")[0] == "-":
+        raise OptionError(
+            "Results cannot be written to standard output.",
+            "Name a file, such as FILE.jsonl; --json - prints the summary.",
+        )
     uri = Uri.parse(text)
     found = modules()
     for module in found:

@@ -32,6 +32,8 @@ def claims(uri: Uri) -> bool:
 def open(uri: Uri, info: Info) -> Sink:
     address, options = uri.split({"quality": whole(1, 100)})
     host, _, port = address.rstrip("/").rpartition(":")
+    if "@" in address:
+        raise OptionError(f"{uri} names a user, but viewers need none.", "Expected mjpeg://127.0.0.1:8090")
     if not port.isdigit() or not int(port) < 65536:
         raise OptionError(f"{uri} has no port.", "Expected mjpeg://127.0.0.1:8090")
     return Mjpeg(host or "127.0.0.1", int(port), **options)

@@ -1,4 +1,8 @@
-"""Video files: `out.mp4` (MPEG-4) or `out.avi` (Motion JPEG). `?fps=15` sets the rate where the source has none.
+"""Video files: `out.mp4` (MPEG-4) or `out.avi` (Motion JPEG).
+
+Frames keep their times: a file's media time, a camera's time of capture. An mp4 holds any times if the extra `camera`
+(PyAV) is installed; else, and in an avi, the rate is constant, and frames are repeated or left out. `?fps=15` gives
+every frame of a file the same time instead, and sets the rate where the source has none.
 
 A temporary name is renamed on close, so that the file is whole or not there; an interrupted run is finished properly.
 """
@@ -12,13 +16,12 @@ import cv2
 
 from edgeseg.errors import StreamError
 from edgeseg.images import Image, resize
-from edgeseg.segmenter import Result
+from edgeseg.segmenter import Frame, Result
+from edgeseg.stream.encoders import CODECS, Encoder, encoder_for
 from edgeseg.stream.sinks import Info, Sink, check_writable, require_space
 from edgeseg.stream.uri import Uri, number
 
 FORMS = "FILE.mp4, FILE.avi"
-CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
-FILL_SECONDS = 10.0
 SPACE_EVERY = 16
 
 
@@ -32,19 +35,21 @@ def open(uri: Uri, info: Info) -> Sink:
     target = Path(path)
     if info.part:  # the parts before it are finished files
         target = target.with_stem(f"{target.stem}-{info.part + 1}")
-    return VideoFile(target, options.get("fps") or info.fps or 25.0, info.live)
+    return VideoFile(target, options.get("fps") or info.fps or 25.0, info.live, constant="fps" in options)
 
 
 class VideoFile(Sink):
     needs_image = True
 
-    def __init__(self, path: Path, fps: float, live: bool):
+    def __init__(self, path: Path, fps: float, live: bool, constant: bool = False):
         super().__init__()
         self.path = path
         self._fps = fps
         self._live = live
+        self._constant = constant
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-        self._writer: cv2.VideoWriter | None = None
+        self._open_encoder = encoder_for(path)
+        self._encoder: Encoder | None = None
         self._size = (0, 0)
         self._written = 0
         self._started = 0.0
@@ -52,39 +57,26 @@ class VideoFile(Sink):
 
     def write(self, result: Result, image: Image | None) -> None:
         assert image is not None
-        if self._writer is None:
-            self._start(image, result.frame.captured)
-        assert self._writer is not None
+        if self._encoder is None:
+            self._size = (image.shape[1], image.shape[0])
+            self._started = self._time_of(result.frame)
+            self._encoder = self._open_encoder(self._temporary, *self._size, self._fps)
         if self._written % SPACE_EVERY == 0:
             require_space(self.path.parent)
         width, height = self._size
         if image.shape[:2] != (height, width):
             self._note_resize()
             image = resize(image, height, width)
-        for _ in range(self._copies(result.frame.captured)):
-            self._writer.write(image)
-            self._written += 1
+        self._encoder.write(image, self._time_of(result.frame) - self._started)
+        self._written += 1
 
-    def _start(self, image: Image, captured: float) -> None:
-        self._size = (image.shape[1], image.shape[0])
-        self._started = captured
-        codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-        self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self._fps, self._size)
-        if not self._writer.isOpened():
-            raise StreamError(
-                f"No {self.path.suffix} video of {self._size[0]}x{self._size[1]} can be written.",
-                "Its encoder is not built in, or the size is not usable; write FILE.avi or a folder of images.",
-            )
-
-    def _copies(self, captured: float) -> int:
-        """How often to write a frame: a camera's frames come as they come; repeat or skip to keep the clock right."""
-        if not self._live:
-            return 1
-        due = int((captured - self._started) * self._fps) + 1 - self._written
-        if due > FILL_SECONDS * self._fps:  # after a long silence the video goes on, instead of filling the disk
-            self._started += (due - 1) / self._fps
-            return 1
-        return max(due, 0)
+    def _time_of(self, frame: Frame) -> float:
+        """Seconds on the axis that the video keeps; only the first frame says where it starts."""
+        if self._live:
+            return frame.captured
+        if frame.pts is None or self._constant:
+            return self._written / self._fps
+        return frame.pts
 
     def _note_resize(self) -> None:
         text = f"{self.path}: the frame size changed; frames are stretched to {self._size[0]}x{self._size[1]}."
@@ -92,14 +84,22 @@ class VideoFile(Sink):
             self.warnings.append(text)
 
     def close(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is None or not self._written:
+        encoder, self._encoder = self._encoder, None
+        if encoder is None:
             self._temporary.unlink(missing_ok=True)
             return
-        writer.release()  # does not report a full disk, so look at what it left
-        if not cv2.VideoCapture(str(self._temporary)).isOpened():
+        try:
+            encoder.close()
+            # A full disk is not always reported, so look at what there is.
+            if not cv2.VideoCapture(str(self._temporary.absolute())).isOpened():
+                raise StreamError(f"Video {self.path} could not be finished.", "The disk may be full.")
+        except StreamError:
             self._temporary.unlink(missing_ok=True)
-            raise StreamError(f"Video {self.path} could not be finished.", "The disk may be full.")
+            raise
         self._temporary.replace(self.path)
         self.files = [self.path]
-        self._written = 0
+        if encoder.left_out and not self._live:
+            self.warnings.append(
+                f"{self.path}: frames left out: {encoder.left_out}. At a constant {self._fps:g} frames per second "
+                "their time was taken. FILE.mp4 with 'edgeseg[camera]' keeps frames and times, ?fps= keeps the frames."
+            )

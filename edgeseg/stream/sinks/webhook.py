@@ -33,12 +33,12 @@ def claims(uri: Uri) -> bool:
 
 
 def open(uri: Uri, info: Info) -> Sink:
-    address, options = uri.split({"every": whole(1, 10**9), "timeout": number(0.1, 60)}, mark="#")
+    _, options = uri.split({"every": whole(1, 10**9), "timeout": number(0.1, 60)}, mark="#")
     try:
-        parts = urllib.parse.urlsplit(f"{uri.scheme.removeprefix('webhook+')}://{address}")
+        parts = urllib.parse.urlsplit(uri.url().removeprefix("webhook+"))
         _ = parts.port
-    except ValueError as error:
-        raise OptionError(f"{uri} is not an address: {error}.", "Expected webhook+http://host:port/path") from error
+    except ValueError:  # its text would show a part of the password
+        raise OptionError(f"{uri} is not an address.", "Expected webhook+http://host:port/path") from None
     if not parts.hostname:
         raise OptionError(f"{uri} has no host.", "Expected webhook+http://host:port/path")
     return Webhook(parts, info, **options)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import ModuleType
 
 from edgeseg.errors import OptionError, StreamError, did_you_mean
@@ -31,6 +33,8 @@ class Source(ABC):
 
     `dropped` counts frames that were replaced by newer ones inside the source, `damaged` packets that did not decode,
     `reconnects` connections after the first. `state` is one of supervise.STATES, "" where it is not supervised.
+    `waiting`: data arrives, but no image can be made of it before a key frame comes. `interval`: seconds from one image
+    to the next where the source itself asks for them (snapshots), else 0.
     """
 
     name = ""
@@ -41,6 +45,8 @@ class Source(ABC):
     dropped = 0
     damaged = 0
     reconnects = 0
+    waiting = False
+    interval = 0.0
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -70,8 +76,15 @@ def modules() -> list[ModuleType]:
     return [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
 
 
+def full(text: str) -> str:
+    """The URI of a source in full: `0` and `webcam` mean /dev/video0, as in other programs."""
+    short = re.fullmatch(r"(?:(\d{1,2})|webcam)(\?.*)?", text)
+    return text if not short or Path(text).exists() else f"/dev/video{int(short[1] or 0)}{short[2] or ''}"
+
+
 def find(text: str) -> tuple[ModuleType, Uri]:
     """The module that claims `text`; OptionError if none does."""
+    text = full(text)
     uri = Uri.parse(text)
     found = modules()
     for module in found:

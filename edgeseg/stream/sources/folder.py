@@ -1,4 +1,4 @@
-"""Image folders, globs (`frames/*.jpg`, quoted) and single image files, in name order.
+"""Image folders, globs (`frames/*.jpg`, quoted) and single image files, in natural order: frame2 before frame10.
 
 `frames/?fps=10` plays them like a camera.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -34,14 +35,20 @@ def open(uri: Uri) -> Source:
     if path.is_file():
         found = [path]
     elif any(c in text for c in "*?[") and not path.is_dir():
-        found = sorted(Path(p) for p in glob.glob(text) if Path(p).suffix.lower() in IMAGE_SUFFIXES)  # noqa: PTH207
+        found = [Path(p) for p in glob.glob(text) if Path(p).suffix.lower() in IMAGE_SUFFIXES]  # noqa: PTH207
         if not found:
             raise FileError(f"No images match {text}.", f"Expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         raise FileError(f"Image {path} does not exist.", "Check the path.")
     else:
         found = list_images(path)
-    return Folder(found, **options)
+    return Folder(sorted(found, key=natural_order), **options)
+
+
+def natural_order(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """A key that sorts digits by their value, so that numbers without leading zeros are in order."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", str(path))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], str(path)
 
 
 class Folder(Source):

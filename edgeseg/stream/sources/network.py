@@ -3,7 +3,11 @@
 The address keeps its own query; our options follow `#`:
     rtsp://user:password@camera/live?channel=1#transport=udp&timeout=5
 `transport` tcp (default) or udp, for RTSP; `timeout` seconds to connect and between packets; `max_megapixels`;
-`format` names FFmpeg's input format where it cannot guess. Credentials never appear in a message.
+`format` names FFmpeg's input format where it cannot guess. A URL of a single image (a snapshot) is fetched again and
+again, `every` so many seconds. Credentials never appear in a message.
+
+A video stream can be entered at a key frame only, and some cameras send one in 30 s. Until it comes `waiting` is true,
+and nothing is wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import errno
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgeseg.errors import MissingPackage, OptionError, StreamError
 from edgeseg.images import Image
@@ -30,8 +36,21 @@ OPTIONS: dict[str, Convert] = {
     "timeout": number(0.1, 600),
     "max_megapixels": number(0.001, 10_000),
     "format": str,
+    "every": number(0.05, 86400),
 }
-BAD_PACKETS = 100  # so many in a row that nothing decodes: the stream is broken, not merely damaged
+BAD_PACKETS = 100  # so many key frames in a row that do not decode: the stream is broken, not merely damaged
+KEY_FRAME_SECONDS = 120.0  # the longest wait for a key frame while packets arrive
+# Codecs whose decoders make gray or broken images of what comes before a key frame.
+ENTERED_AT_KEY_FRAMES = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp8", "vp9", "av1")
+# What a camera sent while its stream was being opened comes at once, and is old: it is decoded, but not shown.
+SENDS_IN_REAL_TIME = ("rtsp", "rtsps", "udp")
+WAITED_SECONDS = 0.005  # a packet that had to be waited for is new
+BACKLOG_SECONDS = 1.5  # the longest that a machine which decodes too slowly shows nothing
+# Not `nobuffer`: it throws away what is read to find out the codec, the first key frame among it. The frame rate is not
+# measured, since that takes 20 frames, which would then come late.
+OPEN_OPTIONS = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobesize": "0"}
+MATRICES = {10: 9}  # BT.2020 with constant luminance looks nearly like the one without (ITU-T H.273)
+UNSPECIFIED = 2
 
 
 def claims(uri: Uri) -> bool:
@@ -59,69 +78,147 @@ class Network(Source):
         timeout: float = 5.0,
         max_megapixels: float = MAX_MEGAPIXELS,
         format: str | None = None,
+        every: float = 1.0,
     ):
         super().__init__()
         self.uri = uri
+        self._every = every
         self._timeout = timeout
         self._limit = max_megapixels
         self._format = format
-        self._url = uri.text.split("#", maxsplit=1)[0]
+        self._url = uri.url()
         self._options = {"rtsp_transport": transport} if uri.scheme.startswith("rtsp") else {}
         self._container: av.container.InputContainer | None = None
         self._frames: Iterator[Frame | None] | None = None
         self._index = 0
+        self._in_connection = 0  # images since it was opened
+        self._connected_at = 0.0
+        self._fetch_at = 0.0  # of a snapshot
         self._bad_in_a_row = 0
+        self._matrix: int | None = None  # in place of the stream's own (ITU-T H.273), once that has failed
+        self._image_at = self._packet_at = 0.0  # when the latest image and the latest packet of the video came
+        self._key_frames = 0  # since the latest image
+
+    @property
+    def waiting(self) -> bool:  # type: ignore[override]
+        """Packets arrive, but a key frame is still due."""
+        return self._key_frames == 0 and self._image_at < self._packet_at > time.monotonic() - self._timeout
 
     def read(self, timeout: float) -> Frame | None:
         import av
 
+        until = time.monotonic() + timeout
+        if self._fetch_at > time.monotonic():
+            time.sleep(max(0.0, min(self._fetch_at, until) - time.monotonic()))
+            return None
         try:
             if self._frames is None:
+                self._connected_at = time.monotonic()
                 self._frames = self._decode(self._connect())
-            until = time.monotonic() + timeout
             while (frame := next(self._frames)) is None and time.monotonic() < until:
                 pass
             return frame
         except StopIteration:
-            raise EndOfStream from None
+            if not self._is_snapshot():
+                raise EndOfStream from None
+            self.close()
+            self.interval, self.fps = self._every, 1 / self._every
+            self._fetch_at = self._connected_at + self._every
+            return None
         except av.error.FFmpegError as error:
+            if self._may_be_jpegs(error):
+                self._format = "mjpeg"
+                self.close()
+                return None
             raise self._explain(error) from None
 
-    def _connect(self) -> av.container.InputContainer:
+    def _may_be_jpegs(self, error: Exception) -> bool:
+        """Whether to look for JPEGs in the bytes: cameras leave out the first boundary, or call a part image/jpg."""
         import av
 
-        options = {"fflags": "nobuffer", "probesize": "500000", "analyzeduration": "1000000", **self._options}
-        self._container = av.open(self._url, format=self._format, options=options, timeout=self._timeout)
+        unread = isinstance(error, av.error.InvalidDataError) and not self._index
+        return unread and not self._format and self.uri.scheme.startswith("http")
+
+    def _connect(self) -> av.container.InputContainer:
+        self._container = self._open_container()
+        self._in_connection = 0
+        self._key_frames = 0
+        self._image_at = self._packet_at = time.monotonic()
         if not self._container.streams.video:
             raise StreamError(f"{self.uri} carries no video.", "Check the address: it may be an audio or data stream.")
         return self._container
+
+    def _open_container(self) -> av.container.InputContainer:
+        import av
+
+        options = {**OPEN_OPTIONS, **self._options}
+        return av.open(self._url, format=self._format, options=options, timeout=self._timeout)
+
+    def _is_snapshot(self) -> bool:
+        """Whether the connection that has ended gave a single image, from a file that is one."""
+        name = self._container.format.name if self._container else ""
+        return self._in_connection == 1 and (name.endswith("_pipe") or name in ("image2", "mjpeg"))
 
     def _decode(self, container: av.container.InputContainer) -> Iterator[Frame | None]:
         """Frames; None for a packet without one, so that the reader can look whether to stop while only audio comes."""
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate
-        self.fps = float(rate) if rate else None
+        if not self.interval:
+            self.fps = float(rate) if rate and 0.1 <= rate <= 1000 else None
         stream.codec_context.thread_type = "SLICE"  # frame threads would add a frame of delay each
         stream.codec_context.options = {"max_pixels": str(int(self._limit * 1e6))}
         check_size(stream.width, stream.height, self.uri, self._limit)
-        latest = time.monotonic()
+        entered = stream.codec_context.name not in ENTERED_AT_KEY_FRAMES
+        behind = self.uri.scheme in SENDS_IN_REAL_TIME
+        opened = asked = time.monotonic()
         for packet in container.demux():
             arrived = time.monotonic()
-            for video_frame in self._video_frames(packet) if packet.stream_index == stream.index else ():
-                check_size(video_frame.width, video_frame.height, self.uri, self._limit)
-                image: Image = video_frame.to_ndarray(format="bgr24")  # type: ignore[assignment]
-                latest = arrived
-                self._index += 1
-                yield Frame(image, self._index - 1, arrived)
-            if arrived - latest > self._timeout:
-                raise StreamError(
-                    f"{self.uri} sends data, but for {self._timeout:g} s no image in it.",
-                    "Its codec may have changed.",
-                )
+            behind = behind and arrived - asked < WAITED_SECONDS and arrived - opened < BACKLOG_SECONDS
+            if packet.stream_index == stream.index:
+                self._packet_at = arrived
+                self._key_frames += packet.is_keyframe
+                entered = entered or packet.is_keyframe
+                for video_frame in self._video_frames(packet) if entered else ():
+                    check_size(video_frame.width, video_frame.height, self.uri, self._limit)
+                    self._image_at, self._key_frames = arrived, 0
+                    if not behind:
+                        self._in_connection += 1
+                        self._index += 1
+                        yield Frame(self._pixels(video_frame), self._index - 1, arrived, pts=video_frame.time)
+            self._check_progress(arrived)
             yield None
+            asked = time.monotonic()
+
+    def _check_progress(self, now: float) -> None:
+        """StreamError if data arrives, but too long no image that could be expected."""
+        silent = now - self._image_at
+        if silent <= self._timeout:
+            return
+        if not self.waiting:
+            raise StreamError(
+                f"{self.uri} sends data, but for {self._timeout:g} s no image in it.", "Its codec may have changed."
+            )
+        if silent > KEY_FRAME_SECONDS:
+            raise StreamError(
+                f"{self.uri} has sent no key frame for {KEY_FRAME_SECONDS:g} s.",
+                "Set the camera's key frame interval (GOP, I-frame interval) to a few seconds.",
+            )
+
+    def _pixels(self, frame: av.VideoFrame) -> Image:
+        """[H, W, 3] uint8 BGR, turned as the stream says."""
+        if self._matrix is not None:
+            frame.colorspace = self._matrix
+        try:
+            image = frame.to_ndarray(format="bgr24")
+        except (OSError, ValueError):  # a YUV matrix that FFmpeg cannot convert
+            self.warnings.append(f"{self.uri}: colors are approximate: YUV matrix {int(frame.colorspace)} is unknown.")
+            self._matrix = frame.colorspace = MATRICES.get(int(frame.colorspace), UNSPECIFIED)
+            image = frame.to_ndarray(format="bgr24")
+        quarters = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise; PyAV 14.0 has no rotation
+        return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image  # type: ignore[return-value]
 
     def _video_frames(self, packet: Any) -> list[av.VideoFrame]:
-        """What a packet decodes to; damaged ones are counted, and too many in a row are an error."""
+        """What a packet decodes to; damaged ones are counted, and too many key frames in a row are an error."""
         import av
 
         try:
@@ -133,9 +230,9 @@ class Network(Source):
             ) from None
         except av.error.InvalidDataError:
             self.damaged += 1
-            self._bad_in_a_row += 1
+            self._bad_in_a_row += packet.is_keyframe
             if self._bad_in_a_row >= BAD_PACKETS:
-                raise StreamError(f"{self.uri}: {BAD_PACKETS} packets in a row cannot be decoded.") from None
+                raise StreamError(f"{self.uri}: {BAD_PACKETS} key frames in a row cannot be decoded.") from None
             return []
         self._bad_in_a_row = 0
         whole = [f for f in decoded if not f.is_corrupt]

@@ -1,7 +1,8 @@
 """Video files, through OpenCV's FFmpeg.
 
 `clip.mp4?live=1` plays at the file's own pace and behaves like a camera (late frames are dropped); `?loop=1` starts
-over at the end; `?max_megapixels=N` moves the limit on the frame size.
+over at the end; `?max_megapixels=N` moves the limit on the frame size. Frames carry their media time, so that a
+variable frame rate is kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Source, check_si
 from edgeseg.stream.uri import Uri, flag, number
 
 FORMS = "FILE.mp4"
+DEFAULT_FPS = 25.0
 OPTIONS = {"live": flag, "loop": flag, "max_megapixels": number(0.001, 10_000)}
 
 
@@ -52,14 +54,17 @@ class Video(Source):
         self._index = 0
         self._capture, first = self._start()
         self._next: Image | None = first
+        self._pts = 0.0
+        self._pts_offset = 0.0  # of the round, when it loops
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0.1 <= fps <= 1000 else None  # a header may say anything
         declared = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.count = declared if declared > 0 and not loop else None
-        self._pace = Pace(self.fps or 25.0, self._clock) if live else None
+        self._pace = Pace(self.fps or DEFAULT_FPS, self._clock) if live else None
 
     def _start(self) -> tuple[cv2.VideoCapture, Image]:
-        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        # Not the bare name: FFmpeg takes what stands before a colon (12:30:00.mp4) for a protocol.
+        capture = cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise FileError(
                 f"Video {self.path} cannot be opened.",
@@ -86,13 +91,20 @@ class Video(Source):
                 self._end_or_restart()
                 image, self._next = self._next, None
         assert image is not None
+        self._pts = self._media_time()
         self._index += 1
-        return Frame(image, self._index - 1, self._clock.monotonic())
+        return Frame(image, self._index - 1, self._clock.monotonic(), pts=self._pts)
+
+    def _media_time(self) -> float:
+        """Seconds of the frame that was just read; where the file has none, or one that goes back, by its rate."""
+        pts = self._pts_offset + self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+        return pts if pts > self._pts or self._index == 0 else self._pts + 1 / (self.fps or DEFAULT_FPS)
 
     def _end_or_restart(self) -> None:
         if self._loop:
             self._capture.release()
             self._capture, self._next = self._start()
+            self._pts_offset = self._pts + 1 / (self.fps or DEFAULT_FPS)
             return
         # A header's count may be off by a frame or so in good files; more than that is a file that was cut off.
         if self.count and self.count - self._index > max(2, self.count // 200):
