@@ -32,6 +32,7 @@ GOLDEN_FRAMES = 3
 PARITY_FRAMES = 12
 # Below this a float32 bundle is not the model it came from: the surgery is wrong, and no bundle is written.
 FLOAT_AGREEMENT = 0.995
+MAX_LISTED = 8  # outputs that a message names
 
 
 def compile_model(
@@ -233,14 +234,22 @@ def spec_of(model: Path, given: Mapping[str, object], output: str = "") -> tuple
     _, _, height, width = onnx_graph.image_input(loaded)
     spec: dict[str, Any] = {"height": height or 512, "width": width or 512, **given}
     assumed = [] if height and width else [f"size {spec['width']}x{spec['height']} (the graph's is dynamic)"]
-    channels, kind = onnx_graph.output_channels(loaded, int(spec["height"]), int(spec["width"]), output)
+    kind = onnx_graph.output_kind(loaded, int(spec["height"]), int(spec["width"]), output)
+    if len(loaded.graph.output) > 1 and not output:
+        names = ", ".join(o.name for o in loaded.graph.output[:MAX_LISTED])
+        assumed.append(f"output {kind.name} (the largest of {names})")
     if "classes" not in given:
-        count = 2 if channels == 1 else channels
-        spec["classes"] = tuple(f"class{i}" for i in range(count))
-        assumed.append(f"{count} classes called class0.. ({kind})")
-    if channels == 1 and "head" not in given:
+        if not kind.classes:
+            raise OptionError(
+                f"The model's output {kind.name} holds class ids, of how many classes it does not say.",
+                "Give their names: --classes NAME,NAME,...",
+            )
+        spec["classes"] = tuple(f"class{i}" for i in range(kind.classes))
+        assumed.append(f"{kind.classes} classes called class0.. ({kind.source})")
+    if kind.one_channel and "head" not in given:
         spec["head"] = "threshold"
-        assumed.append("one output channel: logit > 0 is class 1")
+        border = given.get("border", kind.border)
+        assumed.append(f"one output channel: {'probability' if kind.border else 'logit'} > {border:g} is class 1")
     for key in ("color", "mean", "std"):
         if key not in given:
             assumed.append(f"{key} {getattr(Spec, key)} (ImageNet's)")
