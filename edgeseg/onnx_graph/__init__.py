@@ -1,11 +1,12 @@
 """Surgery on ONNX graphs: any trained network in, the deploy graph out.
 
 index.py             who makes and who reads each tensor          loading.py      a file -> a static, folded graph
-formats.py           files that are not ONNX                      modernize.py    old and unusual exports -> current ones
-fold_constants.py, fold_if.py, fold_batchnorm.py, single_precision.py, unstack.py, swap_upsample_conv.py   one rewrite each
+formats.py           files that are not ONNX                      modernize.py    unusual exports -> current ones
+fold_constants.py, fold_if.py, fold_batchnorm.py, single_precision.py             one rewrite each
+unstack.py, swap_upsample_conv.py                                                 likewise, exact
 outputs.py, axes.py  which output, and what its axes are          head.py         from the output back to the logits
 threshold.py         one channel, however it was made             class_ids.py    class ids, back to their scores
-preprocessing.py     normalization inside
+preprocessing.py     normalization inside                         metadata.py     what the exporter wrote
 quantized.py, half_precision.py, layer_names.py                   questions and small changes
 deploy.py            all of that in order
 """
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from edgeseg.onnx_graph.index import GraphIndex, operator_counts, static_shapes
     from edgeseg.onnx_graph.layer_names import layers, require_layers
     from edgeseg.onnx_graph.loading import image_input, load, simplify
+    from edgeseg.onnx_graph.metadata import exporter_metadata
     from edgeseg.onnx_graph.quantized import is_quantized, is_symmetric, store_integer_weights
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "GraphIndex",
     "OutputKind",
     "deploy_graph",
+    "exporter_metadata",
     "half_weights",
     "image_input",
     "is_quantized",
@@ -44,7 +47,7 @@ __all__ = [
     "static_shapes",
     "store_integer_weights",
 ]
-_MODULES = ("deploy", "half_precision", "head", "index", "layer_names", "loading", "quantized")
+_MODULES = ("deploy", "half_precision", "head", "index", "layer_names", "loading", "metadata", "quantized")
 
 
 def __getattr__(name: str) -> Any:

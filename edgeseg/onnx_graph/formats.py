@@ -7,10 +7,11 @@ from pathlib import Path
 from edgeseg.errors import FileError
 
 _HEAD = 64  # bytes that are enough to tell the formats apart
+_TORCH = "torch.onnx.export(model, example, 'model.onnx')"
 _TF2ONNX = "python -m tf2onnx.convert"
 _SUFFIXES = {
-    ".pb": ("a TensorFlow graph", f"Convert it: {_TF2ONNX} --graphdef FILE --inputs IN:0 --outputs OUT:0 --output m.onnx"),
-    ".engine": ("a TensorRT engine", "It runs on one GPU only and cannot be read back; give the ONNX it was built from."),
+    ".pb": ("a TensorFlow graph", f"Convert it: {_TF2ONNX} --graphdef FILE --inputs X:0 --outputs Y:0 --output M"),
+    ".engine": ("a TensorRT engine", "It runs on one GPU and cannot be read back; give the ONNX behind it."),
     ".xml": ("an OpenVINO IR", "It cannot be turned back into ONNX; give the model it was converted from."),
     ".mlmodel": ("a Core ML model", "Give the model it was converted from, exported to ONNX."),
     ".pdmodel": ("a PaddlePaddle model", "Convert it: paddle2onnx --model_dir FOLDER --save_file model.onnx"),
@@ -24,11 +25,11 @@ _SUFFIXES |= {
 }
 _MAGIC = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Fetch it: git lfs pull"),
-    (b"\x89HDF\r\n", "HDF5 (Keras)", f"Load it in Keras, model.export('saved'), {_TF2ONNX} --saved-model saved --output m.onnx"),
+    (b"\x89HDF\r\n", "a Keras model (HDF5)", "Convert it: in Keras, model.export('model.onnx', format='onnx')"),
     (b"ptrt", *_SUFFIXES[".engine"]),
     (b"ftrt", *_SUFFIXES[".engine"]),
-    (b"PK\x03\x04", "a zip archive (TorchScript, .pt2, .keras or .npz)", "Export the model to ONNX: torch.onnx.export(model, example, 'm.onnx')"),
-    (b"\x80\x02", "a Python pickle", "Load it in torch and export it: torch.onnx.export(model, example, 'm.onnx')"),
+    (b"PK\x03\x04", "a zip archive (TorchScript, .pt2, .keras)", f"Export the model to ONNX: {_TORCH}"),
+    (b"\x80\x02", "a Python pickle", f"Load it in torch and export it: {_TORCH}"),
     (b"\x1f\x8b", "compressed with gzip", "Unpack it: gunzip FILE"),
     (b"<?xml", *_SUFFIXES[".xml"]),
     (b"<net", *_SUFFIXES[".xml"]),
@@ -36,9 +37,9 @@ _MAGIC = (
     (b"<html", "a web page, not the file behind it", "Download the file itself (its raw or direct link)."),
 )  # fmt: skip
 _FOLDERS = (
-    ("saved_model.pb", "a TensorFlow SavedModel", f"Convert it: {_TF2ONNX} --saved-model FOLDER --output model.onnx"),
-    ("manifest.json", "a bundle that was compiled already", "Run it (edgeseg run), or give the model it was made from."),
-    ("config.json", "a Hugging Face model", "Export it: optimum-cli export onnx --model FOLDER OUT, then give OUT/model.onnx."),
+    ("saved_model.pb", "a TensorFlow SavedModel", f"Convert it: {_TF2ONNX} --saved-model FOLDER --output M"),
+    ("bundle.json", "a bundle that was compiled already", "Run it (edgeseg run), or give the model it was made from."),
+    ("config.json", "a Hugging Face model", "Export it: optimum-cli export onnx --model FOLDER OUT"),
     ("*.xml", *_SUFFIXES[".xml"]),
     ("Manifest.json", "a Core ML package", _SUFFIXES[".mlmodel"][1]),
 )  # fmt: skip
@@ -69,7 +70,7 @@ def _format(path: Path) -> tuple[str, str] | None:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if head[4:8] == b"TFL3":
-        return "a TFLite model", "Convert it: python -m tf2onnx.convert --tflite FILE --output model.onnx"
+        return "a TFLite model", f"Convert it: {_TF2ONNX} --tflite FILE --output model.onnx"
     if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 30:
         return "a file of weights (safetensors)", "Load them into their network and export that to ONNX."
     for magic, what, hint in _MAGIC:

@@ -109,9 +109,7 @@ def _argmax_of_ids(index: GraphIndex, ids: class_ids.ClassIds, spec: Spec) -> Sc
     return scores if ids.nearest else _before_winner(index, scores, spec)
 
 
-def _one_channel(
-    index: GraphIndex, ids: class_ids.ClassIds | None, output: str, labels: str, spec: Spec
-) -> Scores:
+def _one_channel(index: GraphIndex, ids: class_ids.ClassIds | None, output: str, labels: str, spec: Spec) -> Scores:
     """The one channel behind `output`, or behind the comparison that made ids of it."""
 
     def upsample(node: NodeProto, labels: str) -> str:
@@ -178,11 +176,12 @@ def _set_output(index: GraphIndex, scores: Scores, spec: Spec) -> tuple[int, int
     tensor = axes.channels_first(index, scores.tensor, scores.labels)
     if scores.one_hot:
         tensor = class_ids.one_hot(index, tensor, len(spec.classes))
-    if scores.ids is not None and scores.ids.nearest:
+    nearest = scores.ids is not None and bool(scores.ids.nearest)
+    if scores.ids is not None and nearest:
         tensor, (_, _, height, width) = class_ids.repeat_nearest(
             index, tensor, [1, channels, height, width], scores.ids
         )
-    if (scores.ids is not None or scores.one_hot) and (scores.one_hot or scores.ids.nearest):
+    if nearest or scores.one_hot:
         tensor, height, width = _nearest_to_spec(index, tensor, height, width, spec)
     if scores.object_channel >= 0:
         _two_logits(index, tensor, scores)
@@ -237,7 +236,6 @@ class OutputKind:
     source: str
     one_channel: bool = False
     border: float = 0.0
-    probability: bool = False
 
 
 def output_kind(model: ModelProto, height: int, width: int, output: str = "") -> OutputKind:

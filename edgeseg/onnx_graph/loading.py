@@ -95,7 +95,7 @@ def image_input(model: ModelProto) -> tuple[str, str, int | None, int | None]:
 
 
 def simplify(model: ModelProto, height: int, width: int, output: str = "") -> ModelProto:
-    """A copy with a static float32 input of [1, 3, height, width], one output, constants and batch normalization folded.
+    """A copy with a static float32 input [1, 3, height, width] and one output, constants and batch norms folded.
 
     `output`: its name; "" stands for the only one, or the only one of full size (outputs.py).
     """

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 
 import onnx
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, helper
 
 from edgeseg.errors import OptionError
-from edgeseg.onnx_graph.index import tensors_read
+from edgeseg.onnx_graph.index import all_nodes, attribute, tensors_read
 
 OLDEST_OPSET = 13
+FIRST_WITH_COORDINATES = 11  # before, Resize and Upsample sample at index / scale, which the converter forgets
 OPSET, IR_VERSION = 17, 8  # what older models are converted to
 
 
@@ -43,12 +44,18 @@ def _converted(model: ModelProto, opset: int) -> ModelProto:
             return model
     model.ir_version = max(model.ir_version, IR_VERSION)
     try:
-        return onnx.version_converter.convert_version(model, OPSET)
+        converted = onnx.version_converter.convert_version(model, OPSET)
     except Exception as error:  # RuntimeError, ConvertError and others from C++
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise OptionError(
             f"The model's opset {opset} cannot be converted to {OPSET}: {reason}.", "Export it with opset 13 or newer."
         ) from error
+    if opset < FIRST_WITH_COORDINATES:
+        for node in all_nodes(converted.graph):
+            if node.op_type == "Resize" and attribute(node, "coordinate_transformation_mode", None) is None:
+                modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+                node.attribute.extend(helper.make_attribute(name, mode) for name, mode in modes.items())
+    return converted
 
 
 def _require_unique_names(model: ModelProto) -> None:
@@ -84,7 +91,8 @@ def _sort_nodes(model: ModelProto) -> None:
                 rest.append(node)
         if len(rest) == len(waiting):
             raise OptionError(
-                f"The nodes of the model form a circle at {rest[0].output[0]!r}.", "Its export is faulty; export it again."
+                f"The nodes of the model form a circle at {rest[0].output[0]!r}.",
+                "Its export is faulty; export it again.",
             )
         waiting = rest
     if any(a is not b for a, b in zip(ordered, graph.node)):

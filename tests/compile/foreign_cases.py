@@ -46,7 +46,7 @@ def above(border: float) -> Rule:
 
 
 def ids(out: Array) -> Array:
-    return np.squeeze(out[:1]).astype(int)
+    return np.squeeze(out).astype(int)
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Case:
     """A network, the rule that reads its output, and the output and Spec keys to compile it with.
 
     `output`: the one that the rule reads, "" for the only one; `flags` are Spec keys given on the command line.
+    `floor`: 0.9999, less where the file itself rounds to float16.
     """
 
     name: str
@@ -61,13 +62,14 @@ class Case:
     build: Callable[[], onnx.ModelProto] | None = None  # None: the file of shared/cases
     output: str = ""
     flags: dict[str, Any] = field(default_factory=dict)
+    floor: float = 0.9999
 
 
 # Files of shared/cases/graphs
 FILES = [
     Case("aux", argmax(1), output="main"),
     Case("batch4", argmax(1)),
-    Case("fp16_io", argmax(1)),
+    Case("fp16_io", argmax(1), floor=0.999),
     Case("ir7_init_inputs_bn", argmax(1)),
     Case("misc-functions", argmax(1)),
     Case("misc-ids_nearest", ids),
@@ -87,7 +89,8 @@ FILES = [
 class Builder:
     """Writes a graph node by node; every method returns the name of a tensor."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, declared: bool = True):
+        self.declared = declared  # whether the outputs' shapes are in the file
         self.random = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
@@ -112,14 +115,15 @@ class Builder:
         """[1, classes, H / 4, W / 4]: logits, centered so that every class occurs."""
         x = self.add("Relu", self.conv(x, 3, 8, stride=2))
         x = self.conv(self.add("Relu", self.conv(x, 8, 12, stride=2)), 12, classes, 1)
-        mean = self.add("ReduceMean", x, axes=[2, 3], keepdims=1)
-        return self.add("Sub", x, mean)
+        return self.add("InstanceNormalization", x, self.const([1] * classes), self.const([0] * classes))
 
     def resize(self, x: str, mode: str = "linear", scale: float = 4) -> str:
         scales = self.const([1, 1, scale, scale])
         coordinates = "half_pixel" if mode == "linear" else "asymmetric"
         more = {"nearest_mode": "floor"} if mode == "nearest" else {}
-        return self.add("Resize", x, "", scales, mode=mode, coordinate_transformation_mode=coordinates, **more)
+        return self.add(
+            "Resize", x, self.const([]), scales, mode=mode, coordinate_transformation_mode=coordinates, **more
+        )
 
     def model(
         self, *outputs: str, shape: Any = (1, 3, HEIGHT, WIDTH), kind: int = TensorProto.FLOAT,
@@ -131,7 +135,12 @@ class Builder:
         entry = helper.make_tensor_value_info("image", kind, shape)
         graph = helper.make_graph(self.nodes, "foreign", [entry, *inputs], values, self.weights)
         opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid("own", 1)] if functions else [])]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=ir, functions=list(functions))
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=ir, functions=list(functions))
+        if self.declared:
+            shapes = onnx.shape_inference.infer_shapes(made)
+            for value, inferred in zip(made.graph.output, shapes.graph.output):
+                value.CopyFrom(inferred)
+        return made
 
 
 def probability(kind: str, seed: int, times: float = 1) -> Callable[[], onnx.ModelProto]:
@@ -215,16 +224,43 @@ def old(opset: int, seed: int, ir: int, op: str = "Resize", initializers_among_i
     return build
 
 
-def modern(opset: int, seed: int, kind: int = TensorProto.FLOAT, softmax: bool = False) -> Any:
+def modern(opset: int, seed: int, kind: int = TensorProto.FLOAT, softmax: bool = False, declared: bool = True) -> Any:
     def build() -> onnx.ModelProto:
-        b = Builder(seed)
+        b = Builder(seed, declared)
         x = b.resize(b.body(5))
         x = b.add("Softmax", x, axis=1) if softmax else x
         model = b.model(x, opset=opset, kind=kind, out_kind=kind)
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
         for weight in model.graph.initializer:
-            if kind == TensorProto.FLOAT16 and weight.dims and list(weight.dims) != [4]:
-                weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+            if list(weight.dims) not in ([0], [4]):  # those of Resize are float32 always
+                weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(dtype), weight.name))
         return model
+
+    return build
+
+
+def uint8_input(seed: int, last: bool) -> Callable[[], onnx.ModelProto]:
+    """Takes RGB pixels as they are and normalizes inside."""
+
+    def build() -> onnx.ModelProto:
+        b = Builder(seed)
+        x = b.add("Cast", "image", to=TensorProto.FLOAT)
+        x = b.add("Div", b.add("Sub", x, b.const(110)), b.const(60))
+        x = b.add("Transpose", x, perm=[0, 3, 1, 2]) if last else x
+        shape = (1, HEIGHT, WIDTH, 3) if last else (1, 3, HEIGHT, WIDTH)
+        return b.model(b.resize(b.body(5, x)), shape=shape, kind=TensorProto.UINT8)
+
+    return build
+
+
+def double_input(seed: int, out: bool) -> Callable[[], onnx.ModelProto]:
+    """Takes float64, and gives it where `out`; computes in float32, since no runtime convolves float64."""
+
+    def build() -> onnx.ModelProto:
+        b = Builder(seed)
+        x = b.resize(b.body(5, b.add("Cast", "image", to=TensorProto.FLOAT)))
+        x = b.add("Cast", x, to=TensorProto.DOUBLE) if out else x
+        return b.model(x, kind=TensorProto.DOUBLE, out_kind=TensorProto.DOUBLE if out else TensorProto.FLOAT)
 
     return build
 
@@ -276,11 +312,9 @@ def with_if(seed: int, taken: bool) -> Callable[[], onnx.ModelProto]:
         def branch(node: onnx.NodeProto) -> onnx.GraphProto:
             return helper.make_graph([node], "branch", [], [onnx.ValueInfoProto(name=node.output[0])])
 
-        squeeze = branch(helper.make_node("Squeeze", [x, b.const([1], np.int64)], ["inner_squeezed"]))
+        squeeze = branch(helper.make_node("Squeeze", [x], ["inner_squeezed"]))
         same_again = branch(helper.make_node("Identity", [x], ["inner_same"]))
-        return b.model(
-            b.add("If", same, then_branch=squeeze, else_branch=same_again), out_kind=TensorProto.INT64
-        )
+        return b.model(b.add("If", same, then_branch=squeeze, else_branch=same_again), out_kind=TensorProto.INT64)
 
     return build
 
@@ -290,9 +324,9 @@ def heads(seed: int, small_first: bool) -> Callable[[], onnx.ModelProto]:
         b = Builder(seed)
         x = b.body(5)
         aux = b.conv(x, 5, 5, 1)
-        main = b.resize(x)
+        b.resize(x)
         b.nodes[-1].output[0] = "main"
-        return b.model(*((aux, "main") if small_first else ("main", aux)), shape=(1, 3, HEIGHT, WIDTH)) if main else None
+        return b.model(*((aux, "main") if small_first else ("main", aux)))
 
     return build  # type: ignore[return-value]
 
@@ -319,8 +353,8 @@ OWN = [
     Case("upsample9-2", argmax(1), old(9, 2, 3, "Upsample", True)),
     Case("upsample7-1", argmax(1), old(7, 1, 3, "Upsample7", True)),
     Case("upsample7-2", argmax(1), old(8, 2, 3, "Upsample7", True)),
-    Case("fp16-1", argmax(1), modern(17, 1, TensorProto.FLOAT16)),
-    Case("fp16-2", argmax(1), modern(13, 2, TensorProto.FLOAT16, softmax=True)),
+    Case("fp16-1", argmax(1), modern(17, 1, TensorProto.FLOAT16), floor=0.998),
+    Case("fp16-2", argmax(1), modern(13, 2, TensorProto.FLOAT16, softmax=True), floor=0.998),
     Case("opset11-1", argmax(1), modern(11, 1)),
     Case("opset12-2", argmax(1), modern(12, 2, softmax=True)),
     Case("unsorted-1", argmax(1), shuffled(1)),
@@ -331,6 +365,12 @@ OWN = [
     Case("function-2", argmax(1), with_function(2, nested=True)),
     Case("if-1", ids, with_if(1, taken=True)),
     Case("if-2", ids, with_if(2, taken=False)),
+    Case("uint8-1", argmax(1), uint8_input(1, last=False)),
+    Case("uint8-2", argmax(1), uint8_input(2, last=True)),
+    Case("double-1", argmax(1), double_input(1, out=False)),
+    Case("double-2", argmax(1), double_input(2, out=True)),
+    Case("undeclared-1", argmax(1), modern(17, 1, declared=False)),
+    Case("undeclared-2", argmax(1), modern(18, 2, softmax=True, declared=False)),
     Case("aux-1", argmax(1), heads(1, small_first=True), output="main"),
     Case("aux-2", argmax(1), heads(2, small_first=False), output="main"),
 ]  # fmt: skip
@@ -367,9 +407,10 @@ def expected(path: Path, case: Case, pictures: list[NDArray[np.uint8]]) -> list[
     batch, _, _, last, dtype = input_size(path)
     maps = []
     for picture in pictures:
-        x = (picture[None, ..., ::-1] / np.float32(255)).astype(dtype)
+        rgb = picture[None, ..., ::-1]
+        x = rgb if dtype == np.uint8 else (rgb / np.float32(255)).astype(dtype)
         x = np.repeat(x if last else x.transpose(0, 3, 1, 2), batch, 0)
         name = case.output or session.get_outputs()[0].name
         out = session.run([name], {session.get_inputs()[0].name: np.ascontiguousarray(x)})[0]
-        maps.append(case.rule(out[:1]))
+        maps.append(case.rule(out[:1] if batch > 1 else out))
     return maps

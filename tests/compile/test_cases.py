@@ -51,7 +51,7 @@ def test_a_file_of_the_shared_cases(case: Case, target: str, tmp_path: Path) -> 
     path = GRAPHS / f"{case.name}.onnx"
     if not path.is_file():
         pytest.skip("the folder shared/cases is not beside this checkout")
-    assert agreement_of(case, path, tmp_path / "out", target) >= 0.9999
+    assert agreement_of(case, path, tmp_path / "out", target) >= case.floor
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -59,4 +59,4 @@ def test_a_file_of_the_shared_cases(case: Case, target: str, tmp_path: Path) -> 
 def test_an_instance_of_our_own(case: Case, target: str, tmp_path: Path) -> None:
     assert case.build is not None
     onnx.save(case.build(), str(tmp_path / "case.onnx"))
-    assert agreement_of(case, tmp_path / "case.onnx", tmp_path / "out", target) >= 0.9999
+    assert agreement_of(case, tmp_path / "case.onnx", tmp_path / "out", target) >= case.floor
