@@ -136,11 +136,13 @@ def _before_winner(index: GraphIndex, scores: Scores, spec: Spec) -> Scores:
     tensor, labels, removed, upsample = scores.tensor, scores.labels, list(scores.removed), ""
     while not upsample and (node := index.producer(tensor)) is not None:
         upsample = _bilinear_upsample(index, node, spec) if labels == "1chw" else ""
-        inner = labels if upsample or _keeps_winner(index, node, labels) else axes.before(index, node, labels)
+        softmaxed = _flattened_softmax(index, node)
+        inner = labels if upsample or softmaxed or _keeps_winner(index, node, labels) else ""
+        inner = inner or axes.before(index, node, labels)
         if not inner:
             break
-        removed.append(f"Resize ({upsample})" if upsample else node.op_type)
-        tensor, labels = node.input[0], inner
+        removed.append(f"Resize ({upsample})" if upsample else "Softmax" if softmaxed else node.op_type)
+        tensor, labels = softmaxed or node.input[0], inner
     return Scores(tensor, labels, tuple(removed), upsample)
 
 
@@ -151,6 +153,19 @@ def _keeps_winner(index: GraphIndex, node: NodeProto, labels: str) -> bool:
     opset = next((o.version for o in index.model.opset_import if o.domain in ("", "ai.onnx")), 0)
     default = -1 if opset >= 13 else 1
     return node.op_type in ("Softmax", "LogSoftmax") and axes.is_class_axis(attribute(node, "axis", default), labels)
+
+
+def _flattened_softmax(index: GraphIndex, node: NodeProto) -> str:
+    """The input of a Softmax over all values of a frame, as it was up to opset 12, that ends in `node`; else "".
+
+    Its denominator is the same for every value, so that it does not change which class wins.
+    """
+    softmax = index.producer(node.input[0], "Softmax", "LogSoftmax") if node.op_type == "Reshape" else None
+    flat = index.producer(softmax.input[0], "Flatten", "Reshape") if softmax is not None else None
+    if flat is None or index.shape(flat.input[0]) != index.shape(node.output[0]):
+        return ""
+    rows = index.shape(flat.output[0])
+    return str(flat.input[0]) if len(rows) == 2 and rows[0] == 1 else ""
 
 
 def _bilinear_upsample(index: GraphIndex, node: NodeProto, spec: Spec) -> str:
