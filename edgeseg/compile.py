@@ -116,7 +116,7 @@ def compile_model(
             precision=precision,
             upsample=deploy.upsample,
             files={},
-            parent=Parent(model.name, sha256(model)),
+            parent=Parent(model.name, onnx_graph.digest(model)),
             graph=GraphNotes(deploy.batchnorm_before, deploy.batchnorm_after, tuple(deploy.notes)),
             calibration=calibration.identity if calibration else None,
             kept=tuple(excluded),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgeseg.onnx_graph.head import OutputKind, output_kind
     from edgeseg.onnx_graph.index import GraphIndex, operator_counts, static_shapes
     from edgeseg.onnx_graph.layer_names import layers, require_layers
-    from edgeseg.onnx_graph.loading import image_input, load, simplify
+    from edgeseg.onnx_graph.loading import digest, image_input, load, simplify
     from edgeseg.onnx_graph.metadata import exporter_metadata
     from edgeseg.onnx_graph.quantized import is_quantized, is_symmetric, store_integer_weights
 
@@ -33,6 +33,7 @@ __all__ = [
     "GraphIndex",
     "OutputKind",
     "deploy_graph",
+    "digest",
     "exporter_metadata",
     "half_weights",
     "image_input",

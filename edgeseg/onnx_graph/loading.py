@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import onnx
 from onnx import ModelProto
 
 from edgeseg.errors import EdgesegError, FileError, OptionError
-from edgeseg.files import require_file
+from edgeseg.files import require_file, sha256
 from edgeseg.onnx_graph import outputs
 from edgeseg.onnx_graph.fold_batchnorm import fold_batchnorm
 from edgeseg.onnx_graph.fold_constants import fold_constants
@@ -42,6 +43,15 @@ def load(path: Path) -> ModelProto:
             "It is corrupt, truncated or not ONNX; export it again.",
         ) from error
     return model
+
+
+def digest(path: Path) -> str:
+    """The sha256 of an ONNX file; where weights are stored outside it, that of its digest and those of their files."""
+    graph = onnx.load(str(path), load_external_data=False)
+    tensors = [t for t in graph.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    files = sorted({entry.value for t in tensors for entry in t.external_data if entry.key == "location"})
+    digests = [sha256(path), *(sha256(path.parent / file) for file in files)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if files else digests[0]
 
 
 def _check(model: ModelProto) -> None:
@@ -116,7 +126,7 @@ def simplify(model: ModelProto, height: int, width: int, output: str = "") -> Mo
         output_value.type.tensor_type.ClearField("shape")
     with graph_errors():
         fold(model)
-        shapes = static_shapes(model)
+        shapes = static_shapes(model) if batch > 1 or len(model.graph.output) > 1 else {}
     if batch > 1 and any(shapes.get(o.name, [1])[:1] == [batch] for o in model.graph.output):
         raise OptionError(
             f"The model works on a fixed batch of {batch} frames.",

@@ -15,6 +15,7 @@ import foreign_cases
 import onnx
 from foreign_cases import FILES, OWN, Case
 
+from edgeseg import onnx_graph
 from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.cli.models import find_spec
 from edgeseg.compile import compile_model, spec_of
@@ -220,3 +221,15 @@ def test_a_guess_of_the_preprocessing_is_a_loud_warning(tmp_path: Path, caplog: 
     caplog.clear()
     find_spec(path, NORMALIZATION)
     assert "GUESS" not in caplog.text
+
+
+def test_the_parent_s_digest_covers_its_external_data(tmp_path: Path) -> None:
+    digests = []
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        model = foreign_cases.modern(17, seed)()
+        path = tmp_path / str(seed) / "model.onnx"
+        onnx.save(model, str(path), save_as_external_data=True, location="model.data", size_threshold=0)
+        digests.append(onnx_graph.digest(path))
+    same = [(tmp_path / seed / "model.onnx").read_bytes() for seed in ("1", "2")]
+    assert same[0] == same[1] and digests[0] != digests[1]
