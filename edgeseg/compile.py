@@ -7,6 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from edgeseg import __version__, backends, heads, onnx_graph
 from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, GraphNotes, Manifest, StoredMetrics, seal
 from edgeseg.data.dataset import Dataset
-from edgeseg.errors import EdgesegError, OptionError
+from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.evaluation import parity
 from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.files import replacing, sha256
@@ -278,7 +279,8 @@ def held_out(calibration: CalibrationSet, spec: Spec, count: int = PARITY_FRAMES
         if len(images) == count:
             break
         if sha256(path) not in calibration.hashes:
-            images.append(resize(read_image(path), spec.height, spec.width))
+            with suppress(FileError):  # a broken picture that nobody asked for
+                images.append(resize(read_image(path), spec.height, spec.width))
     if len(images) >= min(HELD_OUT, count):
         return images
     logger.warning("no frames beside the calibration frames: agreement is measured on their mirror images")
