@@ -23,8 +23,9 @@ class Spec:
 
     The network sees `(pixel / 255 - mean) / std` per channel, channels in `color` order, at `height` x `width`
     pixels; frames of another size are stretched to it (bilinear). `head` says how its logits become a class map:
-    `argmax` over the channels, or `threshold` (one channel; logit > 0 is class 1). `task` names the module of
-    edgeseg.heads that turns outputs into results.
+    `argmax` over the channels, or `threshold` (one channel; above `border` is class 1). `border` is in the units of
+    the model's output; None stands for 0 for logits and half of the range for probabilities. `task` names the module
+    of edgeseg.heads that turns outputs into results.
     """
 
     height: int
@@ -37,6 +38,7 @@ class Spec:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     head: str = "argmax"
     task: str = "semantic"
+    border: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
@@ -58,6 +60,10 @@ class Spec:
             raise OptionError(
                 f"Spec: head 'threshold' with {len(self.classes)} classes.", "It has 2: background, object."
             )
+        if self.border is not None and not (_is_number(self.border) and self.head == "threshold"):
+            raise OptionError(
+                f"Spec: border {self.border!r} with head {self.head!r}.", "Expected a number, for head threshold only."
+            )
         if not (_three_numbers(self.mean) and _three_numbers(self.std) and all(s > 0 for s in self.std)):
             raise OptionError(
                 f"Spec: mean {self.mean}, std {self.std}.", "Expected three numbers each, std above 0, on a 0..1 scale."
@@ -72,7 +78,9 @@ class Spec:
             raise OptionError("Spec: a color of the palette is out of range.", "Expected r, g, b from 0 to 255.")
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """The keys that from_dict takes; `border` only where there is one."""
+        data = dataclasses.asdict(self)
+        return data if self.border is not None else {key: value for key, value in data.items() if key != "border"}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Spec:
@@ -98,8 +106,11 @@ class Spec:
 
 
 def _three_numbers(values: tuple[Any, ...]) -> bool:
-    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
-    return len(values) == len(numbers) == 3
+    return len(values) == 3 and all(map(_is_number, values))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def default_palette(count: int) -> tuple[Rgb, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.calibration.leaks import PerceptualHash, perceptual_hash
-from edgeseg.evaluation import parity
+from edgeseg.evaluation import parity, reading
 from edgeseg.files import require_file
 from edgeseg.images import Image, read_image, resize
 from edgeseg.spec import Spec
@@ -106,8 +106,8 @@ def prediction_features(
     for start in range(0, len(files), MODEL_BATCH):
         frames = [resize(read_image(file), spec.height, spec.width) for file in files[start : start + MODEL_BATCH]]
         for out in parity.outputs(model, spec, frames, output)[0]:
-            predicted.append(class_shares(parity.class_map(out, spec), len(spec.classes)))
-            if parity.has_logits(out, spec):
+            predicted.append(class_shares(reading.class_map(out, spec), len(spec.classes)))
+            if reading.has_logits(out, spec):
                 quarters = [part for half in np.array_split(out[0], 2, 1) for part in np.array_split(half, 2, 2)]
                 logits.append(np.concatenate([part.mean((1, 2)) for part in quarters]))
             progress(len(predicted), len(files))

@@ -28,6 +28,15 @@ Mean = Annotated[
 ]
 Std = Annotated[str | None, typer.Option(help="Divisor after that: three numbers, comma separated.")]
 HeadKind = Annotated[str | None, typer.Option(help="argmax over classes, or threshold for one output channel.")]
+Border = Annotated[
+    str | None,
+    typer.Option(
+        help="One output channel: class 1 is above this [default: 0 for logits, 0.5 for probabilities].", metavar="X"
+    ),
+]
+AllowLoss = Annotated[
+    bool, typer.Option("--allow-loss", help="Write the bundle even if it agrees too little with its float parent.")
+]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(help="INT8: layer to leave unquantized (edgeseg sensitivity ranks them); repeatable."),
@@ -59,11 +68,13 @@ def compile_bundle(
     mean: Mean = None,
     std: Std = None,
     head: HeadKind = None,
+    border: Border = None,
     output: options.Output = "",
     exclude: Exclude = None,
     ranges: options.Ranges = "auto",
     bias: options.Bias = True,
     equalize: options.Equalize = False,
+    allow_loss: AllowLoss = False,
     data: options.OptionalData = None,
     split: options.Split = "test",
     golden: Golden = "",
@@ -77,7 +88,7 @@ def compile_bundle(
     disagrees is not written.
     """
     from edgeseg.calibration.frames import CalibrationSet
-    from edgeseg.compile import compile_model, golden_frames
+    from edgeseg.compile import GOLDEN_FRAMES, compile_model, golden_frames
     from edgeseg.data.dataset import Dataset
     from edgeseg.recipe import PTQ
     from edgeseg.target import Target
@@ -88,6 +99,7 @@ def compile_bundle(
     profile = profile.calibrated_on_device() if entropy else profile
     chosen = CalibrationSet.choose(calibration, calibration_frames) if calibration else None
     flags = {"size": input_size, "classes": classes, "color": color, "mean": mean, "std": std, "head": head}
+    flags["border"] = border
     overrides = {**spec_table(spec_file), **spec_flags(flags)}
     source = as_onnx(model, shape=size(input_size) if input_size else None)
     spec = find_spec(source, overrides, output)
@@ -104,7 +116,8 @@ def compile_bundle(
             excluded=tuple(exclude or ()),
             ptq=PTQ(ranges, bias, equalize),
             dataset=Dataset.open(data, split) if data else None,
-            golden=golden_frames(golden, spec),
+            golden=golden_frames(golden, spec) or _calibration_frames(chosen, spec, GOLDEN_FRAMES),
+            allow_loss=allow_loss,
             log=update,
         )
     show_bundle(bundle, json_to)
@@ -125,13 +138,14 @@ def quantize(
     ranges: options.Ranges = "auto",
     bias: options.Bias = True,
     equalize: options.Equalize = False,
+    allow_loss: AllowLoss = False,
     data: options.OptionalData = None,
     json_to: options.Json = None,
 ) -> None:
     """Compile a model in INT8: short for compile --precision int8, for a model that carries its Spec."""
     compile_bundle(
         model, target, "int8", out, calibration, calibration_frames,
-        ranges=ranges, bias=bias, equalize=equalize, data=data, json_to=json_to,
+        ranges=ranges, bias=bias, equalize=equalize, allow_loss=allow_loss, data=data, json_to=json_to,
     )  # fmt: skip
 
 
@@ -192,8 +206,10 @@ def targets(json_to: options.Json = None) -> None:
 
 
 def _parity_frames(chosen: CalibrationSet | None, spec: Spec) -> list[Image]:
-    from edgeseg.compile import PARITY_FRAMES, rendered
+    from edgeseg.compile import held_out, rendered
 
-    if chosen is not None:
-        return list(islice(chosen.images(spec), PARITY_FRAMES))
-    return rendered(spec, 8)
+    return held_out(chosen, spec) if chosen is not None else rendered(spec, 8)
+
+
+def _calibration_frames(chosen: CalibrationSet | None, spec: Spec, count: int) -> list[Image]:
+    return list(islice(chosen.images(spec), count)) if chosen is not None else []

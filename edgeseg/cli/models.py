@@ -38,6 +38,13 @@ def find_spec(source: Path, overrides: Mapping[str, object], output: str = "") -
     spec, assumed = spec_of(source, overrides, output)
     for line in assumed:
         log.warning("assumed %s", line)
+    guessed = [key for key in ("color", "mean", "std") if any(line.startswith(f"{key} ") for line in assumed)]
+    if guessed:
+        log.warning(
+            "PREPROCESSING IS A GUESS: the file does not say its %s. Wrong values cost accuracy without an error: "
+            "give %s as the network was trained",
+            ", ".join(guessed), ", ".join(f"--{key}" for key in guessed),
+        )  # fmt: skip
     return spec
 
 
@@ -66,6 +73,11 @@ def spec_flags(flags: dict[str, str | None]) -> dict[str, object]:
                 values[key] = tuple(float(v) for v in text.split(","))
             except ValueError:
                 raise OptionError(f"--{key} {text!r} is not three numbers.", "Example: --mean 0.5,0.5,0.5") from None
+    if (text := flags.get("border")) is not None:
+        try:
+            values["border"] = float(text)
+        except ValueError:
+            raise OptionError(f"--border {text!r} is not a number.", "Example: --border 0.5") from None
     return {**values, **{key: flags[key] for key in ("color", "head") if flags[key]}}
 
 

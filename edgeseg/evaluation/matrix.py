@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeseg import backends, mask
 from edgeseg.errors import EdgesegError
-from edgeseg.evaluation import parity
+from edgeseg.evaluation import reading
 from edgeseg.evaluation.metrics import Counts
 from edgeseg.heads import semantic
 from edgeseg.images import Image
@@ -39,8 +39,8 @@ class Reference:
         """From raw outputs [1, C, h, w] (logits) or class ids."""
         maps, logits = [], []
         for out in outputs:
-            maps.append(parity.class_map(out, spec))
-            if parity.has_logits(out, spec):
+            maps.append(reading.class_map(out, spec))
+            if reading.has_logits(out, spec):
                 full = np.asarray(out, np.float32)[0]
                 logits.append(mask.upsampled(full, spec.height, spec.width, "half_pixel"))
         return cls(maps, logits if len(logits) == len(maps) else None, runtime)

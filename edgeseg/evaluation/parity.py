@@ -1,24 +1,40 @@
-"""Parity: how far a bundle agrees with the model it was made from, compared by class maps, through the Segmenter."""
+"""Parity: how far a bundle agrees with the model it was made from, compared by class maps, through the Segmenter.
+
+The model's own class maps come from the file as it is, run by a runtime, and are read by reading.py from the values
+that come out: nothing here knows how onnx_graph reads the graph, so that a misreading there shows.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg import mask
 from edgeseg.errors import EdgesegError, MissingPackage
+from edgeseg.evaluation import reading
 from edgeseg.images import Image
 from edgeseg.mask import agreement
 from edgeseg.results.common import Parity
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
 
+log = logging.getLogger(__name__)
 Run = Callable[[NDArray[np.float32]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the parent's input takes: axes NCHW or NHWC, element type, and frames at once."""
+
+    layout: str
+    dtype: np.dtype[Any]
+    batch: int
 
 
 def compare(segmenter: Segmenter, expected: list[Image], frames: list[Image], runtime: str = "") -> Parity:
@@ -28,9 +44,15 @@ def compare(segmenter: Segmenter, expected: list[Image], frames: list[Image], ru
 
 
 def reference(model: Path, spec: Spec, frames: list[Image], output: str = "") -> tuple[list[Image], str]:
-    """The class maps of the parent for frames of the Spec's size, and the name of the runtime it ran in."""
+    """The class maps of the parent for frames of the Spec's size, and the name of the runtime it ran in.
+
+    What the outputs do not say themselves, and was assumed, is logged as a warning.
+    """
     raw, name = outputs(model, spec, frames, output)
-    return [class_map(out, spec) for out in raw], name
+    classmaps, assumed = reading.class_maps(raw, spec)
+    for line in assumed:
+        log.warning("the model's output is taken for %s", line)
+    return classmaps, name
 
 
 def outputs(model: Path, spec: Spec, frames: list[Image], output: str = "") -> tuple[Iterator[NDArray[Any]], str]:
@@ -41,8 +63,8 @@ def outputs(model: Path, spec: Spec, frames: list[Image], output: str = "") -> t
     EdgesegError if the model does not run, MissingPackage where neither runtime is installed.
     """
     with _explained(model, spec):
-        run, layout, name = _runner(model, output)
-    return _run_all(run, layout, model, spec, frames), name
+        run, entry, name = _runner(model, output)
+    return _run_all(run, entry, model, spec, frames), name
 
 
 @contextmanager
@@ -59,11 +81,15 @@ def _explained(model: Path, spec: Spec) -> Iterator[None]:
         ) from error
 
 
-def _run_all(run: Run, layout: str, model: Path, spec: Spec, frames: list[Image]) -> Iterator[NDArray[Any]]:
+def _run_all(run: Run, entry: Entry, model: Path, spec: Spec, frames: list[Image]) -> Iterator[NDArray[Any]]:
     for frame in frames:
-        batch = normalized(frame, spec)
+        if entry.dtype == np.uint8:  # its normalization is inside
+            batch = (frame[..., ::-1] if spec.color == "RGB" else frame)[None]
+        else:
+            batch = normalized(frame, spec).astype(entry.dtype)
+        batch = np.repeat(batch.transpose(0, 3, 1, 2) if entry.layout == "NCHW" else batch, entry.batch, 0)
         with _explained(model, spec):
-            yield run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if layout == "NCHW" else batch))
+            yield run(np.ascontiguousarray(batch))[:1] if entry.batch > 1 else run(np.ascontiguousarray(batch))
 
 
 def normalized(frame: Image, spec: Spec) -> NDArray[np.float32]:
@@ -73,24 +99,7 @@ def normalized(frame: Image, spec: Spec) -> NDArray[np.float32]:
     return np.asarray(scaled[None], np.float32)
 
 
-def has_logits(out: NDArray[Any], spec: Spec) -> bool:
-    """Whether an output holds logits of every class, not class ids, probabilities or one logit."""
-    scores = np.issubdtype(out.dtype, np.floating) and out.ndim == 4 and out.shape[1] == len(spec.classes)
-    return bool(scores and not (out.min() >= 0 and out.max() <= 1))
-
-
-def class_map(out: NDArray[Any], spec: Spec) -> Image:
-    """The class map [H, W] uint8 of an output: logits, probabilities or class ids."""
-    logits = np.asarray(out, np.float32).reshape(-1, *out.shape[-2:])
-    if not np.issubdtype(out.dtype, np.floating) or (len(logits) == 1 and spec.head == "argmax"):
-        return np.asarray(logits[0], np.uint8)  # class ids already
-    if spec.head == "threshold":
-        threshold = 0.5 if logits.min() >= 0 and logits.max() <= 1 else 0.0  # probabilities or logits
-        logits = np.concatenate([np.full_like(logits, threshold), logits])
-    return mask.dense(logits, spec.height, spec.width, "half_pixel")
-
-
-def _runner(model: Path, output: str) -> tuple[Run, str, str]:
+def _runner(model: Path, output: str) -> tuple[Run, Entry, str]:
     try:
         return _with_onnxruntime(model, output)
     except ImportError:
@@ -101,31 +110,40 @@ def _runner(model: Path, output: str) -> tuple[Run, str, str]:
         raise MissingPackage("openvino or onnxruntime", "Measuring parity", "openvino") from None
 
 
-def _with_onnxruntime(model: Path, output: str) -> tuple[Run, str, str]:
+def _with_onnxruntime(model: Path, output: str) -> tuple[Run, Entry, str]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    image = session.get_inputs()[0]
-    outputs = [output or session.get_outputs()[0].name]
-    kind = np.float16 if "float16" in image.type else np.float32
-    layout = _layout(image.shape)
-    return (
-        lambda x: session.run(outputs, {image.name: x.astype(kind)})[0],
-        layout,
-        f"onnxruntime {onnxruntime.__version__}",
-    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    weights = {i.name for i in session.get_overridable_initializers()}
+    image = next(i for i in session.get_inputs() if i.name not in weights)
+    names = [output] if output else [o.name for o in session.get_outputs()]
+
+    def run(x: NDArray[Any]) -> NDArray[Any]:
+        return reading.largest(session.run(names, {image.name: x}), x.shape)
+
+    return run, _entry(image.shape, image.type), f"onnxruntime {onnxruntime.__version__}"
 
 
-def _with_openvino(model: Path, output: str) -> tuple[Run, str, str]:
+def _with_openvino(model: Path, output: str) -> tuple[Run, Entry, str]:
     import openvino as ov
 
     loaded = ov.Core().read_model(model)
     compiled = ov.Core().compile_model(loaded, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    key = compiled.output(output) if output else compiled.output(0)
-    kind = np.float16 if "f16" in str(loaded.input(0).element_type) else np.float32
+    keys = [compiled.output(output)] if output else list(compiled.outputs)
     shape = [d.get_length() if d.is_static else None for d in loaded.input(0).partial_shape]
-    return lambda x: np.asarray(compiled(x.astype(kind))[key]), _layout(shape), f"openvino {ov.__version__} f32"
+
+    def run(x: NDArray[Any]) -> NDArray[Any]:
+        found = compiled(x)
+        return reading.largest([np.asarray(found[key]) for key in keys], x.shape)
+
+    return run, _entry(shape, str(loaded.input(0).element_type)), f"openvino {ov.__version__} f32"
 
 
-def _layout(shape: list[Any]) -> str:
-    return "NHWC" if shape[3] == 3 and shape[1] != 3 else "NCHW"
+def _entry(shape: list[Any], kind: str) -> Entry:
+    """From a runtime's own words for a type: tensor(float16), f16, u8, ..."""
+    layout = "NHWC" if shape[3] == 3 and shape[1] != 3 else "NCHW"
+    names = {"float16": "float16", "f16": "float16", "double": "float64", "f64": "float64", "u8": "uint8"}
+    dtype = next((name for word, name in {**names, "uint8": "uint8"}.items() if word in kind), "float32")
+    return Entry(layout, np.dtype(dtype), shape[0] if isinstance(shape[0], int) else 1)

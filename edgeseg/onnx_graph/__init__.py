@@ -1,8 +1,12 @@
 """Surgery on ONNX graphs: any trained network in, the deploy graph out.
 
 index.py             who makes and who reads each tensor          loading.py      a file -> a static, folded graph
-fold_constants.py, fold_batchnorm.py, unstack.py, swap_upsample_conv.py           one exact rewrite each
-head.py              from the output back to the logits           preprocessing.py  normalization inside
+formats.py           files that are not ONNX                      modernize.py    unusual exports -> current ones
+fold_constants.py, fold_if.py, fold_batchnorm.py, single_precision.py             one rewrite each
+unstack.py, swap_upsample_conv.py                                                 likewise, exact
+outputs.py, axes.py  which output, and what its axes are          head.py         from the output back to the logits
+threshold.py         one channel, however it was made             class_ids.py    class ids, back to their scores
+preprocessing.py     normalization inside                         metadata.py     what the exporter wrote
 quantized.py, half_precision.py, layer_names.py                   questions and small changes
 deploy.py            all of that in order
 """
@@ -17,16 +21,20 @@ from edgeseg.errors import MissingPackage
 if TYPE_CHECKING:
     from edgeseg.onnx_graph.deploy import DeployGraph, deploy_graph
     from edgeseg.onnx_graph.half_precision import half_weights
-    from edgeseg.onnx_graph.head import output_channels
+    from edgeseg.onnx_graph.head import OutputKind, output_kind
     from edgeseg.onnx_graph.index import GraphIndex, operator_counts, static_shapes
     from edgeseg.onnx_graph.layer_names import layers, require_layers
-    from edgeseg.onnx_graph.loading import image_input, load, simplify
+    from edgeseg.onnx_graph.loading import digest, image_input, load, simplify
+    from edgeseg.onnx_graph.metadata import exporter_metadata
     from edgeseg.onnx_graph.quantized import is_quantized, is_symmetric, store_integer_weights
 
 __all__ = [
     "DeployGraph",
     "GraphIndex",
+    "OutputKind",
     "deploy_graph",
+    "digest",
+    "exporter_metadata",
     "half_weights",
     "image_input",
     "is_quantized",
@@ -34,13 +42,13 @@ __all__ = [
     "layers",
     "load",
     "operator_counts",
-    "output_channels",
+    "output_kind",
     "require_layers",
     "simplify",
     "static_shapes",
     "store_integer_weights",
 ]
-_MODULES = ("deploy", "half_precision", "head", "index", "layer_names", "loading", "quantized")
+_MODULES = ("deploy", "half_precision", "head", "index", "layer_names", "loading", "metadata", "quantized")
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from edgeseg.spec import Spec
 
 RESERVED_NAMES = (
     *("frame", "pre_float", "pre_nchw", "pre_order", "pre_rgb", "pre_Sub", "pre_Sub_value", "pre_Mul", "pre_Mul_value"),
-    *("background", "one_logit", "logits"),
+    *("background", "one_logit", "logits", "pair", "pair_raised", "ids_large"),
 )
 
 

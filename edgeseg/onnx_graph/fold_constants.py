@@ -9,6 +9,7 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from edgeseg.onnx_graph.fold_if import fold_if
 from edgeseg.onnx_graph.index import Array, GraphIndex, attribute, subgraphs
 
 # Never folded: their result is not a function of their inputs alone, or they mark a precision on purpose.
@@ -22,8 +23,12 @@ MAX_ELEMENTS = 1 << 24  # larger results would bloat the file
 def fold_constants(model: ModelProto) -> None:
     """Fold in place until nothing changes; Identity and Dropout (at inference) are bypassed first."""
     bypass_identities(model)
-    while _fold_once(model):
-        pass
+    while True:
+        while _fold_once(model):
+            pass
+        if not fold_if(model):
+            return
+        bypass_identities(model)
 
 
 def bypass_identities(model: ModelProto) -> None:

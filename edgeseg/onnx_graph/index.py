@@ -125,6 +125,10 @@ class GraphIndex:
         self._store(name, values)
         return name
 
+    def copy_initializer(self, tensor: TensorProto, name: str) -> None:
+        """Store a copy of an initializer from elsewhere, as `name`."""
+        self._store(name, numpy_helper.to_array(tensor))
+
     def set_constant(self, tensor: str, values: Array) -> None:
         """Give an initializer other values; it keeps its name, shape and element type."""
         old = self.initializers[tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,27 +11,57 @@ import onnx
 from onnx import ModelProto
 
 from edgeseg.errors import EdgesegError, FileError, OptionError
-from edgeseg.files import require_file
+from edgeseg.files import require_file, sha256
+from edgeseg.onnx_graph import outputs
 from edgeseg.onnx_graph.fold_batchnorm import fold_batchnorm
 from edgeseg.onnx_graph.fold_constants import fold_constants
-from edgeseg.onnx_graph.index import drop_unused
+from edgeseg.onnx_graph.formats import require_onnx
+from edgeseg.onnx_graph.index import drop_unused, static_shapes
+from edgeseg.onnx_graph.modernize import modernize
+from edgeseg.onnx_graph.single_precision import to_float32
 
 MAX_BYTES = 2 << 30
+MAX_LISTED = 4  # inputs or outputs that a message names
 
 
 def load(path: Path) -> ModelProto:
-    """Read an ONNX file; FileError when it is missing, empty, too large, corrupt or not ONNX."""
+    """Read an ONNX file, brought to a current form (modernize.py); FileError when it is missing, empty, too large,
+    corrupt or not ONNX, OptionError when its graph is ill-formed."""
+    if path.is_dir():
+        require_onnx(path)
     if require_file(path, "ONNX model").stat().st_size > MAX_BYTES:
         raise FileError(f"ONNX model {path} is over {MAX_BYTES >> 30} GiB.", "Edge models are smaller than that.")
+    require_onnx(path)
     try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
+        model = modernize(onnx.load(str(path)))
+        _check(model)
+    except EdgesegError:
+        raise
     except Exception as error:  # protobuf, checker and external-data errors share no base class
         raise FileError(
             f"ONNX model {path} cannot be read: {first_line(error)}.",
             "It is corrupt, truncated or not ONNX; export it again.",
         ) from error
     return model
+
+
+def digest(path: Path) -> str:
+    """The sha256 of an ONNX file; where weights are stored outside it, that of its digest and those of their files."""
+    graph = onnx.load(str(path), load_external_data=False)
+    tensors = [t for t in graph.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    files = sorted({entry.value for t in tensors for entry in t.external_data if entry.key == "location"})
+    digests = [sha256(path), *(sha256(path.parent / file) for file in files)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if files else digests[0]
+
+
+def _check(model: ModelProto) -> None:
+    """onnx's own check, but for outputs without a declared shape, which is found by inference anyway."""
+    bare = [o for o in model.graph.output if not o.type.tensor_type.HasField("shape")]
+    for value in bare:
+        value.type.tensor_type.shape.SetInParent()
+    onnx.checker.check_model(model)
+    for value in bare:
+        value.type.tensor_type.ClearField("shape")
 
 
 def first_line(error: Exception) -> str:
@@ -58,8 +89,10 @@ def image_input(model: ModelProto) -> tuple[str, str, int | None, int | None]:
     inputs = [i for i in model.graph.input if i.name not in weights]
     shapes = {i.name: [d.dim_value or None for d in i.type.tensor_type.shape.dim] for i in inputs}
     if len(inputs) != 1 or len(shapes[inputs[0].name]) != 4:
+        listed = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:MAX_LISTED])
+        more = f" and {len(shapes) - MAX_LISTED} more" if len(shapes) > MAX_LISTED else ""
         raise OptionError(
-            f"The model's inputs are {shapes}.",
+            f"The model's inputs are {listed or 'none'}{more}.",
             "Expected one image input of 4 dimensions, [N, 3, H, W] or [N, H, W, 3].",
         )
     name = inputs[0].name
@@ -72,7 +105,10 @@ def image_input(model: ModelProto) -> tuple[str, str, int | None, int | None]:
 
 
 def simplify(model: ModelProto, height: int, width: int, output: str = "") -> ModelProto:
-    """A copy with a static input of [1, 3, height, width], one output, constants and batch normalization folded."""
+    """A copy with a static float32 input [1, 3, height, width] and one output, constants and batch norms folded.
+
+    `output`: its name; "" stands for the only one, or the only one of full size (outputs.py).
+    """
     model = onnx.ModelProto.FromString(model.SerializeToString())
     name, layout, *fixed = image_input(model)
     if any(own not in (None, size) for own, size in zip(fixed, (height, width))):
@@ -80,32 +116,29 @@ def simplify(model: ModelProto, height: int, width: int, output: str = "") -> Mo
             f"The model's input is fixed at {fixed[1]}x{fixed[0]}, not {width}x{height}.",
             f"Use --size {fixed[1]}x{fixed[0]}, or export it with a dynamic size.",
         )
-    _select_output(model, output)
+    outputs.select_named(model, output)
     entry = next(i for i in model.graph.input if i.name == name).type.tensor_type.shape
+    batch = entry.dim[0].dim_value
     for dim, value in zip(entry.dim, [1, height, width, 3] if layout == "NHWC" else [1, 3, height, width]):
         dim.dim_value = value
     del model.graph.value_info[:]
-    for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")
+    for output_value in model.graph.output:
+        output_value.type.tensor_type.ClearField("shape")
     with graph_errors():
         fold(model)
+        shapes = static_shapes(model) if batch > 1 or len(model.graph.output) > 1 else {}
+    if batch > 1 and any(shapes.get(o.name, [1])[:1] == [batch] for o in model.graph.output):
+        raise OptionError(
+            f"The model works on a fixed batch of {batch} frames.",
+            "Expected one frame at a time: export it again with a batch of 1 or a dynamic one.",
+        )
+    outputs.select_by_size(model, shapes, height, width)
     return model
 
 
 def fold(model: ModelProto) -> None:
     """Fold constants and batch normalization in place, and drop what no output needs."""
     fold_constants(model)
+    to_float32(model)
     fold_batchnorm(model)
     drop_unused(model)
-
-
-def _select_output(model: ModelProto, output: str) -> None:
-    """Leave only the output of that name, or the first; OptionError where there is none."""
-    outputs = model.graph.output
-    names = [o.name for o in outputs]
-    if not names:
-        raise OptionError("The model has no output.", "Export it again.")
-    if output and output not in names:
-        raise OptionError(f"The model has no output {output!r}.", f"Its outputs: {', '.join(names)}.")
-    for value in [o for o in outputs if o.name != (output or names[0])]:
-        outputs.remove(value)

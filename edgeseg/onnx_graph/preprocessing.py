@@ -19,10 +19,10 @@ def prepend_preprocessing(model: ModelProto, spec: Spec) -> list[str]:
     index, graph = GraphIndex(model), model.graph
     name, layout, _, _ = image_input(model)
     kind = next(i for i in graph.input if i.name == name).type.tensor_type.elem_type
-    if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+    if kind not in (TensorProto.FLOAT, TensorProto.UINT8):
         raise OptionError(
             f"Input {name} is {TensorProto.DataType.Name(kind).lower()}.",
-            "Expected float32 or float16: a network whose preprocessing is not inside it yet.",
+            "Expected floats, or uint8 for a network whose normalization is inside it.",
         )
     mean, std = np.array(spec.mean, np.float32) * 255, np.array(spec.std, np.float32) * 255
     swap_channels, notes = spec.color == "RGB", []
@@ -40,12 +40,13 @@ def prepend_preprocessing(model: ModelProto, spec: Spec) -> list[str]:
         append("Transpose", "pre_nchw", perm=[0, 3, 1, 2])
     if swap_channels:
         append("Gather", "pre_rgb", index.add_constant("pre_order", np.array([2, 1, 0])), axis=shape.index(3))
-    for op, values in (("Sub", mean), ("Mul", 1 / std)):
+    if kind == TensorProto.UINT8:
+        nodes[0].op_type = "Identity"
+        del nodes[0].attribute[:]
+        notes.append("the network normalizes pixels itself: mean and std are not used")
+    for op, values in (("Sub", mean), ("Mul", 1 / std)) if kind == TensorProto.FLOAT else ():
         append(op, f"pre_{op}", index.add_constant(f"pre_{op}_value", values.astype(np.float32).reshape(shape)))
-    if kind == TensorProto.FLOAT:
-        nodes[-1].output[0] = name
-    else:
-        nodes.append(helper.make_node("Cast", [nodes[-1].output[0]], [name], to=kind, name="pre_cast"))
+    nodes[-1].output[0] = name
     for node in reversed(nodes):
         graph.node.insert(0, node)
     del graph.input[:]

@@ -112,7 +112,7 @@ class Measurement:
             bundle = compile_model(
                 self.file, self.folder / name, self.target, precision, spec=self.spec,
                 frames=[read_image(file) for file in parity_files], calibration=frames, output=self.output,
-                dataset=self.dataset, log=lambda text: self.log(f"{name}: {text}"),
+                dataset=self.dataset, allow_loss=True, log=lambda text: self.log(f"{name}: {text}"),
             )  # fmt: skip
             return self._read(bundle)
 

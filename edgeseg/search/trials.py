@@ -215,6 +215,7 @@ class Trials:
             output=self.output,
             excluded=trial.excluded,
             ptq=trial.ptq,
+            allow_loss=True,
             log=lambda text: self.log(f"{trial.name}: {text}"),
         )
 

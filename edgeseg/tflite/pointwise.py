@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from onnx import NodeProto
 
-from edgeseg.onnx_graph.head import FLOATS
 from edgeseg.onnx_graph.index import attribute
+from edgeseg.onnx_graph.threshold import FLOATS
 from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.writer import Order, Writer, unsupported
 

@@ -35,6 +35,7 @@ class Case:
     upsample: str = "half_pixel"
     spec: Spec = SPEC
     output: str = ""
+    largest: str = ""  # the output that is read where none is named
     layout: str = "NCHW"
     gone: tuple[str, ...] = ("Resize",)  # operators that the deploy graph must not have
     kept: tuple[str, ...] = ()  # and those it must have
@@ -255,9 +256,12 @@ def chosen_output() -> Case:
     return Case(net.model(aux, main), output=main)
 
 
-def first_of_several_outputs() -> Case:
-    case = chosen_output()
-    return replace(case, output="", upsample="align_corners")
+def largest_of_several_outputs() -> Case:
+    net = Net()
+    features = net.add("Relu", net.norm(net.conv("image", 3, 8, stride=2), 8))
+    aux = net.conv(features, 8, C, size=1, stride=2)
+    main = net.resize(net.conv(net.conv(features, 8, 8, stride=2), 8, C))
+    return Case(net.model(aux, main), largest=main)
 
 
 def conv_used_twice() -> Case:
@@ -351,7 +355,7 @@ CASES: dict[str, Callable[[], Case]] = {
         softmax_over_rows, two_resizes, low_resolution, full_resolution, sigmoid_low_resolution, sigmoid_squeezed,
         argmax_of_one_image,
         sigmoid_then_cast_then_resize, one_logit, nhwc, dynamic, clashing_names, clashing_names_of_one_logit,
-        chosen_output, first_of_several_outputs, conv_used_twice, norm_before_conv, norm_of_the_input, shared_weights,
+        chosen_output, largest_of_several_outputs, conv_used_twice, norm_before_conv, norm_of_the_input, shared_weights,
         image_used_twice, bgr, rgb_uneven, grouped_first_conv, depthwise_and_transposed, identities_and_dropout,
         weights_as_constants,
     )
@@ -403,7 +407,7 @@ def test_the_bundle_agrees_with_its_parent(name: str, target: str, tmp_path: Pat
         frames=frames[:2],
         output=case.output,
     )
-    expected = [tiny.parent_says(case.model, f, case.spec, case.output, case.layout) for f in frames]
+    expected = [tiny.parent_says(case.model, f, case.spec, case.output or case.largest, case.layout) for f in frames]
     assert len(np.unique(expected)) > 1, "a constant class map proves nothing"
     with open_segmenter(bundle.path, threads=1) as segmenter:
         found = [segmenter(frame).classmap for frame in frames]
@@ -480,16 +484,6 @@ def classifier() -> Any:
     return net.model(x)
 
 
-def compared() -> Any:
-    net = Net()
-    return net.model(net.add("Greater", net.resize(net.head("image", 1)), net.constant(0.0)))
-
-
-def channels_last() -> Any:
-    net = Net()
-    return net.model(net.add("Transpose", net.resize(net.head("image", C)), perm=[0, 2, 3, 1]))
-
-
 def reshaped() -> Any:
     """Works at its own size only."""
     net = Net()
@@ -497,28 +491,14 @@ def reshaped() -> Any:
     return net.model(x, shape=(1, 3, "h", "w"))
 
 
-def rounded() -> Any:
-    net = Net()
-    return net.model(net.add("Cast", net.resize(net.head("image", C)), to=TensorProto.INT32))
-
-
-def minimal_labels() -> Any:
-    net = Net()
-    return net.model(net.add("ArgMin", net.resize(net.head("image", C)), axis=1))
-
-
 @pytest.mark.parametrize(
     ("build", "spec", "output", "message"),
     [
         (two_inputs, SPEC, "", "Expected one image input"),
-        (lambda: of_kind(TensorProto.UINT8), SPEC, "", "Input image is uint8"),
         (lambda: of_kind(TensorProto.INT32), SPEC, "", "Input image is int32"),
         (gray, SPEC, "", "Input image has 1 channels"),
         (classifier, SPEC, "", "Expected logits [1, 8, h, w]"),
-        (compared, PAIR, "", "is bool"),
-        (channels_last, SPEC, "", "Expected logits [1, 8, h, w]"),
-        (rounded, SPEC, "", "is int32"),
-        (minimal_labels, SPEC, "", "is int64"),
+        (lambda: chosen_output().model, SPEC, "", "The model has 2 outputs: "),
         (lambda: plain().model, replace(SPEC, height=128), "", "fixed at 96x64, not 96x128"),
         (lambda: plain().model, replace(SPEC, classes=("a", "b"), palette=()), "", "Expected logits [1, 2, h, w]"),
         (lambda: plain().model, PAIR, "", "Expected logits [1, 1, h, w]"),

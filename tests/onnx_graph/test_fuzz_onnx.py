@@ -198,7 +198,7 @@ def test_what_no_runtime_takes(network: Path, tmp_path: Path, spoil: Any, target
         (lambda p: p.mkdir(), "is a folder"),
         (lambda p: p.write_bytes(b""), "is empty"),
         (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n"), "cannot be read"),
-        (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "cannot be read"),
+        (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "is a Git LFS pointer, not the file"),
     ],
 )
 def test_what_is_no_file_of_onnx(tmp_path: Path, make: Any, message: str) -> None:

@@ -121,7 +121,7 @@ def test_equalizing_repairs_a_network_that_int8_ruins(
     def agreement(model: Path, ptq: PTQ) -> float:
         bundle = compile_model(
             model, tmp_path / "out", Target.load(target), "int8", spec=tiny.SPEC,
-            frames=tiny.frames(4, seed=1), calibration=CalibrationSet.choose(labeled, 10), ptq=ptq,
+            frames=tiny.frames(4, seed=1), calibration=CalibrationSet.choose(labeled, 10), ptq=ptq, allow_loss=True,
         )  # fmt: skip
         assert bundle.manifest.parity is not None
         return bundle.manifest.parity.agreement
@@ -152,15 +152,6 @@ def test_corrected_biases_compensate_for_rounded_weights() -> None:
     uncorrected_error = np.abs(logits(rounded(model), frames).mean((0, 1, 3, 4)) - expected).max()
     corrected_error = np.abs(logits(rounded(corrected), frames).mean((0, 1, 3, 4)) - expected).max()
     assert uncorrected_error > 0.05 and corrected_error < uncorrected_error / 100
-
-
-def test_a_model_in_float16_is_left_alone() -> None:
-    net = tiny.Net(0, float_type=np.float16)
-    model = deployed(net.model(net.resize(net.head("image", len(tiny.SPEC.classes))), spec=tiny.SPEC))
-    prepared = copy(model)
-    assert equalize(prepared, tiny.frames(2)) == 0
-    correct_biases(prepared, tiny.frames(2))
-    assert prepared == model
 
 
 def test_excluded_layers_keep_their_biases(network: Path) -> None:

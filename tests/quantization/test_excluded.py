@@ -26,7 +26,8 @@ def int8(model: Path, out: Path, target: Target | str, data: Path, *excluded: st
     profile = Target.load(target) if isinstance(target, str) else target
     frames, chosen = tiny.frames(4, seed=1), CalibrationSet.choose(data, 10)
     return compile_model(
-        model, out, profile, precision, spec=tiny.SPEC, frames=frames, calibration=chosen, excluded=excluded
+        model, out, profile, precision, spec=tiny.SPEC, frames=frames, calibration=chosen, excluded=excluded,
+        allow_loss=True,
     )  # fmt: skip
 
 

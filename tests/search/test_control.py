@@ -333,7 +333,7 @@ def test_layer_names_from_a_model_are_neither_markup_nor_paths(
     assert "excluded: <b>&" in result.out and precious.is_dir()
     assert "<b>&" not in (tmp_path / "out.trials" / "report.html").read_text()
     result = edgeseg("compile", odd, "-p", "int8", "-t", TARGET, "--calibration", labeled, "--exclude", "[/bold]",
-                  "-o", tmp_path / "kept")  # fmt: skip
+                  "--allow-loss", "-o", tmp_path / "kept")  # fmt: skip
     assert result.code == 0 and "[/bold]" in result.out
 
 
