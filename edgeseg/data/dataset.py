@@ -22,6 +22,7 @@ from edgeseg.spec import Rgb, default_palette
 SPLITS = ("train", "val", "test")
 FULL_LINE = re.compile(r"(\d+)\s+(\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)")
 LIKE_A_FULL_LINE = re.compile(r"^\d+(\s|$)|\s\d+\s+\d+\s+\d+$")  # a damaged one, not a name
+ONLY_A_NAME = re.compile(r"\w[^=\[\]{}<>\"\\]*")  # lines of TOML, JSON or XML are none
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def read_classes(path: Path) -> Classes:
     palette: list[Rgb] = []
     for number, line in lines:
         found = FULL_LINE.fullmatch(line)
-        if names_only and not LIKE_A_FULL_LINE.search(line):
+        if names_only and ONLY_A_NAME.fullmatch(line) and not LIKE_A_FULL_LINE.search(line):
             index, name, color = len(names), line, (0, 0, 0)
         elif found and all(int(value) <= 255 for value in found.groups()[2:]):
             index, name, color = int(found[1]), found[2], (int(found[3]), int(found[4]), int(found[5]))

@@ -437,7 +437,7 @@ def test_invalid_datasets_are_rejected(bundle: Path, street: Path, tmp_path: Pat
     assert result.code == 2 and "has no mask" in result.err
     shutil.copy(copy / "test" / "images" / "00000.png", copy / "test" / "masks" / "00000.png")
     result = edgeseg("eval", bundle, "--data", copy)
-    assert result.code == 2 and "one 8-bit channel" in result.err
+    assert result.code == 2 and "Expected one channel of class ids" in result.err
     (copy / "classes.txt").write_text("0 road 1 2 3\n1 sky 1 2 3\n")
     result = edgeseg("eval", bundle, "--data", copy)
     assert result.code == 2 and "The model's classes are" in result.err
