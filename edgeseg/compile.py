@@ -341,11 +341,9 @@ def spec_of(model: Path, overrides: Mapping[str, object], output: str = "") -> t
             raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
     _, _, height, width = onnx_graph.image_input(loaded)
     described = onnx_graph.exporter_metadata(loaded)
-    if height and width:
-        described = {key: value for key, value in described.items() if key not in ("height", "width")}
-    elif "height" in described:
-        height, width = described["height"], described["width"]
-    given = {**described, **overrides}
+    if described and described.size and not (height and width):
+        height, width = described.size
+    given = {**(described.to_spec() if described else {}), **overrides}
     spec: dict[str, Any] = {"height": height or 512, "width": width or 512, **given}
     assumed = [] if height and width else [f"size {spec['width']}x{spec['height']} (the graph's is dynamic)"]
     kind = onnx_graph.output_kind(loaded, int(spec["height"]), int(spec["width"]), output)

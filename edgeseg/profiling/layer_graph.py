@@ -46,10 +46,10 @@ def layer_graph(layer: Layer, with_layer: bool = True) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def _operator(layer: Layer) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+def _operator(layer: Layer) -> tuple[str, tuple[int, ...], dict[str, list[int]]]:
     """The ONNX operator, the shape of its weights and its attributes, with the padding that leads from size to out."""
     sides = list(zip(layer.size, layer.out, layer.kernel, layer.stride, layer.dilation))
-    attributes: dict[str, Any] = {"strides": list(layer.stride), "dilations": list(layer.dilation)}
+    attributes: dict[str, list[int]] = {"strides": list(layer.stride), "dilations": list(layer.dilation)}
     if layer.transposed:
         excess = [(size - 1) * s + d * (k - 1) + 1 - out for size, out, k, s, d in sides]
         attributes["output_padding"] = [max(0, -e) for e in excess]
