@@ -16,6 +16,7 @@ from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 
 COLORS = np.array([(40, 40, 40), (200, 60, 60), (60, 200, 60), (60, 60, 200)], np.uint8)  # BGR, one per class
 SPEC = Spec(height=64, width=96, classes=("road", "sky", "tree", "car"))
+HEAD = semantic.open(SPEC, "half_pixel")
 WAIT = 20.0  # real seconds until a wait between threads counts as a deadlock
 
 
@@ -94,7 +95,7 @@ class ColorEngine:
 
 
 def segmenter(**options) -> Segmenter:
-    return Segmenter(SPEC, ColorEngine(**options), semantic.open(SPEC, "half_pixel"))
+    return Segmenter(SPEC, ColorEngine(**options), HEAD)
 
 
 def frame_image(i: int, height: int = 128, width: int = 192):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import re
 import shlex
@@ -364,17 +363,17 @@ def test_the_runtime_never_imports_what_a_device_lacks(tmp_path, model):
     assert done.stdout.strip() == "5", done.stderr
 
 
-def test_without_a_terminal_progress_and_what_was_written_are_logged(tmp_path, model, caplog):
-    caplog.set_level(logging.INFO, "edgeseg")
+def test_without_a_terminal_progress_and_what_was_written_are_logged(tmp_path, model):
     outputs = [tmp_path / "out.avi", tmp_path / "log.jsonl", tmp_path / "masks"]
     words = ["run", str(model), "--source", str(clip(tmp_path / "a.avi", 30)), "--sink", "null://"]
     for output in outputs:
         words += ["--sink", str(output)]
-    ran = CliRunner().invoke(app, words)
-    assert ran.exit_code == 0, ran.output
-    progress = [r for r in caplog.records if r.name == "edgeseg.stream.progress"]
-    assert re.match(r"run: \d+ of 30 frames in \d+ s, [\d.]+ FPS", progress[-1].getMessage())
-    assert [r.getMessage() for r in caplog.records if r.name == "edgeseg.cli.run"] == [f"wrote {o}" for o in outputs]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    progress = [line for line in lines if re.search(r" run: \d+ of 30 frames in \d+ s, [\d.]+ FPS$", line)]
+    assert " run: 30 of 30 frames " in progress[-1]
+    assert [line.partition(" ")[2] for line in lines if " wrote " in line] == [f"wrote {path}" for path in outputs]
 
 
 def test_every_setting_has_a_key_in_the_config():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from stream_helpers import SPEC, ColorEngine, FakeClock, frame_image, segmenter
+from stream_helpers import HEAD, SPEC, ColorEngine, FakeClock, frame_image, segmenter
 
 from edgeseg.errors import OptionError
 from edgeseg.segmenter import Frame, Segmenter
@@ -20,7 +20,7 @@ def fallback_policy(clock: FakeClock, deadline=0.1, slow=0.0, quick=0.0):
     """(policy, names of the levels it steps to): inference takes `slow` seconds in full and `quick` when reduced."""
     steps = []
     full, small = (
-        Segmenter(SPEC, ColorEngine(slots=1, seconds=seconds, clock=clock), "half_pixel") for seconds in (slow, quick)
+        Segmenter(SPEC, ColorEngine(slots=1, seconds=seconds, clock=clock), HEAD) for seconds in (slow, quick)
     )
     levels = [Level("full", full), Level("skip", full, every=2), Level("small", small)]
     return FallbackPolicy(levels, deadline, lambda name, reason: steps.append(name), clock), steps

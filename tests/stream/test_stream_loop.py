@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from stream_helpers import SPEC, WAIT, ColorEngine, clip, frame_image, read_back, segmenter
+from stream_helpers import HEAD, SPEC, WAIT, ColorEngine, clip, frame_image, read_back, segmenter
 
 from edgeseg.errors import StreamError
 from edgeseg.segmenter import Frame, Segmenter
@@ -75,7 +75,7 @@ class RecordingSegmenter(Segmenter):
     """Keeps the frames that it is given."""
 
     def __init__(self, engine: ColorEngine):
-        super().__init__(SPEC, engine, "half_pixel")
+        super().__init__(SPEC, engine, HEAD)
         self.submitted: list[Frame] = []
 
     def submit(self, frame):
@@ -85,7 +85,7 @@ class RecordingSegmenter(Segmenter):
 
 def run_engine(engine: ColorEngine, source: Source, *outputs: Sink):
     """The summary of one stream on an engine."""
-    return loop.run(Segmenter(SPEC, engine, "half_pixel"), source, outputs)
+    return loop.run(Segmenter(SPEC, engine, HEAD), source, outputs)
 
 
 def test_all_frames_arrive_in_order_with_the_right_class_maps(tmp_path):
@@ -221,7 +221,7 @@ def test_a_broken_engine_ends_the_run_with_its_cause_and_finishes_files(tmp_path
 def test_an_engine_that_hangs_is_noticed(clock):
     engine = ColorEngine(hang_at=3)
     run = loop.Run(
-        Segmenter(SPEC, engine, "half_pixel"),
+        Segmenter(SPEC, engine, HEAD),
         [loop.Stream(Camera(50, live=False), [RecordingSink()])],
         watchdog=30,
         clock=clock,

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from stream_helpers import SPEC, ColorEngine, FakeClock, frame_image, segmenter
+from stream_helpers import HEAD, SPEC, ColorEngine, FakeClock, frame_image, segmenter
 
 from edgeseg.errors import OptionError
 from edgeseg.segmenter import Frame, Segmenter
@@ -77,7 +77,7 @@ def test_stages_and_ages_are_histograms_that_add_up(clock):
     """Inference takes 20 ms of the clock for the age, and some real time for the stages."""
     engine = ColorEngine(slots=1, seconds=0.02, clock=clock)
     run = Run(
-        Segmenter(SPEC, engine, "half_pixel"),
+        Segmenter(SPEC, engine, HEAD),
         [Stream(Frames(10, clock), [Null()], "front")],
         queue_depth=1,
         clock=clock,
@@ -103,7 +103,7 @@ def get_lines(found: dict[str, dict[tuple[str, ...], float]]) -> list[str]:
 
 
 def test_drops_are_counted_by_the_stage_that_lost_them_and_the_fallback_is_shown(clock):
-    full = Segmenter(SPEC, ColorEngine(slots=1, seconds=0.5, clock=clock), "half_pixel")
+    full = Segmenter(SPEC, ColorEngine(slots=1, seconds=0.5, clock=clock), HEAD)
     policy = FallbackPolicy([Level("full", full), Level("skip", full, every=2)], 0.1, clock=clock)
     run = Run(policy, [Stream(Frames(30, clock), [Null()], "front")], clock=clock)
     with MetricsServer("127.0.0.1:0", run, BUILD) as server:
