@@ -100,10 +100,9 @@ def compile_model(
             source = Path(scratch) / "deploy.onnx"
             source.write_bytes(deploy.model.SerializeToString())
             parity_frames = [resize(frame, spec.height, spec.width) for frame in frames[:PARITY_FRAMES]]
-            reference = None
+            reference = parity.reference(model, spec, parity_frames, output)
             if precision is not Precision.FP32 and not trained:
                 log("float parity of the deploy graph")
-                reference = parity.reference(model, spec, parity_frames, output)
                 _verify_graph(deploy, model, spec, parity_frames, reference[0])
             resolved = None
             if precision.is_int8:
@@ -128,7 +127,6 @@ def compile_model(
         )
         log("parity and golden frames")
         golden_images = [resize(frame, spec.height, spec.width) for frame in (golden or frames)[:GOLDEN_FRAMES]]
-        reference = reference or parity.reference(model, spec, parity_frames, output)
         result = _parity(work, manifest, reference, parity_frames, golden_images)
         _require_agreement(result, manifest, model, allow_loss, None if trained else deploy, parity_frames, target)
         manifest = replace(manifest, parity=result)

@@ -51,6 +51,11 @@ class StreamError(EdgesegError):
     pass
 
 
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, up to 200 characters (the others may hold a whole graph), or its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A hint that names the closest choice first, then all of them."""
     known = sorted(choices)

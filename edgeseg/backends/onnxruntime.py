@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.cpus import usable_cpus
-from edgeseg.errors import BundleError, MissingPackage
+from edgeseg.errors import BundleError, MissingPackage, first_line
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -65,7 +65,7 @@ class OnnxRuntimeEngine:
             self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise BundleError(
-                f"ONNX Runtime cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
+                f"ONNX Runtime cannot load {model}: {first_line(error)}.", "Compile the bundle again."
             ) from error
         inputs = self._session.get_inputs()
         # Graphs for boards whose runtime has no uint8 inputs take the frame as float32.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from edgeseg.cpus import limited, usable_cpus
-from edgeseg.errors import BundleError, EdgesegError, MissingPackage
+from edgeseg.errors import BundleError, EdgesegError, MissingPackage, first_line
 from edgeseg.target import Target
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class OpenVinoEngine:
             compiled = ov.Core().compile_model(model, device, properties(device, compute, mode, threads, cache))
         except RuntimeError as error:
             raise BundleError(
-                f"OpenVINO cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
+                f"OpenVINO cannot load {model}: {first_line(error)}.", "Compile the bundle again."
             ) from error
         # One more than OpenVINO works on at a time: the next frame is ready during the class map (1.05 to 1.23x).
         self.slots = 1 if mode == "latency" else 1 + int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.cpus import usable_cpus
-from edgeseg.errors import BundleError, MissingPackage
+from edgeseg.errors import BundleError, MissingPackage, first_line
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -67,7 +67,7 @@ class TfliteEngine:
                 network.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BundleError(
-                f"LiteRT cannot load {model}: {str(error).splitlines()[0][:200]}.", "Compile the bundle again."
+                f"LiteRT cannot load {model}: {first_line(error)}.", "Compile the bundle again."
             ) from error
         # The names of the graph are those of its signature: quantizers rename tensors.
         signature = self._networks[0].get_signature_runner()

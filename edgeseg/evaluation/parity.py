@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import EdgesegError, MissingPackage
+from edgeseg.errors import EdgesegError, MissingPackage, first_line
 from edgeseg.evaluation import reading
 from edgeseg.images import Image
 from edgeseg.mask import agreement
@@ -74,9 +74,8 @@ def _explained(model: Path, spec: Spec) -> Iterator[None]:
     except EdgesegError:
         raise
     except Exception as error:  # the runtimes' exceptions share no public base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise EdgesegError(
-            f"The model {model} itself does not run at {spec.width}x{spec.height}: {reason}.",
+            f"The model {model} itself does not run at {spec.width}x{spec.height}: {first_line(error)}.",
             "If it was exported for another size, give that: --size WIDTHxHEIGHT. Else export it again.",
         ) from error
 
@@ -84,7 +83,7 @@ def _explained(model: Path, spec: Spec) -> Iterator[None]:
 def _run_all(run: Run, entry: Entry, model: Path, spec: Spec, frames: list[Image]) -> Iterator[NDArray[Any]]:
     for frame in frames:
         if entry.dtype == np.uint8:  # its normalization is inside
-            batch = (frame[..., ::-1] if spec.color == "RGB" else frame)[None]
+            batch = _in_color_order(frame, spec)[None]
         else:
             batch = normalized(frame, spec).astype(entry.dtype)
         batch = np.repeat(batch.transpose(0, 3, 1, 2) if entry.layout == "NCHW" else batch, entry.batch, 0)
@@ -94,9 +93,13 @@ def _run_all(run: Run, entry: Entry, model: Path, spec: Spec, frames: list[Image
 
 def normalized(frame: Image, spec: Spec) -> NDArray[np.float32]:
     """A frame as the parent gets it: [1, H, W, 3] float32 in the Spec's color order."""
-    pixels = (frame[..., ::-1] if spec.color == "RGB" else frame).astype(np.float32)
+    pixels = _in_color_order(frame, spec).astype(np.float32)
     scaled = (pixels / 255 - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
     return np.asarray(scaled[None], np.float32)
+
+
+def _in_color_order(frame: Image, spec: Spec) -> Image:
+    return frame[..., ::-1] if spec.color == "RGB" else frame
 
 
 def _runner(model: Path, output: str) -> tuple[Run, Entry, str]:
@@ -129,8 +132,9 @@ def _with_onnxruntime(model: Path, output: str) -> tuple[Run, Entry, str]:
 def _with_openvino(model: Path, output: str) -> tuple[Run, Entry, str]:
     import openvino as ov
 
-    loaded = ov.Core().read_model(model)
-    compiled = ov.Core().compile_model(loaded, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = ov.Core()
+    loaded = core.read_model(model)
+    compiled = core.compile_model(loaded, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     keys = [compiled.output(output)] if output else list(compiled.outputs)
     shape = [d.get_length() if d.is_static else None for d in loaded.input(0).partial_shape]
 
@@ -144,6 +148,7 @@ def _with_openvino(model: Path, output: str) -> tuple[Run, Entry, str]:
 def _entry(shape: list[Any], kind: str) -> Entry:
     """From a runtime's own words for a type: tensor(float16), f16, u8, ..."""
     layout = "NHWC" if shape[3] == 3 and shape[1] != 3 else "NCHW"
-    names = {"float16": "float16", "f16": "float16", "double": "float64", "f64": "float64", "u8": "uint8"}
-    dtype = next((name for word, name in {**names, "uint8": "uint8"}.items() if word in kind), "float32")
+    names = {"float16": "float16", "f16": "float16", "double": "float64", "f64": "float64"}
+    names |= {"uint8": "uint8", "u8": "uint8"}
+    dtype = next((name for word, name in names.items() if word in kind), "float32")
     return Entry(layout, np.dtype(dtype), shape[0] if isinstance(shape[0], int) else 1)

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgeseg.errors import OptionError
 from edgeseg.onnx_graph import axes, class_ids, outputs, threshold
-from edgeseg.onnx_graph.index import GraphIndex, attribute, drop_unused, static_shapes
+from edgeseg.onnx_graph.index import GraphIndex, attribute, drop_unused, opset, static_shapes
 from edgeseg.onnx_graph.loading import graph_errors, simplify
 from edgeseg.onnx_graph.threshold import FLOATS
 from edgeseg.spec import Spec
@@ -150,8 +150,7 @@ def _keeps_winner(index: GraphIndex, node: NodeProto, labels: str) -> bool:
     """Whether the class map is the same without this node, whose axes are `labels`."""
     if node.op_type == "Cast":  # one of floats to integers rounds
         return attribute(node, "to", 0) in FLOATS or index.types.get(node.input[0]) not in FLOATS
-    opset = next((o.version for o in index.model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    default = -1 if opset >= 13 else 1
+    default = -1 if opset(index.model) >= 13 else 1
     return node.op_type in ("Softmax", "LogSoftmax") and axes.is_class_axis(attribute(node, "axis", default), labels)
 
 

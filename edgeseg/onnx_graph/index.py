@@ -173,6 +173,11 @@ class GraphIndex:
             self._readers[name] = [reader for reader in self._readers[name] if reader is not node]
 
 
+def opset(model: ModelProto, default: int = 0) -> int:
+    """The version of ONNX's own operators that a model uses, `default` where it does not say."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default)
+
+
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from edgeseg.errors import EdgesegError, FileError, OptionError
+from edgeseg.errors import EdgesegError, FileError, OptionError, first_line
 from edgeseg.files import require_file, sha256
 from edgeseg.onnx_graph import outputs
 from edgeseg.onnx_graph.fold_batchnorm import fold_batchnorm
@@ -62,11 +62,6 @@ def _check(model: ModelProto) -> None:
     onnx.checker.check_model(model)
     for value in bare:
         value.type.tensor_type.ClearField("shape")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of onnx's message, up to 200 characters: the others may hold a whole graph."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 @contextmanager

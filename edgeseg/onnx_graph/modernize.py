@@ -11,8 +11,8 @@ from collections import Counter
 import onnx
 from onnx import ModelProto, NodeProto, helper
 
-from edgeseg.errors import OptionError
-from edgeseg.onnx_graph.index import all_nodes, attribute, tensors_read
+from edgeseg.errors import OptionError, first_line
+from edgeseg.onnx_graph.index import all_nodes, attribute, opset, tensors_read
 
 OLDEST_OPSET = 13
 FIRST_WITH_COORDINATES = 11  # before, Resize and Upsample sample at index / scale, which the converter forgets
@@ -33,11 +33,11 @@ def modernize(model: ModelProto) -> ModelProto:
         model = inliner.inline_local_functions(model)
     if model.ir_version < 4:  # up to 3, initializers had to be among the inputs
         model.ir_version = IR_VERSION
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), OPSET)
-    return model if opset >= OLDEST_OPSET else _converted(model, opset)
+    version = opset(model, OPSET)
+    return model if version >= OLDEST_OPSET else _converted(model, version)
 
 
-def _converted(model: ModelProto, opset: int) -> ModelProto:
+def _converted(model: ModelProto, version: int) -> ModelProto:
     if any(o.domain not in ("", "ai.onnx") for o in model.opset_import):
         used = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
         if used:  # the converter drops other domains; such a graph is taken as it is
@@ -46,11 +46,11 @@ def _converted(model: ModelProto, opset: int) -> ModelProto:
     try:
         converted = onnx.version_converter.convert_version(model, OPSET)
     except Exception as error:  # RuntimeError, ConvertError and others from C++
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise OptionError(
-            f"The model's opset {opset} cannot be converted to {OPSET}: {reason}.", "Export it with opset 13 or newer."
+            f"The model's opset {version} cannot be converted to {OPSET}: {first_line(error)}.",
+            "Export it with opset 13 or newer.",
         ) from error
-    if opset < FIRST_WITH_COORDINATES:
+    if version < FIRST_WITH_COORDINATES:
         for node in all_nodes(converted.graph):
             if node.op_type == "Resize" and attribute(node, "coordinate_transformation_mode", None) is None:
                 modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}

@@ -24,7 +24,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from edgeseg.errors import OptionError
 from edgeseg.images import Image
-from edgeseg.onnx_graph.index import element_types
+from edgeseg.onnx_graph.index import element_types, opset
 from edgeseg.onnx_graph.layer_names import layers
 from edgeseg.quantization import schemes
 from edgeseg.quantization.ranges import Range, estimate_ranges
@@ -63,10 +63,9 @@ def rank(
     layer out when time is short.
     """
     model = onnx.load(str(graph))
-    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    if opset < OLDEST_OPSET:
+    if opset(model) < OLDEST_OPSET:
         raise OptionError(
-            f"The model has opset {opset}, in which nothing can be quantized.",
+            f"The model has opset {opset(model)}, in which nothing can be quantized.",
             f"Expected {OLDEST_OPSET} or newer: export it with opset 17.",
         )
     network = FloatNetwork(model, frames[:FRAMES], schemes.get(scheme))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto, TensorProto
 
-from edgeseg.errors import OptionError
-from edgeseg.onnx_graph.loading import first_line
+from edgeseg.errors import OptionError, first_line
 from edgeseg.target import Target
 from edgeseg.tensorrt.finding import Finding
 from edgeseg.tensorrt.fp16 import to_fp16

@@ -5,10 +5,9 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgeseg.errors import OptionError
+from edgeseg.errors import OptionError, first_line
 from edgeseg.onnx_graph.half_precision import as_float16
 from edgeseg.onnx_graph.index import GraphIndex, drop_unused
-from edgeseg.onnx_graph.loading import first_line
 
 # Preprocessing and logits stay float32: pixels are normalized before they are rounded.
 FLOAT32_NODES = ["pre_float", "pre_nchw", "pre_rgb", "pre_Sub", "pre_Mul", "logits", "with_background"]

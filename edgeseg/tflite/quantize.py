@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeseg.cpus import usable_cpus
-from edgeseg.errors import EdgesegError, MissingPackage
+from edgeseg.errors import EdgesegError, MissingPackage, first_line
 from edgeseg.tflite.algebra import FLOAT
 from edgeseg.tflite.flatbuffer import Array, pack, schema, unpack
 
@@ -83,8 +83,9 @@ def _finish(quantizer: Any, ranges: Mapping[str, Mapping[str, Array]] | None) ->
     try:
         result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise EdgesegError(f"AI Edge Quantizer cannot quantize this network: {reason}.", "Use fp32 or fp16.") from error
+        raise EdgesegError(
+            f"AI Edge Quantizer cannot quantize this network: {first_line(error)}.", "Use fp32 or fp16."
+        ) from error
     return bytes(result.quantized_model)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from edgeseg.errors import EdgesegError, FileError
+from edgeseg.errors import EdgesegError, FileError, first_line
 from edgeseg.files import require_file
 from edgeseg.training import smp_internals
 
@@ -46,9 +46,8 @@ def _download(encoder: str, weights: str) -> dict[str, Tensor]:
         else:
             model = smp_internals.pretrained_encoder(encoder, weights)
     except Exception as error:  # the exceptions of the hub and of its network library share no base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise EdgesegError(
-            f"Encoder weights {weights!r} of {encoder} could not be downloaded: {reason}",
+            f"Encoder weights {weights!r} of {encoder} could not be downloaded: {first_line(error)}",
             "Without a network, fetch the safetensors file elsewhere and give its path: weights = 'FILE.safetensors'.",
         ) from error
     return model.state_dict()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from training_helpers import HEIGHT, SPEC, WIDTH
+from training_helpers import HEIGHT, SPEC, WIDTH, CalledAt, stop
 
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError
@@ -39,29 +39,15 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
 
 
-class Stop(nn.Module):
-    """Raises KeyboardInterrupt, as Ctrl-C does, in the given call."""
-
-    def __init__(self, inner: nn.Module, call: int):
-        super().__init__()
-        self.inner, self.left = inner, call
-
-    def forward(self, image: Tensor) -> Tensor:
-        self.left -= self.training
-        if self.training and self.left == 0:
-            raise KeyboardInterrupt
-        return self.inner(image)  # type: ignore[no-any-return]
-
-
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_interrupted_and_resumed_equals_never_stopped(root: Path, tmp_path: Path, ema: float) -> None:
     settings = Settings(epochs=4, batch=4, lr=2e-3, ema=ema)
-    whole = Stop(model(), 0)
+    whole = CalledAt(stop, model(), 0)
     history = run(root, tmp_path / "whole", whole, settings)
     with pytest.raises(KeyboardInterrupt):
-        run(root, tmp_path / "parts", Stop(model(), 6), settings)  # two steps an epoch: in the third epoch
+        run(root, tmp_path / "parts", CalledAt(stop, model(), 6), settings)  # two steps an epoch: in the third epoch
     assert checkpoint.read(tmp_path / "parts" / "last.pt")["epoch"] == 2
-    resumed = Stop(model(), 0)
+    resumed = CalledAt(stop, model(), 0)
     again = run(root, tmp_path / "parts", resumed, settings)
     assert same(whole, resumed)
     assert numbers(history) == numbers(again)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from training_helpers import HEIGHT, SPEC, WIDTH, recipe, scene
+from training_helpers import HEIGHT, SPEC, WIDTH, CalledAt, recipe, scene, stop
 
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import FileError, OptionError
@@ -116,19 +116,10 @@ def test_a_broken_file_is_named(root: Path, tmp_path: Path) -> None:
         frames[0]
 
 
-class Stop(nn.Module):
-    """Raises KeyboardInterrupt in the given training step."""
-
-    def __init__(self, call: int):
-        super().__init__()
-        torch.manual_seed(2)
-        self.inner, self.left = nets.build(NetConfig("lite", width=0.25), 3), call
-
-    def forward(self, image: Tensor) -> Tensor:
-        self.left -= self.training
-        if self.training and self.left == 0:
-            raise KeyboardInterrupt
-        return self.inner(image)  # type: ignore[no-any-return]
+def stopped_at(call: int) -> nn.Module:
+    """A net that is stopped in the given training step."""
+    torch.manual_seed(2)
+    return CalledAt(stop, nets.build(NetConfig("lite", width=0.25), 3), call)
 
 
 def test_a_run_with_a_teacher_cache_resumes_exactly(root: Path, tmp_path: Path) -> None:
@@ -137,16 +128,16 @@ def test_a_run_with_a_teacher_cache_resumes_exactly(root: Path, tmp_path: Path) 
         distill = Distill(channel=1.0, cache=cache)
         loop.fit(model, train(root), val, ALL, tmp_path / folder / "s", seed=1, teacher=teacher, distill=distill)
 
-    whole, resumed, teacher = Stop(0), Stop(0), CountingTeacher()
+    whole, resumed, teacher = stopped_at(0), stopped_at(0), CountingTeacher()
     run("whole", whole, teacher)
     assert teacher.count == 8, "once per frame, not once per step"
     with pytest.raises(KeyboardInterrupt):
-        run("parts", Stop(3), CountingTeacher())
+        run("parts", stopped_at(3), CountingTeacher())
     run("parts", resumed, teacher)
     assert teacher.count == 8, "the interrupted run had cached them all"
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
     identity = checkpoint.read(tmp_path / "parts" / "s" / "last.pt")["identity"]
-    run("parts", Stop(0), teacher, cache=False)
+    run("parts", stopped_at(0), teacher, cache=False)
     assert teacher.count == 12, "in each of four steps"
     assert checkpoint.read(tmp_path / "parts" / "s" / "last.pt")["identity"] != identity
 

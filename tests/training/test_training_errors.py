@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from training_helpers import SPEC, write_scenes
+from torch import nn
+from training_helpers import SPEC, CalledAt, write_scenes
 
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, FileError, MissingPackage, OptionError
@@ -35,18 +35,8 @@ def run(root: Path, folder: Path, net: nn.Module, settings: Settings = SETTINGS,
     loop.fit(net, train, val, settings, folder, seed=1, machine=machine)
 
 
-class Hungry(nn.Module):
-    """Asks for a petabyte in the given call."""
-
-    def __init__(self, inner: nn.Module, call: int):
-        super().__init__()
-        self.inner, self.left = inner, call
-
-    def forward(self, image: Tensor) -> Tensor:
-        self.left -= self.training
-        if self.training and self.left == 0:
-            torch.empty(2**50)
-        return self.inner(image)  # type: ignore[no-any-return]
+def ask_for_a_petabyte() -> None:
+    torch.empty(2**50)
 
 
 def test_out_of_memory_says_what_to_lower(root: Path, tmp_path: Path) -> None:
@@ -55,7 +45,7 @@ def test_out_of_memory_says_what_to_lower(root: Path, tmp_path: Path) -> None:
         match=r"Out of memory with batches of 4 frames in 1 part\(s\); stopped in epoch 2, the state after epoch 1 is "
         r"in .*last\.pt\.\nRaise accumulate \(the batch in smaller parts\), or lower batch, crop or data\.size",
     ):
-        run(root, tmp_path, Hungry(model(), 3))
+        run(root, tmp_path, CalledAt(ask_for_a_petabyte, model(), 3))
     assert checkpoint.read(tmp_path / "last.pt")["epoch"] == 1
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from torch import Tensor, nn
 
 from edgeseg.data.dataset import Classes
 from edgeseg.files import write_bytes
@@ -16,6 +18,25 @@ from edgeseg.spec import Spec
 CLASSES = Classes(("ground", "box", "disc"), ((90, 90, 90), (240, 200, 0), (20, 20, 120)), 9)
 HEIGHT, WIDTH = 64, 96
 SPEC = Spec(HEIGHT, WIDTH, CLASSES.names, CLASSES.palette, CLASSES.ignore_index)
+
+
+def stop() -> None:
+    """What Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+class CalledAt(nn.Module):
+    """A net that does `action` in the given call of training, counted from 1; never for 0."""
+
+    def __init__(self, action: Callable[[], None], inner: nn.Module, call: int):
+        super().__init__()
+        self.action, self.inner, self.left = action, inner, call
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.left -= self.training
+        if self.training and self.left == 0:
+            self.action()
+        return self.inner(image)  # type: ignore[no-any-return]
 
 
 def scene(seed: int, height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
