@@ -68,7 +68,8 @@ class Manifest:
     """The content of bundle.json.
 
     `upsample`: the bilinear upsampling left to the head (mask.UPSAMPLES). `kept`: names of the layers excluded from
-    INT8. `ptq`: how INT8 was found; None where the model came quantized. `proved_by`: the backend that verified it,
+    INT8. `ptq`: how INT8 was found; None where the model came quantized. `any_cpu`: its INT8 weights saturate on no x86
+    CPU, with VNNI or without. `proved_by`: the backend that verified it,
     BACKEND or BACKEND:DEVICE. `files`: every file of the bundle but this one. `recipe`, `control`, `autotune`: what
     the bundle came from, where one of them did, as plain values for people to read.
     """
@@ -86,6 +87,7 @@ class Manifest:
     calibration: CalibrationDigest | None = None
     kept: tuple[str, ...] = ()
     ptq: PTQ | None = None
+    any_cpu: bool = False
     proved_by: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None

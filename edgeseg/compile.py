@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -45,7 +44,6 @@ FLOAT_AGREEMENT = 0.995
 LEAST_AGREEMENT = 0.90
 HELD_OUT = 4  # fewer frames beside the calibration frames say too little
 NOISIEST = 3  # layers that a refusal names
-RANK_SECONDS = 60.0
 MAX_LISTED = 8  # outputs that a message names
 
 
@@ -69,22 +67,27 @@ def compile_model(
     ptq: PTQ = PTQ(),  # noqa: B008  # frozen
     dataset: Dataset | None = None,
     golden: Sequence[Image] = (),
+    choosing: Sequence[Image] = (),
     recipe: dict[str, Any] | None = None,
     allow_loss: bool = False,
     log: Callable[[str], None] = lambda text: None,
 ) -> Bundle:
     """Write the bundle `out` and return it; nothing is left behind when a step fails.
 
-    `frames` ([H, W, 3] uint8 BGR, any size) are what parity is measured on. The first of `golden`, else of `frames`,
-    are stored as the golden frames: everyone who gets the bundle gets them.
-    For INT8 they should not be calibration frames (held_out). INT8 is found from `calibration` as `ptq` says, without
-    the `excluded` layers (nodes of the deploy graph). A model that came quantized (with Q/DQ pairs, as `edgeseg qat`
-    trains it) takes none of the three. With a `dataset` the bundle's accuracy on it is measured and stored. `recipe`:
-    the recipe it comes from, for the manifest.
+    `frames` ([H, W, 3] uint8 BGR, any size): parity is measured on the first PARITY_FRAMES. For INT8 they should not be
+    calibration frames (held_out). The first of `golden`, else of `frames`, are stored as the golden frames: everyone
+    who gets the bundle gets them. INT8 is found from `calibration` as `ptq` says, without the `excluded` layers (nodes
+    of the deploy graph); ranges "auto" are chosen by measurement (quantization/variants.py) on the frames `choosing`,
+    by default on those of parity. A model that came quantized (with Q/DQ pairs, as `edgeseg qat` trains it) takes none
+    of the three. With a `dataset` the bundle's accuracy on it is measured and stored. `recipe`: the recipe it comes
+    from, for the manifest.
 
     EdgesegError for a deploy graph that is not the model in float32, whatever the precision; AccuracyLoss for a bundle
     of a lower precision whose agreement is below LEAST_AGREEMENT, unless `allow_loss`.
     """
+    from edgeseg.quantization import schemes  # these need onnx, for which onnx_graph.load asks politely
+    from edgeseg.quantization.quantize import from_trained
+
     precision = target.require(precision)
     backend = backends.get(target.backend)
     verifier = _verifier(target)
@@ -96,18 +99,11 @@ def compile_model(
         log("deploy graph")
         deploy = onnx_graph.deploy_graph(loaded, spec, output)
         onnx_graph.require_layers(deploy.model, excluded)
-        with tempfile.TemporaryDirectory(dir=work) as scratch:
-            source = Path(scratch) / "deploy.onnx"
-            source.write_bytes(deploy.model.SerializeToString())
-            parity_frames = [resize(frame, spec.height, spec.width) for frame in frames[:PARITY_FRAMES]]
-            reference = parity.reference(model, spec, parity_frames, output)
-            if precision is not Precision.FP32 and not trained:
-                log("float parity of the deploy graph")
-                _verify_graph(deploy, model, spec, parity_frames, reference[0])
-            resolved = None
-            if precision.is_int8:
-                source, resolved = _int8(source, target, spec, calibration, excluded, ptq, log)
-            backend.compile(source, work, target, precision)
+        parity_frames = _sized(frames[:PARITY_FRAMES], spec)
+        reference = parity.reference(model, spec, parity_frames, output)
+        if precision is not Precision.FP32 and not trained:
+            log("float parity of the deploy graph")
+            _verify_graph(deploy, model, spec, parity_frames, reference[0])
         manifest = Manifest(
             name=out.name,
             spec=spec,
@@ -119,15 +115,29 @@ def compile_model(
             parent=Parent(model.name, onnx_graph.digest(model)),
             graph=GraphNotes(deploy.batchnorm_before, deploy.batchnorm_after, tuple(deploy.notes)),
             calibration=calibration.identity if calibration else None,
-            kept=tuple(excluded),
-            ptq=PTQ(*(getattr(resolved, f.name) for f in fields(PTQ))) if resolved else None,
+            any_cpu=precision.is_int8 and schemes.get(target.quantizer).safe_scales,
             proved_by=verifier,
             versions={"edgeseg": __version__, runtime: backends.version(runtime)},
             recipe=recipe,
         )
+        with tempfile.TemporaryDirectory(dir=work) as scratch:
+            source = Path(scratch) / "deploy.onnx"
+            source.write_bytes(deploy.model.SerializeToString())
+            if calibration is not None and precision.is_int8:
+                from edgeseg.quantization.int8_search import Int8Search
+
+                log(f"INT8 from {len(calibration.frames)} frames")
+                others = _sized(choosing, spec)
+                truth = parity.reference(model, spec, others, output) if others else reference
+                judged = (others or parity_frames, truth[0])
+                search = Int8Search(source, target, manifest, calibration.images(spec), *judged, log)
+                source, variant = search.run(ptq, tuple(excluded))
+                manifest = replace(manifest, ptq=variant.ptq, kept=variant.excluded)
+            elif precision.is_int8:
+                source = from_trained(source, target.quantizer, source.parent)
+            backend.compile(source, work, target, precision)
         log("parity and golden frames")
-        golden_images = [resize(frame, spec.height, spec.width) for frame in (golden or frames)[:GOLDEN_FRAMES]]
-        result = _parity(work, manifest, reference, parity_frames, golden_images)
+        result = _parity(work, manifest, reference, parity_frames, _sized((golden or frames)[:GOLDEN_FRAMES], spec))
         _require_agreement(result, manifest, model, allow_loss, None if trained else deploy, parity_frames, target)
         manifest = replace(manifest, parity=result)
         if dataset is not None:
@@ -138,24 +148,8 @@ def compile_model(
     return Bundle.load(out)
 
 
-def _int8(
-    graph: Path,
-    target: Target,
-    spec: Spec,
-    calibration: CalibrationSet | None,
-    excluded: Sequence[str],
-    ptq: PTQ,
-    log: Callable[[str], None],
-) -> tuple[Path, PTQ | None]:
-    """A deploy graph in INT8, beside it, and its PTQ settings; None where the model came quantized."""
-    from edgeseg.quantization.quantize import from_trained, quantize, resolve_ranges
-
-    if calibration is None:
-        return from_trained(graph, target.quantizer, graph.parent), None
-    log(f"INT8 from {len(calibration.frames)} frames")
-    resolved = resolve_ranges(ptq, target.quantizer)
-    images = calibration.images(spec)
-    return quantize(graph, images, target.quantizer, graph.parent, target.preset, excluded, resolved), resolved
+def _sized(frames: Sequence[Image], spec: Spec) -> list[Image]:
+    return [resize(frame, spec.height, spec.width) for frame in frames]
 
 
 def _check_int8(
@@ -237,7 +231,7 @@ def _require_agreement(
     if precision is Precision.FP32:
         _require_float(result.agreement, model)
     elif result.agreement < LEAST_AGREEMENT and not allow_loss:
-        noisy = _noisiest(deploy, frames[:2], target.quantizer) if precision.is_int8 and deploy else []
+        noisy = _noisiest(deploy, frames, target.quantizer) if precision.is_int8 and deploy else []
         hint = f"The noisiest layers: {', '.join(noisy)}; leave them out with --exclude. " if noisy else ""
         raise AccuracyLoss(
             f"The {precision} bundle agrees with {model} on {result.agreement:.1%} of pixels only "
@@ -249,19 +243,12 @@ def _require_agreement(
 
 
 def _noisiest(deploy: onnx_graph.DeployGraph, frames: list[Image], scheme: str) -> list[str]:
-    """The layers that INT8 hurts most, as far as they can be measured in RANK_SECONDS."""
-    from edgeseg.quantization import sensitivity
+    from edgeseg.quantization.int8_search import rank_briefly
 
-    end = time.monotonic() + RANK_SECONDS
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "deploy.onnx"
         graph.write_bytes(deploy.model.SerializeToString())
-        try:
-            rows = sensitivity.rank(
-                graph, frames, scheme, lambda index, count, measure: measure() if time.monotonic() < end else None
-            )
-        except EdgesegError:  # no layer that can be measured alone: the refusal is said without
-            return []
+        rows = rank_briefly(graph, frames, scheme)
     return [f"{row.layer} ({row.sqnr_db:g} dB)" for row in rows[:NOISIEST]]
 
 

@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
+DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")  # as Linux names them
+
 
 def usable_cpus(root: Path = Path("/")) -> int:
     """The CPUs of this process's affinity, cut to the CPU time that its control groups grant; at least 1.
@@ -21,6 +23,12 @@ def usable_cpus(root: Path = Path("/")) -> int:
 def limited() -> bool:
     """Whether this process may use fewer CPUs than the machine has."""
     return usable_cpus() < (os.cpu_count() or 1)
+
+
+def adds_in_16_bits(root: Path = Path("/")) -> bool:
+    """Whether this is an x86 CPU without integer dot products: products of INT8 are added in 16 bits, and saturate."""
+    flags = re.search(r"^flags\s*:\s*(.+)$", _text(root / "proc/cpuinfo"), re.M)
+    return flags is not None and not set(DOT_PRODUCTS) & set(flags[1].split())
 
 
 def _quotas(root: Path) -> list[float]:

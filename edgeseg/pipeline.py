@@ -20,7 +20,7 @@ from edgeseg import target
 from edgeseg.bench.measure import bench
 from edgeseg.bundle import MANIFEST, Bundle
 from edgeseg.calibration.frames import CalibrationSet
-from edgeseg.compile import GOLDEN_FRAMES, PARITY_FRAMES, compile_model, golden_frames, spec_of
+from edgeseg.compile import GOLDEN_FRAMES, PARITY_FRAMES, compile_model, golden_frames, held_out, spec_of
 from edgeseg.data.dataset import Dataset
 from edgeseg.evaluation.pictures import strips
 from edgeseg.files import require_file, sha256, write_bytes
@@ -195,6 +195,7 @@ class _Stages:
                 frames=[self.test[i][0] for i in range(min(PARITY_FRAMES, len(self.test)))],
                 calibration=chosen,
                 ptq=recipe.quantize if chosen else PTQ(),
+                choosing=held_out(chosen, spec) if chosen else (),  # never of the test split
                 dataset=self.test,
                 golden=golden_frames(recipe.targets.golden, spec, recipe.folder)
                 or [read_image(frame) for frame in calibration.frames[:GOLDEN_FRAMES]],

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from edgeseg import backends, heads
 from edgeseg.bundle import Bundle
+from edgeseg.cpus import adds_in_16_bits
 from edgeseg.errors import BundleError, unknown
 from edgeseg.segmenter import FRAME, MODES, Segmenter
+
+log = logging.getLogger(__name__)
+SATURATES = "it has no VNNI, where INT8 of edgeseg before 0.2 saturates. Compile the bundle again."
+
+
+def saturates(bundle: Bundle, backend: str = "") -> bool:
+    """Whether its INT8 computes something else on this CPU than where it was compiled (Manifest.any_cpu)."""
+    module = backends.get(backend or bundle.backend)
+    exposed = bundle.precision.is_int8 and not bundle.manifest.any_cpu
+    return exposed and getattr(module, "ADDS_IN_16_BITS", False) and adds_in_16_bits()
 
 
 def open_segmenter(
@@ -30,6 +42,8 @@ def open_segmenter(
     if device:
         options["device"] = device
     head = heads.get(loaded.spec.task).open(loaded.spec, loaded.upsample)
+    if saturates(loaded, name):
+        log.warning("bundle %s loses accuracy on this CPU: %s", loaded.name, SATURATES)
     engine = backends.get(name).open(loaded, mode, **options)
     shape = engine.inputs(0)[FRAME].shape
     if shape != (loaded.spec.height, loaded.spec.width, 3):

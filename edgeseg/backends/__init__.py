@@ -6,6 +6,7 @@ A backend module has
     open(bundle, mode) -> Engine                         load them (see segmenter.Engine)
 and, where it has several devices, probe_device(device) -> str  "" when that one is here, else the reason
 and imports nothing of another backend. PACKAGE: the distribution it needs, where that has another name.
+ADDS_IN_16_BITS: whether its INT8 kernels saturate on CPUs without dot products (cpus.adds_in_16_bits).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeseg.target import Target
 
 Arrays = dict[str, NDArray[Any]]
+ADDS_IN_16_BITS = True  # where the CPU has no dot products of INT8
 
 
 def probe() -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeseg.precision import Precision
 
 Arrays = dict[str, NDArray[Any]]
+ADDS_IN_16_BITS = True  # where the CPU has no dot products of INT8
 # What the layers that are not INT8 compute in, by device. On many CPUs OpenVINO's own default is bf16, and so is what
 # it makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a storage format of weights, computed in f32, and
 # AUTO, which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.

@@ -88,7 +88,7 @@ def compile_bundle(
     disagrees is not written.
     """
     from edgeseg.calibration.frames import CalibrationSet
-    from edgeseg.compile import GOLDEN_FRAMES, compile_model, golden_frames
+    from edgeseg.compile import GOLDEN_FRAMES, PARITY_FRAMES, compile_model, golden_frames
     from edgeseg.data.dataset import Dataset
     from edgeseg.recipe import PTQ
     from edgeseg.target import Target
@@ -103,6 +103,7 @@ def compile_bundle(
     overrides = {**spec_table(spec_file), **spec_flags(flags)}
     source = as_onnx(model, shape=size(input_size) if input_size else None)
     spec = find_spec(source, overrides, output)
+    frames = _parity_frames(chosen, spec)
     with status(f"compiling {model.name} for {target}") as update:
         bundle = compile_model(
             source,
@@ -110,7 +111,8 @@ def compile_bundle(
             profile,
             precision,
             spec=spec,
-            frames=_parity_frames(chosen, spec),
+            frames=frames[:PARITY_FRAMES],
+            choosing=frames[PARITY_FRAMES:] if len(frames) == 2 * PARITY_FRAMES else (),
             calibration=chosen,
             output=output,
             excluded=tuple(exclude or ()),
@@ -206,9 +208,9 @@ def targets(json_to: options.Json = None) -> None:
 
 
 def _parity_frames(chosen: CalibrationSet | None, spec: Spec) -> list[Image]:
-    from edgeseg.compile import held_out, rendered
+    from edgeseg.compile import PARITY_FRAMES, held_out, rendered
 
-    return held_out(chosen, spec) if chosen is not None else rendered(spec, 8)
+    return held_out(chosen, spec, 2 * PARITY_FRAMES) if chosen is not None else rendered(spec, 8)
 
 
 def _calibration_frames(chosen: CalibrationSet | None, spec: Spec, count: int) -> list[Image]:

@@ -49,7 +49,10 @@ Calibration = Annotated[Path, typer.Option(help=CALIBRATION_HELP, show_default=F
 OptionalCalibration = Annotated[Path | None, typer.Option(help=CALIBRATION_HELP)]
 CalibrationFrames = Annotated[int, typer.Option("--calibration-frames", help="How many of them to use.", min=8)]
 Ranges = Annotated[
-    str, typer.Option(help="INT8: how activation ranges are estimated: auto, minmax, mean, percentile, mse or entropy.")
+    str,
+    typer.Option(
+        help="INT8: how activation ranges are estimated: minmax, mean, percentile, mse, entropy, or auto: by measurement."
+    ),
 ]
 Bias = Annotated[bool, typer.Option("--bias/--no-bias", help="INT8: correct biases for the rounding of weights.")]
 Equalize = Annotated[bool, typer.Option(help="INT8: equalize channel ranges between layers first.")]

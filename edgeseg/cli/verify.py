@@ -35,7 +35,7 @@ def verify(
     from edgeseg import signature
     from edgeseg.bundle import Bundle
     from edgeseg.mask import agreement
-    from edgeseg.runtime import open_segmenter
+    from edgeseg.runtime import SATURATES, open_segmenter, saturates
 
     if key:
         signature.require(bundle, key)
@@ -45,9 +45,11 @@ def verify(
     files = len(loaded.manifest.files)
     emit({"bundle": str(bundle), "signed": bool(key), "files": files, "golden_agreement": shares}, json_to)
     if not shares or min(shares) < minimum:
+        other = "This machine or runtime computes something else; compile on it again."
+        why = f"This CPU is the cause: {SATURATES}" if saturates(loaded) else other
         raise BundleError(
             f"Bundle {bundle}: a golden frame agrees on {min(shares, default=0):.2%} of pixels only.",
-            f"Expected {minimum:.0%}. This machine or runtime computes something else; compile on it again.",
+            f"Expected {minimum:.0%}. {why}",
         )
     signed = "signature, " if key else ""
     results(json_to).print(

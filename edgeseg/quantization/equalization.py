@@ -49,12 +49,16 @@ def equalize(model: ModelProto, frames: Sequence[Image]) -> int:
 
 
 def correct_biases(
-    model: ModelProto, frames: Sequence[Image], excluded: Collection[str] = (), min_weight_scale: float = 0.0
+    model: ModelProto,
+    frames: Sequence[Image],
+    excluded: Collection[str] = (),
+    min_weight_scale: float = 0.0,
+    safe_scales: bool = False,
 ) -> None:
     """Add to each convolution's bias, in place, the change of its mean output that rounding its weights w to w~ causes.
 
     E[y] - E[y~] = (w - w~) E[x] (Nagel et al. 2019, section 4.2), E[x] the mean of each input channel over `frames`.
-    `excluded` layers are not rounded. `min_weight_scale`: see Scheme.
+    `excluded` layers are not rounded. `min_weight_scale`, `safe_scales`: see Scheme.
     """
     index = GraphIndex(model)
     floats = set(activation_names(model))  # a model in float16 has none, it is not quantized
@@ -71,7 +75,8 @@ def correct_biases(
     means = {name: np.mean([row[i] for row in rows], 0) for i, name in enumerate(names)}
     for node in convs:
         weights, bias = _weights(index, node), index.constant_input(node, 2)
-        rounding = _by_group(weights - round_weights(weights, 0, min_weight_scale), node).sum(3)
+        rounded = round_weights(weights, 0, min_weight_scale, 1 if safe_scales else None)
+        rounding = _by_group(weights - rounded, node).sum(3)
         shift = np.einsum("goi,gi->go", rounding, means[node.input[0]].reshape(len(rounding), -1)).ravel()
         corrected = (np.zeros(len(weights)) if bias is None else bias) + shift
         node.input[2:] = [index.add_constant(f"{node.output[0]}_bias", corrected.astype(weights.dtype))]

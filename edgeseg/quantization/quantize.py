@@ -57,7 +57,7 @@ def _prepare(graph: Path, frames: list[Image], scheme: Scheme, out: Path, exclud
     if ptq.equalize:
         equalize(model, frames)
     if ptq.bias:
-        correct_biases(model, frames, excluded, scheme.min_weight_scale)
+        correct_biases(model, frames, excluded, scheme.min_weight_scale, scheme.safe_scales)
     onnx.save(model, str(out / "prepared.onnx"))
     return out / "prepared.onnx"
 
@@ -70,6 +70,7 @@ def from_trained(graph: Path, scheme: str, out: Path) -> Path:
     import onnx
 
     from edgeseg import onnx_graph
+    from edgeseg.quantization.requantize import widen_scales
 
     model = onnx.load(str(graph))
     implementation = schemes.get(scheme)
@@ -79,6 +80,8 @@ def from_trained(graph: Path, scheme: str, out: Path) -> Path:
         )
     if implementation.reads_qdq == "any":
         onnx_graph.store_integer_weights(model)
+        if implementation.safe_scales:
+            widen_scales(model, {})
     elif not onnx_graph.is_symmetric(model):
         raise OptionError(
             "The model is quantized with zero points, which TensorRT does not have.",

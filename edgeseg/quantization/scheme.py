@@ -28,7 +28,8 @@ class Quantize(Protocol):
 class Scheme:
     """`title`: for messages. `ranges`: the estimators of activation ranges that it offers, its default first.
 
-    `symmetric`: activations have no zero point. `operators`: the only ones it quantizes, () = all. `rounds_output`: the
+    `symmetric`: activations have no zero point. `safe_scales`: its weights are rounded so that CPUs without VNNI do not
+    saturate (saturation.py). `operators`: the only ones it quantizes, () = all. `rounds_output`: the
     output of a layer is rounded even if only the logits follow. `min_weight_scale`: the smallest scale of a channel's
     weights as a share of the largest. `reads_qdq`: the quantized models (with Q/DQ pairs) that it accepts as they are:
     "any", "symmetric" (every zero point 0) or "" (none). `layer_scheme`: a scheme that gives a single layer the same
@@ -39,6 +40,7 @@ class Scheme:
     ranges: tuple[str, ...]
     quantize: Quantize
     symmetric: bool = False
+    safe_scales: bool = False
     operators: tuple[str, ...] = ()
     rounds_output: bool = False
     min_weight_scale: float = 0.0

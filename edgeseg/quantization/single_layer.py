@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.onnx_graph.index import attribute, drop_unused, fresh_name
 from edgeseg.quantization.ranges import Range
+from edgeseg.quantization.requantize import REDUCING, input_axis
 from edgeseg.quantization.rounding import round_weights, scale_and_zero_point
 from edgeseg.quantization.scheme import Scheme
 
@@ -44,7 +45,9 @@ def quantize_layer(
     for weight in tensors.weights:
         stored = next(i for i in copy.graph.initializer if i.name == weight)
         rounded = fresh_name(copy, f"{weight}_rounded")
-        values = round_weights(numpy_helper.to_array(stored), _channel_axis(node), scheme.min_weight_scale)
+        weights = numpy_helper.to_array(stored)
+        inputs = input_axis(node, weights.ndim) if scheme.safe_scales and node.op_type in REDUCING else None
+        values = round_weights(weights, _channel_axis(node), scheme.min_weight_scale, inputs)
         copy.graph.initializer.append(numpy_helper.from_array(values, rounded))
         _replace(node.input, weight, rounded)
     for activation in tensors.activations:

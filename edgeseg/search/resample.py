@@ -21,6 +21,8 @@ from edgeseg.files import sha256
 from edgeseg.images import read_image
 from edgeseg.ledger import Ledger
 from edgeseg.precision import Precision
+from edgeseg.quantization.quantize import resolve_ranges
+from edgeseg.recipe import PTQ
 from edgeseg.results.calibration import ReferenceScore, ResampleRow, Resamples
 from edgeseg.search.trials import reference_precision
 from edgeseg.spec import Spec
@@ -112,6 +114,7 @@ class Measurement:
             bundle = compile_model(
                 self.file, self.folder / name, self.target, precision, spec=self.spec,
                 frames=[read_image(file) for file in parity_files], calibration=frames, output=self.output,
+                ptq=resolve_ranges(PTQ(), self.target.quantizer) if frames else PTQ(),
                 dataset=self.dataset, allow_loss=True, log=lambda text: self.log(f"{name}: {text}"),
             )  # fmt: skip
             return self._read(bundle)

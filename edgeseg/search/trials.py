@@ -214,7 +214,7 @@ class Trials:
             calibration=self.calibration if chosen else None,
             output=self.output,
             excluded=trial.excluded,
-            ptq=trial.ptq,
+            ptq=resolve_ranges(trial.ptq, self.target.quantizer) if chosen else PTQ(),
             allow_loss=True,
             log=lambda text: self.log(f"{trial.name}: {text}"),
         )

@@ -17,6 +17,7 @@ from edgeseg.compile import LEAST_AGREEMENT, AccuracyLoss, compile_model, held_o
 from edgeseg.errors import EdgesegError
 from edgeseg.images import read_image, write_image
 from edgeseg.onnx_graph import head
+from edgeseg.recipe import PTQ
 from edgeseg.target import Target
 
 Run = Callable[..., Any]
@@ -50,7 +51,8 @@ def test_int8_below_the_floor_is_refused_unless_one_insists(
     def build(**more: Any) -> float:
         bundle = compile_model(
             fragile, tmp_path / "out", Target.load(target), "int8", spec=tiny.SPEC,
-            frames=tiny.frames(4, seed=1), calibration=CalibrationSet.choose(labeled, 10), **more,
+            frames=tiny.frames(4, seed=1), calibration=CalibrationSet.choose(labeled, 10),
+            ptq=PTQ("minmax"), **more,
         )  # fmt: skip
         assert bundle.manifest.parity is not None
         return bundle.manifest.parity.agreement
@@ -66,12 +68,28 @@ def test_int8_below_the_floor_is_refused_unless_one_insists(
 def test_the_command_line_exits_with_1_and_writes_nothing(
     edgeseg: Run, fragile: Path, labeled: Path, tmp_path: Path
 ) -> None:
-    words = ("compile", fragile, "-p", "int8", "--calibration", labeled, "-o", tmp_path / "out")
+    words = ("compile", fragile, "-p", "int8", "--calibration", labeled, "--ranges", "minmax", "-o", tmp_path / "out")
     ran = edgeseg(*words)
     assert ran.code == 1 and "at least 90% is expected" in ran.err
     assert not any(tmp_path.iterdir())
     assert edgeseg(*words, "--allow-loss").code == 0
     assert (tmp_path / "out").is_dir()
+
+
+@pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu", "tflite-cpu", "jetson-orin"])
+def test_what_plain_int8_ruins_is_repaired_without_being_asked(
+    fragile: Path, labeled: Path, tmp_path: Path, target: str
+) -> None:
+    lines: list[str] = []
+    bundle = compile_model(
+        fragile, tmp_path / "out", Target.load(target), "int8", spec=tiny.SPEC,
+        frames=tiny.frames(4, seed=1), calibration=CalibrationSet.choose(labeled, 10), log=lines.append,
+    )  # fmt: skip
+    manifest = bundle.manifest
+    assert manifest.parity is not None and manifest.parity.agreement > 0.97
+    assert manifest.ptq is not None and (manifest.ptq.equalize or manifest.kept)
+    tried = [line for line in lines if line.startswith("INT8 with ranges")]
+    assert len(tried) > 4 and "of pixels, mean IoU" in tried[0]
 
 
 def write_frames(folder: Path, count: int) -> None:

@@ -61,3 +61,19 @@ def test_one_cpu_under_taskset() -> None:
     pin = f"import os; os.sched_setaffinity(0, {{{FIRST}}}); "
     done = subprocess.run([*COUNT[:2], pin + COUNT[2]], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "saturates"),
+    [
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512bw", True),
+        ("flags\t\t: fpu avx2 avx512_vnni", False),
+        ("flags\t\t: fpu avx2 avx_vnni", False),
+        ("Features\t: fp asimd asimddp", False),  # Arm
+        ("", False),
+    ],
+)
+def test_cpus_that_add_products_of_int8_in_16_bits(tmp_path: Path, flags: str, saturates: bool) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
+    assert cpus.adds_in_16_bits(tmp_path) is saturates

@@ -126,9 +126,10 @@ def test_equalizing_repairs_a_network_that_int8_ruins(
         assert bundle.manifest.parity is not None
         return bundle.manifest.parity.agreement
 
-    ruined, repaired = agreement(fragile, PTQ()), agreement(fragile, PTQ(equalize=True))
+    plain, equalized = PTQ("minmax"), PTQ("minmax", equalize=True)
+    ruined, repaired = agreement(fragile, plain), agreement(fragile, equalized)
     assert ruined < 0.85 < 0.9 < repaired
-    assert repaired > agreement(network, PTQ()) - 0.03
+    assert repaired > agreement(network, plain) - 0.03
 
 
 def test_corrected_biases_compensate_for_rounded_weights() -> None:

@@ -15,6 +15,7 @@ from edgeseg.compile import compile_model
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.quantization import schemes
 from edgeseg.quantization.quantize import quantize
+from edgeseg.recipe import PTQ
 from edgeseg.target import Target
 
 onnx = pytest.importorskip("onnx")
@@ -25,9 +26,10 @@ LAST = "t6"  # of tiny.network, and so of the fragile one
 def int8(model: Path, out: Path, target: Target | str, data: Path, *excluded: str, precision: str = "int8") -> Bundle:
     profile = Target.load(target) if isinstance(target, str) else target
     frames, chosen = tiny.frames(4, seed=1), CalibrationSet.choose(data, 10)
+    ptq = PTQ() if profile.quantizer == "entropy" else PTQ("minmax")
     return compile_model(
         model, out, profile, precision, spec=tiny.SPEC, frames=frames, calibration=chosen, excluded=excluded,
-        allow_loss=True,
+        ptq=ptq, allow_loss=True,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ onnx = pytest.importorskip("onnx")
 from edgeseg import onnx_graph  # noqa: E402
 from edgeseg.quantization import schemes  # noqa: E402
 from edgeseg.quantization.rounding import round_weights, scale_and_zero_point  # noqa: E402
+from edgeseg.quantization.saturation import safe_scale  # noqa: E402
 from edgeseg.quantization.sensitivity import quantizable_layers, rank  # noqa: E402
 
 Run = Callable[..., Any]
@@ -60,7 +61,7 @@ def test_the_figure_is_the_sqnr_of_the_formula(network: Path, tmp_path: Path) ->
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = np.stack([session.run(None, {"frame": f[None]})[1][0] for f in frames]).astype(np.float64)
     scale = inputs.max() / 255  # behind a ReLU: the zero point is 0
-    steps = np.abs(weights).max((1, 2, 3), keepdims=True) / 127
+    steps = safe_scale(weights, np.abs(weights).max((1, 2, 3), keepdims=True) / 127, 1)
     rounded = np.round(weights / steps) * steps
 
     def logits(x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -90,8 +91,10 @@ def test_the_minimum_weight_scale_is_that_of_nncf(fragile: Path, labeled: Path, 
     model = onnx.load(str(path))
     conv = next(n for n in model.graph.node if n.name == "t4")
     weights = onnx.numpy_helper.to_array(next(i for i in model.graph.initializer if i.name == conv.input[1]))
-    expected = round_weights(weights, 0, schemes.get("nncf").min_weight_scale)
-    assert scale.min() / scale.max() == pytest.approx(schemes.get("nncf").min_weight_scale, rel=0.01)
+    least = schemes.get("nncf").min_weight_scale
+    expected = round_weights(weights, 0, least, 1)
+    before = np.maximum(steps := np.abs(weights).max((1, 2, 3), keepdims=True) / 127, least * steps.max())
+    assert scale == pytest.approx(safe_scale(weights, before, 1), rel=0.01)
     assert (np.abs(parts[-1].data * scale - expected) <= 0.02 * scale).mean() > 0.99
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgeseg.errors import MissingPackage
 from edgeseg.quantization.excluded import openvino_names
 from edgeseg.quantization.scheme import Array, Scheme
+from edgeseg.quantization.schemes._openvino import layers_with_weights, widen_scales
 from edgeseg.recipe import PTQ
 
 ESTIMATORS = {"minmax": "MINMAX", "mean": "MEAN_MINMAX", "percentile": "MEAN_QUANTILE", "mse": "HISTOGRAM"}
@@ -25,7 +26,7 @@ def quantize(
     try:
         import nncf
         import openvino as ov
-        from nncf.quantization.advanced_parameters import QuantizationParameters
+        from nncf.quantization.advanced_parameters import OverflowFix, QuantizationParameters
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
         from openvino.passes import ConstantFolding, Manager
     except ImportError as error:
@@ -36,6 +37,7 @@ def quantize(
     manager = Manager()
     manager.register_pass(ConstantFolding())
     manager.run_passes(model)
+    floats = {op.get_friendly_name(): op.input_value(1).get_node() for op in layers_with_weights(model)}
     with redirect_stdout(sys.stderr):  # for its progress bars; stdout is for results
         quantized = nncf.quantize(
             model,
@@ -44,6 +46,7 @@ def quantize(
             subset_size=len(frames),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 disable_bias_correction=True,  # ours is the same for every scheme
+                overflow_fix=OverflowFix.DISABLE,  # widen_scales costs less
                 activations_range_estimator_params=getattr(RangeEstimatorParametersSet, ESTIMATORS[ptq.ranges]),
                 # NNCF's own choice in front of depthwise convolutions is a range for each channel. One that fires in
                 # few calibration frames, or in none, would be clipped where it fires: rare classes suffer.
@@ -51,6 +54,7 @@ def quantize(
             ),
             ignored_scope=nncf.IgnoredScope(names=openvino_names(model, excluded)) if excluded else None,
         )
+    widen_scales(quantized, {name: node.get_data() for name, node in floats.items() if hasattr(node, "get_data")})
     ov.save_model(quantized, out / "quantized.xml", compress_to_fp16=False)
     return out / "quantized.xml"
 
@@ -59,6 +63,7 @@ SCHEME = Scheme(
     title="NNCF (OpenVINO)",
     ranges=tuple(ESTIMATORS),
     quantize=quantize,
+    safe_scales=True,
     min_weight_scale=0.01,  # of NNCF's fake_quantize.py
     reads_qdq="any",
     # NNCF needs 3 s for a layer; OpenVINO turns ONNX Runtime's Q/DQ pairs into the same INT8 kernels.

@@ -1,0 +1,123 @@
+"""INT8 of one deploy graph for one target: its variants quantized, compiled and measured where they will run."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from edgeseg import backends
+from edgeseg.bundle import Manifest, seal
+from edgeseg.errors import EdgesegError
+from edgeseg.images import Image
+from edgeseg.onnx_graph.index import GraphIndex
+from edgeseg.onnx_graph.layer_names import layers
+from edgeseg.quantization import schemes, sensitivity
+from edgeseg.quantization.quantize import quantize, resolve_ranges
+from edgeseg.quantization.variants import Score, Variant, choose, score
+from edgeseg.recipe import PTQ
+from edgeseg.results.search import LayerNoise
+from edgeseg.runtime import open_segmenter
+from edgeseg.target import Target
+
+RANK_SECONDS = 60.0
+RANK_FRAMES = 2
+FLOAT_SHARE = 0.1  # of the layers: no more are left float
+
+
+class Int8Search:
+    """Finds the variant of `graph` (a deploy graph on disk, written beside it) whose class maps of `frames`, of the
+    Spec's size, are nearest to `expected`, the float ones. `manifest`: of the bundle to come."""
+
+    def __init__(
+        self, graph: Path, target: Target, manifest: Manifest, calibration: Iterable[Image],
+        frames: list[Image], expected: list[Image], log: Callable[[str], None],
+    ):  # fmt: skip
+        self.graph, self.target, self.manifest = graph, target, manifest
+        self.calibration = list(calibration)
+        self.frames, self.expected, self.log = frames, expected, log
+        self.files: dict[Variant, Path] = {}
+
+    def run(self, ptq: PTQ, excluded: tuple[str, ...]) -> tuple[Path, Variant]:
+        """The quantized graph's file, and what it is. Without ranges "auto" there is nothing to choose."""
+        resolved = resolve_ranges(ptq, self.target.quantizer)
+        plain = Variant(PTQ(resolved.ranges, resolved.bias, resolved.equalize), excluded)
+        ranges = schemes.get(self.target.quantizer).ranges
+        if ptq.ranges != "auto" or len(ranges) == 1:
+            return self._quantize(plain), plain
+        best, _ = choose(ranges, plain, self.measure, self.exclusions, self.log)
+        return self.files[best], best
+
+    def measure(self, variant: Variant) -> Score:
+        quantized = self._quantize(variant)
+        with tempfile.TemporaryDirectory(dir=self.graph.parent) as folder:
+            backends.get(self.target.backend).compile(quantized, Path(folder), self.target, self.manifest.precision)
+            seal(Path(folder), replace(self.manifest, ptq=variant.ptq, kept=variant.excluded))
+            with open_segmenter(Path(folder), backend=self.manifest.proved_by) as segmenter:
+                found = [segmenter(frame).classmap for frame in self.frames]
+        return score(found, self.expected, len(self.manifest.spec.classes))
+
+    def _quantize(self, variant: Variant) -> Path:
+        folder = Path(tempfile.mkdtemp(dir=self.graph.parent))
+        file = quantize(
+            self.graph, self.calibration, self.target.quantizer, folder, self.target.preset, variant.excluded,
+            variant.ptq,
+        )  # fmt: skip
+        self.files[variant] = file
+        return file
+
+    def exclusions(self, base: Variant) -> Iterator[tuple[str, ...]]:
+        """The last layer, whose rounding nothing averages out; then with it the noisiest, one, two, four, ..."""
+        first = tuple(dict.fromkeys((*base.excluded, *self.last_layers)))
+        yield first
+        others = [layer for layer in self.noisiest if layer not in first]
+        k = 1
+        while k <= min(len(others), max(1, int(self.layer_count * FLOAT_SHARE))):
+            yield (*first, *others[:k])
+            k *= 2
+
+    @cached_property
+    def noisiest(self) -> list[str]:
+        return [row.layer for row in rank_briefly(self.graph, self.frames, self.target.quantizer)]
+
+    @cached_property
+    def last_layers(self) -> tuple[str, ...]:
+        return last_layers(onnx.load(str(self.graph)))
+
+    @cached_property
+    def layer_count(self) -> int:
+        return len(layers(onnx.load(str(self.graph))))
+
+
+def rank_briefly(graph: Path, frames: list[Image], scheme: str) -> list[LayerNoise]:
+    """The layers of a deploy graph that INT8 hurts most, as far as RANK_SECONDS allow; none where none can be measured
+    alone."""
+    end = time.monotonic() + RANK_SECONDS
+
+    def each(index: int, count: int, measure: Callable[[], float]) -> float | None:
+        return measure() if time.monotonic() < end else None
+
+    try:
+        return sensitivity.rank(graph, frames[:RANK_FRAMES], scheme, each)
+    except EdgesegError:
+        return []
+
+
+def last_layers(model: ModelProto) -> tuple[str, ...]:
+    """The names of the layers that compute the logits, with no other layer behind them."""
+    index = GraphIndex(model)
+    names = {node.name for node in layers(model)}
+    found, pending = [], [output.name for output in model.graph.output]
+    while pending:
+        node = index.producer(pending.pop())
+        if node is not None and node.name in names:
+            found.append(node.name)
+        elif node is not None:
+            pending += node.input
+    return tuple(dict.fromkeys(found))
