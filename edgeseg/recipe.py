@@ -186,8 +186,8 @@ class PTQ:
     `ranges`: how the range of each activation is estimated. minmax: the smallest and largest value. mean: their means
     over frames. percentile: without 0.01 % of the values at either end. mse: with the least squared error. entropy:
     with the least loss of information (Migacz 2017). auto: the best of them by measurement (quantization/variants.py);
-    entropy with TensorRT's calibrator. `bias`: correct the mean shift that rounded weights cause. `equalize`: first scale the
-    channels between two layers to similar ranges, which changes nothing in float.
+    entropy with TensorRT's calibrator. `bias`: correct the mean shift that rounded weights cause. `equalize`: first
+    scale the channels between two layers to similar ranges, which changes nothing in float.
     """
 
     ranges: str = choice("auto", "minmax", "mean", "percentile", "mse", "entropy")

@@ -51,7 +51,7 @@ CalibrationFrames = Annotated[int, typer.Option("--calibration-frames", help="Ho
 Ranges = Annotated[
     str,
     typer.Option(
-        help="INT8: how activation ranges are estimated: minmax, mean, percentile, mse, entropy, or auto: by measurement."
+        help="INT8: how activation ranges are estimated: minmax, mean, percentile, mse, entropy; auto measures."
     ),
 ]
 Bias = Annotated[bool, typer.Option("--bias/--no-bias", help="INT8: correct biases for the rounding of weights.")]
