@@ -44,13 +44,13 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
 
 def open(bundle: Bundle, mode: str, threads: int = 0) -> OnnxRuntimeEngine:
     """Load a bundle. `threads` 0: every CPU this process may use."""
-    return OnnxRuntimeEngine(bundle.file("model.onnx"), mode, threads)
+    return OnnxRuntimeEngine(bundle.read("model.onnx"), bundle.path, mode, threads)
 
 
 class OnnxRuntimeEngine:
     """See segmenter.Engine. One slot in latency mode; in throughput mode two, sharing the cores."""
 
-    def __init__(self, model: Path, mode: str, threads: int = 0):
+    def __init__(self, model: bytes, path: Path, mode: str, threads: int = 0):
         try:
             import onnxruntime
         except ImportError as error:
@@ -62,10 +62,10 @@ class OnnxRuntimeEngine:
         # Spinning idle threads would take the cores from resize, masks and sinks.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if self.slots > 1 else "1")
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise BundleError(
-                f"ONNX Runtime cannot load {model}: {first_line(error)}.", "Compile the bundle again."
+                f"ONNX Runtime cannot load the model of {path}: {first_line(error)}.", "Compile the bundle again."
             ) from error
         inputs = self._session.get_inputs()
         # Graphs for boards whose runtime has no uint8 inputs take the frame as float32.

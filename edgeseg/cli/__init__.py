@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeseg import __version__
+from edgeseg import __version__, user_cache
 from edgeseg.cli import (
     bench,
     calibrate,
@@ -54,6 +56,13 @@ def root(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
     log_format: Annotated[str, typer.Option(help="text or json (one object a line, on the error stream).")] = "text",
     debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EDGESEG_CACHE",
+            help="Folder of yours alone for engines that are built here [default: ~/.cache/edgeseg].",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -61,6 +70,13 @@ def root(
     if log_format not in logs.FORMATS:
         raise unknown("log format", log_format, logs.FORMATS)
     logs.configure(int(verbose) - int(quiet), log_format)
+    user_cache.use(cache_dir or _xdg_cache())
+
+
+def _xdg_cache() -> Path | None:
+    """Where the XDG Base Directory Specification puts caches, if it was set to an absolute path."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return home / "edgeseg" if home.is_absolute() else None
 
 
 def main() -> None:

@@ -155,17 +155,20 @@ def quantize(
 )
 def build(
     bundle: options.Bundle,
-    cache: Annotated[Path | None, typer.Option(help="Folder of engines [default: ~/.cache/edgeseg].")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of engines [default: engines in --cache-dir].")] = None,
+    key: Annotated[Path | None, typer.Option(help="Public key: refuse a bundle that its owner did not sign.")] = None,
     json_to: options.Json = None,
 ) -> None:
     """Build a bundle's engine on its device, ahead of the first frame, and verify it with the golden frames.
 
     For operators of Jetson boards and NVIDIA GPUs: the first `edgeseg run` then starts at once.
     """
-    from edgeseg import backends
+    from edgeseg import backends, signature
     from edgeseg.bundle import Bundle
 
     loaded = Bundle.load(bundle)
+    if key:
+        signature.require(loaded, signature.Required(key))
     backend = backends.get(loaded.backend)
     if not hasattr(backend, "build"):
         raise OptionError(f"Bundle {bundle} ({loaded.target}) has no engine to build.", "It runs as it is.")

@@ -23,14 +23,13 @@ from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import LabeledFrame, Labels
 from edgeseg.errors import FileError, MissingPackage
 from edgeseg.files import require_file
-from edgeseg.images import Image
+from edgeseg.images import MAX_PIXELS, Image
 from edgeseg.records import convert, read_json
 from edgeseg.spec import default_palette
 
 TITLE = "COCO JSON"
 BACKGROUND = "background"
 MOST_CLASSES = 255
-MAX_PIXELS = 16384 * 16384
 
 
 @dataclass(frozen=True)
