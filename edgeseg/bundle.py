@@ -27,7 +27,7 @@ from edgeseg.images import Image, decode_image, decode_mask
 from edgeseg.mask import UPSAMPLES
 from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
-from edgeseg.records import check_schema, convert
+from edgeseg.records import check_schema, convert, parse_json
 from edgeseg.results.common import BundleIdentity, Parent, Parity
 from edgeseg.results.evaluation import Metrics
 from edgeseg.spec import Spec
@@ -233,7 +233,7 @@ def _manifest_text(folder: Directory, path: Path) -> bytes:
 
 def _json(text: bytes, name: Path) -> object:
     try:
-        return json.loads(text.decode())
+        return parse_json(text)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{name} cannot be read: {type(error).__name__} {error}.", COPY_AGAIN) from error
 

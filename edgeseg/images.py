@@ -92,14 +92,14 @@ def turn(image: Image, orientation: int) -> Image:
 
 
 def write_image(path: Path, image: Image) -> None:
-    """Encode in the format of the suffix and write atomically; FileError for an unknown suffix."""
+    """Encode in the format of the suffix and write atomically, not durably; FileError for an unknown suffix."""
     try:
         ok, data = cv2.imencode(path.suffix or ".png", image)
     except cv2.error:
         ok = False
     if not ok:
         raise FileError(f"Cannot encode {path}.", f"Use one of: {', '.join(IMAGE_SUFFIXES)}.")
-    write_bytes(path, data.tobytes())
+    write_bytes(path, data.tobytes(), durable=False)  # there may be many of them
 
 
 def resize(frame: Image, height: int, width: int, into: Image | None = None) -> Image:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.cpus import usable_cpus
-from edgeseg.errors import BundleError, MissingPackage, first_line
+from edgeseg.errors import BundleError, MissingPackage, failed_frame, first_line
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -84,7 +84,11 @@ class OnnxRuntimeEngine:
         self._running[slot] = self._pool.submit(self._session.run, self._outputs, batches)
 
     def wait(self, slot: int) -> Arrays:
-        return {name: batch[0] for name, batch in zip(self._outputs, self._running.pop(slot).result())}
+        try:
+            outputs = self._running.pop(slot).result()
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise failed_frame("ONNX Runtime", error) from error
+        return {name: batch[0] for name, batch in zip(self._outputs, outputs)}
 
     def close(self) -> None:
         self._pool.shutdown()

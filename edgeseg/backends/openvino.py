@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeseg import user_cache
 from edgeseg.cpus import limited, usable_cpus
-from edgeseg.errors import BundleError, EdgesegError, MissingPackage, first_line
+from edgeseg.errors import BundleError, EdgesegError, MissingPackage, failed_frame, first_line
 from edgeseg.target import Target
 
 if TYPE_CHECKING:
@@ -133,10 +133,16 @@ class OpenVinoEngine:
         return self._inputs[slot]
 
     def start(self, slot: int) -> None:
-        self._requests[slot].start_async()
+        try:
+            self._requests[slot].start_async()
+        except RuntimeError as error:
+            raise failed_frame("OpenVINO", error) from error
 
     def wait(self, slot: int) -> Arrays:
-        self._requests[slot].wait()
+        try:
+            self._requests[slot].wait()
+        except RuntimeError as error:
+            raise failed_frame("OpenVINO", error) from error
         return self._outputs[slot]
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.cpus import usable_cpus
-from edgeseg.errors import BundleError, MissingPackage, first_line
+from edgeseg.errors import BundleError, MissingPackage, failed_frame, first_line
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -90,7 +90,10 @@ class TfliteEngine:
         self._running[slot] = self._pool.submit(self._infer, slot)
 
     def wait(self, slot: int) -> Arrays:
-        return self._running.pop(slot).result()
+        try:
+            return self._running.pop(slot).result()
+        except (ValueError, RuntimeError) as error:
+            raise failed_frame("LiteRT", error) from error
 
     def close(self) -> None:
         self._pool.shutdown()

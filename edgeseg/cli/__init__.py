@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -27,7 +28,8 @@ from edgeseg.cli import (
     verify,
 )
 from edgeseg.cli.common import Interrupted
-from edgeseg.errors import EdgesegError, unknown
+from edgeseg.errors import EdgesegError, out_of_memory, unknown
+from edgeseg.files import cannot_write, describe
 
 app = typer.Typer(
     name="edgeseg",
@@ -41,7 +43,7 @@ app = typer.Typer(
 for group in (compile, compress, calibrate, run, measure, bench, gate, verify, pipeline, train, data):
     app.add_typer(group.app)
 log = logging.getLogger(__name__)
-INTERRUPTED = 130  # exit code
+BUG, INTERRUPTED = 70, 130  # exit codes
 
 
 def _version(requested: bool) -> None:
@@ -84,23 +86,53 @@ def main() -> None:
     edgeseg, 130 interrupted."""
     logs.configure()
     signals.restore_interrupt()
+    _show_any_text()
+    code = _exit_code()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not code:
+            _report(cannot_write("standard output", error))
+        code = code or EdgesegError.exit_code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again, and fails, at exit
+    sys.exit(code)
+
+
+def _exit_code() -> int | str | None:
+    """Run the verb; errors are shown here."""
     try:
         app()
+        return 0
     except EdgesegError as error:
         if "--debug" in sys.argv:
             raise
-        log.error("%s", error.what, extra={"hint": error.hint})
-        sys.exit(error.exit_code)
+        _report(error)
+        return error.exit_code
     except Exception as error:
+        fault = describe(error) if isinstance(error, OSError) else out_of_memory(error)
         if "--debug" in sys.argv:
             raise
+        if fault:
+            _report(fault)
+            return fault.exit_code
         hint = "This is a bug in edgeseg. Run `edgeseg --debug ...` again and report it."
         log.error("Internal error: %s: %s", type(error).__name__, error, extra={"hint": hint})
-        sys.exit(70)
+        return BUG
     except SystemExit as ended:
         if ended.code == INTERRUPTED and not isinstance(ended, Interrupted):  # typer catches KeyboardInterrupt
             log.warning("Interrupted.")
-        raise
+        return ended.code
     except KeyboardInterrupt:
         log.warning("Interrupted.")
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
+
+
+def _report(error: EdgesegError) -> None:
+    log.error("%s", error.what, extra={"hint": error.hint})
+
+
+def _show_any_text() -> None:
+    """Names that are no valid Unicode, or that a terminal's encoding lacks, are shown with backslashes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, results, size, status, table, wrote
+from edgeseg.cli.common import emit, results, size, status, styled, table, wrote
 from edgeseg.cli.models import as_onnx, find_spec, show_bundle, spec_flags, spec_table
 from edgeseg.errors import OptionError
 
@@ -175,7 +175,7 @@ def build(
     with status("building") as update:
         built = backend.build(loaded, cache, update)
     out = results(json_to)
-    out.print(f"[green]ok[/] {built.engine}, golden frames agree")
+    out.print(styled("ok", "green", f" {built.engine}, golden frames agree"))
     layers = ", ".join(f"{count} {kind}" for kind, count in sorted(built.layers.items(), key=lambda kv: -kv[1]))
     out.print(f"layers by output: {layers or 'not reported by this TensorRT'}")
     emit({"bundle": str(bundle), **vars(built)}, json_to)
@@ -191,7 +191,7 @@ def targets(json_to: options.Json = None) -> None:
     reasons = {t.name: backends.missing(t) for t in rows}
     shown = table("", "target", "device", "precisions", "bundle", "here")
     for row in rows:
-        here = reasons[row.name] or "[green]runs[/]"
+        here = reasons[row.name] or styled("runs", "green")
         shown.add_row(row.name, row.title, " ".join(row.precisions), BUILD_MODES[row.build_mode], here)
     results(json_to).print(shown)
     emit(

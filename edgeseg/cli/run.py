@@ -210,7 +210,7 @@ def progress_reporter(what: str) -> Iterator[OnProgress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     terminal = console.is_terminal
     progress_log = ProgressLog(what)
@@ -251,7 +251,7 @@ def show(summary: RunSummary, json_to: str | None = None) -> None:
     out = results(json_to)
     out.print(shown)
     for stage, number in summary.drops.items():
-        out.print(f"dropped at {stage}: {number}", markup=False)
+        out.print(f"dropped at {stage}: {number}")
     if fallback := summary.fallback:
         shares = ", ".join(f"{name} {number}" for name, number in fallback.results.items())
         out.print(f"deadline {fallback.deadline_ms:.0f} ms: {fallback.late} results late; per level: {shares}")

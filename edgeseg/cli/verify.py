@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, percent, results, size, status, table, wrote
+from edgeseg.cli.common import emit, percent, results, size, status, styled, table, wrote
 from edgeseg.cli.models import as_onnx, find_spec, is_checkpoint, spec_table
 from edgeseg.errors import BundleError, OptionError
 
@@ -54,7 +54,9 @@ def verify(
         )
     signed = "signature, " if key else ""
     results(json_to).print(
-        f"[green]ok[/] {signed}{files} digests, {len(shares)} golden frames, worst agreement {min(shares):.4f}"
+        styled(
+            "ok", "green", f" {signed}{files} digests, {len(shares)} golden frames, worst agreement {min(shares):.4f}"
+        )
     )
 
 
@@ -190,6 +192,6 @@ def _show(model: Path, runtime: str, frames: int, rows: list[MatrixRow], json_to
         color = "green" if row.ok else "yellow"
         logits = [f"{value:.1g}" if value is not None else "-" for value in (measured.logits_max, measured.logits_mean)]
         shares = (percent(measured.worst), percent(measured.miou))
-        agreement = f"[{color}]{percent(measured.agreement)}[/]"
+        agreement = styled(percent(measured.agreement), color)
         shown.add_row(name, agreement, *shares, *logits, f"{measured.infer_ms:.1f}")
     results(json_to).print(shown)

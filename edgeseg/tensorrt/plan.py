@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeseg.errors import BundleError
 from edgeseg.files import write_bytes
+from edgeseg.records import parse_json
 from edgeseg.target import Target
 
 FILE = "plan.json"
@@ -72,7 +73,7 @@ class Plan:
     def parse(cls, data: bytes, path: Path) -> Plan:
         """The plan in `data`, the content of `path`; BundleError where it is not one of this format."""
         try:
-            table: dict[str, Any] = json.loads(data)
+            table: dict[str, Any] = parse_json(data)
             if table["format"] != FORMAT:
                 raise ValueError(f"format {table['format']}")
             lists = {f.name: tuple(table[f.name]) for f in fields(cls) if str(f.type).startswith("tuple")}
