@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test test-slow test-trt test-tools check pipeline camvid docs docs-site bench clean
+.PHONY: help demo test test-slow test-trt test-tools fuzz check pipeline camvid docs docs-site bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,11 @@ test-tools: ## Debian's RTSP server, ffmpeg and sshd for the tests that need the
 	--no-install-recommends openssh-server openssh-client ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav >/dev/null; } \
 	|| echo "not installed here: tests of real RTSP cameras and of remote benches will skip"
+
+SEED := 1
+SECONDS := 600
+fuzz: $(VENV)/dev.stamp ## mutated files for every reader (SEED=1 SECONDS=600); what fails is kept in build/fuzz
+	$(BIN)/python tests/fuzz/run.py --seed $(SEED) --seconds $(SECONDS)
 
 check: $(VENV)/dev.stamp ## lint, format and types
 	$(BIN)/ruff check .

@@ -1,34 +1,44 @@
 """Bundle: the directory that is deployed. Immutable and self-checking.
 
 bundle.json     Spec, target, digests of every file, parent, versions, metrics
+bundle.sig      a signature of bundle.json, where there is one (see signature.py)
 model.*         what the backend loads
 golden/N.png    frames as they came, golden/N.mask.png this bundle's class maps of them when it was compiled
+
+It is read once. What was checked is what is loaded, whatever happens to the directory meanwhile.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from edgeseg import directory
+from edgeseg.directory import Directory, LinkError
 from edgeseg.errors import BundleError, FileError
-from edgeseg.files import sha256
-from edgeseg.images import Image, read_image, read_mask
+from edgeseg.files import sha256, write_bytes
+from edgeseg.images import Image, decode_image, decode_mask
 from edgeseg.mask import UPSAMPLES
 from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
-from edgeseg.records import check_schema, convert
+from edgeseg.records import check_schema, convert, parse_json
 from edgeseg.results.common import BundleIdentity, Parent, Parity
 from edgeseg.results.evaluation import Metrics
 from edgeseg.spec import Spec
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
+SIGNATURE = "bundle.sig"
 MAX_MANIFEST = 4 << 20
+MAX_SIGNATURE = 1 << 12
+MAX_BYTES = 4 << 30  # of all files: they are read into memory
+MAX_LISTED = 5  # names in one message
 GOLDEN = "golden"
 COPY_AGAIN = "Copy or compile the bundle again."
 
@@ -119,8 +129,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Bundle:
+    """A bundle in memory, every byte of it checked. `text`: bundle.json as it was read; `signature`: bundle.sig,
+    which signature.py checks, None where there is none; `files`: content by name. `path`: where it came from."""
+
     path: Path
     manifest: Manifest
+    text: bytes = field(repr=False)
+    signature: bytes | None = field(repr=False)
+    files: Mapping[str, bytes] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -149,7 +165,7 @@ class Bundle:
     @property
     def digest(self) -> str:
         """sha256 of bundle.json, which holds the digests of everything else."""
-        return sha256(self.path / MANIFEST)
+        return hashlib.sha256(self.text).hexdigest()
 
     @property
     def size(self) -> int:
@@ -163,66 +179,113 @@ class Bundle:
         return BundleIdentity(m.name, m.target, m.precision.value, self.digest, self.size, m.parent, m.parity)
 
     @classmethod
-    def load(cls, path: Path, check: bool = True) -> Bundle:
-        """Read a bundle; BundleError when it is not one or (`check`) a file's digest differs from the manifest.
+    def load(cls, path: Path) -> Bundle:
+        """Read a bundle; BundleError when it is not one, when a file's digest differs from the manifest, or when there
+        are files that the manifest does not list.
 
         Raises OptionError where its Spec is not usable, or its schema is newer than this edgeseg.
         """
         if not path.is_dir():
             raise BundleError(f"Bundle {path} is not a folder.", "Give the folder that holds bundle.json.")
-        if not (path / MANIFEST).is_file():
-            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.", "Make one: edgeseg compile MODEL.onnx")
-        if (path / MANIFEST).stat().st_size > MAX_MANIFEST:
-            raise BundleError(
-                f"{path / MANIFEST} is over {MAX_MANIFEST >> 20} MiB.",
-                f"Expected a bundle's manifest. {COPY_AGAIN}",
-            )
         try:
-            data = json.loads((path / MANIFEST).read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            raise BundleError(
-                f"{path / MANIFEST} cannot be read: {type(error).__name__} {error}.",
-                COPY_AGAIN,
-            ) from error
-        bundle = cls(path, Manifest.from_dict(data, path / MANIFEST))
-        for name, entry in bundle.manifest.files.items():
-            bundle._check(name, entry.sha256 if check else None)
-        return bundle
+            with directory.opened(path, "Bundle") as folder:
+                text = _manifest_text(folder, path)
+                manifest = Manifest.from_dict(_json(text, path / MANIFEST), path / MANIFEST)
+                files = _read_all(folder, manifest, path)
+                _refuse_unlisted(folder, manifest, path)
+                return cls(path, manifest, text, _signature(folder), files)
+        except OSError as error:
+            raise BundleError(f"Bundle {path} cannot be read: {error.strerror or error}.", COPY_AGAIN) from error
 
-    def _check(self, name: str, digest: str | None) -> None:
-        inside = PurePosixPath(name)
-        try:
-            there = (self.path / name).is_file()
-            escapes = (self.path / name).resolve() != self.path.resolve() / name  # through a link, to a folder too
-        except (OSError, ValueError, RuntimeError):
-            there, escapes = False, False  # a name that no file can have
-        if inside.is_absolute() or ".." in inside.parts or escapes:
-            raise BundleError(f"Bundle {self.path} names a file outside itself: {name}.", "Do not use this bundle.")
-        if not there:
-            raise BundleError(f"Bundle {self.path} lacks {name[:200]}.", COPY_AGAIN)
-        if digest is not None and sha256(self.path / name) != digest:
-            raise BundleError(
-                f"Bundle {self.path}: {name} differs from its digest.",
-                f"The file was altered or damaged. {COPY_AGAIN}",
-            )
-
-    def file(self, name: str) -> Path:
-        """One of the bundle's own files; BundleError for a file whose digest the manifest does not hold."""
-        if name not in self.manifest.files:
+    def read(self, name: str) -> bytes:
+        """The content of one of the bundle's own files; BundleError for one whose digest the manifest does not hold."""
+        if name not in self.files:
             raise BundleError(f"Bundle {self.path} has no digest of {name}.", COPY_AGAIN)
-        return self.path / name
+        return self.files[name]
 
     def golden(self) -> Iterator[tuple[Image, Image]]:
-        """(frame, expected class map) pairs."""
-        for name in sorted(self.manifest.files):
+        """(frame, expected class map) pairs; BundleError for a class map that is not of the Spec's size."""
+        size = (self.spec.height, self.spec.width)
+        for name in sorted(self.files):
             if name.startswith(f"{GOLDEN}/") and name.endswith(".mask.png"):
-                yield read_image(self.file(name.replace(".mask.png", ".png"))), read_mask(self.file(name))
+                frame = name.replace(".mask.png", ".png")
+                image = decode_image(self.read(frame), self.path / frame)
+                mask = decode_mask(self.read(name), self.path / name)
+                if mask.shape != size:
+                    raise BundleError(
+                        f"Bundle {self.path}: {name} is {mask.shape[1]}x{mask.shape[0]}, not {size[1]}x{size[0]}.",
+                        COPY_AGAIN,
+                    )
+                yield image, mask
+
+
+def _manifest_text(folder: Directory, path: Path) -> bytes:
+    try:
+        text = folder.read(MANIFEST, MAX_MANIFEST + 1)
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path} is not a bundle: it has no {MANIFEST}.", "Make one: edgeseg compile MODEL.onnx"
+        ) from None
+    if len(text) > MAX_MANIFEST:
+        raise BundleError(
+            f"{path / MANIFEST} is over {MAX_MANIFEST >> 20} MiB.", f"Expected a bundle's manifest. {COPY_AGAIN}"
+        )
+    return text
+
+
+def _json(text: bytes, name: Path) -> object:
+    try:
+        return parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{name} cannot be read: {type(error).__name__} {error}.", COPY_AGAIN) from error
+
+
+def _signature(folder: Directory) -> bytes | None:
+    try:
+        return folder.read(SIGNATURE, MAX_SIGNATURE)
+    except FileNotFoundError:
+        return None
+
+
+def _refuse_unlisted(folder: Directory, manifest: Manifest, path: Path) -> None:
+    unlisted = sorted(name for name in folder.names() if name not in {*manifest.files, MANIFEST, SIGNATURE})
+    if unlisted:
+        more = f" and {len(unlisted) - MAX_LISTED} more" if len(unlisted) > MAX_LISTED else ""
+        raise BundleError(
+            f"Bundle {path} holds files that its manifest does not list: {', '.join(unlisted[:MAX_LISTED])}{more}.",
+            "Remove them if you know where they come from; engines are kept in a cache outside of it. Else copy the "
+            "bundle again.",
+        )
+
+
+def _read_all(folder: Directory, manifest: Manifest, path: Path) -> dict[str, bytes]:
+    total = sum(entry.bytes for entry in manifest.files.values())
+    if total > MAX_BYTES:
+        raise BundleError(f"Bundle {path} holds {total} bytes.", f"At most {MAX_BYTES >> 30} GiB can be loaded.")
+    return {name: _read(folder, name, entry, path) for name, entry in manifest.files.items()}
+
+
+def _read(folder: Directory, name: str, entry: FileEntry, path: Path) -> bytes:
+    try:
+        data = folder.read(name, max(0, entry.bytes) + 1)
+    except LinkError:
+        raise BundleError(
+            f"Bundle {path} names a file outside itself: {name[:200]}.", "Do not use this bundle."
+        ) from None
+    except (OSError, ValueError):  # missing, no file, or a name that no file can have
+        raise BundleError(f"Bundle {path} lacks {name[:200]}.", COPY_AGAIN) from None
+    if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise BundleError(
+            f"Bundle {path}: {name} differs from its digest.", f"The file was altered or damaged. {COPY_AGAIN}"
+        )
+    return data
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
     """Write bundle.json with the digest of every file in `folder`; the manifest with these digests."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    names = [name for name in names if name not in (MANIFEST, SIGNATURE)]
     files = {name: FileEntry(sha256(folder / name), (folder / name).stat().st_size) for name in names}
     sealed = replace(manifest, files=files)
-    (folder / MANIFEST).write_text(json.dumps(sealed.to_dict(), indent=1) + "\n")
+    write_bytes(folder / MANIFEST, (json.dumps(sealed.to_dict(), indent=1) + "\n").encode())
     return sealed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from edgeseg.images import Image, list_images, read_image, resize, write_image
 from edgeseg.mask import agreement
 from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
+from edgeseg.records import parse_json
 from edgeseg.results.common import Parent, Parity
 from edgeseg.results.evaluation import Metrics
 from edgeseg.runtime import open_segmenter
@@ -317,7 +317,7 @@ def spec_of(model: Path, overrides: Mapping[str, object], output: str = "") -> t
     stored = next((p.value for p in loaded.metadata_props if p.key == ONNX_KEY), None)
     if stored is not None:
         try:
-            carried = dict(json.loads(stored))
+            carried = dict(parse_json(stored.encode()))
             classes: Any = overrides.get("classes", carried.get("classes", ()))
             if len(classes) != len(carried.get("palette", ())):
                 carried.pop("palette", None)  # the colors of other classes

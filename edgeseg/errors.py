@@ -15,6 +15,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+NO_MEMORY = ("bad_alloc", "insufficient memory", "failed to allocate", "can't allocate memory", "not enough memory")
+
 
 class EdgesegError(Exception):
     """An error with `what` happened and a `hint` that says what to try."""
@@ -54,6 +56,22 @@ class StreamError(EdgesegError):
 def first_line(error: Exception) -> str:
     """The first line of a library's message, up to 200 characters (the others may hold a whole graph), or its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def failed_frame(runtime: str, error: Exception) -> EdgesegError:
+    """What to tell of a runtime that fails while it runs a model that it could load."""
+    return EdgesegError(
+        f"{runtime} failed at a frame: {first_line(error)}.",
+        "The model is not sound, or memory is used up: try edgeseg verify BUNDLE, or compile it again.",
+    )
+
+
+def out_of_memory(error: Exception) -> EdgesegError | None:
+    """What to tell of an error that says that memory is used up, in Python or a library; None for any other."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        return EdgesegError(f"There is not enough memory: {first_line(error)}.", "Use smaller images or a smaller net.")
+    return None
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

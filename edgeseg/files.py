@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -10,6 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeseg.errors import FileError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Faults of disks, paths and limits.
+ENVIRONMENT = (
+    *NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR,
+    errno.EISDIR, errno.EMFILE, errno.ENFILE, errno.ENOENT, errno.EEXIST, errno.ESTALE, errno.ENXIO, errno.EPIPE,
+)  # fmt: skip
+FREE_SPACE = "Free some space on that disk, or choose another."
 
 
 def require_file(path: Path, what: str) -> Path:
@@ -26,17 +35,53 @@ def require_file(path: Path, what: str) -> Path:
     return path
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write atomically; FileError where the folder cannot be written."""
+def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write atomically; FileError where that cannot be done.
+
+    `durable`: a power cut leaves the old content or the new one. Without, it takes less time, and may leave neither.
+    """
     temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
+        if durable:
+            sync_folder(path.absolute().parent)
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):
             temporary.unlink()
-        raise FileError(f"Cannot write {path}: {error.strerror or error}.", "Choose a folder you may write.") from error
+        raise cannot_write(path, error) from error
+
+
+def describe(error: OSError) -> FileError | None:
+    """What to tell of an error of the operating system that no code of ours is to blame for, else None."""
+    if error.errno not in ENVIRONMENT:
+        return None
+    hint = FREE_SPACE if error.errno in NO_SPACE else "Check the path, its permissions and its disk."
+    where = "A file" if error.filename is None else str(error.filename)[:200]
+    return FileError(f"{where} cannot be used: {error.strerror}.", hint)
+
+
+def cannot_write(path: Path | str, error: Exception) -> FileError:
+    """The error of a failed write, with what to do about its reason."""
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or str(error)
+    hint = FREE_SPACE if number in NO_SPACE else "Choose a folder you may write."
+    return FileError(f"Cannot write {str(path)[:200]}: {reason}.", hint)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` on the disk; file systems that cannot do that are left alone."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def sha256(path: Path) -> str:
@@ -48,10 +93,11 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def replacing(path: Path, marker: str) -> Iterator[Path]:
+def replacing(path: Path, marker: str, durable: bool = True) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its name at the end; nothing is left if the block fails.
 
-    An existing `path` is replaced only if it holds `marker` (edgeseg wrote it) or is empty.
+    An existing `path` is replaced only if it holds `marker` (edgeseg wrote it) or is empty. `durable`: see write_bytes.
+    FileError for anything else there, and where the disk is full or the folder cannot be written.
     """
     path = path.resolve()  # "." has no name to put beside
     work = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -61,13 +107,29 @@ def replacing(path: Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)  # of a run that was killed; in containers ids repeat
         work.mkdir(parents=True)
     except OSError as error:
-        raise FileError(f"Cannot write {path}: {error.strerror}.", "Choose a folder you may write.") from error
+        raise cannot_write(path, error) from error
     try:
         yield work
+        if durable:
+            _sync_files(work)
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         if path.exists():
             path.rename(old)
         work.rename(path)
+        sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if error.errno in NO_SPACE or str(error.filename).startswith(str(work)):
+            raise cannot_write(path, error) from error
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _sync_files(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

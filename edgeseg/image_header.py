@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PNG = b"\x89PNG\r\n\x1a\n"
-WIDTH, HEIGHT, ORIENTATION = 256, 257, 274  # TIFF tags
+WIDTH, HEIGHT, BITS, ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 274, 322, 323  # TIFF tags
+NO_LENGTH = (0x01, *range(0xD0, 0xD9))  # JPEG markers that stand alone
 NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers among the SOFn that start no frame
 GRAY, INDEXED = 0, 3  # PNG color types
 
@@ -20,7 +21,8 @@ GRAY, INDEXED = 0, 3  # PNG color types
 class ImageHeader:
     """Pixels as they are stored, and the EXIF orientation (1 to 8) that says how to turn them.
 
-    `depth` (bits of a sample) and `color` (color type) are known of a PNG only.
+    `depth`: bits of a sample. `color`: color type of a PNG. `tile`: pixels of a TIFF's tile, which may be larger than
+    the image.
     """
 
     width: int
@@ -28,6 +30,12 @@ class ImageHeader:
     orientation: int = 1
     depth: int = 8
     color: int | None = None
+    tile: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """How many a decoder needs memory for."""
+        return max(self.width * self.height, self.tile)
 
 
 def read_header(data: bytes) -> ImageHeader | None:
@@ -41,8 +49,7 @@ def read_header(data: bytes) -> ImageHeader | None:
             return _webp(data)
         if data.startswith(b"BM"):
             return _bmp(data)
-        tags = _tiff_tags(data)
-        return ImageHeader(tags[WIDTH][0], tags[HEIGHT][0], _orientation(data))
+        return _tiff(data)
     except (struct.error, IndexError, KeyError):
         return None
 
@@ -82,6 +89,8 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 
 
 def _png(data: bytes) -> ImageHeader:
+    if data[12:16] != b"IHDR":
+        raise KeyError("IHDR")
     width, height, depth, color = struct.unpack_from(">IIBB", data, 16)
     exif = next((body for kind, body, _ in png_chunks(data) if kind == b"eXIf"), b"")
     return ImageHeader(width, height, _orientation(exif), depth, color)
@@ -93,39 +102,51 @@ def _jpeg(data: bytes) -> ImageHeader:
         while data[at] == 0xFF:  # markers may have several
             at += 1
         marker = data[at]
+        if marker in NO_LENGTH:
+            at += 1
+            continue
         (length,) = struct.unpack_from(">H", data, at + 1)
         body = data[at + 3 : at + 1 + length]
         if marker == 0xE1 and body.startswith(b"Exif\0\0"):
             orientation = _orientation(body[6:])
         if 0xC0 <= marker <= 0xCF and marker not in NO_FRAME:
-            height, width = struct.unpack_from(">HH", body, 1)
-            return ImageHeader(width, height, orientation)
+            depth, height, width = struct.unpack_from(">BHH", body)
+            return ImageHeader(width, height, orientation, 16 if depth > 8 else 8)
         at += 1 + length
 
 
 def _webp(data: bytes) -> ImageHeader:
-    at, size, orientation = 12, (0, 0), 1
+    at, sizes, orientation = 12, [(0, 0)], 1  # of the canvas and of what is drawn on it
     while at + 8 <= len(data):
         kind, (length,) = data[at : at + 4], struct.unpack_from("<I", data, at + 4)
         body = data[at + 8 : at + 8 + length]
         if kind == b"VP8X":
-            size = int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
-        elif kind == b"VP8L" and size == (0, 0):
+            sizes.append((int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1))
+        elif kind == b"VP8L":
             (bits,) = struct.unpack_from("<I", body, 1)
-            size = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-        elif kind == b"VP8 " and size == (0, 0):
+            sizes.append(((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1))
+        elif kind == b"VP8 ":
             width, height = struct.unpack_from("<HH", body, 6)
-            size = width & 0x3FFF, height & 0x3FFF
+            sizes.append((width & 0x3FFF, height & 0x3FFF))
         elif kind == b"EXIF":
             orientation = _orientation(body.removeprefix(b"Exif\0\0"))
         at += 8 + length + length % 2
-    return ImageHeader(*size, orientation)
+    return ImageHeader(*max(sizes, key=lambda size: size[0] * size[1]), orientation)
 
 
 def _bmp(data: bytes) -> ImageHeader:
     old = struct.unpack_from("<I", data, 14)[0] == 12
     width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
     return ImageHeader(width, abs(height))
+
+
+def _tiff(data: bytes) -> ImageHeader:
+    if data[2:4] not in (b"*\0", b"\0*"):  # not BigTIFF, which has another layout
+        raise KeyError("version")
+    tags = _tiff_tags(data)
+    tile = tags.get(TILE_WIDTH, (0, 0))[0] * tags.get(TILE_HEIGHT, (0, 0))[0]
+    depth = max(8, tags.get(BITS, (1, 0))[0])
+    return ImageHeader(tags[WIDTH][0], tags[HEIGHT][0], _orientation(data), depth, tile=tile)
 
 
 def _orientation(exif: bytes) -> int:
@@ -143,11 +164,16 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, int]]:
         raise struct.error("no TIFF")
     _, directory = struct.unpack_from(f"{order}HI", data, 2)
     (count,) = struct.unpack_from(f"{order}H", data, directory)
-    tags = {}
+    tags: dict[int, tuple[int, int]] = {}
     for i in range(count):
         at = directory + 2 + 12 * i
         tag, kind, number = struct.unpack_from(f"{order}HHI", data, at)
-        if number == 1 and kind in (3, 4):  # SHORT, LONG
-            (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 8)
-            tags[tag] = value, at + 8
+        if kind not in (3, 4) or number < 1:  # SHORT, LONG
+            continue
+        place = at + 8  # or where the numbers are, if they need more than 4 bytes
+        if number * (2 if kind == 3 else 4) > 4:
+            (place,) = struct.unpack_from(f"{order}I", data, place)
+        (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, place)
+        if tag not in tags or value > tags[tag][0]:  # of one that is there twice, no reader takes more than the largest
+            tags[tag] = value, place
     return tags

@@ -14,14 +14,19 @@ from edgeseg.files import require_file, write_bytes
 from edgeseg.image_header import GRAY, INDEXED, ImageHeader, indices_as_gray, read_header, without_turn
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-MAX_PIXELS = 16384 * 16384
+MAX_PIXELS = 100_000_000  # of 8 bits; half as many of 16
 SAMPLE_BITS = (8, 10, 12, 14, 16)
 Image = NDArray[np.uint8]
 
 
 def read_image(path: Path) -> Image:
     """The image as [H, W, 3] uint8 BGR, turned as its EXIF orientation says; 9 to 16 bits are scaled to 8."""
-    data, header = _load(path, "Image")
+    return decode_image(require_file(path, "Image").read_bytes(), path)
+
+
+def decode_image(data: bytes, path: Path) -> Image:
+    """What read_image gives of a file with this content; `path` names it in errors."""
+    data, header = _checked(data, path, "Image")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     return turn(_to_8_bits(_decode(data, path, flags, "Image"), path), header.orientation)
 
@@ -31,7 +36,17 @@ def read_mask(path: Path, image_path: Path | None = None) -> Image:
 
     `image_path`: the image that it labels, for a class map in the same geometry as read_image gives.
     """
-    data, header = _load(path, "Mask")
+    return decode_mask(require_file(path, "Mask").read_bytes(), path, image_path)
+
+
+def decode_mask(data: bytes, path: Path, image_path: Path | None = None) -> Image:
+    """What read_mask gives of a file with this content; `path` names it in errors."""
+    data, header = _checked(data, path, "Mask")
+    if header.depth > 8:
+        raise FileError(
+            f"Mask {path} has {header.depth} bits.",
+            "Expected one channel of class ids with at most 8 bits; convert color masks to ids first.",
+        )
     stored_as_ids = header.color in (GRAY, INDEXED) and header.depth <= 8
     if stored_as_ids:  # OpenCV would turn indices into colors, and scale 1 of 1 bit to 255
         data = indices_as_gray(data)
@@ -53,7 +68,7 @@ def _turn_like(mask: Image, path: Path, image_path: Path) -> Image:
 
     FileError where the size cannot show that: with a half turn, a mirrored or a square image.
     """
-    _, image = _load(image_path, "Image")
+    _, image = _checked(require_file(image_path, "Image").read_bytes(), image_path, "Image")
     stored, turned = (image.height, image.width), (image.width, image.height)
     if image.orientation == 1:
         return mask
@@ -77,14 +92,14 @@ def turn(image: Image, orientation: int) -> Image:
 
 
 def write_image(path: Path, image: Image) -> None:
-    """Encode in the format of the suffix and write atomically; FileError for an unknown suffix."""
+    """Encode in the format of the suffix and write atomically, not durably; FileError for an unknown suffix."""
     try:
         ok, data = cv2.imencode(path.suffix or ".png", image)
     except cv2.error:
         ok = False
     if not ok:
         raise FileError(f"Cannot encode {path}.", f"Use one of: {', '.join(IMAGE_SUFFIXES)}.")
-    write_bytes(path, data.tobytes())
+    write_bytes(path, data.tobytes(), durable=False)  # there may be many of them
 
 
 def resize(frame: Image, height: int, width: int, into: Image | None = None) -> Image:
@@ -102,12 +117,21 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def _load(path: Path, what: str) -> tuple[bytes, ImageHeader]:
-    """Content and header; FileError for an image so large that decoding it could take all the memory."""
-    data = require_file(path, what).read_bytes()
-    header = read_header(data) or ImageHeader(0, 0)
-    if header.width * header.height > MAX_PIXELS:
-        raise FileError(f"{what} {path} is {header.width}x{header.height}.", f"At most {MAX_PIXELS} pixels.")
+def _checked(data: bytes, path: Path, what: str) -> tuple[bytes, ImageHeader]:
+    """What is to be decoded, and its header; FileError, before a pixel is decoded, for what is no image of a known kind
+    or so large that decoding it could take all the memory."""
+    header = read_header(data)
+    if header is None or header.width < 1 or header.height < 1:
+        raise FileError(
+            f"{what} {path} cannot be decoded: it is none of the images that are read here, or damaged.",
+            f"Expected the content of one of: {', '.join(IMAGE_SUFFIXES)}.",
+        )
+    most = MAX_PIXELS if header.depth <= 8 else MAX_PIXELS // 2
+    if header.pixels > most:
+        raise FileError(
+            f"{what} {path} is {header.width}x{header.height}{f' of {header.depth} bits' * (header.depth > 8)}.",
+            f"At most {most} pixels; cut it into tiles, or reduce it.",
+        )
     return without_turn(data), header
 
 
@@ -130,4 +154,5 @@ def _to_8_bits(image: NDArray[Any], path: Path) -> Image:
     used = int(np.bitwise_or.reduce(image, axis=None))
     left_aligned = used & 0xF == 0  # in the upper bits of 16
     depth = 16 if left_aligned else next(bits for bits in SAMPLE_BITS if used < 1 << bits)
-    return (image >> (depth - 8)).astype(np.uint8)
+    np.right_shift(image, depth - 8, out=image)  # in place: it may be large
+    return image.astype(np.uint8)

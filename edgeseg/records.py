@@ -71,12 +71,32 @@ def convert(data: object, kind: type[T], what: str, hint: str) -> T:
         raise FileError(f"{what}: {error or type(error).__name__}.", hint) from None
 
 
+def parse_json(text: bytes) -> Any:
+    """The value of a JSON text.
+
+    ValueError or RecursionError where it is none, or holds an integer of more than 64 bits or half a surrogate pair.
+    """
+    value = json.loads(text.decode(), parse_int=_integer)
+    if b"\\ud" in text or b"\\uD" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    if not -(1 << 63) <= value < 1 << 64:
+        raise ValueError(f"the integer {text[:40]} has more than 64 bits")
+    return value
+
+
 def read_json(path: Path, what: str = "Result", hint: str = "Make it with --json FILE.") -> dict[str, Any]:
     """A JSON object from a file; FileError for anything else."""
     try:
-        document = json.loads(require_file(path, what).read_text())
+        document = parse_json(require_file(path, what).read_bytes())
         if not isinstance(document, dict):
             raise ValueError("not an object")
         return document
+    except OSError as error:
+        raise FileError(f"{what} {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{what} {path} is not JSON of edgeseg: {error}.", hint) from error

@@ -6,11 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from edgeseg import backends, heads
+from edgeseg import backends, heads, signature
 from edgeseg.bundle import Bundle
 from edgeseg.cpus import adds_in_16_bits
 from edgeseg.errors import BundleError, unknown
 from edgeseg.segmenter import FRAME, MODES, Segmenter
+from edgeseg.signature import Required
 
 log = logging.getLogger(__name__)
 SATURATES = "it has no VNNI, where INT8 of edgeseg before 0.2 saturates. Compile the bundle again."
@@ -24,20 +25,27 @@ def saturates(bundle: Bundle, backend: str = "") -> bool:
 
 
 def open_segmenter(
-    bundle: Path | str, mode: str = "latency", margin: bool = False, backend: str = "", **options: Any
+    bundle: Bundle | Path | str,
+    mode: str = "latency",
+    margin: bool = False,
+    backend: str = "",
+    required: Required | None = None,
+    **options: Any,
 ) -> Segmenter:
-    """Open a bundle and check every file in it against its digest.
+    """Open a bundle: its files are read once, checked against their digests, and these bytes are what runs.
 
     `mode`: `latency` (one frame at a time, the fastest result) or `throughput` (several frames in flight). `margin`:
     also compute by how much each pixel's best logit beats the second. `backend`: a backend other than the bundle's own
     that can load its files, as BACKEND or BACKEND:DEVICE; used to verify a bundle on a machine that is not its target.
-    `options` go to the backend (`threads=N`).
+    `required`: the signature that it must have. `options` go to the backend (`threads=N`).
 
     Raises BundleError for a bundle that is damaged or does not fit its Spec, MissingPackage without its runtime.
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
-    loaded = Bundle.load(Path(bundle))
+    loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
+    if required:
+        signature.require(loaded, required)
     name, _, device = (backend or loaded.backend).partition(":")
     if device:
         options["device"] = device
@@ -45,10 +53,17 @@ def open_segmenter(
     if saturates(loaded, name):
         log.warning("bundle %s loses accuracy on this CPU: %s", loaded.name, SATURATES)
     engine = backends.get(name).open(loaded, mode, **options)
-    shape = engine.inputs(0)[FRAME].shape
+    inputs = engine.inputs(0)
+    if list(inputs) != [FRAME]:
+        engine.close()
+        raise BundleError(
+            f"Bundle {loaded.path} holds a model with the inputs {', '.join(sorted(inputs)) or 'none'}.",
+            f"Expected {FRAME} alone, as edgeseg compile writes it.",
+        )
+    shape = inputs[FRAME].shape
     if shape != (loaded.spec.height, loaded.spec.width, 3):
         raise BundleError(
-            f"Bundle {bundle} holds a model for frames of {shape}.",
+            f"Bundle {loaded.path} holds a model for frames of {shape}.",
             f"Its Spec says {loaded.spec.width}x{loaded.spec.height}; compile it again.",
         )
-    return Segmenter(loaded.spec, engine, head, margin)
+    return Segmenter(loaded.spec, engine, head, margin, loaded.identity)

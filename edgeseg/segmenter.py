@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeseg.heads import Head, Outputs
 from edgeseg.images import Image, resize
+from edgeseg.results.common import BundleIdentity
 from edgeseg.spec import Spec
 
 MODES = ("latency", "throughput")
@@ -67,9 +68,13 @@ class Segmenter:
     """A Spec, an Engine and a Head: frames in, class maps out, in order, timed stage by stage.
 
     One thread may submit() while another collect()s, as the streaming loop does; more than one of either may not.
+    `bundle`: what was opened, None where it was no bundle.
     """
 
-    def __init__(self, spec: Spec, engine: Engine, head: Head, margin: bool = False):
+    def __init__(
+        self, spec: Spec, engine: Engine, head: Head, margin: bool = False, bundle: BundleIdentity | None = None
+    ):
+        self.bundle = bundle
         self.spec = spec
         self.engine = engine
         self.head = head

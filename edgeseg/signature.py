@@ -1,23 +1,36 @@
 """Signed bundles: an Ed25519 signature (RFC 8032) over bundle.json, which holds the digests of everything else.
 
-bundle.sig lies beside bundle.json: 128 hexadecimal digits and a newline. Keys are PEM files; a private one is written
-for its owner alone and never shown.
+bundle.sig lies beside bundle.json: 128 hexadecimal digits and a newline. A second line, `VERSION NAME`, binds the
+signature to them: it then covers that line, too, so that an old bundle, or one of another camera, cannot take the place
+of the one that is expected. Keys are PEM files; a private one is written for its owner alone and never shown.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeseg.bundle import MANIFEST, Bundle
-from edgeseg.errors import BundleError, FileError, MissingPackage
+from edgeseg.bundle import MANIFEST, SIGNATURE, Bundle
+from edgeseg.errors import BundleError, FileError, MissingPackage, OptionError
 from edgeseg.files import require_file, write_bytes
 
-FILE = "bundle.sig"
 PUBLIC_SUFFIX = ".pub.pem"
 MAX_KEY = 1 << 16
+CONTENT = re.compile(rb"([0-9a-f]{128})\n?(?:([0-9]{1,18}) ([^\n]{1,400})\n?)?")
+BOUND = b"edgeseg bundle signature, version and name:\n"  # no bundle.json starts like this
+
+
+@dataclass(frozen=True)
+class Required:
+    """What the signature of a bundle must be: of the owner of public `key` and, where given, bound to the name `name`
+    and to a version of `min_version` or more."""
+
+    key: Path
+    name: str = ""
+    min_version: int | None = None
 
 
 def new_key(path: Path) -> Path:
@@ -43,30 +56,66 @@ def new_key(path: Path) -> Path:
     return public
 
 
-def sign(bundle: Path, key: Path) -> Path:
-    """Write bundle.sig after checking every digest; BundleError for a bundle that is not whole."""
+def sign(path: Path, key: Path, name: str = "", version: int | None = None) -> Path:
+    """Write bundle.sig after checking every digest; BundleError for a bundle that is not whole.
+
+    `version` binds the signature to that version of `name` (by default the bundle's own).
+    """
     private = _load(key, "private")
-    Bundle.load(bundle)
-    write_bytes(bundle / FILE, private.sign((bundle / MANIFEST).read_bytes()).hex().encode() + b"\n")
-    return bundle / FILE
+    bundle = Bundle.load(path)
+    bound = b""
+    if version is not None:
+        bound = f"{version} {name or bundle.name}".encode(errors="replace")
+        if not CONTENT.fullmatch(b"0" * 128 + b"\n" + bound):
+            raise OptionError(f"Name {name[:80]!r} or version {version} cannot be used.", "Expected a line, and 0 up.")
+    elif name:
+        raise OptionError("A name without a version.", "Give both: --name NAME --version N.")
+    lines = [private.sign(_signed(bundle, bound)).hex().encode(), *([bound] if bound else [])]
+    write_bytes(path / SIGNATURE, b"\n".join(lines) + b"\n")
+    return path / SIGNATURE
 
 
-def require(bundle: Path, key: Path) -> None:
-    """Pass where `bundle` is signed by the owner of public `key` and nothing was altered; BundleError otherwise."""
-    public = _load(key, "public")
-    Bundle.load(bundle)  # checks every digest; the signature covers their list
-    if not (bundle / FILE).is_file():
-        raise BundleError(f"Bundle {bundle} is not signed.", f"Sign it: edgeseg sign {bundle} --key private.pem")
-    text = (bundle / FILE).read_bytes()[:1000].strip()
-    if not re.fullmatch(rb"[0-9a-f]{128}", text):
-        raise BundleError(f"{bundle / FILE} is not a signature.", "It was altered or damaged; sign the bundle again.")
+def require(bundle: Bundle, required: Required) -> None:
+    """Pass where `bundle`, as it was read, has the signature that is required; BundleError otherwise."""
+    public = _load(required.key, "public")
+    where = f"Bundle {bundle.path}"
+    if bundle.signature is None:
+        raise BundleError(f"{where} is not signed.", f"Sign it: edgeseg sign {bundle.path} --key private.pem")
+    content = CONTENT.fullmatch(bundle.signature)
+    if not content:
+        raise BundleError(
+            f"{bundle.path / SIGNATURE} is not a signature.", "It was altered or damaged; sign the bundle again."
+        )
+    line = bundle.signature.split(b"\n")[1] if content[2] else b""
     try:
-        public.verify(bytes.fromhex(text.decode()), (bundle / MANIFEST).read_bytes())
+        public.verify(bytes.fromhex(content[1].decode()), _signed(bundle, line))
     except _ed25519().InvalidSignature:
         raise BundleError(
-            f"Bundle {bundle} is not signed with this key ({key}), or its {MANIFEST} was altered after signing.",
+            f"{where} is not signed with this key ({required.key}), or its {MANIFEST} was altered after signing.",
             "Do not use it, unless you know of another key.",
         ) from None
+    _require_binding(where, content, required)
+
+
+def _signed(bundle: Bundle, line: bytes) -> bytes:
+    """What a signature covers: bundle.json, and the line that it is bound to."""
+    return BOUND + line + b"\n" + bundle.text if line else bundle.text
+
+
+def _require_binding(where: str, content: re.Match[bytes], required: Required) -> None:
+    if not required.name and required.min_version is None:
+        return
+    if not content[2]:
+        raise BundleError(
+            f"The signature of {where} is not bound to a name and a version.", "Sign it with --name and --version."
+        )
+    name, version = content[3].decode(errors="replace"), int(content[2])
+    if required.name and name != required.name:
+        raise BundleError(f"{where} was signed as {name!r}.", f"Expected {required.name!r}: it is another bundle.")
+    if required.min_version is not None and version < required.min_version:
+        raise BundleError(
+            f"{where} was signed as version {version}.", f"Expected {required.min_version} or newer: it is out of date."
+        )
 
 
 def _load(path: Path, kind: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import dataclasses
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,8 @@ class Spec:
             raise OptionError(f"Spec: {len(self.classes)} classes.", "Expected 2 to 255 class names.")
         if not all(isinstance(c, str) and c for c in self.classes) or len(set(self.classes)) != len(self.classes):
             raise OptionError(f"Spec: classes {self.classes}.", "Expected class names that differ, none empty.")
+        if unfit := next((c for c in self.classes if not all(map(_is_readable, c))), None):
+            raise OptionError(f"Spec: class name {unfit!r}.", "Expected text without control characters.")
         if self.ignore_index is not None and (type(self.ignore_index) is not int or not 0 <= self.ignore_index <= 255):
             raise OptionError(f"Spec: ignore_index is {self.ignore_index!r}.", "Expected an id from 0 to 255, or none.")
         if not isinstance(self.task, str) or not self.task.isidentifier():
@@ -103,6 +106,11 @@ class Spec:
             return cls(**values)
         except (TypeError, ValueError, OverflowError) as error:
             raise OptionError(f"Spec is not usable: {error}.", f"Its keys are: {', '.join(sorted(names))}.") from error
+
+
+def _is_readable(character: str) -> bool:
+    """Neither a control character nor half of one (a surrogate)."""
+    return unicodedata.category(character) not in ("Cc", "Cs")
 
 
 def _three_numbers(values: tuple[Any, ...]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
 from edgeseg.precision import Precision
+from edgeseg.records import convert
 
 FOLDERS = [Path(__file__).parent / "targets"]
 Version = tuple[int, ...]
@@ -59,10 +60,12 @@ class Target:
         """OptionError for a name that has no table."""
         if name not in _files():
             raise unknown("target", name, names())
-        table = toml.read(_files()[name], "Target")
-        lists = [f.name for f in fields(cls) if str(f.type).startswith("tuple") and f.name in table]
-        values = {**table, **{key: tuple(table[key]) for key in lists}}
-        return cls(name=name, **{**values, "precisions": tuple(map(Precision.parse, table["precisions"]))})
+        path = _files()[name]
+        table = toml.read(path, "Target")
+        keys = [f.name for f in fields(cls) if f.name != "name"]
+        if other := next((key for key in table if key not in keys), None):
+            raise unknown(f"key of {path}", other, keys)
+        return convert({**table, "name": name}, cls, f"Target {path} cannot be used", f"Its keys: {', '.join(keys)}.")
 
     def require(self, precision: str) -> Precision:
         """`precision` if this target has it; OptionError otherwise. Precision is never changed silently."""

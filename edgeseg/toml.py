@@ -27,11 +27,24 @@ def read(path: Path, what: str) -> dict[str, Any]:
     if require_file(path, what).stat().st_size > MAX_BYTES:
         raise FileError(f"{what} {path} is larger than {MAX_BYTES} bytes.", "Expected a page of TOML.")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        _check_integers(table)
+        return table
+    except ValueError as error:  # what tomllib raises, and what Python does of characters and numbers
         raise FileError(f"{what} {path} is not valid TOML: {error}.", "Fix that line.") from None
+    except RecursionError:
+        raise FileError(f"{what} {path} is nested too deeply.", "Expected a page of TOML.") from None
     except OSError as error:
         raise FileError(f"{what} {path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+
+
+def _check_integers(value: Any) -> None:
+    """ValueError for an integer of more than 64 bits, which TOML does not have."""
+    if isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_integers(inner)
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError("an integer has more than 64 bits")
 
 
 def number(default: Any, low: float, high: float) -> Any:

@@ -3,7 +3,7 @@
 A backend module has
     probe() -> str                                       "" when it can run here, else the reason
     compile(graph, out, target, precision) -> list[str]  write the model files of a bundle, return their names
-    open(bundle, mode) -> Engine                         load them (see segmenter.Engine)
+    open(bundle, mode) -> Engine                         load them, from bundle.read(name) (see segmenter.Engine)
 and, where it has several devices, probe_device(device) -> str  "" when that one is here, else the reason
 and imports nothing of another backend. PACKAGE: the distribution it needs, where that has another name.
 ADDS_IN_16_BITS: whether its INT8 kernels saturate on CPUs without dot products (cpus.adds_in_16_bits).

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.cpus import usable_cpus
-from edgeseg.errors import BundleError, MissingPackage, first_line
+from edgeseg.errors import BundleError, MissingPackage, failed_frame, first_line
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -45,13 +45,13 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
 
 def open(bundle: Bundle, mode: str, threads: int = 0) -> OnnxRuntimeEngine:
     """Load a bundle. `threads` 0: every CPU this process may use."""
-    return OnnxRuntimeEngine(bundle.file("model.onnx"), mode, threads)
+    return OnnxRuntimeEngine(bundle.read("model.onnx"), bundle.path, mode, threads)
 
 
 class OnnxRuntimeEngine:
     """See segmenter.Engine. One slot in latency mode; in throughput mode two, sharing the cores."""
 
-    def __init__(self, model: Path, mode: str, threads: int = 0):
+    def __init__(self, model: bytes, path: Path, mode: str, threads: int = 0):
         try:
             import onnxruntime
         except ImportError as error:
@@ -63,10 +63,10 @@ class OnnxRuntimeEngine:
         # Spinning idle threads would take the cores from resize, masks and sinks.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if self.slots > 1 else "1")
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise BundleError(
-                f"ONNX Runtime cannot load {model}: {first_line(error)}.", "Compile the bundle again."
+                f"ONNX Runtime cannot load the model of {path}: {first_line(error)}.", "Compile the bundle again."
             ) from error
         inputs = self._session.get_inputs()
         # Graphs for boards whose runtime has no uint8 inputs take the frame as float32.
@@ -85,7 +85,11 @@ class OnnxRuntimeEngine:
         self._running[slot] = self._pool.submit(self._session.run, self._outputs, batches)
 
     def wait(self, slot: int) -> Arrays:
-        return {name: batch[0] for name, batch in zip(self._outputs, self._running.pop(slot).result())}
+        try:
+            outputs = self._running.pop(slot).result()
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise failed_frame("ONNX Runtime", error) from error
+        return {name: batch[0] for name, batch in zip(self._outputs, outputs)}
 
     def close(self) -> None:
         self._pool.shutdown()

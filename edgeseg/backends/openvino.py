@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from edgeseg import user_cache
 from edgeseg.cpus import limited, usable_cpus
-from edgeseg.errors import BundleError, EdgesegError, MissingPackage, first_line
+from edgeseg.errors import BundleError, EdgesegError, MissingPackage, failed_frame, first_line
 from edgeseg.target import Target
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 ADDS_IN_16_BITS = True  # where the CPU has no dot products of INT8
+Properties = dict[str, str | int]
+log = logging.getLogger(__name__)
 # What the layers that are not INT8 compute in, by device. On many CPUs OpenVINO's own default is bf16, and so is what
 # it makes of an f16 hint; here nothing is silent. So fp16 on a CPU is a storage format of weights, computed in f32, and
 # AUTO, which may end up on the CPU, asks for f32 everywhere. An NPU has no float32.
@@ -70,18 +74,22 @@ def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None,
             f"Bundle {bundle.path} is for another device: {reason}.",
             "Install that device's driver (its group of users, too), or compile for one that is here: edgeseg targets.",
         )
-    bundle.file("model.bin")
+    model, weights = bundle.read("model.xml"), bundle.read("model.bin")
     if bundle.precision not in COMPUTE[device]:
         known = ", ".join(COMPUTE[device])
         raise BundleError(f"Bundle {bundle.path} has precision {bundle.precision!r}.", f"Known: {known}.")
-    return OpenVinoEngine(bundle.file("model.xml"), device, COMPUTE[device][bundle.precision], mode, threads, cache)
+    settings = properties(device, COMPUTE[device][bundle.precision], mode, threads)
+    if device in SLOW_TO_COMPILE:
+        cache = cache or user_cache.folder("openvino")
+    if cache is None:
+        return OpenVinoEngine(model, weights, device, settings, bundle.path)
+    with user_cache.checked(cache / bundle.digest[:40], log.info) as folder:
+        return OpenVinoEngine(model, weights, device, {**settings, **cached_in(folder)}, bundle.path)
 
 
-def properties(
-    device: str, compute: str, mode: str, threads: int = 0, cache: Path | None = None
-) -> dict[str, str | int]:
+def properties(device: str, compute: str, mode: str, threads: int = 0) -> Properties:
     """Properties of a compiled model: streams follow from the performance hint, precision from `compute`."""
-    settings: dict[str, str | int] = {
+    settings: Properties = {
         "PERFORMANCE_HINT": "LATENCY" if mode == "latency" else "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": compute,
     }
@@ -89,26 +97,30 @@ def properties(
         threads = usable_cpus()
     if threads and device == "CPU":
         settings["INFERENCE_NUM_THREADS"] = threads
-    if device in SLOW_TO_COMPILE:
-        cache = cache or Path.home() / ".cache" / "edgeseg" / "openvino"
-    if cache:
-        settings["CACHE_DIR"] = str(cache)
     return settings
+
+
+def cached_in(folder: Path) -> Properties:
+    """Properties that make the next start faster. Mapped, a file that is replaced would change a running engine."""
+    return {"CACHE_DIR": str(folder), "ENABLE_MMAP": False}
 
 
 class OpenVinoEngine:
     """See segmenter.Engine. One slot in latency mode, one more than OpenVINO's own choice in throughput mode."""
 
-    def __init__(self, model: Path, device: str, compute: str, mode: str, threads: int = 0, cache: Path | None = None):
+    def __init__(self, model: bytes, weights: bytes, device: str, settings: Properties, path: Path):
         ov = _openvino("This bundle")
+        core = ov.Core()
+        core.set_property({"ENABLE_MMAP": False})
         try:
-            compiled = ov.Core().compile_model(model, device, properties(device, compute, mode, threads, cache))
-        except RuntimeError as error:
+            compiled = core.compile_model(core.read_model(model, weights), device, settings)
+        except (RuntimeError, ValueError) as error:
             raise BundleError(
-                f"OpenVINO cannot load {model}: {first_line(error)}.", "Compile the bundle again."
+                f"OpenVINO cannot load the model of {path}: {first_line(error)}.", "Compile the bundle again."
             ) from error
         # One more than OpenVINO works on at a time: the next frame is ready during the class map (1.05 to 1.23x).
-        self.slots = 1 if mode == "latency" else 1 + int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        latency = settings["PERFORMANCE_HINT"] == "LATENCY"
+        self.slots = 1 if latency else 1 + int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [compiled.create_infer_request() for _ in range(self.slots)]
         # The request's own memory: OpenVINO's share_inputs with temporary arrays corrupts frames.
         # OpenVINO merges tensors, which then have several names.
@@ -122,10 +134,16 @@ class OpenVinoEngine:
         return self._inputs[slot]
 
     def start(self, slot: int) -> None:
-        self._requests[slot].start_async()
+        try:
+            self._requests[slot].start_async()
+        except RuntimeError as error:
+            raise failed_frame("OpenVINO", error) from error
 
     def wait(self, slot: int) -> Arrays:
-        self._requests[slot].wait()
+        try:
+            self._requests[slot].wait()
+        except RuntimeError as error:
+            raise failed_frame("OpenVINO", error) from error
         return self._outputs[slot]
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -98,7 +99,7 @@ def build(bundle: Bundle, cache: Path | None = None, log: store.Log = lambda tex
 def _obtain(bundle: Bundle, mode: str, cache: Path | None, log: store.Log) -> tuple[TensorRtEngine, Path, store.Key]:
     if reason := unavailable_reason():
         raise EdgesegError(f"Bundle {bundle.path} cannot run here: {reason}.", JETPACK)
-    plan = Plan.read(bundle.file(FILE))
+    plan = Plan.parse(bundle.read(FILE), bundle.path / FILE)
     folder = cache or store.default_folder()
     device = cuda.open_device("This bundle")
     key = _key(bundle, plan, device)
@@ -121,7 +122,7 @@ def _key(bundle: Bundle, plan: Plan, device: cuda.Cuda) -> store.Key:
     """Everything an engine depends on."""
     import tensorrt as trt
 
-    graph, plan_file = (bundle.manifest.files[bundle.file(name).name].sha256 for name in (MODEL, FILE))
+    graph, plan_file = (hashlib.sha256(bundle.read(name)).hexdigest() for name in (MODEL, FILE))
     return {
         "graph": graph,
         "plan": plan_file,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.cpus import usable_cpus
-from edgeseg.errors import BundleError, MissingPackage, first_line
+from edgeseg.errors import BundleError, MissingPackage, failed_frame, first_line
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -51,23 +51,23 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
 
 def open(bundle: Bundle, mode: str, threads: int = 0) -> TfliteEngine:
     """Load a bundle. `threads` 0: every CPU this process may use."""
-    return TfliteEngine(bundle.file(MODEL), mode, threads)
+    return TfliteEngine(bundle.read(MODEL), bundle.path, mode, threads)
 
 
 class TfliteEngine:
     """See segmenter.Engine. One slot in latency mode; in throughput mode two interpreters that share the cores."""
 
-    def __init__(self, model: Path, mode: str, threads: int = 0):
+    def __init__(self, model: bytes, path: Path, mode: str, threads: int = 0):
         interpreter = _interpreter()
         self.slots = 1 if mode == "latency" else 2
         each = max(1, (threads or usable_cpus()) // self.slots)
         try:
-            self._networks = [interpreter(model_path=str(model), num_threads=each) for _ in range(self.slots)]
+            self._networks = [interpreter(model_content=model, num_threads=each) for _ in range(self.slots)]
             for network in self._networks:
                 network.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BundleError(
-                f"LiteRT cannot load {model}: {first_line(error)}.", "Compile the bundle again."
+                f"LiteRT cannot load the model of {path}: {first_line(error)}.", "Compile the bundle again."
             ) from error
         # The names of the graph are those of its signature: quantizers rename tensors.
         signature = self._networks[0].get_signature_runner()
@@ -90,7 +90,10 @@ class TfliteEngine:
         self._running[slot] = self._pool.submit(self._infer, slot)
 
     def wait(self, slot: int) -> Arrays:
-        return self._running.pop(slot).result()
+        try:
+            return self._running.pop(slot).result()
+        except (ValueError, RuntimeError) as error:
+            raise failed_frame("LiteRT", error) from error
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -80,12 +80,14 @@ def pack(bundle: Path) -> bytes:
     """bundle/ and src/ (this package, without compiled files) as tar.gz."""
     from edgeseg.bundle import MANIFEST, Bundle
 
-    names = [MANIFEST, *Bundle.load(bundle).manifest.files]
+    loaded = Bundle.load(bundle)
     package = Path(edgeseg.__file__).parent
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
-        for name in names:
-            archive.add(bundle / name, f"bundle/{name}")
+        for name, data in {MANIFEST: loaded.text, **loaded.files}.items():
+            entry = tarfile.TarInfo(f"bundle/{name}")
+            entry.size, entry.mode = len(data), 0o755 if name.endswith(".sh") else 0o644
+            archive.addfile(entry, io.BytesIO(data))
         for path in sorted(package.rglob("*")):
             inside = path.relative_to(package)
             if path.is_file() and "__pycache__" not in inside.parts and path.suffix != ".so":

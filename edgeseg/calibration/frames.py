@@ -15,7 +15,7 @@ from edgeseg.bundle import CalibrationDigest
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import require_file, write_bytes
 from edgeseg.images import Image, list_images, read_image, resize
-from edgeseg.records import check_schema, convert
+from edgeseg.records import check_schema, convert, parse_json
 from edgeseg.results.calibration import SelectionReport
 from edgeseg.spec import Spec
 
@@ -118,7 +118,7 @@ def require_frames(source: Path, count: int, requested: int = MIN_FRAMES) -> Non
 
 def _read_manifest(path: Path) -> CalibrationManifest:
     try:
-        document = json.loads(require_file(path, "Calibration manifest").read_text())
+        document = parse_json(require_file(path, "Calibration manifest").read_bytes())
     except (ValueError, RecursionError) as error:
         raise FileError(f"Calibration manifest {path} cannot be read: {error}.", CHOOSE_AGAIN) from error
     check_schema(document, SCHEMA, f"Calibration manifest {path}")

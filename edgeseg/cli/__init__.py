@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeseg import __version__
+from edgeseg import __version__, user_cache
 from edgeseg.cli import (
     bench,
     calibrate,
@@ -25,7 +28,8 @@ from edgeseg.cli import (
     verify,
 )
 from edgeseg.cli.common import Interrupted
-from edgeseg.errors import EdgesegError, unknown
+from edgeseg.errors import EdgesegError, out_of_memory, unknown
+from edgeseg.files import cannot_write, describe
 
 app = typer.Typer(
     name="edgeseg",
@@ -39,7 +43,7 @@ app = typer.Typer(
 for group in (compile, compress, calibrate, run, measure, bench, gate, verify, pipeline, train, data):
     app.add_typer(group.app)
 log = logging.getLogger(__name__)
-INTERRUPTED = 130  # exit code
+BUG, INTERRUPTED = 70, 130  # exit codes
 
 
 def _version(requested: bool) -> None:
@@ -54,6 +58,13 @@ def root(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
     log_format: Annotated[str, typer.Option(help="text or json (one object a line, on the error stream).")] = "text",
     debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EDGESEG_CACHE",
+            help="Folder of yours alone for engines that are built here [default: ~/.cache/edgeseg].",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -61,6 +72,13 @@ def root(
     if log_format not in logs.FORMATS:
         raise unknown("log format", log_format, logs.FORMATS)
     logs.configure(int(verbose) - int(quiet), log_format)
+    user_cache.use(cache_dir or _xdg_cache())
+
+
+def _xdg_cache() -> Path | None:
+    """Where the XDG Base Directory Specification puts caches, if it was set to an absolute path."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return home / "edgeseg" if home.is_absolute() else None
 
 
 def main() -> None:
@@ -68,23 +86,53 @@ def main() -> None:
     edgeseg, 130 interrupted."""
     logs.configure()
     signals.restore_interrupt()
+    _show_any_text()
+    code = _exit_code()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not code:
+            _report(cannot_write("standard output", error))
+        code = code or EdgesegError.exit_code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again, and fails, at exit
+    sys.exit(code)
+
+
+def _exit_code() -> int | str | None:
+    """Run the verb; errors are shown here."""
     try:
         app()
+        return 0
     except EdgesegError as error:
         if "--debug" in sys.argv:
             raise
-        log.error("%s", error.what, extra={"hint": error.hint})
-        sys.exit(error.exit_code)
+        _report(error)
+        return error.exit_code
     except Exception as error:
+        fault = describe(error) if isinstance(error, OSError) else out_of_memory(error)
         if "--debug" in sys.argv:
             raise
+        if fault:
+            _report(fault)
+            return fault.exit_code
         hint = "This is a bug in edgeseg. Run `edgeseg --debug ...` again and report it."
         log.error("Internal error: %s: %s", type(error).__name__, error, extra={"hint": hint})
-        sys.exit(70)
+        return BUG
     except SystemExit as ended:
         if ended.code == INTERRUPTED and not isinstance(ended, Interrupted):  # typer catches KeyboardInterrupt
             log.warning("Interrupted.")
-        raise
+        return ended.code
     except KeyboardInterrupt:
         log.warning("Interrupted.")
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
+
+
+def _report(error: EdgesegError) -> None:
+    log.error("%s", error.what, extra={"hint": error.hint})
+
+
+def _show_any_text() -> None:
+    """Names that are no valid Unicode, or that a terminal's encoding lacks, are shown with backslashes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

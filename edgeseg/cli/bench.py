@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, progress, results, size, status, table
+from edgeseg.cli.common import emit, progress, results, size, status, styled, table
 from edgeseg.errors import EdgesegError, OptionError
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ def doctor(
     if not quick:
         with status("self-test"):
             findings += examination.self_test()
-    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
+    marks = {"ok": "green", "note": "yellow", "problem": "bold red"}
     shown = table("", "check", "", "state", "to do")
     for row in findings:
-        shown.add_row(row.about, marks[row.level], row.found, row.do)
+        shown.add_row(row.about, styled(row.level, marks[row.level]), row.found, row.do)
     for column in shown.columns:
         column.justify = "left"
     problems = sum(row.level == "problem" for row in findings)
@@ -155,8 +155,12 @@ def _show(title: str, result: BenchResult, json_to: str | None) -> None:
     out = results(json_to)
     out.print(shown)
     out.print(
-        f"[bold]{result.fps:.1f} FPS[/] with full class maps; the network alone {result.pure_fps:.1f} FPS "
-        f"(ratio {result.fps / result.pure_fps:.2f}); {result.samples} single-stream frames"
+        styled(
+            f"{result.fps:.1f} FPS",
+            "bold",
+            f" with full class maps; the network alone {result.pure_fps:.1f} FPS "
+            f"(ratio {result.fps / result.pure_fps:.2f}); {result.samples} single-stream frames",
+        )
     )
     if start := result.cold_start:
         out.print(f"first mask {start.first_mask_s:.2f} s after process start, {start.peak_memory_mb:.0f} MB")
@@ -171,7 +175,7 @@ def _show(title: str, result: BenchResult, json_to: str | None) -> None:
         spread = ", ".join(f"{name} {100 * result.spread[name]:.0f} %" for name in result.unstable)
         log.warning("unstable: rounds differ by more than 5 %%: %s", spread)
     if result.advice:
-        out.print(f"[yellow]advice[/] {result.advice}")
+        out.print(styled("advice", "yellow", f" {result.advice}"))
 
 
 def _remote(bundle: Path, uris: list[str], python: str, arguments: list[str], json_to: str | None) -> None:

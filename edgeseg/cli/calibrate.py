@@ -103,9 +103,9 @@ def calibrate(
     if report.coverage.classes:
         shown_on.print(_class_table(report.coverage.classes))
     for line in _lines(report):
-        shown_on.print(line, markup=False)
+        shown_on.print(line)
     total, digest = report.chosen.of_frames, calibration.digest
-    shown_on.print(f"{len(calibration.frames)} of {total} frames of {source}, digest {digest[:16]}", markup=False)
+    shown_on.print(f"{len(calibration.frames)} of {total} frames of {source}, digest {digest[:16]}")
     identity = vars(calibration.identity)
     emit(CalibrationResult(**vars(report), **identity, manifest=str(out)), json_to)
     if pictures:
@@ -115,13 +115,9 @@ def calibrate(
 
 
 def _class_table(classes: dict[str, ClassCoverage]) -> Table:
-    from rich.markup import escape
-
     shown = table("Classes", "class", "% of pixels", "% in all frames", "frames", "of all")
     for name, row in classes.items():
-        shown.add_row(
-            escape(name), percent(row.share), percent(row.share_of_all), str(row.frames), str(row.frames_of_all)
-        )
+        shown.add_row(name, percent(row.share), percent(row.share_of_all), str(row.frames), str(row.frames_of_all))
     return shown
 
 

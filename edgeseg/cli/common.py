@@ -22,6 +22,7 @@ from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from edgeseg.records import Record
 
@@ -32,10 +33,13 @@ WIDE = 200  # columns where nobody's terminal sets a limit
 
 def make_console(stderr: bool) -> Console:
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, soft_wrap=True, width=None if terminal else WIDE, highlight=False)
+    return Console(
+        stderr=stderr, soft_wrap=True, width=None if terminal else WIDE, highlight=False, markup=False, emoji=False
+    )
 
 
-console = Console(stderr=True, soft_wrap=True)
+# Without markup: names come from files, and may hold brackets.
+console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
 
 
 def results(json_to: str | None = None) -> Console:
@@ -51,7 +55,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -76,10 +80,10 @@ def status(what: str) -> Iterator[Callable[[str], None]]:
     Texts that differ in their numbers only ("frame 3 of 60") are logged every LOG_SECONDS.
     """
     if console.is_terminal:
-        from rich.markup import escape
+        from rich.text import Text
 
-        with console.status(escape(what)) as line:
-            yield lambda text: line.update(escape(text))
+        with console.status(Text(what)) as line:
+            yield lambda text: line.update(Text(text))
         return
     last, next_at = "", 0.0
 
@@ -117,13 +121,25 @@ def emit(document: Record | Mapping[str, Any], target: str | None) -> None:
         return
     plain = dict(document) if isinstance(document, Mapping) else document.to_dict()
     text = json.dumps(plain, indent=1) + "\n"
+    from edgeseg.files import cannot_write, write_bytes
+
     if target == "-":
-        sys.stdout.write(text)
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            raise cannot_write("standard output", error) from error
         return
-    from edgeseg.files import write_bytes
 
     write_bytes(Path(target), text.encode())
     wrote(target)
+
+
+def styled(text: str, style: str, after: str = "") -> Text:
+    """`text` in a style, such as "bold red", and then `after` without one."""
+    from rich.text import Text
+
+    return Text.assemble((text, style), after)
 
 
 def wrote(path: object) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, results, size, status, table, wrote
+from edgeseg.cli.common import emit, results, size, status, styled, table, wrote
 from edgeseg.cli.models import as_onnx, find_spec, show_bundle, spec_flags, spec_table
 from edgeseg.errors import OptionError
 
@@ -157,24 +157,27 @@ def quantize(
 )
 def build(
     bundle: options.Bundle,
-    cache: Annotated[Path | None, typer.Option(help="Folder of engines [default: ~/.cache/edgeseg].")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of engines [default: engines in --cache-dir].")] = None,
+    key: Annotated[Path | None, typer.Option(help="Public key: refuse a bundle that its owner did not sign.")] = None,
     json_to: options.Json = None,
 ) -> None:
     """Build a bundle's engine on its device, ahead of the first frame, and verify it with the golden frames.
 
     For operators of Jetson boards and NVIDIA GPUs: the first `edgeseg run` then starts at once.
     """
-    from edgeseg import backends
+    from edgeseg import backends, signature
     from edgeseg.bundle import Bundle
 
     loaded = Bundle.load(bundle)
+    if key:
+        signature.require(loaded, signature.Required(key))
     backend = backends.get(loaded.backend)
     if not hasattr(backend, "build"):
         raise OptionError(f"Bundle {bundle} ({loaded.target}) has no engine to build.", "It runs as it is.")
     with status("building") as update:
         built = backend.build(loaded, cache, update)
     out = results(json_to)
-    out.print(f"[green]ok[/] {built.engine}, golden frames agree")
+    out.print(styled("ok", "green", f" {built.engine}, golden frames agree"))
     layers = ", ".join(f"{count} {kind}" for kind, count in sorted(built.layers.items(), key=lambda kv: -kv[1]))
     out.print(f"layers by output: {layers or 'not reported by this TensorRT'}")
     emit({"bundle": str(bundle), **vars(built)}, json_to)
@@ -190,7 +193,7 @@ def targets(json_to: options.Json = None) -> None:
     reasons = {t.name: backends.missing(t) for t in rows}
     shown = table("", "target", "device", "precisions", "bundle", "here")
     for row in rows:
-        here = reasons[row.name] or "[green]runs[/]"
+        here = reasons[row.name] or styled("runs", "green")
         shown.add_row(row.name, row.title, " ".join(row.precisions), BUILD_MODES[row.build_mode], here)
     results(json_to).print(shown)
     emit(

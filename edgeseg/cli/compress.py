@@ -50,8 +50,6 @@ def sensitivity(
     """
     import tempfile
 
-    from rich.markup import escape
-
     from edgeseg import onnx_graph
     from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.quantization.sensitivity import FRAMES, rank
@@ -73,7 +71,7 @@ def sensitivity(
         rows = rank(path, list(chosen.images(spec)), profile.quantizer, measure)
     shown = table(f"Noise of INT8 at the logits, {profile.quantizer}", "layer", "operator", "SQNR dB")
     for row in rows:
-        shown.add_row(escape(row.layer), row.operator, f"{row.sqnr_db:.1f}")
+        shown.add_row(row.layer, row.operator, f"{row.sqnr_db:.1f}")
     results(json_to).print(shown)
     emit(
         SensitivityResult(model=model.name, target=target, calibration=vars(chosen.identity), layers=tuple(rows)),
@@ -110,8 +108,6 @@ def control(
     For model owners. Tries other ranges, equalized channels and uncorrected biases first, then excludes the noisiest
     layers. Exits 1 if no bundle holds the limit; the best is still written. An interrupted run continues.
     """
-    from rich.markup import escape
-
     from edgeseg.search.control import control as search
 
     source, spec = open_model(model, spec_file, output)
@@ -123,9 +119,9 @@ def control(
         result = search(trials, source, spec, max_drop, out, sure, trials.target.require(precision))
     _write_report(trials.folder, result)
     columns = ("excluded layers", "variant", "mIoU", "points lost (95 %)", "p50 ms", "MB")
-    shown = table(escape(str(out)), *columns)
+    shown = table(str(out), *columns)
     for row in result.rows:
-        mark = "[green]*[/]" if row.name == result.chosen else ""
+        mark = "*" if row.name == result.chosen else ""
         size_mb = f"{row.bytes / 1e6:.2f}"
         shown.add_row(
             f"{row.k}{mark}", row.variant, percent(row.miou), str(row.drop), f"{row.latency_ms.p50:.2f}", size_mb
@@ -134,7 +130,7 @@ def control(
     shown_on.print(shown)
     noise = {row.layer: row.sqnr_db for row in result.noise}
     for name in result.kept:
-        shown_on.print(f"excluded: {name} ({noise[name]:.1f} dB)", markup=False)
+        shown_on.print(f"excluded: {name} ({noise[name]:.1f} dB)")
     emit(result, json_to)
     _finish(result, f"{result.drop.value or 0.0:.2f} points lost, {max_drop:g} allowed", out)
 
@@ -172,8 +168,6 @@ def autotune(
     For whoever needs the best bundle for one device. Exits 1 if no candidate holds the limits; the best is
     still written. An interrupted run continues.
     """
-    from rich.markup import escape
-
     from edgeseg.search import autotune as search
 
     shapes = sorted({size(text) for text in sizes or ()}, key=math.prod, reverse=True)
@@ -185,15 +179,15 @@ def autotune(
         )  # fmt: skip
         result = search.autotune(trials, pairs, max_drop, p99, out / "best", sure)
     _write_report(out, result)
-    shown = table(escape(str(out)), "candidate", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "")
+    shown = table(str(out), "candidate", "mIoU", "points lost (95 %)", "p50 ms", "p99 ms", "")
     for row in result.rows:
         mark = "chosen" if row.name == result.chosen else "front" if row.name in result.front else ""
         speed = (f"{row.latency_ms.p50:.2f}", f"{row.latency_ms.p99:.2f}")
-        shown.add_row(escape(row.name), percent(row.miou), str(row.drop), *speed, mark)
+        shown.add_row(row.name, percent(row.miou), str(row.drop), *speed, mark)
     shown_on = results(json_to)
     shown_on.print(shown)
     for line in result.why:
-        shown_on.print(line, markup=False)
+        shown_on.print(line)
     emit(result, json_to)
     _finish(result, "no candidate holds the limits", out / "best")
 

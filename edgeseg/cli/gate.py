@@ -10,14 +10,14 @@ from xml.etree import ElementTree
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, progress, results, table, wrote
+from edgeseg.cli.common import emit, progress, results, styled, table, wrote
 from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
     from edgeseg.results.gate import Check, GateResult
 
 app = typer.Typer()
-MARKS = {"pass": "[green]pass[/]", "fail": "[bold red]FAIL[/]", "undecided": "[yellow]undecided[/]"}
+MARKS = {"pass": ("pass", "green"), "fail": ("FAIL", "bold red"), "undecided": ("undecided", "yellow")}
 EXIT = {"pass": 0, "fail": 1, "undecided": 3}
 
 
@@ -128,10 +128,10 @@ def _show(result: GateResult, json_to: str | None) -> None:
     against = f" against {result.against}" if result.against else ""
     shown = table(f"gate: {result.bundle}{against}", "check", "", "measured")
     for check in result.checks:
-        shown.add_row(check.name, MARKS[check.verdict], check.text)
+        shown.add_row(check.name, styled(*MARKS[check.verdict]), check.text)
     shown_on = results(json_to)
     shown_on.print(shown)
-    shown_on.print(MARKS[result.verdict])
+    shown_on.print(styled(*MARKS[result.verdict]))
 
 
 def _write_junit(path: Path, name: str, checks: list[Check]) -> None:

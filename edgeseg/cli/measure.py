@@ -64,7 +64,7 @@ def evaluate(
     dataset = Dataset.open(data, split)
     loaded = Bundle.load(bundle)
     with ExitStack() as opened, progress(f"evaluating {loaded.name}") as update:
-        segmenter = opened.enter_context(open_segmenter(bundle))
+        segmenter = opened.enter_context(open_segmenter(loaded))
         others = [opened.enter_context(open_segmenter(beside))] if beside else []
         measured = Augmented(segmenter, averaging.scales, flip) if averaging else segmenter
         result = measure(measured, dataset, update, study=page is not None)

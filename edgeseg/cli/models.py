@@ -96,8 +96,6 @@ def _classes(text: str) -> dict[str, object]:
 
 def show_bundle(bundle: Bundle, json_to: str | None) -> None:
     """What was compiled, in a table."""
-    from rich.markup import escape
-
     from edgeseg.target import BUILD_MODES, Target
 
     m = bundle.manifest
@@ -113,7 +111,7 @@ def show_bundle(bundle: Bundle, json_to: str | None) -> None:
         parts = [f"ranges by {m.ptq.ranges}", *(["biases corrected"] if m.ptq.bias else [])]
         shown.add_row("INT8", ", ".join([*parts, *(["channels equalized"] if m.ptq.equalize else [])]))
     if m.kept:
-        shown.add_row("excluded from INT8", escape(", ".join(m.kept)))
+        shown.add_row("excluded from INT8", ", ".join(m.kept))
     if mode := Target.load(bundle.target).build_mode:
         shown.add_row("engine", BUILD_MODES[mode])
     if m.parity:

@@ -43,6 +43,12 @@ Target = Annotated[
 ]
 Precision = Annotated[str, typer.Option("--precision", "-p", help=f"{PRECISIONS}.", autocompletion=complete_precisions)]
 Json = Annotated[str | None, JSON_OPTION]
+BundleName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="With a key: refuse a bundle that was not signed under this name.")
+]
+MinVersion = Annotated[
+    int | None, typer.Option(metavar="N", help="With a key: refuse a bundle that was signed as an older version.")
+]
 
 CALIBRATION_HELP = "Calibration frames for INT8: a folder of images, a dataset, or a manifest of edgeseg calibrate."
 Calibration = Annotated[Path, typer.Option(help=CALIBRATION_HELP, show_default=False)]

@@ -19,7 +19,7 @@ from edgeseg.cli.common import console, emit, results, table
 from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
-    from edgeseg.bundle import Bundle
+    from edgeseg.results.common import BundleIdentity
     from edgeseg.stream.config import Settings
     from edgeseg.stream.progress import OnProgress
     from edgeseg.stream.progress import Progress as RunProgress
@@ -87,6 +87,8 @@ def run(
     require_signature: Annotated[
         Path | None, typer.Option(help="A public key; refuse bundles that its owner did not sign.")
     ] = None,
+    bundle_name: options.BundleName = None,
+    min_version: options.MinVersion = None,
     json_to: options.Json = None,
 ) -> None:
     """Segment the frames of cameras, videos or folders and write the results to sinks: for operators.
@@ -110,6 +112,8 @@ def run(
         "fallback": tuple(fallback or ()),
         "metrics": metrics,
         "require_signature": require_signature,
+        "bundle_name": bundle_name,
+        "min_version": min_version,
     }
     _run(_settings(config_file, values, sinks_given=bool(sink)), json_to)
 
@@ -144,7 +148,6 @@ def soak(
 def _run(settings: Settings, json_to: str | None) -> None:
     from dataclasses import asdict
 
-    from edgeseg.bundle import Bundle
     from edgeseg.machine import fingerprint
     from edgeseg.stream import assemble
     from edgeseg.stream.metrics_server import MetricsServer
@@ -155,12 +158,13 @@ def _run(settings: Settings, json_to: str | None) -> None:
     if settings.metrics:
         require_client()  # before a camera or a model is opened
     with signals.stop_event() as stop, assemble.opened(settings, stop) as running:
-        bundle = Bundle.load(settings.bundle, check=False)  # opening it has checked it
+        bundle = running.bundle
+        assert bundle is not None  # it was opened from one
         serving = MetricsServer(settings.metrics, running, build_info(bundle)) if settings.metrics else nullcontext()
         with serving, progress_reporter("run") as on_progress:
             summary = running.go(on_progress)
     show(summary, json_to)
-    about = {"bundle": asdict(bundle.identity), "machine": asdict(fingerprint())}
+    about = {"bundle": asdict(bundle), "machine": asdict(fingerprint())}
     emit({**summary.to_dict(), **about}, json_to)
     for path in running.files():
         log.info("wrote %s", path)
@@ -181,7 +185,7 @@ def _settings(path: Path | None, options: dict[str, object], sinks_given: bool) 
     return config.Settings(**values)  # type: ignore[arg-type]
 
 
-def build_info(bundle: Bundle) -> BuildInfo:
+def build_info(bundle: BundleIdentity) -> BuildInfo:
     from edgeseg.telemetry.metrics import BuildInfo
 
     return BuildInfo(__version__, bundle.name, bundle.digest, bundle.target, bundle.precision)
@@ -206,7 +210,7 @@ def progress_reporter(what: str) -> Iterator[OnProgress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     terminal = console.is_terminal
     progress_log = ProgressLog(what)
@@ -247,7 +251,7 @@ def show(summary: RunSummary, json_to: str | None = None) -> None:
     out = results(json_to)
     out.print(shown)
     for stage, number in summary.drops.items():
-        out.print(f"dropped at {stage}: {number}", markup=False)
+        out.print(f"dropped at {stage}: {number}")
     if fallback := summary.fallback:
         shares = ", ".join(f"{name} {number}" for name, number in fallback.results.items())
         out.print(f"deadline {fallback.deadline_ms:.0f} ms: {fallback.late} results late; per level: {shares}")

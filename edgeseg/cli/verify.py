@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, percent, results, size, status, table, wrote
+from edgeseg.cli.common import emit, percent, results, size, status, styled, table, wrote
 from edgeseg.cli.models import as_onnx, find_spec, is_checkpoint, spec_table
 from edgeseg.errors import BundleError, OptionError
 
@@ -26,6 +26,8 @@ def verify(
     bundle: options.Bundle,
     minimum: Annotated[float, typer.Option(help="Minimum agreement with a golden class map, as a share.")] = 0.99,
     key: Annotated[Path | None, typer.Option(help="Public key: refuse a bundle that its owner did not sign.")] = None,
+    bundle_name: options.BundleName = None,
+    min_version: options.MinVersion = None,
     json_to: options.Json = None,
 ) -> None:
     """Verify a bundle: its signature (with --key), its digests, and its golden frames on this machine.
@@ -37,10 +39,11 @@ def verify(
     from edgeseg.mask import agreement
     from edgeseg.runtime import SATURATES, open_segmenter, saturates
 
-    if key:
-        signature.require(bundle, key)
+    if not key and (bundle_name or min_version is not None):
+        raise OptionError("A name or version of the bundle without a signature.", "Add --key PUBLIC.pem.")
+    required = signature.Required(key, bundle_name or "", min_version) if key else None
     loaded = Bundle.load(bundle)
-    with open_segmenter(bundle) as segmenter:
+    with open_segmenter(loaded, required=required) as segmenter:
         shares = [agreement(segmenter(frame).classmap, truth) for frame, truth in loaded.golden()]
     files = len(loaded.manifest.files)
     emit({"bundle": str(bundle), "signed": bool(key), "files": files, "golden_agreement": shares}, json_to)
@@ -53,7 +56,9 @@ def verify(
         )
     signed = "signature, " if key else ""
     results(json_to).print(
-        f"[green]ok[/] {signed}{files} digests, {len(shares)} golden frames, worst agreement {min(shares):.4f}"
+        styled(
+            "ok", "green", f" {signed}{files} digests, {len(shares)} golden frames, worst agreement {min(shares):.4f}"
+        )
     )
 
 
@@ -135,11 +140,15 @@ def keygen(
 def sign(
     bundle: options.Bundle,
     key: Annotated[Path, typer.Option(help="Private key of edgeseg keygen.", show_default=False)],
+    version: Annotated[
+        int | None, typer.Option(min=0, help="Sign it as this version, so that devices can refuse older ones.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="With --version: sign it under this name [default: the bundle's].")] = "",
 ) -> None:
     """Sign a bundle: whoever has the public key can check that you made it and that nobody changed it."""
     from edgeseg import signature
 
-    wrote(signature.sign(bundle, key))
+    wrote(signature.sign(bundle, key, name, version))
 
 
 def _pairs(text: str, calibrated: bool) -> list[Any]:
@@ -185,6 +194,6 @@ def _show(model: Path, runtime: str, frames: int, rows: list[MatrixRow], json_to
         color = "green" if row.ok else "yellow"
         logits = [f"{value:.1g}" if value is not None else "-" for value in (measured.logits_max, measured.logits_mean)]
         shares = (percent(measured.worst), percent(measured.miou))
-        agreement = f"[{color}]{percent(measured.agreement)}[/]"
+        agreement = styled(percent(measured.agreement), color)
         shown.add_row(name, agreement, *shares, *logits, f"{measured.infer_ms:.1f}")
     results(json_to).print(shown)

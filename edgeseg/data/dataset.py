@@ -19,6 +19,7 @@ from edgeseg.files import require_file
 from edgeseg.images import Image, list_images, read_image, read_mask
 from edgeseg.spec import Rgb, default_palette
 
+MAX_CLASS_LIST = 1 << 20
 SPLITS = ("train", "val", "test")
 FULL_LINE = re.compile(r"(\d+)\s+(\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)")
 LIKE_A_FULL_LINE = re.compile(r"^\d+(\s|$)|\s\d+\s+\d+\s+\d+$")  # a damaged one, not a name
@@ -110,7 +111,9 @@ class Dataset:
 
 def read_classes(path: Path) -> Classes:
     """The content of a classes.txt; FileError with the number of a line that cannot be read."""
-    text = decode_text(require_file(path, "Class list").read_bytes())
+    if require_file(path, "Class list").stat().st_size > MAX_CLASS_LIST:
+        raise FileError(f"Class list {path} is larger than {MAX_CLASS_LIST} bytes.", "Expected a line for each class.")
+    text = decode_text(path.read_bytes())
     note = re.search(r"\(id (\d+) = ignore\)", text)
     ignore = int(note[1]) if note else None
     lines = [(n, line) for n, whole in enumerate(text.splitlines(), 1) if (line := whole.split("#")[0].strip())]

@@ -65,7 +65,7 @@ def import_dataset(
     frames = _with_splits(sorted(labels.frames, key=lambda frame: (frame.split, frame.name)))
     problems: list[Problem] = []
     counts = dict.fromkeys(SPLITS, 0)
-    with replacing(out, "classes.txt") as work:
+    with replacing(out, "classes.txt", durable=False) as work:
         write_bytes(work / "classes.txt", labels.classes.text().encode())
         for done, frame in enumerate(frames, 1):
             try:

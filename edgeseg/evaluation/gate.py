@@ -92,11 +92,10 @@ class Baseline(Record):
 
 def measure(path: Path, dataset: Dataset, progress: Progress | None = None) -> Measured:
     """Run a bundle over the whole dataset."""
-    from edgeseg.bundle import Bundle
-
-    bundle = Bundle.load(path)
     with open_segmenter(path, "throughput") as segmenter:
         counts, _ = count(segmenter, dataset, progress)
+    bundle = segmenter.bundle
+    assert bundle is not None  # it was opened from one
     names = tuple(dataset.classes.names)
     data = DataIdentity(dataset.root.name, dataset.split, len(dataset), dataset.digest(), names)
     return Measured(bundle.name, bundle.digest, data, counts.tables(), fingerprint())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeseg import mask
-from edgeseg.errors import OptionError
+from edgeseg.errors import BundleError, OptionError
 from edgeseg.heads import Head, Outputs, Prediction
 from edgeseg.spec import Spec
 
@@ -19,17 +19,31 @@ class SemanticHead:
     height: int
     width: int
     upsample: str
+    classes: int
     outputs: tuple[str, ...] = (LOGITS,)
 
     def decode(self, outputs: Outputs, margin: bool = False) -> Prediction:
-        logits = outputs[LOGITS]
+        logits = self._logits(outputs)
         if margin:
             return Prediction(*mask.class_map_margin(logits, self.height, self.width, self.upsample))
         return Prediction(mask.class_map(logits, self.height, self.width, self.upsample))
 
     def full_logits(self, outputs: Outputs) -> mask.Logits:
         """[C, height, width] float32: every logit upsampled, for those who average or compare logits."""
-        return mask.upsampled(outputs[LOGITS], self.height, self.width, self.upsample)
+        return mask.upsampled(self._logits(outputs), self.height, self.width, self.upsample)
+
+    def _logits(self, outputs: Outputs) -> mask.Logits:
+        """[C, h, w]; BundleError for outputs that the Spec does not describe."""
+        logits = outputs.get(LOGITS)
+        shape = logits.shape if logits is not None else ()
+        fits = len(shape) == 3 and shape[0] == self.classes and min(shape) > 0
+        if logits is None or not fits or (self.upsample == "none" and shape[1:] != (self.height, self.width)):
+            shown = {name: list(out.shape) for name, out in outputs.items()}
+            raise BundleError(
+                f"The model's outputs are {shown}.",
+                f"Expected {LOGITS} with {self.classes} channels, as the bundle says: compile it again.",
+            )
+        return logits
 
 
 def of(head: Head) -> SemanticHead:
@@ -43,4 +57,4 @@ def of(head: Head) -> SemanticHead:
 
 
 def open(spec: Spec, upsample: str) -> SemanticHead:
-    return SemanticHead(spec.height, spec.width, upsample)
+    return SemanticHead(spec.height, spec.width, upsample, len(spec.classes))

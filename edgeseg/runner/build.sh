@@ -1,10 +1,21 @@
 #!/bin/sh
-# Builds this bundle's TensorRT engine on the board itself, into engine/ beside this file: ./build.sh
+# Builds this bundle's TensorRT engine on the board itself, into a folder of yours alone below ~/.cache/edgeseg/runner
+# ($EDGESEG_CACHE/runner): ./build.sh, or ./build.sh --again to build it anew.
 # Needs trtexec, which JetPack installs (/usr/src/tensorrt/bin), and a few minutes. Run it again after a JetPack update.
 set -eu
+umask 077
 bundle=$(cd "$(dirname "$0")" && pwd)
-out=$bundle/engine
+cache=${EDGESEG_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/edgeseg}/runner
+id=$(sha256sum "$bundle/bundle.json" | cut -c1-40)
+out=$cache/$id
 mkdir -p "$out"
+for place in "$cache" "$out"; do
+    if [ -n "$(find "$place" -prune \( ! -user "$(id -u)" -o -perm /022 \))" ]; then
+        echo "$place can be written by other users, and engines are executed. Remove it, or set EDGESEG_CACHE." >&2
+        exit 2
+    fi
+    chmod 700 "$place"
+done
 trtexec=$(command -v trtexec || echo /usr/src/tensorrt/bin/trtexec)
 if [ ! -x "$trtexec" ]; then
     echo "trtexec was not found. Install it: sudo apt install libnvinfer-bin" >&2
@@ -12,12 +23,24 @@ if [ ! -x "$trtexec" ]; then
 fi
 
 # A value of plan.json, which is written one key a line.
-plan() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$bundle/plan.json"; }
+plan() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$out/plan.json"; }
 
 # Two builds at once would only disturb each other; the second one waits and finds the engine built.
 exec 9>"$out/.build.lock"
 flock 9
-key=$({ sha256sum "$bundle/model.onnx" "$bundle/plan.json" | cut -d' ' -f1; dpkg-query -W -f '${Version}\n' 'libnvinfer[0-9]*' 2>/dev/null || true
+# Copies, so that what is checked is what is built, whatever happens to the bundle meanwhile.
+for name in bundle.json model.onnx plan.json; do
+    cp "$bundle/$name" "$out/$name"
+    digest=$(sha256sum "$out/$name" | cut -d' ' -f1)
+    case $name in bundle.json) known=$(echo "$digest" | cut -c1-40 | grep -c "^$id$" || true) ;;
+        *) known=$(tr -d ' \n' <"$out/bundle.json" | grep -c "\"$name\":{\"sha256\":\"$digest\"" || true) ;; esac
+    if [ "$known" != 1 ]; then
+        echo "$name differs from its digest in bundle.json. Copy the bundle again." >&2
+        exit 2
+    fi
+done
+if [ "${1:-}" = --again ]; then rm -f "$out/model.engine" "$out/model.engine.key"; fi
+key=$({ sha256sum "$out/model.onnx" "$out/plan.json" | cut -d' ' -f1; dpkg-query -W -f '${Version}\n' 'libnvinfer[0-9]*' 2>/dev/null || true
     cat /etc/nv_tegra_release 2>/dev/null || true; } | sha256sum | cut -d' ' -f1)
 if [ -f "$out/model.engine" ] && [ "$(sed -n 1p "$out/model.engine.key" 2>/dev/null)" = "$key" ] &&
     [ "$(sha256sum "$out/model.engine" | cut -d' ' -f1)" = "$(sed -n 2p "$out/model.engine.key")" ]; then
@@ -25,7 +48,7 @@ if [ -f "$out/model.engine" ] && [ "$(sed -n 1p "$out/model.engine.key" 2>/dev/n
     exit 0
 fi
 
-set -- "--onnx=$bundle/model.onnx" "--saveEngine=$out/model.engine.tmp"
+set -- "--onnx=$out/model.onnx" "--saveEngine=$out/model.engine.tmp"
 case $(plan precision) in
     fp16) set -- "$@" --fp16 ;;
     int8) set -- "$@" --int8 --fp16 ;;
@@ -48,7 +71,7 @@ if [ "$core" != -1 ]; then
 fi
 set -- "$@" "--timingCacheFile=$out/timing.cache"
 
-trap 'rm -f "$out/model.engine.tmp"' EXIT INT TERM
+trap 'rm -f "$out/model.engine.tmp" "$out/model.onnx"' EXIT INT TERM
 echo "$trtexec $*"
 if ! "$trtexec" "$@" >"$out/build.log" 2>&1; then
     tail -n 20 "$out/build.log" >&2

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs a segmentation bundle on a Jetson whose Python is older than edgeseg needs: 3.6 (JetPack 4.6) or 3.8 (5.x).
 
-    ./build.sh                                              # once: builds the engine with trtexec on this board
+    ./build.sh                                              # once: builds the engine with trtexec on this board, into
+                                                            # ~/.cache/edgeseg/runner ($EDGESEG_CACHE/runner)
     python3 runner.py --check                               # digests and golden frames
     python3 runner.py --source 0 --sink out.jsonl           # a camera; FILE, rtsp://..., or a GStreamer pipeline
     python3 runner.py --source in.mp4 --sink out.mp4 --sink masks/
@@ -33,44 +34,75 @@ class RunnerError(Exception):
 # --- the bundle ----
 
 
-def load_bundle(folder):
-    """The manifest (bundle.json with plan.json), after checking every file's digest; RunnerError where one differs."""
-    try:
-        with open(os.path.join(folder, "bundle.json")) as file:
-            manifest = json.load(file)
-        with open(os.path.join(folder, "plan.json")) as file:
-            manifest["plan"] = json.load(file)
-        files = dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunnerError("%s is not a bundle: %s. Copy it again." % (folder, error))
-    for name, entry in sorted(files.items()):
+class Bundle(object):
+    """`manifest`, `plan` and `files` (content by name), read once and checked: what is used is what was checked.
+
+    RunnerError where a file differs from its digest, or the manifest does not list it.
+    """
+
+    OWN = ("bundle.json", "bundle.sig")
+
+    def __init__(self, folder):
+        try:
+            text = read(os.path.join(folder, "bundle.json"))
+            self.manifest = json.loads(text.decode("utf-8"))
+            entries = dict((str(name), str(entry["sha256"])) for name, entry in self.manifest["files"].items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunnerError("%s is not a bundle: %s. Copy it again." % (folder, error))
+        self.digest = hashlib.sha256(text).hexdigest()
+        self.files = dict((name, self._read(folder, name, entries[name])) for name in sorted(entries))
+        for place, _, found in os.walk(folder):
+            for name in [os.path.relpath(os.path.join(place, one), folder) for one in found]:
+                if name not in entries and name not in self.OWN:
+                    raise RunnerError("%s holds %s, which its manifest does not list. Remove it." % (folder, name))
+        try:
+            self.plan = json.loads(self.files["plan.json"].decode("utf-8"))
+        except (ValueError, KeyError) as error:
+            raise RunnerError("%s is not a bundle for this runner: %s. Copy it again." % (folder, error))
+
+    @staticmethod
+    def _read(folder, name, digest):
         path = os.path.normpath(os.path.join(folder, name))
-        if os.path.isabs(name) or not path.startswith(os.path.join(os.path.normpath(folder), "")):
+        real = os.path.join(os.path.realpath(folder), "")
+        inside = path.startswith(os.path.join(os.path.normpath(folder), ""))
+        if os.path.isabs(name) or not inside or not os.path.realpath(path).startswith(real):
             raise RunnerError("The bundle names a file outside itself: %s. Do not use it." % name)
-        if not os.path.isfile(path) or sha256(path) != entry["sha256"]:
+        try:
+            data = read(path)
+        except OSError:
+            data = None
+        if data is None or hashlib.sha256(data).hexdigest() != digest:
             raise RunnerError("%s is missing or differs from its digest. Copy the bundle again." % name)
-    return manifest
+        return data
 
 
-def sha256(path):
-    total = hashlib.sha256()
+def read(path):
     with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            total.update(block)
-    return total.hexdigest()
+        return file.read()
 
 
-def find_engine(folder):
-    """The engine that build.sh wrote; its digest must be the one recorded then, since engines are executable."""
-    path = os.path.join(folder, "engine", "model.engine")
-    key = path + ".key"
-    if not os.path.isfile(path) or not os.path.isfile(key):
-        raise RunnerError("There is no engine in %s yet. Build it on this board: ./build.sh" % folder)
-    with open(key) as file:
-        recorded = file.read().split()
-    if len(recorded) != 2 or sha256(path) != recorded[1]:
+def cache_folder():
+    """Where build.sh puts engines: $EDGESEG_CACHE/runner, else $XDG_CACHE_HOME/edgeseg/runner, in ~/.cache."""
+    own = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(os.environ.get("EDGESEG_CACHE") or os.path.join(own, "edgeseg"), "runner")
+
+
+def find_engine(bundle):
+    """The content of the engine that build.sh made of this bundle, from a folder of this user alone; its digest must
+    be the one recorded then, since engines are executable."""
+    folder = os.path.join(cache_folder(), bundle.digest[:40])
+    path = os.path.join(folder, "model.engine")
+    try:
+        for place in (cache_folder(), folder):
+            status = os.stat(place)
+            if status.st_uid != os.getuid() or status.st_mode & 0o022:
+                raise RunnerError("%s can be written by other users, and engines are executed. Remove it." % place)
+        engine, recorded = read(path), read(path + ".key").decode("ascii", "replace").split()
+    except OSError:
+        raise RunnerError("There is no engine of this bundle yet. Build it on this board: ./build.sh")
+    if len(recorded) != 2 or hashlib.sha256(engine).hexdigest() != recorded[1]:
         raise RunnerError("%s is not the engine that build.sh wrote. Remove it and run ./build.sh again." % path)
-    return path
+    return engine
 
 
 # --- CUDA and TensorRT ----
@@ -119,7 +151,7 @@ class Cuda(object):
 class Engine(object):
     """frame (uint8 [H, W, 3], resized) -> logits (float32 [C, h, w]). TensorRT 8.2 to 8.6, one frame at a time."""
 
-    def __init__(self, path):
+    def __init__(self, data):
         try:
             import tensorrt
         except ImportError as error:
@@ -128,10 +160,9 @@ class Engine(object):
             )
         self.cuda = Cuda()
         runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
-        with open(path, "rb") as file:
-            self.engine = runtime.deserialize_cuda_engine(file.read())
+        self.engine = runtime.deserialize_cuda_engine(data)
         if self.engine is None:
-            raise RunnerError("TensorRT %s cannot load %s. Run ./build.sh again." % (tensorrt.__version__, path))
+            raise RunnerError("TensorRT %s cannot load the engine. Run ./build.sh again." % tensorrt.__version__)
         self.context = self.engine.create_execution_context()
         self.names = hasattr(self.context, "set_tensor_address")  # 8.5 and later; older releases number their bindings
         self.stream = self.cuda.stream()
@@ -210,14 +241,17 @@ class Segmenter(object):
     """Frame of any size -> class map of the network's size."""
 
     def __init__(self, folder, engine=None):
-        manifest = load_bundle(folder)
-        spec = manifest["spec"]
-        self.size = (int(spec["width"]), int(spec["height"]))
-        self.upsample = manifest["upsample"]
-        self.classes, self.palette = list(spec["classes"]), np.array(spec["palette"], np.uint8)
-        self.minimum_agreement = float(manifest["plan"]["golden_agreement"])
-        self.engine = engine or Engine(find_engine(folder))
-        self.folder = folder
+        bundle = Bundle(folder)
+        try:
+            spec = bundle.manifest["spec"]
+            self.size = (int(spec["width"]), int(spec["height"]))
+            self.upsample = bundle.manifest["upsample"]
+            self.classes, self.palette = list(spec["classes"]), np.array(spec["palette"], np.uint8)
+            self.minimum_agreement = float(bundle.plan["golden_agreement"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunnerError("%s is not a bundle for this runner: %r. Copy it again." % (folder, error))
+        self.golden = dict((name, data) for name, data in bundle.files.items() if name.startswith("golden/"))
+        self.engine = engine or Engine(find_engine(bundle))
 
     def __call__(self, image):
         small = image
@@ -227,21 +261,29 @@ class Segmenter(object):
 
     def check(self):
         """The smallest agreement with a golden class map; RunnerError below the plan's limit."""
-        golden = os.path.join(self.folder, "golden")
-        names = sorted(n for n in os.listdir(golden) if n.endswith(".mask.png")) if os.path.isdir(golden) else []
+        names = sorted(name for name in self.golden if name.endswith(".mask.png"))
         if not names:
             raise RunnerError("The bundle has no golden frames. Compile it again.")
         shares = []
         for name in names:
-            frame = cv2.imread(os.path.join(golden, name.replace(".mask.png", ".png")))
-            truth = cv2.imread(os.path.join(golden, name), cv2.IMREAD_UNCHANGED)
+            frame = self._decoded(name.replace(".mask.png", ".png"), cv2.IMREAD_COLOR)
+            truth = self._decoded(name, cv2.IMREAD_UNCHANGED)
+            if truth.shape != self.size[::-1]:
+                raise RunnerError("%s has another size than the network. Copy the bundle again." % name)
             shares.append(float((self(frame) == truth).mean()))
         if min(shares) < self.minimum_agreement:
             raise RunnerError(
-                "A golden frame agrees on %.2f %% of pixels only, expected %.2f %%. Remove engine/ and run ./build.sh."
+                "A golden frame agrees on %.2f %% of pixels only, expected %.2f %%. Run: ./build.sh --again"
                 % (100 * min(shares), 100 * self.minimum_agreement)
             )
         return min(shares)
+
+    def _decoded(self, name, flags):
+        data = self.golden.get(name)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        if image is None:
+            raise RunnerError("%s cannot be decoded. Copy the bundle again." % name)
+        return image
 
     def overlay(self, image, classmap):
         """The frame with half-transparent class colors."""

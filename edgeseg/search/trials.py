@@ -199,8 +199,10 @@ class Trials:
     def publish(self, chosen: Outcome, out: Path, **more: dict[str, Any]) -> None:
         """Copy a trial's bundle to `out` under that name; `more`: fields of its manifest."""
         with replacing(out, MANIFEST) as work:
-            shutil.copytree(chosen.path, work, dirs_exist_ok=True)
-            seal(work, replace(Bundle.load(chosen.path).manifest, name=out.name, **more))  # type: ignore[arg-type]
+            bundle = Bundle.load(chosen.path)
+            for name, data in bundle.files.items():
+                write_bytes(work / name, data)
+            seal(work, replace(bundle.manifest, name=out.name, **more))  # type: ignore[arg-type]
 
     def _compile(self, trial: Trial, path: Path) -> None:
         chosen = trial.precision.is_int8 and not came_quantized(trial.model)
@@ -222,7 +224,7 @@ class Trials:
     def _count(self, path: Path, tables: Path) -> Bundle:
         """Write the count tables of a bundle on the data; the bundle."""
         bundle = Bundle.load(path)
-        with open_segmenter(path, "throughput", backend=bundle.manifest.proved_by) as segmenter:
+        with open_segmenter(bundle, "throughput", backend=bundle.manifest.proved_by) as segmenter:
             counts, _ = count(
                 segmenter, self.dataset, lambda i, n: self.log(f"{path.name}: accuracy, frame {i} of {n}")
             )

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from edgeseg import signature
 from edgeseg.errors import OptionError
 from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Segmenter
+from edgeseg.signature import Required
 from edgeseg.stream import sinks, sources
 from edgeseg.stream.config import Settings, StreamSettings
 from edgeseg.stream.fallback import FallbackPolicy, Level
@@ -60,18 +60,19 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
 
 
 def _segmenter(settings: Settings, mode: str, opened_sources: list[Source]) -> Segmenter | FallbackPolicy:
-    """One Segmenter, or a fallback policy over several where a deadline is given; signatures are checked first."""
-    if settings.require_signature:
-        for path in (settings.bundle, *settings.fallback):
-            signature.require(path, settings.require_signature)
+    """One Segmenter, or a fallback policy over several where a deadline is given; each has the signature required."""
+    required = settings.required
     threads = settings.threads or 0
-    full = open_segmenter(settings.bundle, mode, threads=threads)
+    full = open_segmenter(settings.bundle, mode, required=required, threads=threads)
     if settings.deadline_ms is None:
         return full
     if not any(source.live for source in opened_sources):
         raise OptionError("A deadline is for cameras; frames of files do not age.", "Leave --deadline out.")
     levels = [Level("full", full), Level("skip", full, every=2)]
-    levels += [Level(path.name, open_segmenter(path, mode, threads=threads)) for path in settings.fallback]
+    owner = Required(required.key) if required else None  # a fallback has another name and versions of its own
+    levels += [
+        Level(path.name, open_segmenter(path, mode, required=owner, threads=threads)) for path in settings.fallback
+    ]
     return FallbackPolicy(
         levels, settings.deadline_ms / 1e3, lambda name, reason: log.warning("fallback level: %s (%s)", name, reason)
     )

@@ -24,6 +24,7 @@ from typing import Any
 from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
 from edgeseg.segmenter import MODES
+from edgeseg.signature import Required
 from edgeseg.stream import sinks, sources
 from edgeseg.stream.supervise import ReconnectPolicy
 from edgeseg.stream.uri import Uri
@@ -35,11 +36,13 @@ KEY_TYPES: dict[str, type] = {
     "mode": str,
     "metrics": str,
     "require_signature": str,
+    "bundle_name": str,
     "overlay": bool,
     "reconnect": bool,
     "max_frames": int,
     "queue": int,
     "threads": int,
+    "min_version": int,
     "watchdog": float,
     "deadline_ms": float,
     "fallback": list,
@@ -67,7 +70,8 @@ class Settings:
     `reconnect`: cameras, and the sinks that show them. Times in seconds.
 
     `deadline_ms` switches the fallback policy on (fallback.py); `fallback`: its cheaper bundles, in the order they are
-    tried. `require_signature`: a public key; every bundle must be signed by its owner.
+    tried. `require_signature`: a public key; every bundle must be signed by its owner, and `bundle` as a version of
+    `bundle_name` from `min_version` up, where they are given.
     """
 
     bundle: Path
@@ -83,6 +87,8 @@ class Settings:
     fallback: tuple[Path, ...] = ()
     metrics: str | None = None
     require_signature: Path | None = None
+    bundle_name: str = ""
+    min_version: int | None = None
     policy: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
     def __post_init__(self) -> None:
@@ -94,9 +100,19 @@ class Settings:
                 raise OptionError(f"{key} is {value}.", f"Expected at least {lowest}.")
         if self.fallback and self.deadline_ms is None:
             raise OptionError("Fallback bundles without a deadline.", "Add --deadline MS: when to fall back.")
+        if (self.bundle_name or self.min_version is not None) and not self.require_signature:
+            raise OptionError(
+                "A name or version of the bundle without a signature.", "Add --require-signature PUBLIC.pem."
+            )
         if not self.streams:
             raise OptionError("No source is given.", "Give --source URI, or a [[stream]] table in --config FILE.")
         _check_names(self.streams)
+
+    @property
+    def required(self) -> Required | None:
+        """The signature that the bundle must have."""
+        key = self.require_signature
+        return Required(key, self.bundle_name, self.min_version) if key else None
 
 
 def from_options(sources: Sequence[str], outputs: Sequence[str]) -> tuple[StreamSettings, ...]:

@@ -45,6 +45,7 @@ class FallbackPolicy:
         self, levels: Sequence[Level], deadline: float, on_step: OnStep | None = None, clock: Clock = SYSTEM_CLOCK
     ):
         self.spec = levels[0].segmenter.spec
+        self.bundle = levels[0].segmenter.bundle
         for level in levels:
             if level.segmenter.spec.classes != self.spec.classes:
                 raise OptionError(

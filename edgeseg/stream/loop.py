@@ -74,6 +74,7 @@ class Run:
         clock: Clock = SYSTEM_CLOCK,
     ):
         self._segmenter = segmenter
+        self.bundle = segmenter.bundle
         self._fallback = segmenter if isinstance(segmenter, FallbackPolicy) else None
         self._max_frames = max_frames
         self._overlay = Overlay(segmenter.spec) if overlay else None

@@ -6,6 +6,7 @@ typed networks came with 10, uint8 inputs and execute_async_v3 with 8.5.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -53,10 +54,10 @@ def build(bundle: Bundle, plan: Plan, folder: Path, key: Key, log: Log) -> bytes
     flags = _flags(plan)
     network = builder.create_network(_creation(plan, flags))
     parser = trt.OnnxParser(network, trt_log)
-    if not parser.parse(bundle.file(MODEL).read_bytes()):
+    if not parser.parse(bundle.read(MODEL)):
         why = parser.get_error(0).desc() if parser.num_errors else last_error(trt_log)
         raise BundleError(
-            f"TensorRT {trt.__version__} cannot load {bundle.file(MODEL)}: {why[:300]}.", "Compile the bundle again."
+            f"TensorRT {trt.__version__} cannot load {bundle.path / MODEL}: {why[:300]}.", "Compile the bundle again."
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, plan.workspace_mb << 20)
@@ -143,7 +144,7 @@ def _calibrator(bundle: Bundle, folder: Path, key: Key) -> Iterator[Any]:
     """TensorRT's entropy calibrator over the bundle's frames; its ranges are cached for the next build."""
     import tensorrt as trt
 
-    frames = np.load(bundle.file(FRAMES), mmap_mode="r")
+    frames = np.load(io.BytesIO(bundle.read(FRAMES)), allow_pickle=False)
     device = cuda.open_device("Calibrating")
     ranges = folder / f"{str(key['graph'])[:40]}-{key['tensorrt']}-{RANGES}"
     host, address = device.pinned(frames[0].nbytes)

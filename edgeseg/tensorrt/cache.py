@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from edgeseg import user_cache
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.files import write_bytes
 
@@ -25,7 +26,7 @@ MAX_HEAD = 1 << 16
 
 
 def default_folder() -> Path:
-    return Path.home() / ".cache" / "edgeseg" / "engines"
+    return user_cache.folder("engines")
 
 
 def path_of(folder: Path, key: Key) -> Path:
@@ -41,8 +42,8 @@ def obtain(
     `use` opens an engine and verifies it; when it raises EdgesegError, a cached engine is built again and a new one is
     not cached. Of several processes one builds; the others wait for it and read its engine from the cache.
     """
-    path = path_of(_private(folder), key)
-    with _locked(path.with_suffix(".lock"), log):
+    path = path_of(user_cache.private(folder), key)
+    with user_cache.locked(path.with_suffix(".lock"), log):
         try:
             engine = read(path, key)
             if engine is not None:
@@ -90,38 +91,3 @@ def write(path: Path, key: Key, engine: bytes) -> None:
     head = {"key": key, "bytes": len(engine), "sha256": hashlib.sha256(engine).hexdigest()}
     write_bytes(path, json.dumps(head).encode() + b"\n" + engine)
     path.chmod(0o600)
-
-
-def _private(folder: Path) -> Path:
-    """The folder, created where it is missing; FileError where others could put engines into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
-    except OSError as error:
-        raise FileError(
-            f"Cannot keep engines in {folder}: {error.strerror}.", "Choose a folder you may write."
-        ) from error
-    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o022:
-        raise FileError(
-            f"Engine folder {folder} can be written by other users.",
-            "Engines are executed: keep them in a folder of your own (chmod go-w).",
-        )
-    return folder
-
-
-@contextmanager
-def _locked(path: Path, log: Log) -> Iterator[None]:
-    """One process at a time. The system releases the lock of a process that dies."""
-    import fcntl
-
-    try:
-        file = path.open("wb")
-    except OSError as error:
-        raise FileError(f"Cannot write {path}: {error.strerror}.", "Choose a folder you may write.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            log("another process builds this engine: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

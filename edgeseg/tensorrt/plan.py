@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.errors import BundleError
+from edgeseg.files import write_bytes
+from edgeseg.records import parse_json
 from edgeseg.target import Target
 
 FILE = "plan.json"
@@ -65,13 +67,13 @@ class Plan:
         )
 
     def write(self, folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        write_bytes(folder / FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
-    def read(cls, path: Path) -> Plan:
-        """BundleError for a file that is not a plan of this format."""
+    def parse(cls, data: bytes, path: Path) -> Plan:
+        """The plan in `data`, the content of `path`; BundleError where it is not one of this format."""
         try:
-            table: dict[str, Any] = json.loads(path.read_text())
+            table: dict[str, Any] = parse_json(data)
             if table["format"] != FORMAT:
                 raise ValueError(f"format {table['format']}")
             lists = {f.name: tuple(table[f.name]) for f in fields(cls) if str(f.type).startswith("tuple")}
@@ -81,7 +83,7 @@ class Plan:
                 if type(getattr(plan, field.name)) is not kind:
                     raise ValueError(f"{field.name} {getattr(plan, field.name)!r}")
             return plan
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BundleError(
                 f"{path} cannot be read: {type(error).__name__} {error}.", "Copy or compile the bundle again."
             ) from error

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import pickle
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError, FileError
-from edgeseg.files import require_file, write_bytes
+from edgeseg.files import write_bytes
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
-from edgeseg.training import nets
+from edgeseg.toml import to_dataclass
+from edgeseg.training import checkpoint_file, nets
 from edgeseg.training.branch_merging import merge
 from edgeseg.training.norm_folding import LAYERS, NORM
 
 FORMAT = "edgeseg-checkpoint-1"
+SMALL, MOST_PRUNED = 256 << 20, 64  # bytes of a net that may always be built; and how much larger than its file
+MISFITS = (
+    KeyError, TypeError, AttributeError, ValueError, IndexError, AssertionError, OverflowError, RuntimeError,
+    EdgesegError,
+)  # fmt: skip
 INT8_KEYS = ("quantizers", "merged")  # attributes of a net trained for INT8, and keys of its checkpoint
 Loaded = tuple[nn.Module, NetConfig, Spec, dict[str, Any]]
 
@@ -47,8 +54,8 @@ def load(path: Path | str) -> Loaded:
             "Expected a file written by: edgeseg train, distill, prune or qat. Other models: export them to ONNX.",
         )
     try:
-        net, spec = NetConfig(**data["net"]), Spec.from_dict(data["spec"])
-        model = nets.build(dataclasses.replace(net, weights=""), len(spec.classes))
+        net, spec = to_dataclass(NetConfig, data["net"], "net", path), Spec.from_dict(data["spec"])
+        model = _fresh(dataclasses.replace(net, weights=""), len(spec.classes), path.stat().st_size)
         merged = list(data.get("merged", ()))
         for name in merged:
             model.set_submodule(name, merge(model.get_submodule(name)))
@@ -61,9 +68,21 @@ def load(path: Path | str) -> Loaded:
             model = qat.restore(model, data["quantizers"], merged)
         model.load_state_dict(data["state"])
         return model.eval(), net, spec, data["extra"]
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, EdgesegError) as error:
-        reason = str(error).splitlines()[0]
+    except MISFITS as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(f"Checkpoint {path} does not fit its own net: {reason}", "Train it again.") from error
+
+
+def _fresh(net: NetConfig, classes: int, stored: int) -> nn.Module:
+    """A net without weights; ValueError, before it takes memory, if it cannot have been cut to `stored` bytes."""
+    tensors: Iterable[Tensor] = ()
+    # Some encoders compute with values while they are built, which tensors without memory do not have. None is large.
+    with suppress(RuntimeError, NotImplementedError), torch.device("meta"):
+        tensors = nets.build(net, classes).state_dict().values()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > SMALL + MOST_PRUNED * stored:
+        raise ValueError(f"its net has {size >> 20} MiB, the file {stored >> 10} KiB.")
+    return nets.build(net, classes)
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -79,13 +98,7 @@ def write(path: Path, data: dict[str, Any]) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """A dict of tensors and plain values; nothing in the file can run code (weights_only)."""
-    try:
-        data = torch.load(require_file(path, "Checkpoint"), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
-        raise FileError(
-            f"Checkpoint {path} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            "It is truncated, corrupt or not a checkpoint; copy it again or train again.",
-        ) from None
+    data = checkpoint_file.load(path)
     if not isinstance(data, dict):
         raise FileError(
             f"Checkpoint {path} holds a {type(data).__name__}.", "Expected a file written by edgeseg train."

@@ -19,6 +19,10 @@ from edgeseg.files import sha256
 pytest.importorskip("cryptography")
 
 
+def require(path: Path, key: Path, name: str = "", min_version: int | None = None) -> None:
+    signature.require(Bundle.load(path), signature.Required(key, name, min_version))
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(private, public)"""
@@ -48,10 +52,10 @@ def test_a_key_is_never_replaced(keys: tuple[Path, Path]) -> None:
 
 
 def test_a_signed_bundle_passes_and_still_loads(signed: Path, keys: tuple[Path, Path]) -> None:
-    signature.require(signed, keys[1])
+    require(signed, keys[1])
     assert Bundle.load(signed).digest == sha256(signed / MANIFEST)
     signature.sign(signed, keys[0])
-    signature.require(signed, keys[1])
+    require(signed, keys[1])
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
@@ -88,13 +92,13 @@ def test_an_altered_bundle_is_rejected(
 ) -> None:
     tamper(signed)
     with pytest.raises(BundleError, match=message):
-        signature.require(signed, keys[1])
+        require(signed, keys[1])
 
 
 def test_the_wrong_key_is_rejected(signed: Path, tmp_path: Path) -> None:
     other = signature.new_key(tmp_path / "other.pem")
     with pytest.raises(BundleError, match="is not signed with this key"):
-        signature.require(signed, other)
+        require(signed, other)
 
 
 def test_a_broken_bundle_is_not_signed(bundle: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_a_broken_bundle_is_not_signed(bundle: Path, keys: tuple[Path, Path], tm
 @pytest.mark.parametrize("text", ["", "hello", "-----BEGIN PRIVATE KEY-----\nTOPSECRET\n-----END PRIVATE KEY-----\n"])
 def test_an_invalid_key_is_rejected_and_not_shown(signed: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "key.pem").write_text(text)
-    for use in (signature.sign, signature.require):
+    for use in (signature.sign, require):
         with pytest.raises(FileError) as caught:
             use(signed, tmp_path / "key.pem")
         assert "SECRET" not in str(caught.value)
@@ -120,7 +124,7 @@ def test_a_private_key_in_place_of_a_public_one_is_rejected_and_vice_versa(
     with pytest.raises(FileError, match="holds no private Ed25519 key"):
         signature.sign(signed, keys[1])
     with pytest.raises(FileError, match="holds no public Ed25519 key"):
-        signature.require(signed, keys[0])
+        require(signed, keys[0])
 
 
 def test_another_kind_of_key_is_rejected(signed: Path, tmp_path: Path) -> None:
@@ -169,6 +173,6 @@ def test_without_cryptography_signing_is_a_missing_package_error(
     import sys
 
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    for use in (lambda: signature.sign(signed, keys[0]), lambda: signature.require(signed, keys[1])):
+    for use in (lambda: signature.sign(signed, keys[0]), lambda: require(signed, keys[1])):
         with pytest.raises(EdgesegError, match=r"pip install 'edgeseg\[sign\]'"):
             use()

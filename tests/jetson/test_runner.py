@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseg import mask, runner
-from edgeseg.bundle import Bundle, seal
+from edgeseg.files import sha256
 
 FOLDER = Path(runner.__file__).parent
 OLDEST = (3, 6)
@@ -53,16 +53,24 @@ class Network:
 
 
 @pytest.fixture
-def board(bundle_of: Callable[[str, str], Path], tmp_path: Path) -> Path:
+def board(bundle_of: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle for a Nano: the tiny network, a plan, build.sh and runner.py."""
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "bundle"
     shutil.copytree(bundle_of("onnxruntime-cpu", "fp32"), folder)
-    manifest = Bundle.load(folder).manifest
-    plan = {"precision": "fp16", "workspace_mb": 256, "dla": -1, "golden_agreement": 0.99}
-    (folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
     assert runner.add(folder) == ["build.sh", "runner.py"]
-    seal(folder, manifest)
+    replan(folder, {"precision": "fp16", "workspace_mb": 256, "dla": -1, "golden_agreement": 0.99})
     return folder
+
+
+def replan(board: Path, plan: dict[str, Any]) -> None:
+    (board / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
+    tiny.reseal(board)
+
+
+def engine_of(board: Path, tmp_path: Path) -> Path:
+    """Where build.sh puts this bundle's engine."""
+    return tmp_path / "cache" / "runner" / sha256(board / "bundle.json")[:40] / "model.engine"
 
 
 def run(board: Path, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -138,12 +146,22 @@ def test_golden_frames_are_checked_before_every_frame_reaches_every_sink(
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 7
 
 
+def edit(board: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = json.loads((board / "bundle.json").read_text())
+    change(manifest)
+    (board / "bundle.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
         (lambda b: (b / "model.onnx").write_bytes(b"x"), "model.onnx is missing or differs from its digest"),
         (lambda b: (b / "bundle.json").write_text("{"), "is not a bundle"),
-        (lambda b: (b / "plan.json").unlink(), "is not a bundle"),
+        (lambda b: (b / "plan.json").unlink(), "plan.json is missing or differs from its digest"),
+        (lambda b: (b / "golden" / "more.png").write_bytes(b"x"), "holds golden/more.png, which its manifest does not"),
+        (lambda b: (b / "engine").mkdir() or (b / "engine" / "model.engine").write_bytes(b"x"), "engine/model.engine"),
+        (lambda b: edit(b, lambda m: m.update(spec=3)), "is not a bundle for this runner"),
+        (lambda b: edit(b, lambda m: m["files"].pop("plan.json")), "holds plan.json, which its manifest does not list"),
         (
             lambda b: (b / "bundle.json").write_text((b / "bundle.json").read_text().replace("model.onnx", "../x")),
             "names a file outside itself",
@@ -186,14 +204,21 @@ def test_invalid_options_are_rejected(
     assert code == 2 and message in err
 
 
-def test_without_an_engine_the_error_says_how_to_build_one(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert RUNNER.main(["--bundle", str(board), "--check"]) == 2
-    assert "./build.sh" in capsys.readouterr().err
-    (board / "engine").mkdir()
-    (board / "engine" / "model.engine").write_bytes(b"foreign")
-    (board / "engine" / "model.engine.key").write_text("key\n" + "0" * 64 + "\n")
-    assert RUNNER.main(["--bundle", str(board), "--check"]) == 2
-    assert "is not the engine that build.sh wrote" in capsys.readouterr().err
+def test_without_an_engine_the_error_says_how_to_build_one(
+    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> str:
+        assert RUNNER.main(["--bundle", str(board), "--check"]) == 2
+        return capsys.readouterr().err
+
+    assert "./build.sh" in refused()
+    engine = engine_of(board, tmp_path)
+    engine.parent.mkdir(parents=True, mode=0o700)
+    engine.write_bytes(b"foreign")
+    engine.with_name("model.engine.key").write_text("key\n" + "0" * 64 + "\n")
+    assert "is not the engine that build.sh wrote" in refused()
+    engine.parent.chmod(0o777)
+    assert "can be written by other users" in refused()
 
 
 def test_passwords_are_not_printed() -> None:
@@ -210,14 +235,17 @@ exit ${FAIL:-0}
 """
 
 
-def build(board: Path, tmp_path: Path, knows: str = "--memPoolSize --skipInference", **env: str) -> Any:
+def build(
+    board: Path, tmp_path: Path, knows: str = "--memPoolSize --skipInference", again: bool = False, **env: str
+) -> Any:
     """build.sh with a trtexec whose --help knows these options."""
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
     (tools / "trtexec").write_text(TRTEXEC % knows)
     (tools / "trtexec").chmod(0o755)
     env = {**path_first(tools), "CALLS": str(tmp_path / "calls"), **env}
-    return subprocess.Popen([board / "build.sh"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = [board / "build.sh", *(["--again"] if again else [])]
+    return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def calls(tmp_path: Path) -> list[str]:
@@ -229,12 +257,31 @@ def test_the_engine_is_built_once_and_rebuilt_after_it_was_altered(board: Path, 
         completed = build(board, tmp_path)
         assert completed.wait(30) == 0, completed.stderr.read()
     assert len(calls(tmp_path)) == 1
-    assert RUNNER.find_engine(str(board)).endswith("model.engine")
-    (board / "engine" / "model.engine").write_bytes(b"foreign")
+    engine = engine_of(board, tmp_path)
+    assert RUNNER.find_engine(RUNNER.Bundle(str(board))) == engine.read_bytes()
+    assert engine.parent.stat().st_mode & 0o777 == 0o700 and not (board / "engine").exists()
+    engine.write_bytes(b"foreign")
     assert build(board, tmp_path).wait(30) == 0
     (board / "model.onnx").write_bytes(b"another graph")
+    refused = build(board, tmp_path)
+    assert refused.wait(30) == 2 and "model.onnx differs from its digest" in refused.stderr.read()
+    tiny.reseal(board)
     assert build(board, tmp_path).wait(30) == 0
     assert len(calls(tmp_path)) == 3
+
+
+def test_engines_are_not_built_where_others_can_write(board: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache" / "runner").mkdir(parents=True)
+    (tmp_path / "cache" / "runner").chmod(0o777)
+    refused = build(board, tmp_path)
+    assert refused.wait(30) == 2 and "can be written by other users" in refused.stderr.read()
+    assert not calls(tmp_path)
+
+
+def test_an_engine_is_built_again_on_request(board: Path, tmp_path: Path) -> None:
+    assert build(board, tmp_path).wait(30) == 0
+    assert build(board, tmp_path, again=True).wait(30) == 0
+    assert len(calls(tmp_path)) == 2
 
 
 @pytest.mark.parametrize(
@@ -251,8 +298,7 @@ def test_the_options_of_each_trtexec(board: Path, tmp_path: Path, knows: str, ex
 
 
 def test_int8_on_a_dla(board: Path, tmp_path: Path) -> None:
-    plan = {"precision": "int8", "workspace_mb": 512, "dla": 1, "golden_agreement": 0.97}
-    (board / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
+    replan(board, {"precision": "int8", "workspace_mb": 512, "dla": 1, "golden_agreement": 0.97})
     assert build(board, tmp_path).wait(30) == 0
     assert "--int8 --fp16" in calls(tmp_path)[0] and "--useDLACore=1 --allowGPUFallback" in calls(tmp_path)[0]
 
@@ -272,9 +318,9 @@ def test_a_build_that_fails_or_is_killed_leaves_no_engine(board: Path, tmp_path:
         time.sleep(0.05)
     killed.kill()
     killed.wait(30)
-    assert not (board / "engine" / "model.engine").exists()
+    assert not engine_of(board, tmp_path).exists()
     with pytest.raises(RUNNER.RunnerError, match="There is no engine"):
-        RUNNER.find_engine(str(board))
+        RUNNER.find_engine(RUNNER.Bundle(str(board)))
 
 
 def test_without_trtexec_the_error_says_how_to_install_it(board: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,48 @@ def test_weights_of_another_architecture(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path / "m.pt", other, NET, SPEC)
     with pytest.raises(FileError, match="does not fit its own net"):
         checkpoint.load(path)
+
+
+def deflated(path: Path) -> None:
+    """The same entries, compressed: zeros become a thousandth."""
+    with zipfile.ZipFile(path) as old:
+        entries = {entry.filename: old.read(entry) for entry in old.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, data in entries.items():
+            new.writestr(name, data)
+
+
+class TakesMemory:
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return bytearray, (1 << 33,)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_small_file_cannot_take_much_memory(model: nn.Module, tmp_path: Path) -> None:
+    """Compressed entries, a tensor that repeats one number, a type that takes what it is told, too large a net."""
+    path, data = tmp_path / "m.pt", {"format": checkpoint.FORMAT, "state": {"x": torch.zeros(10_000_000)}}
+    torch.save(data, path)
+    deflated(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(FileError, match="its entries are compressed"):
+        checkpoint.load(path)
+    torch.save({**data, "state": {"x": torch.zeros(1).expand(1 << 18, 1 << 18)}}, path)
+    with pytest.raises(FileError, match="larger than what is stored of it"):
+        checkpoint.load(path)
+    torch.save({**data, "extra": TakesMemory()}, path)
+    with pytest.raises(FileError, match="bytearray, not only tensors"):
+        checkpoint.load(path)
+    checkpoint.save(path, model, NetConfig("ddrnet", width=16.0), SPEC)
+    with pytest.raises(FileError, match=r"does not fit its own net: its net has \d+ MiB"):
+        checkpoint.load(path)
+    checkpoint.save(path, model, NetConfig("lite", width=1e9), SPEC)
+    with pytest.raises(FileError, match=r"net\.width is 1000000000\.0, out of range"):
+        checkpoint.load(path)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_tensors_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    sparse = torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.long), [1.0], (1 << 40,))
+    torch.save({"format": checkpoint.FORMAT, "state": {"x": sparse}}, tmp_path / "m.pt")
+    with pytest.raises(FileError, match="_rebuild_sparse_tensor, not only tensors"):
+        checkpoint.load(tmp_path / "m.pt")

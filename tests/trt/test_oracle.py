@@ -117,7 +117,7 @@ def test_the_shipped_student_as_int8_for_orin(tmp_path: Path) -> None:
         calibration=CalibrationSet.choose(tmp_path / "data", 16),
     )
     assert made.manifest.parity.agreement > 0.99
-    assert asked(onnx.load(str(made.file("model.onnx"))), tmp_path) == ""
+    assert asked(onnx.load_from_string(made.read("model.onnx")), tmp_path) == ""
 
 
 # Our builder on the real library: every call but those that need a GPU
@@ -133,7 +133,7 @@ def real(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def built(path: Path, folder: Path, release: str, **fields: object) -> bytes:
     bundle = Bundle.load(path)
-    plan = dataclasses.replace(Plan.read(bundle.file(FILE)), **fields)  # type: ignore[arg-type]
+    plan = dataclasses.replace(Plan.parse(bundle.read(FILE), bundle.path / FILE), **fields)  # type: ignore[arg-type]
     key = {"tensorrt": release, "compute_capability": "8.7", "graph": "0" * 64}
     return tensorrt_build.build(bundle, plan, folder, key, lambda text: None)
 

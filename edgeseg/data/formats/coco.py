@@ -20,17 +20,18 @@ from typing import Any
 import numpy as np
 
 from edgeseg.data.dataset import Classes
-from edgeseg.data.formats import LabeledFrame, Labels
+from edgeseg.data.formats import LabeledFrame, Labels, _rle
 from edgeseg.errors import FileError, MissingPackage
 from edgeseg.files import require_file
-from edgeseg.images import Image
+from edgeseg.images import MAX_PIXELS, Image
 from edgeseg.records import convert, read_json
 from edgeseg.spec import default_palette
 
 TITLE = "COCO JSON"
 BACKGROUND = "background"
 MOST_CLASSES = 255
-MAX_PIXELS = 16384 * 16384
+MARGIN = 4  # how many times its size a polygon may lie outside of an image
+MAX_EDGES = 1_000_000  # pixels along a polygon's edges
 
 
 @dataclass(frozen=True)
@@ -136,36 +137,48 @@ def _draw(path: Path, image: CocoImage, annotations: list[CocoAnnotation], ids: 
 
 def _regions(path: Path, image: CocoImage, segmentation: Any) -> Iterator[Image]:
     """[H, W] uint8 of every part of an annotation; `segmentation` is a list of polygons, or one RLE."""
-    try:
-        from pycocotools import mask as rle
-    except ImportError as error:
-        raise MissingPackage("pycocotools", "Reading COCO JSON", "data") from error
-    if not segmentation:  # a box alone
-        return
-    parts = segmentation if isinstance(segmentation, list) else [segmentation]
-    for part in parts:
-        if isinstance(part, list) and (len(part) < 6 or len(part) % 2):
-            raise FileError(
-                f"{path}: a polygon of {image.file_name} has {len(part)} numbers.",
-                "Expected x, y of at least 3 points.",
-            )
+    for part in segmentation if isinstance(segmentation, list) else [segmentation]:
+        if not part:  # a box alone
+            continue
         if isinstance(part, dict) and part.get("size") != [image.height, image.width]:
             raise FileError(
                 f"{path}: an RLE of {image.file_name} is for {part.get('size')}.",
                 f"Expected [height, width] = [{image.height}, {image.width}].",
             )
-        try:
-            whole = isinstance(part, dict) and not isinstance(part.get("counts"), list)
-            coded = (
-                part
-                if whole
-                else rle.frPyObjects([part] if isinstance(part, list) else part, image.height, image.width)
+        if isinstance(part, list) and (len(part) < 6 or len(part) % 2):
+            raise FileError(
+                f"{path}: a polygon of {image.file_name} has {len(part)} numbers.",
+                "Expected x, y of at least 3 points.",
             )
-            yield np.asarray(rle.decode(rle.merge(coded) if isinstance(coded, list) else coded), np.uint8)
-        except Exception as error:  # pycocotools raises Exception itself
+        try:
+            if isinstance(part, dict):
+                yield _rle.decode(part.get("counts"), image.height, image.width)
+            else:
+                yield _polygon(part, image)
+        except ValueError as error:
             raise FileError(
                 f"{path}: a segmentation of {image.file_name} cannot be read: {error}.", "Export it again."
             ) from None
+
+
+def _polygon(points: Any, image: CocoImage) -> Image:
+    """The filled polygon x, y, x, y, ... [H, W] uint8; ValueError for what is none, or could not be drawn."""
+    if not isinstance(points, list) or not all(type(number) in (int, float) for number in points):
+        raise ValueError("a polygon is not a list of numbers")
+    corners = np.array(points, np.float64).reshape(-1, 2)
+    # pycocotools walks along every edge: with corners that are far away, beyond its own memory.
+    length = np.abs(np.diff(corners, axis=0, append=corners[:1])).sum()
+    reach = MARGIN * max(image.height, image.width)
+    if not np.abs(corners).max() <= reach or not length <= MAX_EDGES:  # nor NaN
+        raise ValueError(f"a polygon leaves its image of {image.width}x{image.height} by far, or is too long")
+    try:
+        from pycocotools import mask as coco
+    except ImportError as error:
+        raise MissingPackage("pycocotools", "Reading COCO JSON", "data") from error
+    try:
+        return np.asarray(coco.decode(coco.merge(coco.frPyObjects([points], image.height, image.width))), np.uint8)
+    except Exception as error:  # pycocotools raises Exception itself
+        raise ValueError(str(error)) from None
 
 
 def _losses(coco: Coco, names: tuple[str, ...]) -> Iterator[str]:

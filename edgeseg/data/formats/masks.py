@@ -13,14 +13,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from edgeseg.data.dataset import SPLITS, Classes, read_classes
 from edgeseg.data.formats import IGNORE, LabeledFrame, Labels
 from edgeseg.errors import FileError
-from edgeseg.files import require_file
-from edgeseg.images import IMAGE_SUFFIXES, Image, read_mask
+from edgeseg.images import IMAGE_SUFFIXES, Image, read_image, read_mask
 from edgeseg.spec import Rgb, default_palette
 
 TITLE = "folders of images and masks"
@@ -76,9 +74,7 @@ def _frames(split: str, images: Path, masks: Path) -> Iterator[tuple[str, str, P
 
 def _colors(path: Path) -> Image | None:
     """The mask as [H, W, 3] uint8 RGB if it is in color, else None."""
-    data = cv2.imdecode(np.frombuffer(require_file(path, "Mask").read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if data is None:
-        raise FileError(f"Mask {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
+    data = read_image(path)
     gray = (data[..., 0] == data[..., 1]).all() and (data[..., 1] == data[..., 2]).all()
     return None if gray else np.ascontiguousarray(data[..., ::-1], np.uint8)
 
@@ -104,8 +100,7 @@ def _discover(masks: Iterator[Path]) -> Classes:
             continue
         image = _colors(path)
         assert image is not None
-        found = np.unique(image.reshape(-1, 3), axis=0)
-        colors |= {(int(r), int(g), int(b)) for r, g, b in found[: MOST_COLORS + 1]}
+        colors |= _used(image)
         if len(colors) > MOST_COLORS:
             raise FileError(
                 f"Mask {path} brings the masks to more than {MOST_COLORS} colors.",
@@ -116,6 +111,17 @@ def _discover(masks: Iterator[Path]) -> Classes:
         return Classes(tuple(f"color_{r:02x}{g:02x}{b:02x}" for r, g, b in palette), palette, IGNORE)
     count = max(2, largest + 1)
     return Classes(tuple(f"class{i}" for i in range(count)), default_palette(count), IGNORE)
+
+
+def _used(image: Image) -> set[Rgb]:
+    """The colors of an image [H, W, 3] uint8, not many more than are allowed; a row at a time takes little memory."""
+    used: set[Rgb] = set()
+    for row in image:
+        codes = np.unique(row @ np.array([1 << 16, 1 << 8, 1], np.uint32))
+        used |= {(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in codes}
+        if len(used) > MOST_COLORS:
+            break
+    return used
 
 
 def _mask(path: Path, colors: dict[Rgb, int], classes: int) -> Image:
