@@ -68,13 +68,21 @@ class Segmenter:
     """A Spec, an Engine and a Head: frames in, class maps out, in order, timed stage by stage.
 
     One thread may submit() while another collect()s, as the streaming loop does; more than one of either may not.
-    `bundle`: what was opened, None where it was no bundle.
+    `bundle`: what was opened, None where it was no bundle. `backend`: what runs it, "through BACKEND" where that is not
+    its own.
     """
 
     def __init__(
-        self, spec: Spec, engine: Engine, head: Head, margin: bool = False, bundle: BundleIdentity | None = None
+        self,
+        spec: Spec,
+        engine: Engine,
+        head: Head,
+        margin: bool = False,
+        bundle: BundleIdentity | None = None,
+        backend: str = "",
     ):
         self.bundle = bundle
+        self.backend = backend
         self.spec = spec
         self.engine = engine
         self.head = head

@@ -59,9 +59,13 @@ def bench(
     from edgeseg.bench.startup import cold_start
     from edgeseg.bundle import Bundle
     from edgeseg.machine import fingerprint
+    from edgeseg.runtime import require_own_backend
     from edgeseg.synth.street import Street
 
     loaded = Bundle.load(bundle)
+    require_own_backend(
+        loaded, "Its accuracy can be measured here: edgeseg eval. For its speed: --host ssh://user@device."
+    )
     height, width = size(frame_size)
     frames = [Street(3, height=height, width=width).frame(t)[0] for t in range(0, 40, 5)]
     with progress(f"benchmarking {loaded.name}") as update:

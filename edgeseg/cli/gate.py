@@ -47,9 +47,11 @@ def gate(
 
     Exits 0 for pass, 1 for fail, 3 for undecided: the frames are too few to decide, and it says how many would.
     """
+    from edgeseg.bundle import Bundle
     from edgeseg.data.dataset import Dataset
     from edgeseg.evaluation import gate as rules
     from edgeseg.results.gate import GateResult
+    from edgeseg.runtime import require_own_backend
 
     if parent and baseline:
         raise OptionError("--parent and --baseline were both given.", "Compare with one of them.")
@@ -67,6 +69,8 @@ def gate(
     if not compared and not limits.floors and limits.max_p99 is None:
         rules.verdict([])
     dataset = Dataset.open(data, split)
+    if limits.max_p99 is not None:
+        require_own_backend(Bundle.load(bundle), "Leave out --max-p99 here, and check it there.")
     reference = rules.Measured.load(baseline) if baseline else None
     with progress("measuring") as update:
         build = rules.measure(bundle, dataset, update)
@@ -84,6 +88,7 @@ def gate(
         data=build.data,
         checks=tuple(checks),
         machine=build.machine,
+        backend=build.backend,
     )
     _show(result, json_to)
     if junit:
@@ -131,6 +136,8 @@ def _show(result: GateResult, json_to: str | None) -> None:
         shown.add_row(check.name, styled(*MARKS[check.verdict]), check.text)
     shown_on = results(json_to)
     shown_on.print(shown)
+    if result.backend.startswith("through"):
+        shown_on.print(f"measured {result.backend}, not on its device")
     shown_on.print(styled(*MARKS[result.verdict]))
 
 

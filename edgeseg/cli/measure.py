@@ -54,7 +54,7 @@ def evaluate(
     from edgeseg.machine import fingerprint
     from edgeseg.report.page import write
     from edgeseg.results.evaluation import Averaging
-    from edgeseg.runtime import open_segmenter
+    from edgeseg.runtime import PROXY, open_segmenter
 
     if beside and not (pictures or page):
         raise OptionError(
@@ -64,11 +64,13 @@ def evaluate(
     dataset = Dataset.open(data, split)
     loaded = Bundle.load(bundle)
     with ExitStack() as opened, progress(f"evaluating {loaded.name}") as update:
-        segmenter = opened.enter_context(open_segmenter(loaded))
-        others = [opened.enter_context(open_segmenter(beside))] if beside else []
+        segmenter = opened.enter_context(open_segmenter(loaded, backend=PROXY))
+        others = [opened.enter_context(open_segmenter(beside, backend=PROXY))] if beside else []
         measured = Augmented(segmenter, averaging.scales, flip) if averaging else segmenter
         result = measure(measured, dataset, update, study=page is not None)
-        result = replace(result, bundle=loaded.identity, machine=fingerprint(), averaged=averaging)
+        result = replace(
+            result, bundle=loaded.identity, machine=fingerprint(), averaged=averaging, backend=segmenter.backend
+        )
         if folder := pictures or (page.with_suffix("") if page else None):
             result = replace(result, pictures=_draw_worst(segmenter, dataset, result.worst, folder, others))
             wrote(folder)
@@ -152,7 +154,10 @@ def _show(title: str, result: EvalResult, json_to: str | None) -> None:
     shown_on = results(json_to)
     shown_on.print(shown)
     ms = result.latency_ms
-    shown_on.print(f"pixel accuracy {percent(result.pixel_accuracy)} %, latency p50 {ms.p50} ms, p99 {ms.p99} ms")
+    speed = f"latency p50 {ms.p50} ms, p99 {ms.p99} ms"
+    if result.backend.startswith("through"):
+        speed = f"measured {result.backend}, not on its device: speeds say nothing"
+    shown_on.print(f"pixel accuracy {percent(result.pixel_accuracy)} %, {speed}")
 
 
 def _span(ends: Interval | None) -> str:

@@ -37,16 +37,20 @@ def verify(
     from edgeseg import signature
     from edgeseg.bundle import Bundle
     from edgeseg.mask import agreement
-    from edgeseg.runtime import SATURATES, open_segmenter, saturates
+    from edgeseg.runtime import PROXY, SATURATES, open_segmenter, saturates
 
     if not key and (bundle_name or min_version is not None):
         raise OptionError("A name or version of the bundle without a signature.", "Add --key PUBLIC.pem.")
     required = signature.Required(key, bundle_name or "", min_version) if key else None
     loaded = Bundle.load(bundle)
-    with open_segmenter(loaded, required=required) as segmenter:
+    with open_segmenter(loaded, required=required, backend=PROXY) as segmenter:
         shares = [agreement(segmenter(frame).classmap, truth) for frame, truth in loaded.golden()]
     files = len(loaded.manifest.files)
-    emit({"bundle": str(bundle), "signed": bool(key), "files": files, "golden_agreement": shares}, json_to)
+    ran = segmenter.backend
+    emit(
+        {"bundle": str(bundle), "signed": bool(key), "files": files, "golden_agreement": shares, "backend": ran},
+        json_to,
+    )
     if not shares or min(shares) < minimum:
         other = "This machine or runtime computes something else; compile on it again."
         why = f"This CPU is the cause: {SATURATES}" if saturates(loaded) else other
@@ -54,12 +58,10 @@ def verify(
             f"Bundle {bundle}: a golden frame agrees on {min(shares, default=0):.2%} of pixels only.",
             f"Expected {minimum:.0%}. {why}",
         )
-    signed = "signature, " if key else ""
-    results(json_to).print(
-        styled(
-            "ok", "green", f" {signed}{files} digests, {len(shares)} golden frames, worst agreement {min(shares):.4f}"
-        )
-    )
+    parts = ["signature"] if key else []
+    parts += [f"{files} digests", f"{len(shares)} golden frames", f"worst agreement {min(shares):.4f}"]
+    parts += [segmenter.backend] if segmenter.backend.startswith("through") else []
+    results(json_to).print(styled("ok", "green", f" {', '.join(parts)}"))
 
 
 @app.command(

@@ -23,7 +23,7 @@ from edgeseg.machine import fingerprint
 from edgeseg.records import Record
 from edgeseg.results.common import DataIdentity, Machine
 from edgeseg.results.gate import Check
-from edgeseg.runtime import open_segmenter
+from edgeseg.runtime import PROXY, open_segmenter
 from edgeseg.timing import Percentiles
 
 MAKE_ONE = "Make one: edgeseg baseline BUNDLE --data D."
@@ -57,6 +57,7 @@ class Measured:
     data: DataIdentity
     tables: Table
     machine: Machine
+    backend: str = ""
 
     def save(self, path: Path) -> None:
         Baseline(self.name, self.digest, self.data, self.tables.tolist(), self.machine).save(path)
@@ -92,13 +93,13 @@ class Baseline(Record):
 
 def measure(path: Path, dataset: Dataset, progress: Progress | None = None) -> Measured:
     """Run a bundle over the whole dataset."""
-    with open_segmenter(path, "throughput") as segmenter:
+    with open_segmenter(path, "throughput", backend=PROXY) as segmenter:
         counts, _ = count(segmenter, dataset, progress)
     bundle = segmenter.bundle
     assert bundle is not None  # it was opened from one
     names = tuple(dataset.classes.names)
     data = DataIdentity(dataset.root.name, dataset.split, len(dataset), dataset.digest(), names)
-    return Measured(bundle.name, bundle.digest, data, counts.tables(), fingerprint())
+    return Measured(bundle.name, bundle.digest, data, counts.tables(), fingerprint(), segmenter.backend)
 
 
 def same_data(build: Measured, reference: Measured) -> None:

@@ -96,7 +96,8 @@ def evaluation(d: EvalResult) -> list[Block]:
     blocks: list[Block] = [
         Heading(f"Accuracy: {what} on {where}"),
         Text(
-            f"mIoU {_pc(d.miou)} (95 % interval {span}), pixel accuracy {_pc(d.pixel_accuracy)} over {d.frames} frames."
+            f"mIoU {_pc(d.miou)} (95 % interval {span}), pixel accuracy {_pc(d.pixel_accuracy)} over {d.frames} frames"
+            + (f", measured {d.backend}, not on the bundle's device." if d.backend.startswith("through") else ".")
         ),
         Table(["class", "IoU", "95 %", "accuracy", "Dice", "boundary F1"], [*rows, ["mean", *means]]),
     ]

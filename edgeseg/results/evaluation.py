@@ -94,7 +94,8 @@ class Averaging:
 @dataclass(frozen=True, kw_only=True)
 class EvalResult(Metrics, Record):
     """`latency_ms` and `fps`: resize + infer + mask. `worst`: the frames with the fewest pixels right. `confusion`:
-    pixels, [truth][prediction]. `data.root` is the folder's name."""
+    pixels, [truth][prediction]. `data.root` is the folder's name. `backend`: what ran; "through BACKEND" where
+    that was the target's proxy, whose speeds are not the device's."""
 
     KIND = "eval"
 
@@ -110,3 +111,4 @@ class EvalResult(Metrics, Record):
     data: DataIdentity | None = None
     bundle: BundleIdentity | None = None
     machine: Machine | None = None
+    backend: str = ""

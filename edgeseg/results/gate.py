@@ -27,7 +27,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult(Record):
-    """`bundle`: the build's name; `against`: what it was compared with, if with anything."""
+    """`bundle`: the build's name; `against`: what it was compared with, if with anything. `backend`: see EvalResult."""
 
     KIND = "gate"
 
@@ -38,3 +38,4 @@ class GateResult(Record):
     data: DataIdentity
     checks: tuple[Check, ...]
     machine: Machine
+    backend: str = ""
