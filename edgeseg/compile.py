@@ -20,7 +20,8 @@ from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.evaluation import parity
 from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.files import replacing, sha256
-from edgeseg.images import Image, list_images, read_image, resize, write_image
+from edgeseg.fit import fit_frame
+from edgeseg.images import Image, list_images, read_image, write_image
 from edgeseg.mask import agreement
 from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
@@ -149,7 +150,7 @@ def compile_model(
 
 
 def _sized(frames: Sequence[Image], spec: Spec) -> list[Image]:
-    return [resize(frame, spec.height, spec.width) for frame in frames]
+    return [fit_frame(frame, spec) for frame in frames]
 
 
 def _check_int8(
@@ -266,7 +267,7 @@ def held_out(calibration: CalibrationSet, spec: Spec, count: int = PARITY_FRAMES
             break
         if sha256(path) not in calibration.hashes:
             with suppress(FileError):  # a broken picture that nobody asked for
-                images.append(resize(read_image(path), spec.height, spec.width))
+                images.append(fit_frame(read_image(path), spec))
     if len(images) >= min(HELD_OUT, count):
         return images
     logger.warning("no frames beside the calibration frames: agreement is measured on their mirror images")
@@ -325,7 +326,7 @@ def spec_of(model: Path, overrides: Mapping[str, object], output: str = "") -> t
         except (ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
     _, _, height, width = onnx_graph.image_input(loaded)
-    described = onnx_graph.exporter_metadata(loaded)
+    described = onnx_graph.exporter_metadata(loaded) or onnx_graph.hugging_face_metadata(model)
     if described and described.size and not (height and width):
         height, width = described.size
     given = {**(described.to_spec() if described else {}), **overrides}

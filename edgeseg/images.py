@@ -102,9 +102,9 @@ def write_image(path: Path, image: Image) -> None:
     write_bytes(path, data.tobytes(), durable=False)  # there may be many of them
 
 
-def resize(frame: Image, height: int, width: int, into: Image | None = None) -> Image:
-    """Stretch a frame to the model's input (bilinear): the one resize on every path from frame to network."""
-    return cv2.resize(frame, (width, height), dst=into, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+def resize(frame: Image, height: int, width: int) -> Image:
+    """An image stretched to a size (bilinear). How a frame becomes a network's input: fit.py."""
+    return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def list_images(folder: Path) -> list[Path]:

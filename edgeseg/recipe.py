@@ -43,12 +43,14 @@ class Data:
     """Exactly one of `root` and `synthetic` must be given.
 
     `root`: a dataset, ROOT/{train,val,test}/{images,masks}. `synthetic`: a table with the keys train, val, test and
-    seed: streets to render. `size`: height and width of the network's input, multiples of 32.
+    seed: streets to render. `size`: height and width of the network's input, multiples of 32. `fit`: how frames of
+    another shape become that, see Spec.
     """
 
     root: str = ""
     synthetic: Synthetic | None = None
     size: tuple[int, int] = number((0, 0), 32, 4096)
+    fit: str = choice("stretch", "letterbox", "crop", "pad")
 
 
 @dataclass(frozen=True)

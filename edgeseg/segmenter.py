@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.fit import fit_frame
 from edgeseg.heads import Head, Outputs
-from edgeseg.images import Image, resize
+from edgeseg.images import Image
 from edgeseg.results.common import BundleIdentity
 from edgeseg.spec import Spec
 
@@ -129,7 +130,7 @@ class Segmenter:
             raise ValueError(f"a frame is {kind}; expected [H, W, 3] uint8 BGR")  # OpenCV would resize it elsewhere
         slot = self._free.popleft()
         begin = time.perf_counter()
-        resize(frame.image, self.spec.height, self.spec.width, into=self._frames[slot])
+        fit_frame(frame.image, self.spec, into=self._frames[slot])
         started = time.perf_counter()
         self.engine.start(slot)
         self._busy.append((slot, frame, started - begin, started))

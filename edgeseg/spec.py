@@ -14,6 +14,9 @@ from edgeseg.errors import OptionError, unknown
 
 COLORS = ("RGB", "BGR")
 HEADS = ("argmax", "threshold")
+FITS = ("stretch", "letterbox", "crop", "pad")
+INTERPOLATIONS = ("linear", "nearest", "area", "cubic")
+BORN_LATER = ("border", "fit", "interpolation", "pad_color")  # older readers of bundles do not know them
 ONNX_KEY = "edgeseg.spec"  # where an ONNX file carries its Spec as JSON (metadata_props)
 Rgb = tuple[int, int, int]
 
@@ -23,7 +26,8 @@ class Spec:
     """Pre- and post-processing of one model.
 
     The network sees `(pixel / 255 - mean) / std` per channel, channels in `color` order, at `height` x `width`
-    pixels; frames of another size are stretched to it (bilinear). `head` says how its logits become a class map:
+    pixels; `fit` (stretch, letterbox, crop or pad, see fit.py) says how frames of another size or shape get there, with
+    which `interpolation`, and `pad_color` (RGB) what fills the rest. `head` says how its logits become a class map:
     `argmax` over the channels, or `threshold` (one channel; above `border` is class 1). `border` is in the units of
     the model's output; None stands for 0 for logits and half of the range for probabilities. `task` names the module
     of edgeseg.heads that turns outputs into results.
@@ -40,6 +44,9 @@ class Spec:
     head: str = "argmax"
     task: str = "semantic"
     border: float | None = None
+    fit: str = "stretch"
+    interpolation: str = "linear"
+    pad_color: Rgb = (114, 114, 114)
 
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
@@ -59,6 +66,12 @@ class Spec:
             raise unknown("color order", self.color, COLORS)
         if self.head not in HEADS:
             raise unknown("head", self.head, HEADS)
+        if self.fit not in FITS:
+            raise unknown("fit", self.fit, FITS)
+        if self.interpolation not in INTERPOLATIONS:
+            raise unknown("interpolation", self.interpolation, INTERPOLATIONS)
+        if len(self.pad_color) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in self.pad_color):
+            raise OptionError(f"Spec: pad_color is {self.pad_color}.", "Expected r, g, b from 0 to 255.")
         if self.head == "threshold" and len(self.classes) != 2:
             raise OptionError(
                 f"Spec: head 'threshold' with {len(self.classes)} classes.", "It has 2: background, object."
@@ -81,9 +94,10 @@ class Spec:
             raise OptionError("Spec: a color of the palette is out of range.", "Expected r, g, b from 0 to 255.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys that from_dict takes; `border` only where there is one."""
+        """The keys that from_dict takes; those of BORN_LATER only where they are not the default."""
         data = dataclasses.asdict(self)
-        return data if self.border is not None else {key: value for key, value in data.items() if key != "border"}
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        return {key: value for key, value in data.items() if key not in BORN_LATER or value != defaults[key]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Spec:
@@ -98,7 +112,7 @@ class Spec:
                 raise unknown("Spec key", key, names)
         try:
             values = dict(data)
-            for key in ("classes", "mean", "std"):
+            for key in ("classes", "mean", "std", "pad_color"):
                 if key in values:
                     values[key] = tuple(values[key])
             if "palette" in values:

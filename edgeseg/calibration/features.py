@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from edgeseg.calibration.leaks import PerceptualHash, perceptual_hash
 from edgeseg.evaluation import parity, reading
 from edgeseg.files import require_file
-from edgeseg.images import Image, read_image, resize
+from edgeseg.fit import fit_frame
+from edgeseg.images import Image, read_image
 from edgeseg.spec import Spec
 
 Floats = NDArray[np.float64]
@@ -104,7 +105,7 @@ def prediction_features(
     logits, `logits`: their means in the four quarters of the frame [N, 4 C]."""
     predicted, logits = [], []
     for start in range(0, len(files), MODEL_BATCH):
-        frames = [resize(read_image(file), spec.height, spec.width) for file in files[start : start + MODEL_BATCH]]
+        frames = [fit_frame(read_image(file), spec) for file in files[start : start + MODEL_BATCH]]
         for out in parity.outputs(model, spec, frames, output)[0]:
             predicted.append(class_shares(reading.class_map(out, spec), len(spec.classes)))
             if reading.has_logits(out, spec):

@@ -14,7 +14,8 @@ import numpy as np
 from edgeseg.bundle import CalibrationDigest
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import require_file, write_bytes
-from edgeseg.images import Image, list_images, read_image, resize
+from edgeseg.fit import fit_frame
+from edgeseg.images import Image, list_images, read_image
 from edgeseg.records import check_schema, convert, parse_json
 from edgeseg.results.calibration import SelectionReport
 from edgeseg.spec import Spec
@@ -99,7 +100,7 @@ class CalibrationSet:
     def images(self, spec: Spec) -> Iterator[Image]:
         """Each frame as the engine gets it: [H, W, 3] uint8 BGR at the Spec's size."""
         for path in self.frames:
-            yield resize(read_image(path), spec.height, spec.width)
+            yield fit_frame(read_image(path), spec)
 
     @property
     def identity(self) -> CalibrationDigest:

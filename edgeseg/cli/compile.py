@@ -28,6 +28,10 @@ Mean = Annotated[
 ]
 Std = Annotated[str | None, typer.Option(help="Divisor after that: three numbers, comma separated.")]
 HeadKind = Annotated[str | None, typer.Option(help="argmax over classes, or threshold for one output channel.")]
+Fit = Annotated[
+    str | None,
+    typer.Option(help="How frames of another shape fit the input: stretch, letterbox, crop or pad."),
+]
 Border = Annotated[
     str | None,
     typer.Option(
@@ -68,6 +72,7 @@ def compile_bundle(
     mean: Mean = None,
     std: Std = None,
     head: HeadKind = None,
+    fit: Fit = None,
     border: Border = None,
     output: options.Output = "",
     exclude: Exclude = None,
@@ -99,7 +104,7 @@ def compile_bundle(
     profile = profile.calibrated_on_device() if entropy else profile
     chosen = CalibrationSet.choose(calibration, calibration_frames) if calibration else None
     flags = {"size": input_size, "classes": classes, "color": color, "mean": mean, "std": std, "head": head}
-    flags["border"] = border
+    flags |= {"border": border, "fit": fit}
     overrides = {**spec_table(spec_file), **spec_flags(flags)}
     source = as_onnx(model, shape=size(input_size) if input_size else None)
     spec = find_spec(source, overrides, output)

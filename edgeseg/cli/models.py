@@ -78,7 +78,7 @@ def spec_flags(flags: dict[str, str | None]) -> dict[str, object]:
             values["border"] = float(text)
         except ValueError:
             raise OptionError(f"--border {text!r} is not a number.", "Example: --border 0.5") from None
-    return {**values, **{key: flags[key] for key in ("color", "head") if flags[key]}}
+    return {**values, **{key: flags[key] for key in ("color", "head", "fit") if flags.get(key)}}
 
 
 def _classes(text: str) -> dict[str, object]:

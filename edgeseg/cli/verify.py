@@ -177,11 +177,12 @@ def _reference(model: Path, source: Path, spec: Any, images: list[Any]) -> Any:
 
 def _images(folder: Path | None, count: int, spec: Any) -> list[Any]:
     from edgeseg.compile import rendered
-    from edgeseg.images import list_images, read_image, resize
+    from edgeseg.fit import fit_frame
+    from edgeseg.images import list_images, read_image
 
     if folder is None:
         return rendered(spec, count)
-    return [resize(read_image(path), spec.height, spec.width) for path in list_images(folder)[:count]]
+    return [fit_frame(read_image(path), spec) for path in list_images(folder)[:count]]
 
 
 def _show(model: Path, runtime: str, frames: int, rows: list[MatrixRow], json_to: str | None) -> None:

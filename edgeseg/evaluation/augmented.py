@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import OptionError
+from edgeseg.fit import fit_frame
 from edgeseg.heads import semantic
 from edgeseg.images import Image, resize
 from edgeseg.segmenter import Frame, Result, Segmenter
@@ -52,6 +53,8 @@ class Augmented:
     def _at(self, image: Image, scale: float) -> Scores:
         """[C, H, W] mean softmax at the network's size."""
         height, width = self.spec.height, self.spec.width
+        if self.spec.fit != "stretch":
+            image = fit_frame(image, self.spec)
         large = resize(image, round(height * scale), round(width * scale))
         total = np.zeros((len(self.spec.classes), *large.shape[:2]), np.float32)
         weight = np.zeros(large.shape[:2], np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 
-import cv2
 import numpy as np
 
 from edgeseg.data.dataset import Dataset
@@ -14,6 +13,7 @@ from edgeseg.evaluation import statistics
 from edgeseg.evaluation.augmented import Augmented
 from edgeseg.evaluation.errors import Errors
 from edgeseg.evaluation.metrics import RIGHT, TRUTH, Counts
+from edgeseg.fit import OUTSIDE, unfit
 from edgeseg.images import Image
 from edgeseg.results.common import DataIdentity
 from edgeseg.results.evaluation import EvalResult, WorstFrame
@@ -76,7 +76,9 @@ def count(
     ignored = 0
     for done, result in enumerate(segmenter.stream(frames()), 1):
         label = labels.pop(result.frame.index)
-        classmap = fit(result.classmap, *label.shape)
+        classmap = unfit(result.classmap, segmenter.spec, *label.shape)
+        if segmenter.spec.fit == "crop":  # what the network does not see is not judged
+            label = np.where(classmap == OUTSIDE, np.uint8(dataset.classes.ignore_index or OUTSIDE), label)
         counts.add(label, classmap)
         ignored += int(np.count_nonzero(label == dataset.classes.ignore_index))
         if errors:
@@ -96,10 +98,3 @@ def _warn_of_absent_classes(counts: Counts, dataset: Dataset, ignored: int) -> N
             "No label of %s %s holds %s, while %d pixels are ignored (id %s): are the ids of the masks right?",
             dataset.root, dataset.split, ", ".join(absent), ignored, dataset.classes.ignore_index,
         )  # fmt: skip
-
-
-def fit(classmap: Image, height: int, width: int) -> Image:
-    """A class map at another size, nearest neighbor."""
-    if classmap.shape == (height, width):
-        return classmap
-    return np.asarray(cv2.resize(classmap, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from edgeseg.data.dataset import Dataset
-from edgeseg.evaluation.evaluate import fit
+from edgeseg.fit import unfit
 from edgeseg.images import Image
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Rgb
@@ -43,6 +43,6 @@ def strips(segmenter: Segmenter, dataset: Dataset, indices: list[int], *others: 
     pictures = []
     for i in indices:
         frame, truth = dataset[i]
-        first, *rest = (fit(one(frame).classmap, *truth.shape) for one in (segmenter, *others))
+        first, *rest = (unfit(one(frame).classmap, one.spec, *truth.shape) for one in (segmenter, *others))
         pictures.append(strip(frame, truth, first, dataset.classes.palette, *rest))
     return pictures

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeseg.onnx_graph.index import GraphIndex, operator_counts, static_shapes
     from edgeseg.onnx_graph.layer_names import layers, require_layers
     from edgeseg.onnx_graph.loading import digest, image_input, load, simplify
-    from edgeseg.onnx_graph.metadata import exporter_metadata
+    from edgeseg.onnx_graph.metadata import exporter_metadata, hugging_face_metadata
     from edgeseg.onnx_graph.quantized import is_quantized, is_symmetric, store_integer_weights
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "digest",
     "exporter_metadata",
     "half_weights",
+    "hugging_face_metadata",
     "image_input",
     "is_quantized",
     "is_symmetric",

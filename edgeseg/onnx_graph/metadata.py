@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import ast
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto
 
-from edgeseg.errors import OptionError
+from edgeseg.errors import FileError, OptionError
 
 SEMANTIC_TASKS = ("semantic", "sem")
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+MAX_JSON = 4 << 20
 
 
 @dataclass(frozen=True)
 class ExporterMetadata:
-    """`classes`: their names in the order of their ids; `size`: (height, width) in pixels. None: it does not say."""
+    """`classes`: their names in the order of their ids; `size`: (height, width) in pixels. None: it does not say.
+    `fit`: see Spec. These networks take RGB, (pixel / 255 - mean) / std."""
 
     classes: tuple[str, ...] | None
     size: tuple[int, int] | None
+    fit: str = "stretch"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def to_spec(self) -> dict[str, object]:
-        """The keys of the Spec but for the size: these networks take RGB / 255."""
-        spec: dict[str, object] = {"color": "RGB", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        """The keys of the Spec but for the size."""
+        spec: dict[str, object] = {"color": "RGB", "mean": self.mean, "std": self.std, "fit": self.fit}
         return {**spec, "classes": self.classes} if self.classes else spec
 
 
 def exporter_metadata(model: ModelProto) -> ExporterMetadata | None:
-    """The metadata of Ultralytics (names, task, imgsz); None for a file without them.
+    """The metadata of Ultralytics (names, task, imgsz), whose frames are letterboxed; None for a file without them.
 
     OptionError for one whose task is not semantic segmentation.
     """
@@ -45,7 +53,60 @@ def exporter_metadata(model: ModelProto) -> ExporterMetadata | None:
     classes = tuple(str(name) for name in names) if isinstance(names, list) and len(names) > 1 else None
     size = _literal(found.get("imgsz", ""))
     pair = isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(side, int) for side in size)
-    return ExporterMetadata(classes, (size[0], size[1]) if pair else None)
+    return ExporterMetadata(classes, (size[0], size[1]) if pair else None, "letterbox")
+
+
+def hugging_face_metadata(model: Path) -> ExporterMetadata | None:
+    """What a Hugging Face folder says beside its ONNX file, in config.json (id2label) and preprocessor_config.json
+    (image_mean, image_std, size), there or a folder above; None where the second is absent.
+
+    FileError for files that cannot be read.
+    """
+    folder = next((f for f in (model.parent, model.parent.parent) if (f / PREPROCESSOR).is_file()), None)
+    if folder is None:
+        return None
+    settings = _table(folder / PREPROCESSOR)
+    labels = _table(folder / CONFIG).get("id2label") if (folder / CONFIG).is_file() else None
+    names = _in_order(labels)
+    scale = 1.0 if settings.get("do_rescale", True) else 1 / 255  # ours divides by 255 in any case
+    normalized = settings.get("do_normalize", True)
+    mean, std = (_three(settings.get(f"image_{key}")) if normalized else None for key in ("mean", "std"))
+    return ExporterMetadata(
+        tuple(map(str, names)) if len(names) > 1 else None,
+        _size(settings.get("size")),
+        "stretch",
+        tuple(v * scale for v in mean or (0.0, 0.0, 0.0)),
+        tuple(v * scale for v in std or (1.0, 1.0, 1.0)),
+    )
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"over {MAX_JSON >> 20} MiB")
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"{path} cannot be read: {error}.", "Copy it again, or move it away from the model.") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _in_order(labels: Any) -> list[Any]:
+    """The values of `{"0": name, ...}`; none for anything else."""
+    if not isinstance(labels, dict) or not all(isinstance(key, str) and key.isdecimal() for key in labels):
+        return []
+    return [labels[key] for key in sorted(labels, key=int)]
+
+
+def _three(values: Any) -> list[float] | None:
+    right = isinstance(values, list) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
+    return [float(v) for v in values] if right else None
+
+
+def _size(size: Any) -> tuple[int, int] | None:
+    """Of `{"height": h, "width": w}`, or of one number for both."""
+    sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
+    height, width = sides
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _literal(text: str) -> Any:

@@ -24,6 +24,13 @@ import time
 import cv2
 import numpy as np
 
+FITS = ("stretch", "letterbox", "crop", "pad")
+INTERPOLATIONS = {
+    "linear": cv2.INTER_LINEAR,
+    "nearest": cv2.INTER_NEAREST,
+    "area": cv2.INTER_AREA,
+    "cubic": cv2.INTER_CUBIC,
+}
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -237,6 +244,30 @@ def class_map(logits, height, width, upsample):
     return out
 
 
+def place(fit, size, width, height):
+    """The box (left, top, width, height) of a frame that is seen, and the box of the input that it fills; as
+    edgeseg/fit.py does it."""
+    across, down = size[0] / float(width), size[1] / float(height)
+    if fit == "stretch":
+        return (0, 0, width, height), (0, 0) + size
+    if fit == "crop":
+        scale = max(across, down)
+        w, h = min(width, round(size[0] / scale)), min(height, round(size[1] / scale))
+        w, h = max(1, w), max(1, h)
+        return ((width - w) // 2, (height - h) // 2, w, h), (0, 0) + size
+    scale = min(across, down) if fit == "letterbox" else min(across, down, 1.0)
+    w = max(1, min(size[0], round(width * scale)))
+    h = max(1, min(size[1], round(height * scale)))
+    corner = ((size[0] - w) // 2, (size[1] - h) // 2) if fit == "letterbox" else (0, 0)
+    return (0, 0, width, height), corner + (w, h)
+
+
+def inside(box):
+    """The slices of a box in an array."""
+    left, top, width, height = box
+    return slice(top, top + height), slice(left, left + width)
+
+
 class Segmenter(object):
     """Frame of any size -> class map of the network's size."""
 
@@ -245,6 +276,11 @@ class Segmenter(object):
         try:
             spec = bundle.manifest["spec"]
             self.size = (int(spec["width"]), int(spec["height"]))
+            self.fit = str(spec.get("fit", "stretch"))
+            self.interpolation = INTERPOLATIONS[spec.get("interpolation", "linear")]
+            self.pad_color = tuple(int(v) for v in spec.get("pad_color", (114, 114, 114)))[::-1]
+            if self.fit not in FITS:
+                raise ValueError("fit %r" % self.fit)
             self.upsample = bundle.manifest["upsample"]
             self.classes, self.palette = list(spec["classes"]), np.array(spec["palette"], np.uint8)
             self.minimum_agreement = float(bundle.plan["golden_agreement"])
@@ -254,10 +290,21 @@ class Segmenter(object):
         self.engine = engine or Engine(find_engine(bundle))
 
     def __call__(self, image):
-        small = image
-        if image.shape[1::-1] != self.size:
-            small = cv2.resize(image, self.size, interpolation=cv2.INTER_LINEAR)
-        return class_map(self.engine(small), self.size[1], self.size[0], self.upsample)
+        """The class map [H, W] at the network's size."""
+        return class_map(self.engine(self.entry(image)), self.size[1], self.size[0], self.upsample)
+
+    def entry(self, image):
+        """The frame as the network's input."""
+        seen, filled = place(self.fit, self.size, image.shape[1], image.shape[0])
+        part = np.ascontiguousarray(image[inside(seen)])
+        if part.shape[1::-1] != filled[2:]:
+            part = cv2.resize(part, filled[2:], interpolation=self.interpolation)
+        if filled[2:] == self.size:
+            return part
+        out = np.empty((self.size[1], self.size[0], 3), np.uint8)
+        out[:] = self.pad_color
+        out[inside(filled)] = part
+        return out
 
     def check(self):
         """The smallest agreement with a golden class map; RunnerError below the plan's limit."""
@@ -287,10 +334,14 @@ class Segmenter(object):
 
     def overlay(self, image, classmap):
         """The frame with half-transparent class colors."""
-        large = cv2.resize(classmap, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        seen, filled = place(self.fit, self.size, image.shape[1], image.shape[0])
+        part = np.ascontiguousarray(classmap[inside(filled)])
+        large = cv2.resize(part, seen[2:], interpolation=cv2.INTER_NEAREST)
         table = np.zeros((256, 3), np.uint8)
         table[: len(self.palette)] = self.palette[:, ::-1]
-        return cv2.addWeighted(image, 0.5, table[large], 0.5, 0)
+        out = image.copy()
+        out[inside(seen)] = cv2.addWeighted(np.ascontiguousarray(image[inside(seen)]), 0.5, table[large], 0.5, 0)
+        return out
 
 
 # --- sources and sinks ----

@@ -7,6 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from edgeseg.fit import OUTSIDE, unfit
 from edgeseg.images import Image
 from edgeseg.spec import Rgb, Spec
 
@@ -24,17 +25,23 @@ class Overlay:
         self.alpha = alpha
         self._colors = np.zeros((256, 1, 3), np.uint8)  # ids outside the Spec stay black
         self._colors[: len(spec.palette), 0] = np.array(spec.palette, np.uint8)[:, ::-1]
+        self._spec = spec
         self._plain = spec.classes.index(UNTINTED) if UNTINTED in spec.classes else None
 
     def draw(self, image: Image, classmap: Image, caption: str = "") -> Image:
-        """[H, W, 3] BGR with the class map ([h, w], stretched by nearest neighbor) blended in, legend and caption."""
+        """[H, W, 3] BGR with the class map ([h, w], in the frame's geometry by nearest neighbor) blended in, legend and
+        caption."""
         height, width = image.shape[:2]
+        if self._spec.fit != "stretch":
+            classmap = unfit(classmap, self._spec, height, width)
         # Color at the class map's own size, then stretch: the same pixels, cheaper than the other way round.
         tint = cv2.resize(cv2.applyColorMap(classmap, self._colors), (width, height), interpolation=cv2.INTER_NEAREST)
         out: Image = cv2.addWeighted(image, 1 - self.alpha, tint, self.alpha, 0)  # type: ignore[assignment]
         if self._plain is not None:
             plain = cv2.resize((classmap == self._plain).view(np.uint8), (width, height), None, 0, 0, cv2.INTER_NEAREST)
             cv2.copyTo(image, plain, out)
+        if self._spec.fit == "crop":
+            cv2.copyTo(image, (classmap == OUTSIDE).view(np.uint8), out)
         counts = cv2.calcHist([classmap], [0], None, [256], [0, 256]).reshape(-1)[: len(self.names)]
         present = np.flatnonzero(counts > SHARE * classmap.size)
         entries = tuple((self.names[i], self.palette[i]) for i in present if i != self._plain)

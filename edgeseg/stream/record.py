@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 
+from edgeseg.fit import seen_part
 from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.spec import Spec
@@ -40,7 +41,7 @@ class ResultRecord:
             pts=None if result.frame.pts is None else round(result.frame.pts, 6),
             age_ms=round(age * 1e3, 1),
             size=(width, height),
-            shares=class_shares(result.classmap, info.spec),
+            shares=class_shares(seen_part(result.classmap, info.spec, height, width), info.spec),
             ms={stage: round(seconds * 1e3, 2) for stage, seconds in result.times.items()},
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import OptionError
-from edgeseg.images import Image, resize
+from edgeseg.fit import fit_frame, fit_labels
+from edgeseg.images import Image
 from edgeseg.recipe import Settings
 from edgeseg.spec import Spec
 from edgeseg.training import cached_logits
@@ -64,6 +64,8 @@ class SegmentationDataset(TorchDataset[Sample]):
         if index in self._decoded:
             return self._decoded[index]
         frame, mask = self.dataset[index]
+        if self.settings is not None and self.spec.fit != "stretch":  # which augmentation does by itself
+            frame, mask = fit_frame(frame, self.spec), fit_labels(mask, self.spec, IGNORE)
         if self.spec.color == "RGB":
             frame = np.ascontiguousarray(frame[:, :, ::-1])
         ignore = self.dataset.classes.ignore_index
@@ -81,8 +83,8 @@ class SegmentationDataset(TorchDataset[Sample]):
         height, width = self.spec.height, self.spec.width
         cached: list[Tensor] = []
         if self.settings is None:
-            image: Floats = resize(frame, height, width).astype(np.float32)
-            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
+            image: Floats = fit_frame(frame, self.spec).astype(np.float32)
+            mask = fit_labels(mask, self.spec, IGNORE)
         else:
             random = np.random.default_rng((self.seed, self.epoch, index))
             geometry = Geometry.draw(height, width, self.settings, random)

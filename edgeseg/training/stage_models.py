@@ -20,7 +20,7 @@ def spec_of(recipe: Recipe, dataset_root: Path) -> Spec:
     """The Spec of every model of this recipe."""
     classes = Dataset.open(dataset_root, "train").classes
     height, width = recipe.data.size
-    return Spec(height, width, classes.names, classes.palette, classes.ignore_index)
+    return Spec(height, width, classes.names, classes.palette, classes.ignore_index, fit=recipe.data.fit)
 
 
 def initial_model(recipe: Recipe, role: Role, spec: Spec) -> nn.Module:

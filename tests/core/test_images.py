@@ -137,10 +137,8 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
         list_images(tmp_path / "nowhere")
 
 
-def test_resize_takes_height_then_width_and_may_reuse_memory() -> None:
-    frame, into = np.full((10, 20, 3), 7, np.uint8), np.empty((4, 6, 3), np.uint8)
-    assert resize(frame, 4, 6, into) is into
-    assert (into == 7).all()
+def test_resize_takes_height_then_width() -> None:
+    assert resize(np.full((10, 20, 3), 7, np.uint8), 4, 6).shape == (4, 6, 3)
 
 
 CASES = Path(__file__).parents[3] / "shared/cases/masks"

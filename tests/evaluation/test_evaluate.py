@@ -12,10 +12,11 @@ import tiny
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.evaluation import parity
-from edgeseg.evaluation.evaluate import evaluate, fit
+from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.evaluation.metrics import Counts
 from edgeseg.evaluation.pictures import strips
 from edgeseg.files import write_bytes
+from edgeseg.fit import unfit
 from edgeseg.images import write_image
 from edgeseg.results.common import DataIdentity
 from edgeseg.runtime import open_segmenter
@@ -58,7 +59,7 @@ def test_both_modes_measure_the_same(bundle: Path, street: Path) -> None:
 def labeled(root: Path, height: int, width: int, model: Segmenter, classes: str) -> Dataset:
     """A dataset whose labels are the predictions of `model`, with some pixels ignored (id 99)."""
     for i, frame in enumerate(tiny.frames(3, 5, height, width)):
-        label = fit(model(frame).classmap, height, width).copy()
+        label = unfit(model(frame).classmap, model.spec, height, width).copy()
         label[: height // 8] = 99
         write_image(root / "test" / "images" / f"{i}.png", frame)
         write_image(root / "test" / "masks" / f"{i}.png", label)
@@ -78,12 +79,6 @@ def test_labels_of_another_size_than_the_model(bundle: Path, tmp_path: Path, hei
         result = evaluate(segmenter, dataset)
     assert result.pixel_accuracy == result.miou == 1
     assert sum(map(sum, result.confusion)) == 3 * width * (height - height // 8)
-
-
-def test_nearest_neighbor_adds_no_class() -> None:
-    classmap = np.array([[0, 7], [7, 0]], np.uint8)
-    assert set(np.unique(fit(classmap, 31, 17))) == {0, 7}
-    assert fit(classmap, 2, 2) is classmap
 
 
 @pytest.mark.parametrize(
