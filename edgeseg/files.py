@@ -18,6 +18,7 @@ ENVIRONMENT = (
     *NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR,
     errno.EISDIR, errno.EMFILE, errno.ENFILE, errno.ENOENT, errno.EEXIST, errno.ESTALE, errno.ENXIO, errno.EPIPE,
 )  # fmt: skip
+STREAM_ERROR = "iostream error"  # all that the libraries in C++ say of a write that failed
 FREE_SPACE = "Free some space on that disk, or choose another."
 
 
@@ -62,8 +63,9 @@ def describe(error: OSError) -> FileError | None:
     if error.errno not in ENVIRONMENT:
         return None
     hint = FREE_SPACE if error.errno in NO_SPACE else "Check the path, its permissions and its disk."
-    where = "A file" if error.filename is None else str(error.filename)[:200]
-    return FileError(f"{where} cannot be used: {error.strerror}.", hint)
+    if error.filename is None:
+        return FileError(f"Reading or writing failed: {error.strerror}.", hint)
+    return FileError(f"{str(error.filename)[:200]} cannot be used: {error.strerror}.", hint)
 
 
 def cannot_write(path: Path | str, error: Exception) -> FileError:
@@ -121,6 +123,10 @@ def replacing(path: Path, marker: str, durable: bool = True) -> Iterator[Path]:
     except OSError as error:
         if error.errno in NO_SPACE or str(error.filename).startswith(str(work)):
             raise cannot_write(path, error) from error
+        raise
+    except RuntimeError as error:
+        if STREAM_ERROR in str(error):
+            raise FileError(f"Cannot write {path}: {STREAM_ERROR}.", FREE_SPACE) from error
         raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

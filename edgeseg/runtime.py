@@ -58,11 +58,11 @@ def open_segmenter(
         log.warning("bundle %s loses accuracy on this CPU: %s", loaded.name, SATURATES)
     engine = backends.get(name).open(loaded, mode, **options)
     inputs = engine.inputs(0)
-    if list(inputs) != [FRAME]:
+    if FRAME not in inputs:
         engine.close()
         raise BundleError(
             f"Bundle {loaded.path} holds a model with the inputs {', '.join(sorted(inputs)) or 'none'}.",
-            f"Expected {FRAME} alone, as edgeseg compile writes it.",
+            f"Expected {FRAME}, as edgeseg compile writes it.",
         )
     shape = inputs[FRAME].shape
     if shape != (loaded.spec.height, loaded.spec.width, 3):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.errors import EdgesegError
 from edgeseg.fit import fit_frame
 from edgeseg.heads import Head, Outputs
 from edgeseg.images import Image
@@ -101,7 +103,8 @@ class Segmenter:
     def close(self) -> None:
         try:
             while self._busy:
-                self.engine.wait(self._busy.popleft()[0])
+                with suppress(EdgesegError):  # of a frame that nobody asks for any more
+                    self.engine.wait(self._busy.popleft()[0])
         finally:
             self.engine.close()
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgeseg import user_cache
 from edgeseg.cpus import limited, usable_cpus
 from edgeseg.errors import BundleError, EdgesegError, MissingPackage, failed_frame, first_line
+from edgeseg.files import STREAM_ERROR
 from edgeseg.target import Target
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
         model = ov.Core().read_model(graph)
         ov.save_model(model, out / "model.xml", compress_to_fp16=precision == "fp16")
     except (RuntimeError, ValueError) as error:
+        if STREAM_ERROR in str(error):
+            raise  # the disk is full; whoever made the folder says so
         reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1][:200]
         raise EdgesegError(
             f"OpenVINO cannot compile the network: {reason}.",

@@ -12,11 +12,13 @@ file, so that it can be copied alone. `edgeseg run` has more: several cameras, R
 """
 
 import argparse
+import binascii
 import ctypes
 import ctypes.util
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -56,7 +58,11 @@ class Bundle(object):
             entries = dict((str(name), str(entry["sha256"])) for name, entry in self.manifest["files"].items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunnerError("%s is not a bundle: %s. Copy it again." % (folder, error))
-        self.digest = hashlib.sha256(text).hexdigest()
+        self.text, self.digest = text, hashlib.sha256(text).hexdigest()
+        try:
+            self.signature = read(os.path.join(folder, "bundle.sig"))
+        except OSError:
+            self.signature = None
         self.files = dict((name, self._read(folder, name, entries[name])) for name in sorted(entries))
         for place, _, found in os.walk(folder):
             for name in [os.path.relpath(os.path.join(place, one), folder) for one in found]:
@@ -110,6 +116,91 @@ def find_engine(bundle):
     if len(recorded) != 2 or hashlib.sha256(engine).hexdigest() != recorded[1]:
         raise RunnerError("%s is not the engine that build.sh wrote. Remove it and run ./build.sh again." % path)
     return engine
+
+
+# --- signatures ----
+
+
+class Ed25519(object):
+    """Verifying signatures (RFC 8032), since old boards have no library for it. Points are x, y, z, x y / z."""
+
+    P = 2**255 - 19
+    ORDER = 2**252 + 27742317777372353535851937790883648493
+    D = -121665 * pow(121666, P - 2, P) % P
+    PREFIX = binascii.unhexlify("302a300506032b6570032100")  # of a public key in DER (RFC 8410)
+
+    def __init__(self, pem):
+        lines = re.findall(r"-----BEGIN PUBLIC KEY-----([\sA-Za-z0-9+/=]+)-----END PUBLIC KEY-----", pem)
+        data = binascii.a2b_base64(lines[0]) if lines else b""
+        self.key = data[len(self.PREFIX) :]
+        self.point = self.decode(self.key) if data.startswith(self.PREFIX) and len(self.key) == 32 else None
+        if self.point is None:
+            raise RunnerError("The key is no public Ed25519 key. Expected the .pub.pem file of edgeseg keygen.")
+
+    def verifies(self, signature, message):
+        s = int.from_bytes(signature[32:], "little")
+        digest = hashlib.sha512(signature[:32] + self.key + message).digest()
+        x, y, z, t = self.point
+        negative = (-x % self.P, y, z, -t % self.P)
+        base = self.decode(binascii.unhexlify("58" + "66" * 31))
+        times = int.from_bytes(digest, "little") % self.ORDER
+        found = self.add(self.multiply(s, base), self.multiply(times, negative))
+        return s < self.ORDER and self.encode(found) == signature[:32]
+
+    def add(self, a, b):
+        x1, y1, z1, t1 = a
+        x2, y2, z2, t2 = b
+        e = (y1 - x1) * (y2 - x2) % self.P
+        f = (y1 + x1) * (y2 + x2) % self.P
+        g = 2 * t1 * t2 * self.D % self.P
+        h = 2 * z1 * z2 % self.P
+        e, f, g, h = f - e, h - g, h + g, f + e
+        return e * f % self.P, g * h % self.P, f * g % self.P, e * h % self.P
+
+    def multiply(self, times, point):
+        total = (0, 1, 1, 0)
+        while times:
+            if times & 1:
+                total = self.add(total, point)
+            point, times = self.add(point, point), times >> 1
+        return total
+
+    def decode(self, data):
+        """The point of 32 bytes, None if they are none."""
+        y = int.from_bytes(data, "little")
+        sign, y = y >> 255, y & (2**255 - 1)
+        square = (y * y - 1) * pow(self.D * y * y + 1, self.P - 2, self.P) % self.P
+        x = pow(square, (self.P + 3) // 8, self.P)
+        if (x * x - square) % self.P:
+            x = x * pow(2, (self.P - 1) // 4, self.P) % self.P
+        if y >= self.P or (x * x - square) % self.P or (not x and sign):
+            return None
+        x = self.P - x if x & 1 != sign else x
+        return x, y, 1, x * y % self.P
+
+    def encode(self, point):
+        x, y, z, _ = point
+        inverse = pow(z, self.P - 2, self.P)
+        return (y * inverse % self.P | (x * inverse % self.P & 1) << 255).to_bytes(32, "little")
+
+
+def require_signature(bundle, key, name=None, min_version=None):
+    """RunnerError unless the bundle, as it was read, is signed with the key, and as that name and no older version."""
+    if bundle.signature is None:
+        raise RunnerError("The bundle is not signed. Sign it: edgeseg sign BUNDLE --key private.pem")
+    found = re.match(rb"([0-9a-f]{128})\n?(?:([0-9]{1,18}) ([^\n]{1,400})\n?)?\Z", bundle.signature)
+    if not found:
+        raise RunnerError("bundle.sig is not a signature. Copy the bundle again.")
+    message = bundle.text
+    if found.group(2):
+        line = bundle.signature.split(b"\n")[1]
+        message = b"edgeseg bundle signature, version and name:\n" + line + b"\n" + message
+    if not Ed25519(read(key).decode("ascii", "replace")).verifies(binascii.unhexlify(found.group(1)), message):
+        raise RunnerError("The bundle is not signed with this key, or was altered after signing. Do not use it.")
+    if name is not None and found.group(3) != name.encode("utf-8"):
+        raise RunnerError("The bundle was not signed as %s: it is another one." % name)
+    if min_version is not None and int(found.group(2) or -1) < min_version:
+        raise RunnerError("The bundle was not signed as version %d or newer: it is out of date." % min_version)
 
 
 # --- CUDA and TensorRT ----
@@ -271,8 +362,9 @@ def inside(box):
 class Segmenter(object):
     """Frame of any size -> class map of the network's size."""
 
-    def __init__(self, folder, engine=None):
+    def __init__(self, folder, engine=None, check=lambda bundle: None):
         bundle = Bundle(folder)
+        check(bundle)
         try:
             spec = bundle.manifest["spec"]
             self.size = (int(spec["width"]), int(spec["height"]))
@@ -466,6 +558,13 @@ def run(segmenter, source, sinks, limit, stopped):
     return {"frames": count, "seconds": seconds, "fps": fps, "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
+def _check_signature(bundle, options):
+    if options.require_signature:
+        require_signature(bundle, options.require_signature, options.bundle_name, options.min_version)
+    elif options.bundle_name is not None or options.min_version is not None:
+        raise RunnerError("A name or version without --require-signature KEY.")
+
+
 def main(arguments=None, engine=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default=HERE, help="the bundle's folder [default: this file's]")
@@ -473,13 +572,16 @@ def main(arguments=None, engine=None):
     parser.add_argument("--sink", action="append", default=[], help="FILE.mp4, FILE.jsonl or FOLDER/; repeatable")
     parser.add_argument("--frames", type=int, default=0, help="stop after this many frames")
     parser.add_argument("--check", action="store_true", help="compare the golden frames and stop")
+    parser.add_argument("--require-signature", metavar="KEY", help="public key; refuse what its owner did not sign")
+    parser.add_argument("--bundle-name", metavar="NAME", help="with it: refuse what was not signed under this name")
+    parser.add_argument("--min-version", metavar="N", type=int, help="with it: refuse what was signed as an older one")
     options = parser.parse_args(arguments)
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     signal.signal(signal.SIGINT, lambda *_: stop.append(True))
     sinks = []
     try:
-        segmenter = Segmenter(options.bundle, engine)
+        segmenter = Segmenter(options.bundle, engine, lambda bundle: _check_signature(bundle, options))
         agreement = segmenter.check()  # before the first camera frame, always
         if options.check or not options.source:
             print(json.dumps({"golden_agreement": agreement}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +209,54 @@ def described(task: str, path: Path) -> Path:
 def test_ultralytics_metadata_is_read(tmp_path: Path) -> None:
     spec, assumed = spec_of(described("semantic", tmp_path / "ultralytics.onnx"), {})
     assert (spec.classes, spec.height, spec.width) == (("road", "person", "car"), 64, 96)
-    assert (spec.color, spec.mean, spec.std) == ("RGB", (0, 0, 0), (1, 1, 1))
+    assert (spec.color, spec.mean, spec.std, spec.fit) == ("RGB", (0, 0, 0), (1, 1, 1), "letterbox")
     assert assumed == []
     with pytest.raises(OptionError, match="Ultralytics network for the task 'segment'"):
         spec_of(described("segment", tmp_path / "instances.onnx"), {})
+
+
+def hugging_face(folder: Path, **settings: object) -> Path:
+    """As optimum exports a semantic model: the graph, and two JSON files beside it."""
+    b = foreign_cases.Builder(1)
+    labels = {"10": "k", **{str(i): f"label {i}" for i in range(10)}}
+    (folder / "config.json").write_text(json.dumps({"model_type": "segformer", "id2label": labels}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return saved(b.model(b.resize(b.body(11)), shape=(1, 3, "h", "w")), folder / "model.onnx")
+
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+def test_a_hugging_face_folder_says_its_preprocessing(tmp_path: Path) -> None:
+    path = hugging_face(tmp_path, size={"height": 64, "width": 96}, do_normalize=True, **IMAGENET)
+    spec, assumed = spec_of(path, {})
+    assert spec.classes[:3] == ("label 0", "label 1", "label 2") and spec.classes[10] == "k"
+    assert (spec.height, spec.width, spec.mean) == (64, 96, (0.485, 0.456, 0.406)) and assumed == []
+    (tmp_path / "onnx").mkdir()
+    deeper = path.rename(tmp_path / "onnx" / "model.onnx")
+    assert spec_of(deeper, {})[0] == spec
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean", "std"),
+    [
+        ({"do_normalize": False, **IMAGENET}, (0, 0, 0), (1, 1, 1)),
+        ({"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [127.5] * 3}, (0.5,) * 3, (0.5,) * 3),
+        ({"do_rescale": False, "do_normalize": False}, (0, 0, 0), (1 / 255,) * 3),  # takes 0..255
+    ],
+)
+def test_hugging_faces_switches_of_normalization(
+    settings: dict[str, object], mean: tuple[float, ...], std: tuple[float, ...], tmp_path: Path
+) -> None:
+    spec, _ = spec_of(hugging_face(tmp_path, size=64, **settings), {})
+    assert spec.mean == pytest.approx(mean) and spec.std == pytest.approx(std)
+
+
+def test_json_of_hugging_face_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = hugging_face(tmp_path, size=64)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(FileError, match=r"preprocessor_config.json cannot be read"):
+        spec_of(path, {})
 
 
 def test_a_guess_of_the_preprocessing_is_a_loud_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

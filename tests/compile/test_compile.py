@@ -202,7 +202,7 @@ def test_a_failed_compile_leaves_the_previous_bundle(
         raise error
 
     monkeypatch.setattr(backend, "compile", half_way)
-    with pytest.raises(type(error)):
+    with pytest.raises(FileError if isinstance(error, OSError) else type(error)):
         compiled(network, tmp_path / "out")
     assert snapshot(tmp_path) == before
     monkeypatch.undo()

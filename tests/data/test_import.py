@@ -112,6 +112,18 @@ def test_any_region_survives_both_rles(x: int, y: int, w: int, h: int) -> None:
         ({"size": [H, W]}, "a segmentation of a.png cannot be read"),
         ({"size": [H, W], "counts": ["x"]}, "a segmentation of a.png cannot be read"),
         (["text"], "a segmentation of a.png cannot be read"),
+        # These made pycocotools write beyond its memory.
+        ([[1, 1, 9223372036854775808, 4, 4, 4]], "a polygon leaves its image of 32x24 by far"),
+        ([[1, 1, 1e308, 4, 4, 4]], "a polygon leaves its image of 32x24 by far"),
+        ([[1, 1, float("nan"), 4, 4, 4]], "a polygon leaves its image of 32x24 by far"),
+        ([[0, 0, 60, 20] * 10_000], "by far, or is too long"),
+        ([[[1, 1], [2, 2], [3, 3]] * 2], "a polygon is not a list of numbers"),
+        ({"size": [H, W], "counts": [0, 10_000_000]}, "its run lengths are not whole numbers within the mask"),
+        ({"size": [H, W], "counts": [400, 400]}, "its run lengths cover 800 pixels, not 768"),
+        ({"size": [H, W], "counts": [-1, H * W + 1]}, "its run lengths are not whole numbers"),
+        ({"size": [H, W], "counts": "oooooooooooo"}, "a run length is too large"),
+        ({"size": [H, W], "counts": "o"}, "end in the middle of a number"),
+        ({"size": [H, W], "counts": "\u00e9"}, "is no character of run lengths"),
     ],
 )
 def test_a_broken_annotation_is_named(tmp_path: Path, segmentation: Any, message: str) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
+from typing import TextIO
 
 import mutate
 from readers import Reader
@@ -99,7 +100,7 @@ def run_case(reader: Reader, number: int, seeds: Path) -> Outcome:
         wrong = ""
         try:
             status = reader.run(folder)
-        except BaseException:
+        except (Exception, SystemExit):
             status, wrong = 70, "raised"
             traceback.print_exc()
         seconds, memory = time.monotonic() - begin, _peak() - before
@@ -130,8 +131,8 @@ def _outputs(place: Path) -> Iterator[object]:
     streams = sys.stdout, sys.stderr
     with (
         (place / "output").open("w+b") as file,
-        os.fdopen(1, "w", buffering=1, closefd=False) as sys.stdout,
-        os.fdopen(2, "w", buffering=1, closefd=False) as sys.stderr,
+        _stream(1) as sys.stdout,
+        _stream(2) as sys.stderr,
     ):
         for number in (1, 2):
             os.dup2(file.fileno(), number)
@@ -145,6 +146,10 @@ def _outputs(place: Path) -> Iterator[object]:
             for number, old in zip((1, 2), kept):
                 os.dup2(old, number)
                 os.close(old)
+
+
+def _stream(number: int) -> TextIO:
+    return os.fdopen(number, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def _reset_peak() -> int:

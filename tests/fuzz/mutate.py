@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -138,7 +139,7 @@ def values(content: bytes, random: Random) -> bytes:
         elif action == "repeat" and isinstance(holder, list):
             holder += [holder[key]] * random.choice((1, 100))
         else:
-            holder[key] = random.choice(VALUES)
+            holder[key] = deepcopy(random.choice(VALUES))
     return json.dumps(document, allow_nan=True).encode()
 
 

@@ -221,6 +221,57 @@ def test_without_an_engine_the_error_says_how_to_build_one(
     assert "can be written by other users" in refused()
 
 
+# Signatures
+
+
+@given(st.binary(max_size=80), st.binary(min_size=32, max_size=32), st.integers(0, 511), st.booleans())
+def test_its_ed25519_agrees_with_a_library(message: bytes, seed: bytes, bit: int, other: bool) -> None:
+    keys = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    private = keys.Ed25519PrivateKey.from_private_bytes(seed)
+    pem = private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    signature = private.sign(message)
+    verifier = RUNNER.Ed25519(pem.decode())
+    assert verifier.verifies(signature, message)
+    damaged = bytearray(signature)
+    damaged[bit // 8] ^= 1 << bit % 8
+    assert not verifier.verifies(bytes(damaged), message)
+    assert not verifier.verifies(signature, message + b"x")
+    more = (int.from_bytes(signature[32:], "little") + RUNNER.Ed25519.ORDER).to_bytes(32, "little")
+    assert not verifier.verifies(signature[:32] + more, message), "another form of the same number"
+
+
+def test_a_required_signature(board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cryptography")
+    from edgeseg import signature
+
+    public = signature.new_key(tmp_path / "k.pem")
+    network = Network(board)
+
+    def check(*words: object) -> tuple[int, str]:
+        code = RUNNER.main(["--bundle", str(board), "--check", *map(str, words)], network)
+        return code, capsys.readouterr().err
+
+    required = ("--require-signature", public)
+    assert "is not signed" in check(*required)[1]
+    signature.sign(board, tmp_path / "k.pem")
+    assert check(*required)[0] == 0
+    assert "was not signed as version 2 or newer" in check(*required, "--min-version", 2)[1]
+    signature.sign(board, tmp_path / "k.pem", "gate", 2)
+    assert check(*required, "--min-version", 2, "--bundle-name", "gate")[0] == 0
+    assert "was not signed as version 3" in check(*required, "--min-version", 3)[1]
+    assert "was not signed as door" in check(*required, "--bundle-name", "door")[1]
+    assert "without --require-signature" in check("--min-version", 2)[1]
+    other = signature.new_key(tmp_path / "other.pem")
+    assert "is not signed with this key" in check("--require-signature", other)[1]
+    assert "is no public Ed25519 key" in check("--require-signature", tmp_path / "k.pem")[1]
+    (board / "bundle.sig").write_text("zz")
+    assert "is not a signature" in check(*required)[1]
+    signature.sign(board, tmp_path / "k.pem")
+    replan(board, {"precision": "fp16", "workspace_mb": 256, "dla": -1, "golden_agreement": 0.5})
+    assert "was altered after signing" in check(*required)[1]
+
+
 def test_passwords_are_not_printed() -> None:
     assert RUNNER.hide("rtsp://me:secret@camera/live") == "rtsp://..@camera/live"
     assert RUNNER.hide("rtsp://camera/live") == "rtsp://camera/live"

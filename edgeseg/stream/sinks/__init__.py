@@ -90,6 +90,8 @@ def find(text: str) -> tuple[ModuleType, Uri]:
             "Results cannot be written to standard output.",
             "Name a file, such as FILE.jsonl; --json - prints the summary.",
         )
+    if not text.isascii() and text.encode(errors="replace").decode() != text:  # libraries crash on such names
+        raise OptionError(f"{Uri.parse(text)} is not valid text (UTF-8).", "Choose another name to write to.")
     uri = Uri.parse(text)
     found = modules()
     for module in found:
