@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import FileError
 from edgeseg.files import require_file, write_bytes
-from edgeseg.image_header import GRAY, INDEXED, ImageHeader, indices_as_gray, read_header, without_turn
+from edgeseg.image_header import GRAY, INDEXED, PNG, ImageHeader, indices_as_gray, read_header, without_turn
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 16384 * 16384
@@ -46,6 +49,15 @@ def read_mask(path: Path, image_path: Path | None = None) -> Image:
     if image_path is None or header.orientation != 1:
         return turn(mask, header.orientation)
     return _turn_like(mask, path, image_path)
+
+
+def read_instances(path: Path) -> NDArray[np.uint16]:
+    """[H, W] uint16: the object that each pixel belongs to, 0 for none, of a gray PNG with 8 or 16 bits."""
+    data, _ = _load(path, "Map of objects")
+    found = _decode(data, path, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, "Map of objects")
+    if found.ndim != 2 or found.dtype not in (np.uint8, np.uint16):
+        raise FileError(f"Map of objects {path} has shape {found.shape}.", "Expected one channel of 8 or 16 bits.")
+    return found.astype(np.uint16)
 
 
 def _turn_like(mask: Image, path: Path, image_path: Path) -> Image:
@@ -85,6 +97,27 @@ def write_image(path: Path, image: Image) -> None:
     if not ok:
         raise FileError(f"Cannot encode {path}.", f"Use one of: {', '.join(IMAGE_SUFFIXES)}.")
     write_bytes(path, data.tobytes())
+
+
+def palette_png(classmap: Image, palette: Sequence[tuple[int, int, int]]) -> bytes:
+    """A PNG (ISO 15948, color type 3) whose pixels are the class ids and whose palette shows them in color.
+
+    OpenCV cannot write one. Image programs show the colors; PIL reads the ids back.
+    """
+    height, width = classmap.shape
+    rows = np.pad(classmap, ((0, 0), (1, 0)))  # each row starts with its filter: none
+    return PNG + b"".join(
+        (
+            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, INDEXED, 0, 0, 0)),
+            _chunk(b"PLTE", bytes(channel for color in palette for channel in color)),
+            _chunk(b"IDAT", zlib.compress(rows.tobytes(), 1)),
+            _chunk(b"IEND", b""),
+        )
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def resize(frame: Image, height: int, width: int, into: Image | None = None) -> Image:

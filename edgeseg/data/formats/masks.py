@@ -4,37 +4,51 @@
     SRC/classes.txt               names and colors, where there is one
 
 Masks with one channel hold class ids; 0 and 255 alone mean background and object. Masks in color are read by the colors
-of classes.txt, or, without one, each color found becomes a class.
+of classes.txt or of a file that is given; without one, each color found becomes a class. SRC/[SPLIT/]instances/NAME.png
+has the ids of objects, if it is there: a dataset of edgeseg is of this format, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from edgeseg.data.dataset import SPLITS, Classes, read_classes
-from edgeseg.data.formats import IGNORE, LabeledFrame, Labels
+from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _colors
+from edgeseg.data.labelmap import IGNORE, LabelMap
+from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
-from edgeseg.files import require_file
-from edgeseg.images import IMAGE_SUFFIXES, Image, read_mask
+from edgeseg.files import write_bytes
+from edgeseg.images import IMAGE_SUFFIXES, Image, palette_png, read_instances, read_mask, write_image
 from edgeseg.spec import Rgb, default_palette
 
 TITLE = "folders of images and masks"
+OBJECTS = KEPT
 IMAGES = ("images", "image", "img", "imgs")
 MASKS = ("masks", "mask", "labels", "annotations", "gt")
-SUFFIXES = ("", "_mask", "_labelIds", "_gtFine_labelIds", "_label", "_L", "-mask")
+SUFFIXES = ("", "_mask", "_masks", "-mask", "_label", "_labels", "_labelIds", "_gtFine_labelIds", "_gt", "_seg", "_L")
 MOST_COLORS = 64  # a mask with more colors is a photo, or was stored as JPEG
 
 
 def probe(source: Path) -> bool:
-    return any(True for _ in _pairs(source)) if source.is_dir() else False
+    return source.is_dir() and any(True for pair in _pairs(source) for _ in _frames(*pair))
 
 
 def read(source: Path) -> Labels:
+    stored = source / "classes.txt"
+    return _read(source, read_classes(stored) if stored.is_file() else None)
+
+
+def read_with_colors(source: Path, colors: Path) -> Labels:
+    """`colors`: a file with the name and color of each class."""
+    listed = _colors.read_colormap(colors)
+    return _read(source, Classes(tuple(listed), tuple(listed.values()), None))
+
+
+def _read(source: Path, classes: Classes | None) -> Labels:
     folders = list(_pairs(source))
     if not folders:
         raise FileError(
@@ -45,15 +59,15 @@ def read(source: Path) -> Labels:
         raise FileError(
             f"{source}: no image has a mask of the same name.", f"Endings tried: {', '.join(SUFFIXES[1:])}."
         )
-    stored = source / "classes.txt"
-    classes = read_classes(stored) if stored.is_file() else _discover(path for _, _, _, path in frames)
-    colors = {color: i for i, color in enumerate(classes.palette)}
+    discovered = classes is None
+    classes = classes or _discover(path for _, _, _, path in frames)
+    ids = {color: IGNORE if name.lower() in _colors.VOID else i
+           for i, (name, color) in enumerate(zip(classes.names, classes.palette))}  # fmt: skip
+    read = partial(_mask, ids=ids, classes=len(classes.names), ignored=None if discovered else classes.ignore_index)
     return Labels(
-        classes,
-        [
-            LabeledFrame(name, image, partial(_mask, mask, colors, len(classes.names)), split)
-            for split, name, image, mask in frames
-        ],
+        Classes(classes.names, classes.palette, IGNORE),
+        [LabeledFrame(name, image, partial(read, mask), split) for split, name, image, mask in frames],
+        from_colors=discovered and classes.names[0].startswith("color_"),
     )
 
 
@@ -67,20 +81,12 @@ def _pairs(source: Path) -> Iterator[tuple[str, Path, Path]]:
 
 
 def _frames(split: str, images: Path, masks: Path) -> Iterator[tuple[str, str, Path, Path]]:
-    """(split, name, image, mask) of every image that has a mask."""
-    for image in sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
-        mask = next((m for ending in SUFFIXES if (m := masks / f"{image.stem}{ending}.png").is_file()), None)
-        if mask:
-            yield split, image.stem, image, mask
-
-
-def _colors(path: Path) -> Image | None:
-    """The mask as [H, W, 3] uint8 RGB if it is in color, else None."""
-    data = cv2.imdecode(np.frombuffer(require_file(path, "Mask").read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if data is None:
-        raise FileError(f"Mask {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
-    gray = (data[..., 0] == data[..., 1]).all() and (data[..., 1] == data[..., 2]).all()
-    return None if gray else np.ascontiguousarray(data[..., ::-1], np.uint8)
+    """(split, name, image, mask) of every image that has a mask, also in folders of the same name."""
+    for image in sorted(p for p in images.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
+        folder = image.parent.relative_to(images)
+        tries = (masks / folder / f"{image.stem}{ending}.png" for ending in SUFFIXES)
+        if mask := next((m for m in tries if m.is_file()), None):
+            yield split, (folder / image.stem).as_posix(), image, mask
 
 
 def _ids(path: Path) -> Image | None:
@@ -88,51 +94,68 @@ def _ids(path: Path) -> Image | None:
     try:
         ids = read_mask(path)
     except FileError:
-        if _colors(path) is None:
-            raise
-        return None
-    return np.where(ids == IGNORE, np.uint8(1), ids) if set(np.unique(ids)) == {0, IGNORE} else ids
+        rgb = _colors.read_colors(path)
+        if (rgb[..., :2] != rgb[..., 1:]).any():
+            return None
+        ids = np.ascontiguousarray(rgb[..., 0])  # gray, stored in three channels
+    return ids
+
+
+def _objects_only(ids: Image) -> bool:
+    return set(np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()) == {0, IGNORE}
 
 
 def _discover(masks: Iterator[Path]) -> Classes:
     """The classes that the masks use: ids up to the largest, or one for each color."""
-    largest, colors = 0, set[Rgb]()
+    largest, colors = 0, set[int]()
     for path in masks:
-        ids = _ids(path)
+        try:
+            ids = _ids(path)
+            found = np.unique(_colors.codes(_colors.read_colors(path))) if ids is None else None
+        except FileError:
+            continue  # named when the frame is read
         if ids is not None:
-            largest = max(largest, *(int(i) for i in np.unique(ids) if i != IGNORE), 0)
-            continue
-        image = _colors(path)
-        assert image is not None
-        found = np.unique(image.reshape(-1, 3), axis=0)
-        colors |= {(int(r), int(g), int(b)) for r, g, b in found[: MOST_COLORS + 1]}
+            used = np.flatnonzero(np.bincount(ids.ravel(), minlength=IGNORE)[:IGNORE])
+            largest = max(largest, int(used[-1]) if used.size else 0)
+        elif found is not None:
+            colors.update(found[: MOST_COLORS + 1].tolist())
         if len(colors) > MOST_COLORS:
             raise FileError(
                 f"Mask {path} brings the masks to more than {MOST_COLORS} colors.",
                 "A mask has one color for each class. Were the masks stored as JPEG? Export them as PNG.",
             )
     if colors:
-        palette = tuple(sorted(colors))
+        palette = tuple((c >> 16, c >> 8 & 255, c & 255) for c in sorted(colors))
         return Classes(tuple(f"color_{r:02x}{g:02x}{b:02x}" for r, g, b in palette), palette, IGNORE)
     count = max(2, largest + 1)
     return Classes(tuple(f"class{i}" for i in range(count)), default_palette(count), IGNORE)
 
 
-def _mask(path: Path, colors: dict[Rgb, int], classes: int) -> Image:
-    ids = _ids(path)
-    if ids is None:
-        image = _colors(path)
-        assert image is not None
-        ids = np.full(image.shape[:2], IGNORE, np.uint8)
-        for color, i in colors.items():
-            ids[(image == np.array(color, np.uint8)).all(2)] = i
-        if (ids == IGNORE).any():
-            r, g, b = image[ids == IGNORE][0].tolist()
-            raise FileError(f"Mask {path} has the color {r} {g} {b}.", "Give it a class: a line in classes.txt.")
-        return ids
-    too_large = ids[(ids >= classes) & (ids != IGNORE)]
-    if too_large.size:
-        raise FileError(
-            f"Mask {path} holds class id {int(too_large[0])}.", f"There are {classes} classes, 0 to {classes - 1}."
-        )
-    return ids
+def _mask(path: Path, ids: dict[Rgb, int], classes: int, ignored: int | None) -> LabelMap:
+    stored = _ids(path)
+    if stored is None:
+        found = _colors.by_color(path, ids, "Give it a class: a line in classes.txt, or a file with --colors.")
+    elif _objects_only(stored) and ignored != IGNORE:
+        found = np.minimum(stored, np.uint8(1))
+    else:
+        found = stored if ignored is None else np.where(stored == ignored, np.uint8(IGNORE), stored)
+        wrong = found[(found >= classes) & (found != IGNORE)]
+        if wrong.size:
+            raise FileError(
+                f"Mask {path} holds class id {int(wrong[0])}.", f"There are {classes} classes, 0 to {classes - 1}."
+            )
+    objects = path.parent.parent / "instances" / path.name
+    return LabelMap(found, read_instances(objects) if objects.is_file() else None)
+
+
+def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]:
+    """The layout of a dataset of edgeseg; masks have a palette, which stores ids and shows colors."""
+    write_bytes(out / "classes.txt", classes.text().encode())
+    palette = [*classes.palette, *((0, 0, 0) for _ in range(IGNORE + 1 - len(classes.palette)))]
+    for frame in frames:
+        folder = out / frame.split
+        store_image(frame.image, folder / "images" / frame.name)
+        write_bytes(folder / "masks" / f"{frame.name}.png", palette_png(frame.labels.classes, palette))
+        if frame.labels.instances is not None:
+            write_image(folder / "instances" / f"{frame.name}.png", frame.labels.instances)  # type: ignore[arg-type]
+    return ()
