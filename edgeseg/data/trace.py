@@ -68,4 +68,5 @@ def joined(found: Sequence[Ring]) -> Ring:
 
 def outline(region: Region) -> Ring:
     """A region of a frame as one ring."""
-    return joined(rings(region.mask)) + np.array((region.x, region.y))
+    ring: Ring = joined(rings(region.mask)) + np.array((region.x, region.y))
+    return ring

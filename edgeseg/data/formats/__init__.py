@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import _files
-from edgeseg.data.labelmap import LabelMap
+from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, LabelMap, Object, objects
 from edgeseg.errors import FileError, OptionError, unknown
 from edgeseg.images import Image
 
@@ -63,6 +63,13 @@ class Frame:
     split: str
     image: Path
     labels: LabelMap
+
+    def shapes(self, classes: Classes) -> Iterator[tuple[str, Object]]:
+        """Every object, and the rest of every class, with its label; not the background, which no shape covers."""
+        for item in objects(self.labels):
+            label = IGNORED_LABELS[0] if item.class_id == IGNORE else classes.names[item.class_id]
+            if label != BACKGROUND:
+                yield label, item
 
     @property
     def size(self) -> tuple[int, int]:

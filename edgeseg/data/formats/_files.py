@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from edgeseg.spec import Rgb, default_palette
 T = TypeVar("T")
 SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
                "testing": "test"}  # fmt: skip
+PANOPTIC = "segments_info of annotations"  # in place of a key
 HEADER_BYTES = 1 << 18  # enough for the header of an image whose EXIF holds a thumbnail
 
 
@@ -62,9 +64,10 @@ def keys(path: Path) -> frozenset[str]:
 @lru_cache(maxsize=64)
 def _keys(path: Path, size: int, changed: int) -> frozenset[str]:
     try:
-        document: Any = decode(path.read_bytes(), dict[str, msgspec.Raw] | list[msgspec.Raw], "")  # type: ignore[arg-type]
+        data = path.read_bytes()
+        document: Any = decode(data, dict[str, msgspec.Raw] | list[msgspec.Raw], "")  # type: ignore[arg-type]
         if isinstance(document, dict):
-            return frozenset(document)
+            return frozenset(document) | ({PANOPTIC} if b'"segments_info"' in data else set())
         return frozenset(("[]", *(decode(document[0], dict[str, msgspec.Raw], "") if document else ())))
     except (FileError, OSError):
         return frozenset()
@@ -200,3 +203,24 @@ def png_mask(data: bytes, what: str) -> Mask:
     if image.ndim == 3:
         image = image[..., 3] if image.shape[2] == 4 else image.max(axis=2)
     return np.asarray(image > 0)
+
+
+def base64_bytes(text: str, what: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise FileError(f"{what} holds something else than base64.", "Export it again.") from None
+
+
+def hex_color(text: str) -> Rgb | None:
+    """#rrggbb; None for anything else."""
+    try:
+        r, g, b = bytes.fromhex(text.removeprefix("#"))
+        return r, g, b
+    except ValueError:
+        return None
+
+
+def mask_png(mask: Mask) -> bytes:
+    """A mask as a PNG of 0 and 255."""
+    return cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()

@@ -75,14 +75,8 @@ def read(source: Path) -> Labels:
         stem = start.name.removesuffix("_").rpartition("_")[0]
         image = source.joinpath("leftImg8bit", *inner, f"{stem}_leftImg8bit")
         name = "/".join((*inner, stem))
-        frames.append(
-            LabeledFrame(
-                stem,
-                _files.image_of(image) or image.with_name(image.name + ".png"),
-                partial(_draw, start),
-                _files.folder_split(name),
-            )  # fmt: skip
-        )
+        place = _files.image_of(image) or image.with_name(f"{image.name}.png")
+        frames.append(LabeledFrame(stem, place, partial(_draw, start), _files.folder_split(name)))
     if not frames:
         raise FileError(f"{source} is not Cityscapes.", "Expected gtFine/SPLIT/CITY/*_gtFine_labelIds.png.")
     return Labels(classes, frames)

@@ -10,7 +10,6 @@ isthing = 0. Polygons are drawn as pycocotools draws them.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -20,13 +19,12 @@ from typing import Any
 import msgspec
 
 from edgeseg.data import rle
-from edgeseg.data.dataset import SPLITS, Classes
-from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _files
-from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, Canvas, LabelMap, objects
+from edgeseg.data.dataset import Classes
+from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _coco, _files
+from edgeseg.data.labelmap import Canvas, LabelMap
 from edgeseg.data.regions import Region, as_coco, points
-from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
-from edgeseg.files import require_file, write_bytes
+from edgeseg.files import require_file
 
 TITLE = "COCO JSON"
 OBJECTS = KEPT
@@ -89,7 +87,7 @@ def _documents(source: Path) -> list[Path]:
 
 def _looks_like_coco(path: Path) -> bool:
     keys = _files.keys(path)
-    return {"images", "categories"} <= keys and b'"segments_info"' not in path.read_bytes()
+    return {"images", "categories"} <= keys and _files.PANOPTIC not in keys
 
 
 def _frames(
@@ -99,11 +97,8 @@ def _frames(
     of_image: dict[int, list[CocoAnnotation]] = defaultdict(list)
     for annotation in coco.annotations:
         of_image[annotation.image_id].append(annotation)
-    split = _files.split_of(path.stem) if source.is_dir() else ""
-    top = path.absolute().parent.parent
-    places = [folder for base in (path.absolute().parent, top) for folder in
-              (base, base / "images", *((base / "images" / split, base / split) if split else ()),
-               *sorted(base.glob("*2017")))]  # fmt: skip
+    split, top = _coco.document_split(source, path), path.absolute().parent.parent
+    places = _coco.image_folders(path, split)
     for image in coco.images:
         place = _files.find_image(image.file_name, *places, within=top)
         draw = partial(_draw, path, place, image, of_image.get(image.id, ()), names, ids, things)
@@ -188,36 +183,12 @@ def _losses(documents: Sequence[Coco]) -> Iterator[str]:
 
 def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]:
     """annotations/instances_SPLIT.json, with RLE, which holds any region; images/SPLIT."""
-    images: dict[str, list[object]] = {split: [] for split in SPLITS}
-    annotations: dict[str, list[object]] = {split: [] for split in SPLITS}
-    number, with_objects = 0, set[int]()
+    writer = _coco.Writer(out, classes)
     for frame in frames:
-        file = store_image(frame.image, out / "images" / frame.split / frame.name)
-        (height, width), image_id = frame.size, sum(map(len, images.values())) + 1
-        images[frame.split].append({"id": image_id, "file_name": file.name, "height": height, "width": width})
-        for item in objects(frame.labels):
-            if item.class_id != IGNORE and classes.names[item.class_id] == BACKGROUND:
-                continue
-            number += 1
-            text = rle.coco_text(rle.coco_runs(item.region, height, width))
-            crowd = item.class_id == IGNORE or (frame.labels.instances is not None and not item.instance)
-            with_objects |= {item.class_id} if item.instance else set()
-            y, x = item.region.window
-            annotations[frame.split].append({
-                "id": number, "image_id": image_id, "category_id": item.class_id + 1, "iscrowd": int(crowd),
-                "area": int(item.region.mask.sum()),
-                "bbox": [x.start, y.start, x.stop - x.start, y.stop - y.start],
-                "segmentation": {"size": [height, width], "counts": text},
-            })  # fmt: skip
-    categories = [
-        {"id": i + 1, "name": name, "isthing": int(i in with_objects)}
-        for i, name in enumerate(classes.names)
-        if name != BACKGROUND
-    ]
-    if any(a["category_id"] == IGNORE + 1 for found in annotations.values() for a in found):  # type: ignore[index]
-        categories.append({"id": IGNORE + 1, "name": IGNORED_LABELS[0], "isthing": 0})
-    for split in SPLITS:
-        if images[split]:
-            document = {"images": images[split], "categories": categories, "annotations": annotations[split]}
-            write_bytes(out / "annotations" / f"instances_{split}.json", json.dumps(document).encode())
+        image_id = writer.image(frame)
+        for _, item in frame.shapes(classes):
+            code = {"size": list(frame.size), "counts": rle.coco_text(rle.coco_runs(item.region, *frame.size))}
+            common = writer.segment(frame, item)
+            writer.annotation(frame.split, {"image_id": image_id, **common, "segmentation": code})
+    writer.save("instances")
     return ()

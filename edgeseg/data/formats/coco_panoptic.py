@@ -8,7 +8,6 @@ A PNG's color is the id of the segment: R + 256 G + 65536 B; 0 is no segment. Cl
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -17,12 +16,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgeseg.data.dataset import SPLITS, Classes
-from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _colors, _files
-from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, MOST_OBJECTS, LabelMap, objects
-from edgeseg.data.store import store_image
+from edgeseg.data.dataset import Classes
+from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _coco, _colors, _files
+from edgeseg.data.labelmap import MOST_OBJECTS, LabelMap
 from edgeseg.errors import FileError
-from edgeseg.files import write_bytes
 from edgeseg.images import write_image
 
 TITLE = "COCO panoptic"
@@ -63,11 +60,7 @@ def probe(source: Path) -> bool:
 
 
 def _documents(source: Path) -> list[Path]:
-    return [
-        path
-        for path in _files.json_files(source, "annotations")
-        if {"images", "annotations", "categories"} <= _files.keys(path) and b'"segments_info"' in path.read_bytes()
-    ]
+    return [path for path in _files.json_files(source, "annotations") if _files.PANOPTIC in _files.keys(path)]
 
 
 def read(source: Path) -> Labels:
@@ -84,11 +77,9 @@ def read(source: Path) -> Labels:
 def _frames(source: Path, path: Path, document: Panoptic, ids: dict[str, int]) -> Iterator[LabeledFrame]:
     images = {image.id: image.file_name for image in document.images}
     categories = {category.id: category for category in document.categories}
-    split = _files.split_of(path.stem) if source.is_dir() else ""
-    here, top = path.absolute().parent, path.absolute().parent.parent
+    split, here, top = _coco.document_split(source, path), path.absolute().parent, path.absolute().parent.parent
     masks = [base / name for base in (here, top) for name in (path.stem, f"{path.stem}_masks", "panoptic", "masks", "")]
-    places = [base / name for base in (here, top) for name in
-              ("images", f"images/{split}", split, f"{split}2017", "")]  # fmt: skip
+    places = _coco.image_folders(path, split)
     for annotation in document.annotations:
         name = images.get(annotation.image_id, annotation.file_name)
         image = _files.find_image(name, *places, within=top)
@@ -136,37 +127,20 @@ def _is_thing(segments: dict[int, Segment], categories: dict[int, Category], val
 
 def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]:
     """Objects keep their ids; what belongs to none has ids above 65535."""
-    images: dict[str, list[object]] = {split: [] for split in SPLITS}
-    annotations: dict[str, list[object]] = {split: [] for split in SPLITS}
-    things, ignored = set[int](), False
+    writer = _coco.Writer(out, classes)
     for frame in frames:
-        file = store_image(frame.image, out / "images" / frame.split / frame.name)
-        (height, width), image_id = frame.size, sum(map(len, images.values())) + 1
-        codes, segments, used = np.zeros((height, width), np.uint32), [], set[int]()
-        for item in objects(frame.labels):
-            if item.class_id != IGNORE and classes.names[item.class_id] == BACKGROUND:
-                continue
+        image_id, codes = writer.image(frame), np.zeros(frame.size, np.uint32)
+        segments: dict[int, object] = {}
+        for _, item in frame.shapes(classes):
             code = item.instance or (1 << 16) + item.class_id
-            if code in used:  # one object of two classes
-                code = (1 << 17) + len(used)
-            used.add(code)
+            if code in segments:  # one object of two classes
+                code = (1 << 17) + len(segments)
             codes[item.region.window][item.region.mask] = code
-            crowd = item.instance == 0 and frame.labels.instances is not None
-            segments.append({"id": code, "category_id": item.class_id + 1, "iscrowd": int(crowd),
-                             "area": int(item.region.mask.sum())})  # fmt: skip
-            things |= {item.class_id} if item.instance else set()
-            ignored |= item.class_id == IGNORE
+            segments[code] = {"id": code, **writer.segment(frame, item)}
         bgr = np.stack((codes >> 16, codes >> 8 & 255, codes & 255), axis=-1).astype(np.uint8)
-        write_image(out / f"panoptic_{frame.split}" / f"{frame.name}.png", bgr)
-        images[frame.split].append({"id": image_id, "file_name": file.name, "height": height, "width": width})
-        annotations[frame.split].append(
-            {"image_id": image_id, "file_name": f"{frame.name}.png", "segments_info": segments}
-        )
-    names = [(i, name) for i, name in enumerate(classes.names) if name != BACKGROUND]
-    names += [(IGNORE, IGNORED_LABELS[0])] if ignored else []
-    categories = [{"id": i + 1, "name": name, "isthing": int(i in things)} for i, name in names]
-    for split in SPLITS:
-        if images[split]:
-            document = {"images": images[split], "annotations": annotations[split], "categories": categories}
-            write_bytes(out / "annotations" / f"panoptic_{split}.json", json.dumps(document).encode())
+        file = f"{frame.name}.png"
+        write_image(out / f"panoptic_{frame.split}" / file, bgr)
+        content = {"image_id": image_id, "file_name": file, "segments_info": list(segments.values())}
+        writer.annotation(frame.split, content)
+    writer.save("panoptic")
     return ()

@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 from edgeseg.data import rle
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
-from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, OWN, Canvas, LabelMap, objects
+from edgeseg.data.labelmap import IGNORED_LABELS, OWN, Canvas, LabelMap
 from edgeseg.data.regions import Region, as_coco, box, by_centers, ellipse, placed, points
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
@@ -48,7 +48,7 @@ def read(source: Path) -> Labels:
     for element in _files.read_xml(path):
         if element.tag == "meta":
             for label in element.iter("label"):
-                labels.setdefault(label.findtext("name") or "", _color(label.findtext("color")))
+                labels.setdefault(label.findtext("name") or "", _files.hex_color(label.findtext("color") or ""))
         elif element.tag == "image":
             for shape in element:
                 labels.setdefault(shape.get("label", ""), None)
@@ -58,14 +58,6 @@ def read(source: Path) -> Labels:
     labels.pop("", None)
     classes, ids = _files.classes_of(labels, str(path), {n: c for n, c in labels.items() if c})
     return Labels(classes, [_frame(path, image, ids) for image in images], tuple(losses))
-
-
-def _color(text: str | None) -> Rgb | None:
-    try:
-        r, g, b = bytes.fromhex((text or "").removeprefix("#"))
-        return r, g, b
-    except ValueError:
-        return None
 
 
 def _frame(path: Path, data: bytes, ids: dict[str, int]) -> LabeledFrame:
@@ -158,10 +150,7 @@ def _image_lines(frame: Frame, number: int, name: str, classes: Classes) -> Iter
         f'<image id="{number}" name={quoteattr(f"{frame.split}/{name}")} subset="{frame.split}" width="{width}" '
         f'height="{height}">\n'
     )
-    for item in objects(frame.labels):
-        label = IGNORED_LABELS[0] if item.class_id == IGNORE else classes.names[item.class_id]
-        if label == BACKGROUND:
-            continue
+    for label, item in frame.shapes(classes):
         h, w = item.region.mask.shape
         counts = ", ".join(map(str, rle.runs(item.region.mask)))
         yield (

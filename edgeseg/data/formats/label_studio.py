@@ -1,6 +1,6 @@
 """Label Studio's JSON export (https://labelstud.io/guide/export): a list of tasks.
 
-    SRC.json, or a folder with one such file and the images, also in images/
+    SRC.json, or a folder with one such file and the images, also in images/; label_config.xml gives the order of labels
 
 Brushes (Label Studio's own RLE), polygons, rectangles and ellipses in percent of the image; a pixel is inside if its
 center is. Of several annotations of a task the first that was not canceled counts. Later regions cover earlier ones.
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from edgeseg.data import rle
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
-from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, Canvas, LabelMap, objects
+from edgeseg.data.labelmap import BACKGROUND, IGNORED_LABELS, Canvas, LabelMap
 from edgeseg.data.regions import Region, box, by_centers, ellipse, placed, points
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
@@ -30,6 +31,7 @@ from edgeseg.files import write_bytes
 TITLE = "Label Studio"
 OBJECTS = SHAPES
 KINDS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
+CONFIG = "label_config.xml"  # of the project
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 
 
@@ -100,9 +102,15 @@ def read(source: Path) -> Labels:
             continue
         labels |= {label for result in task.chosen for label in _names(_value(path, result), result.type)}
         frames.append((Task(task.data, file_upload=task.file_upload), raw))
-    classes, ids = _files.classes_of(sorted(labels), str(path))
+    classes, ids = _files.classes_of([*_listed(path.with_name(CONFIG)), *sorted(labels)], str(path))
     losses = (f"tasks without an annotation are left out: {empty}",) if empty else ()
     return Labels(classes, [_frame(path, task, raw, ids) for task, raw in frames], losses)
+
+
+def _listed(path: Path) -> list[str]:
+    """The labels of the project, in order, if its configuration is there."""
+    elements = _files.read_xml(path) if path.is_file() else ()
+    return [label.get("value", "") for element in elements for label in element.iter("Label")]
 
 
 def _value(path: Path, result: Result) -> Value:
@@ -159,7 +167,7 @@ def _region(what: str, kind: str, value: Value, canvas: Canvas) -> Region:
 
 
 def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]:
-    """tasks.json with brushes, which hold any region, and SPLIT/NAME."""
+    """tasks.json with brushes, which hold any region, label_config.xml for the project, and SPLIT/NAME."""
     with (out / "tasks.json").open("w", encoding="utf-8") as file:
         file.write("[")
         for number, frame in enumerate(frames):
@@ -168,18 +176,20 @@ def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]
             task = {"id": number + 1, "data": {"image": f"{frame.split}/{image.name}"}, "annotations": annotations}
             file.write((",\n" if number else "\n") + json.dumps(task))
         file.write("\n]\n")
-    names = [*(name for name in classes.names if name != BACKGROUND), IGNORED_LABELS[0]]
-    write_bytes(out / "labels.txt", "".join(f"{name}\n" for name in names).encode())
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "Image", name="image", value="$image")
+    brush = ElementTree.SubElement(view, "BrushLabels", name="label", toName="image")
+    for name in (*(name for name in classes.names if name != BACKGROUND), IGNORED_LABELS[0]):
+        ElementTree.SubElement(brush, "Label", value=name)
+    write_bytes(out / CONFIG, ElementTree.tostring(view, encoding="utf-8"))
     return ()
 
 
 def _results(frame: Frame, classes: Classes) -> Iterator[object]:
     height, width = frame.size
-    for number, item in enumerate(objects(frame.labels)):
-        label = IGNORED_LABELS[0] if item.class_id == IGNORE else classes.names[item.class_id]
-        if label != BACKGROUND:
-            whole = np.zeros((height, width), bool)
-            whole[item.region.window] = item.region.mask
-            yield {"id": f"r{number}", "type": "brushlabels", "from_name": "label", "to_name": "image",
-                   "original_width": width, "original_height": height, "image_rotation": 0,
-                   "value": {"format": "rle", "rle": rle.label_studio(whole), "brushlabels": [label]}}  # fmt: skip
+    for number, (label, item) in enumerate(frame.shapes(classes)):
+        whole = np.zeros((height, width), bool)
+        whole[item.region.window] = item.region.mask
+        yield {"id": f"r{number}", "type": "brushlabels", "from_name": "label", "to_name": "image",
+               "original_width": width, "original_height": height, "image_rotation": 0,
+               "value": {"format": "rle", "rle": rle.label_studio(whole), "brushlabels": [label]}}  # fmt: skip

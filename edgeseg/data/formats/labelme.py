@@ -10,19 +10,17 @@ an outline belongs to its shape, as LabelMe draws: a polygon's corner (3.7, 2) i
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import cv2
 import msgspec
 import numpy as np
 
 from edgeseg.data.dataset import Classes, decode_text
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
-from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, OWN, Canvas, LabelMap, objects
+from edgeseg.data.labelmap import BACKGROUND, OWN, Canvas, LabelMap
 from edgeseg.data.regions import Region, box, ellipse, placed, points, with_outline
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
@@ -97,14 +95,7 @@ def _image_data(path: Path) -> bytes:
     text = _files.read_document(path, WithImage).imageData
     if not text:
         raise FileError(f"The image of {path} is neither beside it nor in it.", "Copy the image to where the JSON is.")
-    return _base64(path, text)
-
-
-def _base64(path: Path, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise FileError(f"{path}: an image in it is no base64.", "Export it again.") from None
+    return _files.base64_bytes(text, str(path))
 
 
 def _draw(path: Path, ids: dict[str, int]) -> LabelMap:
@@ -137,7 +128,7 @@ def _region(path: Path, shape: Shape, height: int, width: int) -> Region:
     if not shape.mask:
         raise FileError(f"{what} holds no mask.", "Export it again.")
     points([(x0, y0), (x1, y1), (x1, y1)], what)
-    return placed(_files.png_mask(_base64(path, shape.mask), what), int(x0), int(y0), height, width)
+    return placed(_files.png_mask(_files.base64_bytes(shape.mask, what), what), int(x0), int(y0), height, width)
 
 
 def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]:
@@ -146,18 +137,14 @@ def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]
         image = store_image(frame.image, out / frame.split / frame.name)
         height, width = frame.size
         shapes: list[object] = []
-        for item in objects(frame.labels):
-            label = IGNORED_LABELS[0] if item.class_id == IGNORE else classes.names[item.class_id]
-            if label == BACKGROUND:
-                continue
-            _, png = cv2.imencode(".png", item.region.mask.astype(np.uint8) * 255)
+        for label, item in frame.shapes(classes):
             (h, w), x, y = item.region.mask.shape, item.region.x, item.region.y
             shapes.append({
                 "label": label, "points": [[x, y], [x + w - 1, y + h - 1]], "group_id": None, "description": "",
-                "shape_type": "mask", "flags": {}, "mask": base64.b64encode(png.tobytes()).decode(),
+                "shape_type": "mask", "flags": {}, "mask": base64.b64encode(_files.mask_png(item.region.mask)).decode(),
             })  # fmt: skip
-        document: object = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image.name, "imageData": None,
-                    "imageHeight": height, "imageWidth": width}  # fmt: skip
+        document: object = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image.name,
+                            "imageData": None, "imageHeight": height, "imageWidth": width}  # fmt: skip
         write_bytes(out / frame.split / f"{frame.name}.json", json.dumps(document).encode())
     others = [name for name in classes.names if name != BACKGROUND]
     write_bytes(out / "labels.txt", "\n".join(("__ignore__", "_background_", *others, "")).encode())

@@ -9,25 +9,21 @@ shape) and rectangles; later objects cover earlier ones. Classes are those of me
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import cv2
 import msgspec
-import numpy as np
 
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
-from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, Canvas, LabelMap, objects
+from edgeseg.data.labelmap import BACKGROUND, IGNORED_LABELS, Canvas, LabelMap
 from edgeseg.data.regions import Region, box, placed, points, with_outline
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
-from edgeseg.spec import Rgb
 
 TITLE = "Supervisely"
 OBJECTS = SHAPES
@@ -81,7 +77,7 @@ def _folders(source: Path) -> Iterator[Path]:
 
 def read(source: Path) -> Labels:
     meta = _files.read_document(source / "meta.json", Meta)
-    colors = {c.title: rgb for c in meta.classes if (rgb := _color(c.color))}
+    colors = {c.title: rgb for c in meta.classes if (rgb := _files.hex_color(c.color))}
     classes, ids = _files.classes_of((c.title for c in meta.classes), str(source / "meta.json"), colors)
     frames = []
     for folder in _folders(source):
@@ -96,14 +92,6 @@ def read(source: Path) -> Labels:
                 )
             )
     return Labels(classes, frames)
-
-
-def _color(text: str) -> Rgb | None:
-    try:
-        r, g, b = bytes.fromhex(text.removeprefix("#"))
-        return r, g, b
-    except ValueError:
-        return None
 
 
 def _draw(path: Path, ids: dict[str, int]) -> LabelMap:
@@ -144,8 +132,8 @@ def _region(path: Path, item: Item, height: int, width: int) -> Region | None:
 def _png(text: str, what: str) -> bytes:
     try:
         unpacker = zlib.decompressobj()
-        data = unpacker.decompress(base64.b64decode(text, validate=True), MAX_BITMAP)
-    except (binascii.Error, ValueError, zlib.error):
+        data = unpacker.decompress(_files.base64_bytes(text, what), MAX_BITMAP)
+    except zlib.error:
         raise FileError(f"{what} has a bitmap that cannot be read.", "Export it again.") from None
     if unpacker.unconsumed_tail:
         raise FileError(f"{what} has a bitmap of more than {MAX_BITMAP} bytes.", "Export it again.")
@@ -157,12 +145,8 @@ def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]
     for frame in frames:
         image = store_image(frame.image, out / frame.split / "img" / frame.name)
         items = []
-        for number, item in enumerate(objects(frame.labels), 1):
-            title = IGNORED_LABELS[0] if item.class_id == IGNORE else classes.names[item.class_id]
-            if title == BACKGROUND:
-                continue
-            _, png = cv2.imencode(".png", item.region.mask.astype(np.uint8) * 255)
-            data = base64.b64encode(zlib.compress(png.tobytes())).decode()
+        for number, (title, item) in enumerate(frame.shapes(classes), 1):
+            data = base64.b64encode(zlib.compress(_files.mask_png(item.region.mask))).decode()
             items.append({"id": number, "classTitle": title, "geometryType": "bitmap", "tags": [],
                           "bitmap": {"data": data, "origin": [item.region.x, item.region.y]}})  # fmt: skip
         height, width = frame.size

@@ -18,7 +18,7 @@ import msgspec
 from edgeseg.data import trace
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import SHAPES, Frame, Labels, _files, _via
-from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, objects
+from edgeseg.data.labelmap import BACKGROUND, IGNORED_LABELS
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
@@ -103,10 +103,7 @@ def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]
     for frame in frames:
         file = store_image(frame.image, out / frame.split / frame.name)
         regions = []
-        for item in objects(frame.labels):
-            label = IGNORED_LABELS[0] if item.class_id == IGNORE else classes.names[item.class_id]
-            if label == BACKGROUND:
-                continue
+        for label, item in frame.shapes(classes):
             ring = trace.outline(item.region)
             regions.append({
                 "shape_attributes": {"name": "polygon", "all_points_x": ring[:, 0].tolist(),
