@@ -25,9 +25,17 @@ def check_image(path: Path) -> ImageHeader:
         raise FileError(
             f"Image {path} is {header.width}x{header.height}.", f"At most {MAX_SIDE} on a side, {MAX_PIXELS} pixels."
         )
-    if data.startswith(b"\xff\xd8") and JPEG_END not in data[-65536:]:
+    if data.startswith(b"\xff\xd8") and JPEG_END not in data[_scan(data) :]:
         raise FileError(f"Image {path} is cut off.", "Copy it again.")
     return header
+
+
+def _scan(data: bytes) -> int:
+    """Where a JPEG's pixels begin: behind its header, whose EXIF may hold a whole JPEG."""
+    at = 2
+    while at + 4 <= len(data) and data[at : at + 2] != b"\xff\xda":
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
 
 
 def store_image(path: Path, target: Path, image: Image | None = None) -> Path:

@@ -139,7 +139,7 @@ def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]
             segments[code] = {"id": code, **writer.segment(frame, item)}
         bgr = np.stack((codes >> 16, codes >> 8 & 255, codes & 255), axis=-1).astype(np.uint8)
         file = f"{frame.name}.png"
-        write_image(out / f"panoptic_{frame.split}" / file, bgr)
+        write_image(out / "annotations" / f"panoptic_{frame.split}" / file, bgr)
         content = {"image_id": image_id, "file_name": file, "segments_info": list(segments.values())}
         writer.annotation(frame.split, content)
     writer.save("panoptic")

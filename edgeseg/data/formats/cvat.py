@@ -130,13 +130,13 @@ def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]
     named = [*zip(classes.names, classes.palette), (IGNORED_LABELS[0], (0, 0, 0))]
     with (out / "annotations.xml").open("w", encoding="utf-8") as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
-        file.write("<meta><project><labels>\n")
+        file.write("<meta><task><labels>\n")
         for name, (r, g, b) in named:
             label = ElementTree.Element("label")
             for key, text in (("name", name), ("color", f"#{r:02x}{g:02x}{b:02x}"), ("type", "any")):
                 ElementTree.SubElement(label, key).text = text
             file.write(ElementTree.tostring(label, encoding="unicode") + "\n")
-        file.write("</labels></project></meta>\n")
+        file.write("</labels></task></meta>\n")
         for number, frame in enumerate(frames):
             image = store_image(frame.image, out / "images" / frame.split / frame.name)
             file.writelines(_image_lines(frame, number, image.name, classes))

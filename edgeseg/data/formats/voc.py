@@ -113,11 +113,11 @@ def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Iterator[str]
     lines = [f"{name.replace(':', ' ')}:{r},{g},{b}::\n" for name, (r, g, b) in zip(classes.names, colors)]
     write_bytes(out / "labelmap.txt", ("# label:color_rgb:parts:actions\n" + "".join(lines) + void).encode())
     palette = [*colors[:IGNORE], OUTLINE]
-    sets = defaultdict[str, list[str]](list)
+    sets, used = defaultdict[str, list[str]](list), set[str]()
     dropped = 0
     for frame in frames:
-        name = frame.name if frame.name not in sets["all"] else f"{frame.name}_{frame.split}"
-        sets["all"].append(name)
+        name = frame.name if frame.name not in used else f"{frame.name}_{frame.split}"
+        used.add(name)
         sets[frame.split].append(name)
         store_image(frame.image, out / "JPEGImages" / name)
         write_bytes(out / "SegmentationClass" / f"{name}.png", palette_png(frame.labels.classes, palette))
@@ -126,8 +126,7 @@ def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Iterator[str]
             dropped += lost
             write_bytes(out / "SegmentationObject" / f"{name}.png", palette_png(numbered, palette))
     for split, names in sets.items():
-        name = "default" if split == "all" else split
-        write_bytes(out / "ImageSets" / "Segmentation" / f"{name}.txt", ("\n".join(names) + "\n").encode())
+        write_bytes(out / "ImageSets" / "Segmentation" / f"{split}.txt", ("\n".join(names) + "\n").encode())
     if dropped:
         yield f"objects beyond {IGNORE - 1} of a frame: {dropped}"
 
