@@ -81,6 +81,20 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
         at += 12 + length
 
 
+def complete_png(data: bytes) -> bool:
+    """Whether all chunks of the PNG `data` are there, up to the last one.
+
+    OpenCV takes memory for a chunk as large as it says before it looks for its content.
+    """
+    at = len(PNG)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + length
+    return False
+
+
 def _png(data: bytes) -> ImageHeader:
     width, height, depth, color = struct.unpack_from(">IIBB", data, 16)
     exif = next((body for kind, body, _ in png_chunks(data) if kind == b"eXIf"), b"")

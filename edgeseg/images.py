@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import FileError
 from edgeseg.files import require_file, write_bytes
-from edgeseg.image_header import GRAY, INDEXED, PNG, ImageHeader, indices_as_gray, read_header, without_turn
+from edgeseg.image_header import (
+    GRAY,
+    INDEXED,
+    PNG,
+    ImageHeader,
+    complete_png,
+    indices_as_gray,
+    read_header,
+    without_turn,
+)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 16384 * 16384
@@ -49,6 +58,13 @@ def read_mask(path: Path, image_path: Path | None = None) -> Image:
     if image_path is None or header.orientation != 1:
         return turn(mask, header.orientation)
     return _turn_like(mask, path, image_path)
+
+
+def read_colors(path: Path) -> Image:
+    """[H, W, 3] uint8 RGB of a mask in color or with a palette, as it is stored."""
+    data, _ = _load(path, "Mask")
+    image = _decode(data, path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, "Mask")
+    return np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 
 def read_instances(path: Path) -> NDArray[np.uint16]:
@@ -136,12 +152,18 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _load(path: Path, what: str) -> tuple[bytes, ImageHeader]:
-    """Content and header; FileError for an image so large that decoding it could take all the memory."""
+    """Content and header; FileError for an image that could take all the memory: a very large one, a PNG in pieces."""
     data = require_file(path, what).read_bytes()
     header = read_header(data) or ImageHeader(0, 0)
     if header.width * header.height > MAX_PIXELS:
         raise FileError(f"{what} {path} is {header.width}x{header.height}.", f"At most {MAX_PIXELS} pixels.")
+    if data.startswith(PNG) and not complete_png(data):
+        raise _undecodable(path, what)
     return without_turn(data), header
+
+
+def _undecodable(path: Path, what: str) -> FileError:
+    return FileError(f"{what} {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
 
 
 def _decode(data: bytes, path: Path, flags: int, what: str) -> NDArray[Any]:
@@ -150,7 +172,7 @@ def _decode(data: bytes, path: Path, flags: int, what: str) -> NDArray[Any]:
     except cv2.error:
         image = None
     if image is None:
-        raise FileError(f"{what} {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
+        raise _undecodable(path, what)
     return image
 
 

@@ -98,7 +98,7 @@ def cvat(
     folder: Path, *shapes: str, name: str = "a.png", labels: str = "car dog", size: tuple[int, int] = (H, W)
 ) -> Path:
     picture(folder / "images" / name, *size)
-    listed = "".join(f"<label><name>{label}</name><color>#0a0b0c</color></label>" for label in labels.split())
+    listed = "".join(f"<label><name>{label}</name><color>#0a0b0c</color></label>" for label in ("car", "dog"))
     image = f'<image id="0" name="{name}" width="{size[1]}" height="{size[0]}">{"".join(shapes)}</image>'
     dump(
         folder / "annotations.xml",

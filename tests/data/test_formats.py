@@ -1,4 +1,4 @@
-"""Every format: what a tool of that name writes is read pixel for pixel, and what edgeseg writes comes back unchanged."""
+"""Every format: what its tool writes is read pixel for pixel, and what edgeseg writes comes back unchanged."""
 
 from __future__ import annotations
 
@@ -221,7 +221,8 @@ def test_via_3(tmp_path: Path) -> None:
     picture(tmp_path / "src/a.png")
     flat = [v for pair in box(1, 1, 5, 4) for v in pair]
     dump(tmp_path / "src/project.json", {
-        "project": {"pid": "1"}, "config": {}, "attribute": {"1": {"aname": "label", "options": {"0": "car", "1": "dog"}}},
+        "project": {"pid": "1"}, "config": {},
+        "attribute": {"1": {"aname": "label", "options": {"0": "car", "1": "dog"}}},
         "file": {"1": {"fid": "1", "fname": "a.png"}}, "view": {"1": {"fid_list": ["1"]}},
         "metadata": {"m": {"vid": "1", "z": [], "xy": [7, *flat], "av": {"1": "1"}},
                      "n": {"vid": "1", "z": [], "xy": [2, 10, 2, 4, 3], "av": {"1": "0"}}},
@@ -397,7 +398,8 @@ def test_panoptic_segments_crowds_and_large_ids(tmp_path: Path) -> None:
     codes[1:4, 1:5], codes[8:12, 2:9], codes[15:20, 3:8], codes[15:20, 20:25] = 300, 70_000, 9, 5
     rgb = np.stack((codes & 255, codes >> 8 & 255, codes >> 16), -1).astype(np.uint8)
     write_image(tmp_path / "src/panoptic/a.png", rgb[..., ::-1])
-    segments = [{"id": 300, "category_id": 3}, {"id": 70_000, "category_id": 3}, {"id": 9, "category_id": 3, "iscrowd": 1},
+    segments = [{"id": 300, "category_id": 3}, {"id": 70_000, "category_id": 3},
+                {"id": 9, "category_id": 3, "iscrowd": 1},
                 {"id": 5, "category_id": 8}]  # fmt: skip
     dump(tmp_path / "src/panoptic.json", {
         "images": [{"id": 1, "file_name": "a.png"}],

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +14,7 @@ from edgeseg.data.labelmap import IGNORE, MOST_CLASSES
 from edgeseg.errors import FileError
 from edgeseg.files import require_file
 from edgeseg.image_header import GRAY, INDEXED, png_chunks, read_header
-from edgeseg.images import MAX_PIXELS, Image, read_mask
+from edgeseg.images import Image, read_colors, read_mask
 from edgeseg.spec import Rgb
 
 VOID = ("void", "ignore", "__ignore__", "unlabeled", "unlabelled")  # names of what never counts
@@ -57,21 +56,6 @@ def as_classes(colors: Mapping[str, Rgb], what: str) -> tuple[Classes, dict[Rgb,
         raise FileError(f"{what} lists {len(names)} classes.", f"Expected 2 to {MOST_CLASSES}.")
     ids = {color: names.index(name) if name in names else IGNORE for name, color in colors.items()}
     return Classes(tuple(names), tuple(colors[name] for name in names), IGNORE), ids
-
-
-def read_colors(path: Path) -> Image:
-    """[H, W, 3] uint8 RGB of a mask in color or with a palette."""
-    data = require_file(path, "Mask").read_bytes()
-    header = read_header(data)
-    if header and header.width * header.height > MAX_PIXELS:
-        raise FileError(f"Mask {path} is {header.width}x{header.height}.", f"At most {MAX_PIXELS} pixels.")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise FileError(f"Mask {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
-    return np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 
 def holds_ids(path: Path) -> bool:

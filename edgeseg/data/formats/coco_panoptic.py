@@ -20,7 +20,7 @@ from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _coco, _colors, _files
 from edgeseg.data.labelmap import MOST_OBJECTS, LabelMap
 from edgeseg.errors import FileError
-from edgeseg.images import write_image
+from edgeseg.images import read_colors, write_image
 
 TITLE = "COCO panoptic"
 OBJECTS = KEPT
@@ -89,7 +89,7 @@ def _frames(source: Path, path: Path, document: Panoptic, ids: dict[str, int]) -
 
 
 def _draw(path: Path, annotation: Annotation, categories: dict[int, Category], ids: dict[str, int]) -> LabelMap:
-    rgb = _colors.read_colors(path)
+    rgb = read_colors(path)
     found = _colors.codes(rgb[..., ::-1])  # R is the lowest byte
     segments = {segment.id: segment for segment in annotation.segments_info}
     values, place = np.unique(found, return_inverse=True)

@@ -22,7 +22,7 @@ from edgeseg.data.labelmap import IGNORE, LabelMap
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
-from edgeseg.images import IMAGE_SUFFIXES, Image, palette_png, read_instances, read_mask, write_image
+from edgeseg.images import IMAGE_SUFFIXES, Image, palette_png, read_colors, read_instances, read_mask, write_image
 from edgeseg.spec import Rgb, default_palette
 
 TITLE = "folders of images and masks"
@@ -94,7 +94,7 @@ def _ids(path: Path) -> Image | None:
     try:
         ids = read_mask(path)
     except FileError:
-        rgb = _colors.read_colors(path)
+        rgb = read_colors(path)
         if (rgb[..., :2] != rgb[..., 1:]).any():
             return None
         ids = np.ascontiguousarray(rgb[..., 0])  # gray, stored in three channels
@@ -111,7 +111,7 @@ def _discover(masks: Iterator[Path]) -> Classes:
     for path in masks:
         try:
             ids = _ids(path)
-            found = np.unique(_colors.codes(_colors.read_colors(path))) if ids is None else None
+            found = np.unique(_colors.codes(read_colors(path))) if ids is None else None
         except FileError:
             continue  # named when the frame is read
         if ids is not None:

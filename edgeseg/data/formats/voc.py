@@ -22,7 +22,7 @@ from edgeseg.data.labelmap import IGNORE, LabelMap, objects
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
-from edgeseg.images import Image, palette_png
+from edgeseg.images import Image, palette_png, read_colors
 from edgeseg.spec import Rgb
 
 TITLE = "Pascal VOC"
@@ -95,7 +95,7 @@ def _objects(path: Path, mask: Image) -> np.ndarray[tuple[int, ...], np.dtype[np
     if _colors.holds_ids(path) or _colors.palette_of(path):
         found = _colors.read_ids(path, 256).astype(np.uint16)
     else:
-        codes = _colors.codes(_colors.read_colors(path))
+        codes = _colors.codes(read_colors(path))
         table = {r << 16 | g << 8 | b: i for i, (r, g, b) in enumerate(colormap(256))}
         values, place = np.unique(codes, return_inverse=True)
         numbers = np.array([table.get(int(v), 256 + i) for i, v in enumerate(values)], np.uint16)
