@@ -77,12 +77,20 @@ def import_dataset(
     with `strict`, is an error. FileError where nothing can be read or written.
     """
     with archive.opened(source, out) as folder:
-        name, labels = _read(folder, format_name, colors)
-        labels = replace(labels, classes=_storable(labels.classes))
-        mapping = read_mapping(class_map, labels.classes) if class_map else None
-        frames = _with_names(_with_splits(sorted(labels.frames, key=lambda frame: (frame.split, frame.name))))
-        with replacing(out, "classes.txt") as work:
-            return _write_all(name, labels, frames, mapping, work, strict, progress)
+        try:
+            name, labels = _read(folder, format_name, colors)
+            labels = replace(labels, classes=_storable(labels.classes))
+            mapping = read_mapping(class_map, labels.classes) if class_map else None
+            frames = _with_names(_with_splits(sorted(labels.frames, key=lambda frame: (frame.split, frame.name))))
+            with replacing(out, "classes.txt") as work:
+                result = _write_all(name, labels, frames, mapping, work, strict, progress)
+        except FileError as error:
+            inside, named = str(folder), str(source)  # not where an archive was unpacked
+            raise FileError(error.what.replace(inside, named), error.hint.replace(inside, named)) from error
+        problems = tuple(
+            Problem(*(t.replace(str(folder), str(source)) for t in (p.file, p.what))) for p in result.problems
+        )
+        return replace(result, problems=problems)
 
 
 def _read(folder: Path, format_name: str, colors: Path | None) -> tuple[str, Labels]:

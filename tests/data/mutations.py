@@ -10,7 +10,8 @@ from typing import Any
 
 JUNK: tuple[Any, ...] = (
     None, True, 0, -1, 3, 255, 1.5, 2**40, 2**70, 1e300, float("nan"), float("inf"), "", "x", "é" * 300,
-    "../../etc/passwd", "a\0b", [], {}, [1], [[]], [[1, 2]], [None, None], {"a": 1}, "12", "[", [1e9] * 8, list(range(9)),
+    "../../etc/passwd", "a\0b", [], {}, [1], [[]], [[1, 2]], [None, None], {"a": 1}, "12", "[", [1e9] * 8,
+    list(range(9)),
 )  # fmt: skip
 DOCUMENTS = (".json", ".xml", ".txt", ".yaml", ".csv")
 
