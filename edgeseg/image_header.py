@@ -89,9 +89,9 @@ def complete_png(data: bytes) -> bool:
     at = len(PNG)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at += 12 + length
+        last, at = data[at + 4 : at + 8] == b"IEND", at + 12 + length
+        if last:
+            return bool(at <= len(data))
     return False
 
 

@@ -2,7 +2,7 @@
 
 Three rules, of which a format names one:
     by_centers   a pixel is inside if its center is, by the even-odd rule. Outlines along pixel corners are exact.
-    as_coco      pycocotools' rasterization (https://github.com/cocodataset/cocoapi, rleFrPoly), pixel for pixel.
+    as_coco      pycocotools' rasterization, pixel for pixel: edgeseg.data.coco_polygons.
     with_outline coordinates are pixels, and the outline belongs to the shape, as PIL and cv2.fillPoly draw.
 """
 
@@ -15,14 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import FileError, MissingPackage
+from edgeseg.errors import FileError
 
 Points = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 FARTHEST = 1e9  # pixels from the frame; beyond, a coordinate is a fault
-LONGEST = 1_000_000  # pixels of an outline that pycocotools, which walks along it, is given
 MOST_CROSSINGS = 10_000_000  # of an outline with rows of the frame
-SCALE = 5  # pycocotools walks in fifths of a pixel
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def points(numbers: object, what: str) -> Points:
 
 def by_centers(rings: Sequence[Points], height: int, width: int) -> Region:
     """What the rings cover together: a hole is a ring inside another."""
-    x0, y0, x1, y1, cut = _window(np.concatenate(rings), height, width)
+    x0, y0, x1, y1, cut = window_of(np.concatenate(rings), height, width)
     counts = np.zeros((y1 - y0, x1 - x0 + 1), np.uint8)
     for ring in rings:
         rows, at = _crossings(ring - (x0, y0), y1 - y0)
@@ -94,29 +92,11 @@ def _crossings(ring: Points, height: int) -> tuple[NDArray[np.int64], Points]:
     return rows, low[edge, 0] + (rows + 0.5 - low[edge, 1]) * step[0] / step[1]
 
 
-def as_coco(ring: Points, height: int, width: int) -> Region:
-    """One polygon, as pycocotools draws it; a very long outline, which would take its memory, by its centers."""
-    if np.abs(np.diff(ring, axis=0, append=ring[:1])).sum() > LONGEST:
-        return by_centers([ring], height, width)
-    try:
-        from pycocotools import mask as coder
-    except ImportError as error:
-        raise MissingPackage("pycocotools", "Reading these polygons", "data") from error
-    x0, y0, x1, y1, cut = _window(ring, height, width)
-    if x1 == x0 or y1 == y0:
-        return Region(x0, y0, np.zeros((0, 0), bool), cut)
-    # It rounds to fifths before all else. Rounded here, the polygon may be moved without a change.
-    fifths = np.trunc(SCALE * ring + 0.5) - SCALE * np.array((x0, y0))
-    fifths -= np.where(fifths < 0, 0.75, 0)  # it cuts off towards 0 after adding a half
-    (coded,) = coder.frPyObjects([(fifths / SCALE).ravel().tolist()], y1 - y0, x1 - x0)
-    return Region(x0, y0, np.asarray(coder.decode([coded])[..., 0], bool), cut)
-
-
 def with_outline(ring: Points, height: int, width: int) -> Region:
     ring = np.trunc(ring)
     if np.abs(ring).max() > 30_000:  # OpenCV counts in 32 bits
         return by_centers([ring], height, width)
-    x0, y0, x1, y1, cut = _window(ring + 0.5, height, width)
+    x0, y0, x1, y1, cut = window_of(ring + 0.5, height, width)
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
     if mask.size:
         cv2.fillPoly(mask, [(ring - (x0, y0)).astype(np.int32)], 1)
@@ -139,7 +119,7 @@ def ellipse(cx: float, cy: float, rx: float, ry: float, degrees: float, height: 
     if not (np.abs(numbers) <= FARTHEST).all() or min(rx, ry) <= 0:
         raise FileError(f"An ellipse has the radii {rx:g} and {ry:g}.", "Expected numbers above 0.")
     reach = max(rx, ry)
-    x0, y0, x1, y1, cut = _window(np.array([(cx - reach, cy - reach), (cx + reach, cy + reach)]), height, width)
+    x0, y0, x1, y1, cut = window_of(np.array([(cx - reach, cy - reach), (cx + reach, cy + reach)]), height, width)
     dy, dx = np.mgrid[y0:y1, x0:x1].astype(np.float32) + 0.5
     dx, dy = dx - np.float32(cx), dy - np.float32(cy)
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -154,7 +134,7 @@ def placed(mask: Mask, x: int, y: int, height: int, width: int) -> Region:
     return Region(min(x0, width), min(y0, height), inside, inside.shape != mask.shape)
 
 
-def _window(at: Points, height: int, width: int) -> tuple[int, int, int, int, bool]:
+def window_of(at: Points, height: int, width: int) -> tuple[int, int, int, int, bool]:
     """x0, y0, x1, y1 of the part of the frame that the points span, and whether they reach out of it."""
     low, high = at.min(0), at.max(0)
     x0, y0 = np.floor(low).clip(0, (width, height)).astype(int)

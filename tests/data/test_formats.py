@@ -485,3 +485,56 @@ def test_file_names_that_end_in_many_ways(tmp_path: Path) -> None:
         picture(tmp_path / f"images/{i}.jpg")
         write_image(tmp_path / f"masks/{i}{ending}.png", painted((1, 1, 5, 4, 1)))
     assert import_dataset(tmp_path, tmp_path / "out", strict=True).frames == len(SUFFIXES)
+
+
+def test_masks_beside_their_images(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / f"train/{name}.jpg")
+        write_image(tmp_path / f"train/{name}_mask.png", painted((1, 1, 5, 4, 1)))
+    result = import_dataset(tmp_path, tmp_path / "out", strict=True)
+    assert (result.format, result.splits) == ("masks", {"train": 2, "val": 0, "test": 0})
+    np.testing.assert_array_equal(Dataset.open(tmp_path / "out", "train").mask(1), painted((1, 1, 5, 4, 1)))
+
+
+def test_tracks_of_a_video_say_what_to_export(tmp_path: Path) -> None:
+    dump(
+        tmp_path / "a.xml",
+        '<annotations><meta/><track label="car"><polygon points="1,1;2,2;3,1"/></track></annotations>',
+    )
+    with pytest.raises(FileError, match=r"holds tracks of a video.\nExport the task as"):
+        import_dataset(tmp_path / "a.xml", tmp_path / "out")
+
+
+def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
+    from pycocotools import mask as coder
+
+    from edgeseg.data.coco_polygons import as_coco
+
+    rng, differing = np.random.default_rng(0), 0
+    for i in range(600):
+        ring = rng.uniform(-30, 130, (int(rng.integers(3, 12)), 2))
+        ring = (ring, ring.round(1), ring.round())[i % 3]
+        height, width = (int(n) for n in rng.integers(1, 120, 2))
+        whole = np.zeros((height, width), bool)
+        region = as_coco(ring, height, width)
+        whole[region.window] = region.mask
+        coded = coder.frPyObjects([ring.ravel().tolist()], height, width)
+        differing += int((whole != coder.decode(coded)[..., 0]).sum())
+    assert differing == 0
+
+
+def test_outlines_come_back_whatever_the_region() -> None:
+    from edgeseg.data import trace
+    from edgeseg.data.coco_polygons import as_coco
+    from edgeseg.data.regions import Region, by_centers
+
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        height, width = (int(n) for n in rng.integers(1, 20, 2))
+        mask = rng.random((height, width)) < (i % 10 + 1) / 10
+        if mask.any():
+            ring = trace.outline(Region(0, 0, mask)).astype(float)
+            for region in (by_centers([ring], height, width), as_coco(ring, height, width)):
+                whole = np.zeros_like(mask)
+                whole[region.window] = region.mask
+                np.testing.assert_array_equal(whole, mask)

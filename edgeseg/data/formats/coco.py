@@ -19,10 +19,11 @@ from typing import Any
 import msgspec
 
 from edgeseg.data import rle
+from edgeseg.data.coco_polygons import as_coco
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _coco, _files
 from edgeseg.data.labelmap import Canvas, LabelMap
-from edgeseg.data.regions import Region, as_coco, points
+from edgeseg.data.regions import Region, points
 from edgeseg.errors import FileError
 from edgeseg.files import require_file
 

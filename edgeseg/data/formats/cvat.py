@@ -15,10 +15,11 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from edgeseg.data import rle
+from edgeseg.data.coco_polygons import as_coco
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
 from edgeseg.data.labelmap import IGNORED_LABELS, OWN, Canvas, LabelMap
-from edgeseg.data.regions import Region, as_coco, box, by_centers, ellipse, placed, points
+from edgeseg.data.regions import Region, box, by_centers, ellipse, placed, points
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.spec import Rgb
@@ -52,9 +53,11 @@ def read(source: Path) -> Labels:
         elif element.tag == "image":
             for shape in element:
                 labels.setdefault(shape.get("label", ""), None)
-            images.append(ElementTree.tostring(element))
+            images.append(ElementTree.tostring(element, encoding="utf-8"))
         elif element.tag == "track" and not losses:
-            losses.append("tracks of a video: export the task as CVAT for images")
+            losses.append("tracks of a video are left out")
+    if losses and not images:
+        raise FileError(f"{path} holds tracks of a video.", 'Export the task as "CVAT for images 1.1".')
     labels.pop("", None)
     classes, ids = _files.classes_of(labels, str(path), {n: c for n, c in labels.items() if c})
     return Labels(classes, [_frame(path, image, ids) for image in images], tuple(losses))

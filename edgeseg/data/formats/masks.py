@@ -50,11 +50,11 @@ def read_with_colors(source: Path, colors: Path) -> Labels:
 
 def _read(source: Path, classes: Classes | None) -> Labels:
     folders = list(_pairs(source))
-    if not folders:
+    frames = [frame for split, images, masks in folders for frame in _frames(split, images, masks)]
+    if not frames and all(images == masks for _, images, masks in folders):
         raise FileError(
             f"{source} has no images and masks.", "Expected SRC/images and SRC/masks, or SRC/train/images ..."
         )
-    frames = [frame for split, images, masks in folders for frame in _frames(split, images, masks)]
     if not frames:
         raise FileError(
             f"{source}: no image has a mask of the same name.", f"Endings tried: {', '.join(SUFFIXES[1:])}."
@@ -72,19 +72,23 @@ def _read(source: Path, classes: Classes | None) -> Labels:
 
 
 def _pairs(source: Path) -> Iterator[tuple[str, Path, Path]]:
-    """(split, folder of images, folder of masks)."""
+    """(split, folder of images, folder of masks), which may be the same one: NAME.jpg beside NAME_mask.png."""
     for split in ("", *SPLITS):
         images = next((source / split / name for name in IMAGES if (source / split / name).is_dir()), None)
         masks = next((source / split / name for name in MASKS if (source / split / name).is_dir()), None)
         if images and masks:
             yield split, images, masks
+        elif (images or source / split).is_dir():
+            yield split, images or source / split, images or source / split
 
 
 def _frames(split: str, images: Path, masks: Path) -> Iterator[tuple[str, str, Path, Path]]:
     """(split, name, image, mask) of every image that has a mask, also in folders of the same name."""
-    for image in sorted(p for p in images.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
+    together = images == masks
+    paths = images.glob("*") if together else images.rglob("*")
+    for image in sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
         folder = image.parent.relative_to(images)
-        tries = (masks / folder / f"{image.stem}{ending}.png" for ending in SUFFIXES)
+        tries = (masks / folder / f"{image.stem}{ending}.png" for ending in SUFFIXES[together:])
         if mask := next((m for m in tries if m.is_file()), None):
             yield split, (folder / image.stem).as_posix(), image, mask
 
