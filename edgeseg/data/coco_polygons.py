@@ -22,4 +22,8 @@ def as_coco(ring: Points, height: int, width: int) -> Region:
     _, y0, _, y1, cut = window_of(ring, height, width)
     (coded,) = coder.frPyObjects([ring.ravel().tolist()], height, width)
     drawn = rle.coco_region(rle.from_coco_text(coded["counts"].decode()), height, width)
-    return Region(drawn.x, y0, np.ascontiguousarray(drawn.mask[y0:y1]), cut) if drawn.mask.size else Region(0, 0, drawn.mask, cut)
+    return (
+        Region(drawn.x, y0, np.ascontiguousarray(drawn.mask[y0:y1]), cut)
+        if drawn.mask.size
+        else Region(0, 0, drawn.mask, cut)
+    )

@@ -332,7 +332,7 @@ COLORS = np.array([(0, 0, 0), (200, 0, 0), (0, 200, 9)], np.uint8)
     "text",
     ["name,r,g,b\nroad,0,0,0\ncar,200,0,0\nvoid,0,200,9\n", "0 0 0 road\n200 0 0 car\n0 200 9 Void\n",
      "# label:color_rgb:parts:actions\nroad:0,0,0::\ncar:200,0,0::\nvoid:0,200,9::\n",
-     "# (id 2 = ignore)\n0 road 0 0 0\n1 car 200 0 0\n2 void 0 200 9\n"],
+     "0 road 0 0 0\n1 car 200 0 0\n2 void 0 200 9\n"],
     ids=["csv", "txt", "labelmap", "classes"],
 )  # fmt: skip
 def test_colors_are_named_by_a_file(tmp_path: Path, text: str, edgeseg: Edgeseg) -> None:
@@ -342,12 +342,8 @@ def test_colors_are_named_by_a_file(tmp_path: Path, text: str, edgeseg: Edgeseg)
     ran = edgeseg("data", "import", tmp_path / "src", "--out", tmp_path / "found")
     assert ran.code == 0 and "0 200 9  color_00c809" in ran.out and "--colors FILE" in ran.out
     dump(tmp_path / "colors", text)
-    if "(id 2" in text:
-        with pytest.raises(FileError, match="has the color 0 200 9"):
-            import_dataset(tmp_path / "src", tmp_path / "out", strict=True, colors=tmp_path / "colors")
-        return
     result = import_dataset(tmp_path / "src", tmp_path / "out", strict=True, colors=tmp_path / "colors")
-    assert result.classes[:2] == ("road", "car") and not result.colors
+    assert result.classes == ("road", "car") and not result.colors
     np.testing.assert_array_equal(only(tmp_path / "out"), np.where(ids == 2, 255, ids))
     with pytest.raises(OptionError, match=r"--colors is not for coco.\nIt is for: masks"):
         import_dataset(
@@ -538,3 +534,25 @@ def test_outlines_come_back_whatever_the_region() -> None:
                 whole = np.zeros_like(mask)
                 whole[region.window] = region.mask
                 np.testing.assert_array_equal(whole, mask)
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "class_dict.csv"])
+def test_a_list_of_colors_beside_the_masks(tmp_path: Path, name: str) -> None:
+    """An index of a palette is an id with classes.txt, and only a color with a list of colors."""
+    ids = painted((1, 1, 5, 4, 1), (8, 2, 11, 6, 2))
+    for image in ("a", "b"):
+        picture(tmp_path / f"images/{image}.png")
+    write_image(tmp_path / "masks/a.png", COLORS[ids][..., ::-1])
+    order = (0, 1, 2) if name == "classes.txt" else (2, 0, 1)
+    stored = np.argsort(order).astype(np.uint8)[ids]
+    (tmp_path / "masks/b.png").write_bytes(palette_png(stored, [tuple(COLORS[i].tolist()) for i in order]))
+    rows = [("road", COLORS[0]), ("car", COLORS[1]), ("void", COLORS[2])]
+    if name == "classes.txt":
+        lines = ["# (id 2 = ignore)", *(f"{i} {n} {r} {g} {b}" for i, (n, (r, g, b)) in enumerate(rows))]
+    else:
+        lines = ["name,r,g,b", *(f"{n},{r},{g},{b}" for n, (r, g, b) in rows)]
+    dump(tmp_path / name, "\n".join(lines))
+    result = import_dataset(tmp_path, tmp_path / "out", strict=True)
+    assert (result.format, result.classes) == ("masks", ("road", "car"))
+    for path in (tmp_path / "out").glob("*/masks/*.png"):
+        np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), np.where(ids == 2, 255, ids))

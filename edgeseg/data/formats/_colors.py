@@ -17,6 +17,15 @@ from edgeseg.image_header import GRAY, INDEXED, png_chunks, read_header
 from edgeseg.images import Image, read_colors, read_mask
 from edgeseg.spec import Rgb
 
+LISTS = (
+    "labelmap.txt",
+    "class_dict.csv",
+    "label_colors.txt",
+    "colors.csv",
+    "colormap.csv",
+    "colors.txt",
+    "colormap.txt",
+)
 VOID = ("void", "ignore", "__ignore__", "unlabeled", "unlabelled")  # names of what never counts
 LABELMAP = re.compile(r"(?P<name>[^:]+):(?P<r>\d+),(?P<g>\d+),(?P<b>\d+):.*:.*")  # CVAT: label:color:parts:actions
 NAME_FIRST = re.compile(r"\"?(?P<name>[^,\"]+)\"?\s*[,;]\s*(?P<r>\d+)\s*[,;]\s*(?P<g>\d+)\s*[,;]\s*(?P<b>\d+)")
@@ -49,6 +58,14 @@ def read_colormap(path: Path) -> dict[str, Rgb]:
     return colors
 
 
+def color_of_ignored(path: Path) -> Rgb | None:
+    """The color that a classes.txt gives to the id that never counts."""
+    text = decode_text(path.read_bytes())
+    note = re.search(r"\(id (\d+) = ignore\)", text)
+    line = re.search(rf"^\s*{note[1]}\s+\S.*?\s(\d+)\s+(\d+)\s+(\d+)\s*$", text, re.MULTILINE) if note else None
+    return (int(line[1]), int(line[2]), int(line[3])) if line else None
+
+
 def as_classes(colors: Mapping[str, Rgb], what: str) -> tuple[Classes, dict[Rgb, int]]:
     """The classes, without what never counts, and the id of each color."""
     names = [name for name in colors if name.lower() not in VOID]
@@ -77,10 +94,14 @@ def palette_of(path: Path) -> list[Rgb]:
 def read_ids(path: Path, count: int) -> Image:
     """A mask of ids below `count`, or IGNORE; FileError for others."""
     ids = read_mask(path)
+    check_ids(path, ids, count)
+    return ids
+
+
+def check_ids(path: Path, ids: Image, count: int) -> None:
     wrong = ids[(ids >= count) & (ids != IGNORE)]
     if wrong.size:
         raise FileError(f"Mask {path} holds class id {int(wrong[0])}.", f"There are {count} classes, 0 to {count - 1}.")
-    return ids
 
 
 def codes(image: Image) -> NDArray[np.uint32]:

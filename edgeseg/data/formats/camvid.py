@@ -30,7 +30,8 @@ ENDINGS = ("_L", "_P")
 
 
 def probe(source: Path) -> bool:
-    return any((source / name).is_file() for name in LISTS)
+    """With images/ it is a folder of masks whose colors are listed."""
+    return any((source / name).is_file() for name in LISTS) and not (source / "images").is_dir()
 
 
 def read(source: Path) -> Labels:

@@ -16,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 
 from edgeseg.data import rle
 from edgeseg.data.coco_polygons import as_coco
-from edgeseg.data.dataset import Classes
+from edgeseg.data.dataset import SPLITS, Classes
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
 from edgeseg.data.labelmap import IGNORED_LABELS, OWN, Canvas, LabelMap
 from edgeseg.data.regions import Region, box, by_centers, ellipse, placed, points
@@ -133,13 +133,14 @@ def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]
     named = [*zip(classes.names, classes.palette), (IGNORED_LABELS[0], (0, 0, 0))]
     with (out / "annotations.xml").open("w", encoding="utf-8") as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
-        file.write("<meta><task><labels>\n")
+        file.write("<meta><project><labels>\n")
         for name, (r, g, b) in named:
             label = ElementTree.Element("label")
             for key, text in (("name", name), ("color", f"#{r:02x}{g:02x}{b:02x}"), ("type", "any")):
                 ElementTree.SubElement(label, key).text = text
             file.write(ElementTree.tostring(label, encoding="unicode") + "\n")
-        file.write("</labels></task></meta>\n")
+        tasks = "".join(f"<task><subset>{split}</subset></task>" for split in SPLITS)
+        file.write(f"</labels><tasks>{tasks}</tasks></project></meta>\n")
         for number, frame in enumerate(frames):
             image = store_image(frame.image, out / "images" / frame.split / frame.name)
             file.writelines(_image_lines(frame, number, image.name, classes))

@@ -1,16 +1,17 @@
 """Folders of images and masks: class ids, or one color per class.
 
     SRC/[SPLIT/]images/NAME.jpg   SRC/[SPLIT/]masks/NAME.png (or NAME_mask.png, NAME_labelIds.png ...)
-    SRC/classes.txt               names and colors, where there is one
+    SRC/classes.txt               names and colors, where there is one; or labelmap.txt, class_dict.csv, colors.csv ...
 
 Masks with one channel hold class ids; 0 and 255 alone mean background and object. Masks in color are read by the colors
-of classes.txt or of a file that is given; without one, each color found becomes a class. SRC/[SPLIT/]instances/NAME.png
+of that list, or of a file that is given; without one, each color found becomes a class. SRC/[SPLIT/]instances/NAME.png
 has the ids of objects, if it is there: a dataset of edgeseg is of this format, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -37,18 +38,35 @@ def probe(source: Path) -> bool:
     return source.is_dir() and any(True for pair in _pairs(source) for _ in _frames(*pair))
 
 
+@dataclass(frozen=True)
+class _Legend:
+    """`ids`: of the colors. `ignored`: the stored id of pixels that never count. `by_color`: also where a palette could
+    give ids: the list is of colors, in whatever order the indices are."""
+
+    classes: Classes
+    ids: dict[Rgb, int]
+    ignored: int | None = None
+    by_color: bool = False
+
+
 def read(source: Path) -> Labels:
     stored = source / "classes.txt"
-    return _read(source, read_classes(stored) if stored.is_file() else None)
+    listed = next((source / name for name in _colors.LISTS if (source / name).is_file()), None)
+    if stored.is_file():
+        classes = read_classes(stored)
+        ids = {color: i for i, color in enumerate(classes.palette)}
+        if (color := _colors.color_of_ignored(stored)) is not None:
+            ids.setdefault(color, IGNORE)
+        return _read(source, _Legend(classes, ids, classes.ignore_index))
+    return read_with_colors(source, listed) if listed else _read(source, None)
 
 
 def read_with_colors(source: Path, colors: Path) -> Labels:
     """`colors`: a file with the name and color of each class."""
-    listed = _colors.read_colormap(colors)
-    return _read(source, Classes(tuple(listed), tuple(listed.values()), None))
+    return _read(source, _Legend(*_colors.as_classes(_colors.read_colormap(colors), str(colors)), by_color=True))
 
 
-def _read(source: Path, classes: Classes | None) -> Labels:
+def _read(source: Path, legend: _Legend | None) -> Labels:
     folders = list(_pairs(source))
     frames = [frame for split, images, masks in folders for frame in _frames(split, images, masks)]
     if not frames and all(images == masks for _, images, masks in folders):
@@ -59,14 +77,12 @@ def _read(source: Path, classes: Classes | None) -> Labels:
         raise FileError(
             f"{source}: no image has a mask of the same name.", f"Endings tried: {', '.join(SUFFIXES[1:])}."
         )
-    discovered = classes is None
-    classes = classes or _discover(path for _, _, _, path in frames)
-    ids = {color: IGNORE if name.lower() in _colors.VOID else i
-           for i, (name, color) in enumerate(zip(classes.names, classes.palette))}  # fmt: skip
-    read = partial(_mask, ids=ids, classes=len(classes.names), ignored=None if discovered else classes.ignore_index)
+    discovered = legend is None
+    legend = legend or _discover(path for _, _, _, path in frames)
+    classes = legend.classes
     return Labels(
         Classes(classes.names, classes.palette, IGNORE),
-        [LabeledFrame(name, image, partial(read, mask), split) for split, name, image, mask in frames],
+        [LabeledFrame(name, image, partial(_mask, mask, legend), split) for split, name, image, mask in frames],
         from_colors=discovered and classes.names[0].startswith("color_"),
     )
 
@@ -109,20 +125,20 @@ def _objects_only(ids: Image) -> bool:
     return set(np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()) == {0, IGNORE}
 
 
-def _discover(masks: Iterator[Path]) -> Classes:
+def _discover(masks: Iterator[Path]) -> _Legend:
     """The classes that the masks use: ids up to the largest, or one for each color."""
     largest, colors = 0, set[int]()
     for path in masks:
         try:
             ids = _ids(path)
-            found = np.unique(_colors.codes(read_colors(path))) if ids is None else None
+            codes = np.unique(_colors.codes(read_colors(path))) if ids is None else None
         except FileError:
             continue  # named when the frame is read
         if ids is not None:
             used = np.flatnonzero(np.bincount(ids.ravel(), minlength=IGNORE)[:IGNORE])
             largest = max(largest, int(used[-1]) if used.size else 0)
-        elif found is not None:
-            colors.update(found[: MOST_COLORS + 1].tolist())
+        elif codes is not None:
+            colors.update(codes[: MOST_COLORS + 1].tolist())
         if len(colors) > MOST_COLORS:
             raise FileError(
                 f"Mask {path} brings the masks to more than {MOST_COLORS} colors.",
@@ -130,24 +146,23 @@ def _discover(masks: Iterator[Path]) -> Classes:
             )
     if colors:
         palette = tuple((c >> 16, c >> 8 & 255, c & 255) for c in sorted(colors))
-        return Classes(tuple(f"color_{r:02x}{g:02x}{b:02x}" for r, g, b in palette), palette, IGNORE)
-    count = max(2, largest + 1)
-    return Classes(tuple(f"class{i}" for i in range(count)), default_palette(count), IGNORE)
+        found = Classes(tuple(f"color_{r:02x}{g:02x}{b:02x}" for r, g, b in palette), palette, IGNORE)
+    else:
+        count = max(2, largest + 1)
+        found = Classes(tuple(f"class{i}" for i in range(count)), default_palette(count), IGNORE)
+    return _Legend(found, {color: i for i, color in enumerate(found.palette)})
 
 
-def _mask(path: Path, ids: dict[Rgb, int], classes: int, ignored: int | None) -> LabelMap:
-    stored = _ids(path)
+def _mask(path: Path, legend: _Legend) -> LabelMap:
+    stored = None if legend.by_color and _colors.palette_of(path) else _ids(path)
+    count = len(legend.classes.names)
     if stored is None:
-        found = _colors.by_color(path, ids, "Give it a class: a line in classes.txt, or a file with --colors.")
-    elif _objects_only(stored) and ignored != IGNORE:
+        found = _colors.by_color(path, legend.ids, "Give it a class: a line in classes.txt, or a file with --colors.")
+    elif _objects_only(stored) and legend.ignored != IGNORE:
         found = np.minimum(stored, np.uint8(1))
     else:
-        found = stored if ignored is None else np.where(stored == ignored, np.uint8(IGNORE), stored)
-        wrong = found[(found >= classes) & (found != IGNORE)]
-        if wrong.size:
-            raise FileError(
-                f"Mask {path} holds class id {int(wrong[0])}.", f"There are {classes} classes, 0 to {classes - 1}."
-            )
+        found = stored if legend.ignored is None else np.where(stored == legend.ignored, np.uint8(IGNORE), stored)
+        _colors.check_ids(path, found, count)
     objects = path.parent.parent / "instances" / path.name
     return LabelMap(found, read_instances(objects) if objects.is_file() else None)
 
