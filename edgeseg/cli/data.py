@@ -110,8 +110,9 @@ def import_labels(
     shown_on = results(json_to)
     objects = f", objects in {result.instances} of them" if result.instances else ""
     shown_on.print(
-        f"read as {result.format}: {result.frames} frames ({counts}){objects}, {len(result.classes)} classes, "
-        f"{len(result.losses)} kinds of losses, {len(result.problems)} frames left out"
+        f"read as {result.format}: {result.frames} frames ({counts}){objects}, {len(result.classes)} classes"
+        + (f", {len(result.losses)} kinds of losses" if result.losses else "")
+        + (f", {len(result.problems)} frames left out" if result.problems else "")
     )
     for name, (r, g, b) in zip(result.classes, result.colors):
         shown_on.print(f"  {r} {g} {b}  {name}", markup=False)

@@ -22,7 +22,7 @@ from edgeseg.data.formats import LabeledFrame, Labels
 from edgeseg.data.labelmap import LabelMap
 from edgeseg.data.mapping import Mapping, read_mapping
 from edgeseg.data.store import check_image, store_image
-from edgeseg.errors import EdgesegError, FileError, OptionError
+from edgeseg.errors import EdgesegError, FileError, MissingPackage, OptionError
 from edgeseg.files import replacing, write_bytes
 from edgeseg.image_header import ImageHeader
 from edgeseg.images import IMAGE_SUFFIXES, read_image, turn, write_image
@@ -126,7 +126,7 @@ def _write_all(
             losses += written.losses
             instances += written.instances is not None
         except EdgesegError as error:
-            if strict:
+            if strict or isinstance(error, MissingPackage):
                 raise
             problems.append(Problem(str(frame.image), error.what))
         progress(done, len(frames))

@@ -396,6 +396,18 @@ def test_an_outline_that_goes_to_and_fro_for_ever_is_refused_before_it_takes_mem
         import_dataset(source, tmp_path / "out", strict=True)
 
 
+def test_documents_nested_too_deep(tmp_path: Path) -> None:
+    deep = "<polygon>" * 5000 + "</polygon>" * 5000
+    with pytest.raises(FileError, match="nested too deep"):
+        import_dataset(files.cvat(tmp_path / "xml", deep), tmp_path / "out")
+    with pytest.raises(FileError, match=r"aliases .* or deep lists"):
+        import_dataset(files.yolo(tmp_path / "yaml", "", "names: " + "[" * 90_000), tmp_path / "out")
+    picture(tmp_path / "json/a.png")
+    nested = '{"images": [], "categories": [], "annotations": ' + "[" * 90_000 + "]" * 90_000 + "}"
+    with pytest.raises(FileError, match="cannot be read"):
+        import_dataset(dump(tmp_path / "json/l.json", nested), tmp_path / "out", "coco", strict=True)
+
+
 def test_yaml_aliases_and_wrong_ids(tmp_path: Path) -> None:
     bomb = "a: &a [x, x]\nb: &b [*a, *a]\nnames: [car, dog]\n"
     with pytest.raises(FileError, match="has aliases"):

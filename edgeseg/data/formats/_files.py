@@ -30,6 +30,7 @@ T = TypeVar("T")
 SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
                "testing": "test"}  # fmt: skip
 PANOPTIC = "segments_info of annotations"  # in place of a key
+DEEPEST = 50  # elements of XML inside each other
 HEADER_BYTES = 1 << 18  # enough for the header of an image whose EXIF holds a thumbnail
 
 
@@ -50,6 +51,16 @@ def decode(data: bytes | msgspec.Raw, kind: type[T], what: str) -> T:
 
 def read_document(path: Path, kind: type[T]) -> T:
     return decode(require_file(path, "Labels").read_bytes(), kind, str(path))
+
+
+def not_this(source: Path, what: str, hint: str) -> FileError:
+    """The error for a source that is not `what`: its JSON cannot be read at all, or is something else."""
+    if source.is_file() and source.suffix.lower() == ".json":
+        try:
+            read_document(source, Any)
+        except FileError as error:
+            return error
+    return FileError(f"{source} is not {what}.", hint)
 
 
 def keys(path: Path) -> frozenset[str]:
@@ -94,6 +105,8 @@ def read_xml(path: Path) -> Iterator[ElementTree.Element]:
             depth = 0
             for event, element in ElementTree.iterparse(file, ("start", "end")):
                 depth += 1 if event == "start" else -1
+                if depth > DEEPEST:  # what walks through it later would run out of stack
+                    raise ValueError("elements are nested too deep")
                 if event == "end" and depth == 1:
                     yield element
                     element.clear()

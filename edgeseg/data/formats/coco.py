@@ -66,7 +66,7 @@ def probe(source: Path) -> bool:
 def read(source: Path) -> Labels:
     found = _documents(source)
     if not found:
-        raise FileError(f"{source} is not COCO JSON.", HINT)
+        raise _files.not_this(source, "COCO JSON", HINT)
     documents = {path: _files.read_document(path, Coco) for path in found}
     things: dict[str, bool] = {}
     for coco in documents.values():

@@ -66,7 +66,7 @@ def _documents(source: Path) -> list[Path]:
 def read(source: Path) -> Labels:
     found = _documents(source)
     if not found:
-        raise FileError(f"{source} is not COCO panoptic.", "Expected a JSON file whose annotations have segments_info.")
+        raise _files.not_this(source, "COCO panoptic", "Expected a JSON file whose annotations have segments_info.")
     documents = {path: _files.read_document(path, Panoptic) for path in found}
     ordered = [c for document in documents.values() for c in sorted(document.categories, key=lambda c: c.id)]
     classes, ids = _files.classes_of((category.name for category in ordered), str(found[0]))

@@ -25,7 +25,6 @@ from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
 from edgeseg.data.labelmap import BACKGROUND, IGNORED_LABELS, Canvas, LabelMap
 from edgeseg.data.regions import Region, box, by_centers, ellipse, placed, points
 from edgeseg.data.store import store_image
-from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
 
 TITLE = "Label Studio"
@@ -92,7 +91,7 @@ def _document(source: Path) -> Path | None:
 def read(source: Path) -> Labels:
     path = _document(source)
     if path is None:
-        raise FileError(f"{source} is not an export of Label Studio.", "Expected JSON: a list of tasks.")
+        raise _files.not_this(source, "an export of Label Studio", "Expected JSON: a list of tasks.")
     tasks = _files.read_document(path, list[msgspec.Raw])
     labels, frames, empty = set[str](), list[tuple[Task, msgspec.Raw]](), 0
     for number, raw in enumerate(tasks):

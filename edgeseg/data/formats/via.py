@@ -66,7 +66,7 @@ def _looks_like_via(path: Path) -> bool:
 def read(source: Path) -> Labels:
     path = _document(source)
     if path is None:
-        raise FileError(f"{source} is not JSON of VIA 2.", "Expected a project of VIA 2, or its annotations.")
+        raise _files.not_this(source, "JSON of VIA 2", "Expected a project of VIA 2, or its annotations.")
     document = _files.read_document(path, Project2) if "_via_img_metadata" in _files.keys(path) else None
     images = document.images if document else _files.read_document(path, dict[str, File2])
     files: dict[str, list[_via.Shape]] = {}

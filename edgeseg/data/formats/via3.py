@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from edgeseg.data.formats import Labels, _files, _via
-from edgeseg.errors import FileError
 
 TITLE = "VGG Image Annotator 3"
 KINDS = {1: "point", 2: "rect", 3: "circle", 4: "ellipse", 5: "line", 6: "polyline", 7: "polygon"}
@@ -52,7 +51,7 @@ def _document(source: Path) -> Path | None:
 def read(source: Path) -> Labels:
     path = _document(source)
     if path is None:
-        raise FileError(f"{source} is not JSON of VIA 3.", "Expected a project of VIA 3.")
+        raise _files.not_this(source, "JSON of VIA 3", "Expected a project of VIA 3.")
     document = _files.read_document(path, Project3)
     file_of = {view_id: document.file[str(v.fid_list[0])].fname for view_id, v in document.view.items()
                if len(v.fid_list) == 1 and str(v.fid_list[0]) in document.file}  # fmt: skip

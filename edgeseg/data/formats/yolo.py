@@ -28,6 +28,7 @@ from edgeseg.images import IMAGE_SUFFIXES
 TITLE = "YOLO segmentation"
 OBJECTS = SHAPES
 MAX_YAML = 1 << 20
+DEEPEST = 10  # lists inside each other
 
 
 def probe(source: Path) -> bool:
@@ -62,7 +63,8 @@ def read(source: Path) -> Labels:
 
 
 def _names(path: Path) -> list[str]:
-    """The class names of data.yaml, by their ids. YAML's aliases, of which bombs are made, are refused."""
+    """The class names of data.yaml, by their ids. Aliases and deep lists, of which bombs are made, are
+    refused."""
     try:
         import yaml
     except ImportError as error:
@@ -72,8 +74,11 @@ def _names(path: Path) -> list[str]:
         raise FileError(f"{path} is larger than {MAX_YAML} bytes.", "Expected a page of YAML.")
     try:
         text = decode_text(data)
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise FileError(f"{path} has aliases (*name).", "Write the values out.")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+                raise FileError(f"{path} has aliases (*name) or deep lists.", "Write the names out, in one list.")
         document: Any = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise FileError(f"{path} is not valid YAML: {first_line(error)}.", "Export it again.") from None
