@@ -419,7 +419,7 @@ def test_coco_crowds_and_stuff_are_no_objects(tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "car", "supercategory": "car"}, {"id": 2, "name": "sky", "isthing": 0}],
         "annotations": [
             {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [flat[0]], "keypoints": [1, 2, 2]},
-            {"id": 2, "image_id": 1, "category_id": 1, "segmentation": [flat[1]], "iscrowd": 1},
+            {"id": 2, "image_id": 1, "category_id": 1, "segmentation": [flat[1]], "iscrowd": True},
             {"id": 3, "image_id": 1, "category_id": 2, "segmentation": [flat[2]]},
             {"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]},
             {"id": 5, "image_id": 77, "category_id": 1, "segmentation": [flat[0]]},

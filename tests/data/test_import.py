@@ -92,12 +92,12 @@ def test_every_part_of_a_polygon_counts_and_later_annotations_cover_earlier_ones
 
 @given(st.integers(0, W - 1), st.integers(0, H - 1), st.integers(1, W), st.integers(1, H))
 def test_any_region_survives_both_rles(x: int, y: int, w: int, h: int) -> None:
-    from edgeseg.data.formats.coco import CocoImage, regions
+    from edgeseg.data.formats._coco import regions
 
     mask = np.zeros((H, W), np.uint8)
     mask[y : y + h, x : x + w] = 1
     for code in (rle, compressed):
-        (found,) = regions(Path("x"), CocoImage(1, "a.png", H, W), msgspec.Raw(json.dumps(code(mask)).encode()))
+        (found,) = regions(Path("x"), "a.png", H, W, msgspec.Raw(json.dumps(code(mask)).encode()))
         whole = np.zeros((H, W), np.uint8)
         whole[found.window] = found.mask
         np.testing.assert_array_equal(whole, mask)
@@ -110,7 +110,7 @@ def test_any_region_survives_both_rles(x: int, y: int, w: int, h: int) -> None:
         ([[1, 1, 4, 4, 2]], "has 5 numbers"),
         (
             {"size": [4, 4], "counts": [16]},
-            r"an RLE of a.png is for \[4, 4\].\nExpected \[height, width\] = \[24, 32\]",
+            r"of a.png cannot be read: its RLE is for \[4, 4\].\nExpected \[height, width\] = \[24, 32\]",
         ),
         ({"size": [H, W]}, "a segmentation of a.png cannot be read"),
         ({"size": [H, W], "counts": ["x"]}, "a segmentation of a.png cannot be read"),

@@ -1,15 +1,22 @@
-"""What COCO's two formats share: where images lie, and the documents that are written."""
+"""COCO: where images lie, the regions of annotations, and the documents that are written."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from edgeseg.data import rle
+from edgeseg.data.coco_polygons import as_coco
 from edgeseg.data.dataset import SPLITS, Classes
 from edgeseg.data.formats import Frame, _files
 from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, Object
+from edgeseg.data.regions import Region, points
 from edgeseg.data.store import store_image
+from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
 
 
@@ -18,6 +25,40 @@ def image_folders(path: Path, split: str) -> list[Path]:
     here, top = path.absolute().parent, path.absolute().parent.parent
     words = ("", "images", *((f"images/{split}", split, f"{split}2017", f"images/{split}2017") if split else ()))
     return [base / word for base in (here, top) for word in words]
+
+
+def regions(path: Path, name: str, height: int, width: int, segmentation: msgspec.Raw) -> Iterator[Region]:
+    """Every part of an annotation; `segmentation` is a list of polygons, or one RLE; nothing for a box alone.
+
+    `path` and `name` say in errors which document and image it is of.
+    """
+    what = f"{path}: a segmentation of {name} cannot be read"
+    found: Any = _files.decode(segmentation, Any, what)
+    if isinstance(found, dict):
+        yield _rle(found, height, width, what)
+        return
+    if found is not None and not isinstance(found, list):
+        raise FileError(f"{what}: {str(found)[:40]!r}.", "Expected a list of polygons, or an RLE.")
+    for part in found or ():
+        if isinstance(part, dict):
+            yield _rle(part, height, width, what)
+        elif isinstance(part, list):
+            yield as_coco(points(part, f"{path}: a polygon of {name}"), height, width)
+        else:
+            raise FileError(f"{what}: {str(part)[:40]!r}.", "Expected a list of polygons, or an RLE.")
+
+
+def _rle(code: dict[str, Any], height: int, width: int, what: str) -> Region:
+    counts, size = code.get("counts"), code.get("size")
+    try:
+        if size != [height, width]:
+            raise FileError(f"its RLE is for {str(size)[:40]}", f"Expected [height, width] = [{height}, {width}].")
+        if not isinstance(counts, (str, list)):
+            raise FileError("its RLE has no counts", "Export it again.")
+        runs = rle.from_coco_text(counts) if isinstance(counts, str) else counts
+        return rle.coco_region(runs, height, width)
+    except FileError as error:
+        raise FileError(f"{what}: {error.what.rstrip('.')}.", error.hint) from None
 
 
 class Writer:

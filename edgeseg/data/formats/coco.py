@@ -14,16 +14,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from edgeseg.data import rle
-from edgeseg.data.coco_polygons import as_coco
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _coco, _files
 from edgeseg.data.labelmap import Canvas, LabelMap
-from edgeseg.data.regions import Region, points
 from edgeseg.errors import FileError
 from edgeseg.files import require_file
 
@@ -33,23 +30,23 @@ HINT = "Expected a file with images, annotations and categories."
 
 
 class CocoImage(msgspec.Struct, gc=False):
-    id: int
+    id: int | str
     file_name: str
     height: int
     width: int
 
 
 class CocoCategory(msgspec.Struct, gc=False):
-    id: int
+    id: int | str
     name: str
-    isthing: int = 1
+    isthing: int | bool = 1
 
 
 class CocoAnnotation(msgspec.Struct, gc=False):
-    image_id: int
-    category_id: int
+    image_id: int | str
+    category_id: int | str
     segmentation: msgspec.Raw = msgspec.Raw(b"null")  # decoded when it is drawn: a slice of the file until then
-    iscrowd: int = 0
+    iscrowd: int | bool = 0
     keypoints: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -70,7 +67,7 @@ def read(source: Path) -> Labels:
     documents = {path: _files.read_document(path, Coco) for path in found}
     things: dict[str, bool] = {}
     for coco in documents.values():
-        for category in sorted(coco.categories, key=lambda category: category.id):
+        for category in sorted(coco.categories, key=lambda c: (isinstance(c.id, str), c.id)):
             things.setdefault(category.name, category.isthing != 0)
     classes, ids = _files.classes_of(things, str(found[0]))
     frames = [frame for path, coco in documents.items() for frame in _frames(source, path, coco, ids, things)]
@@ -95,7 +92,7 @@ def _frames(
     source: Path, path: Path, coco: Coco, ids: dict[str, int], things: dict[str, bool]
 ) -> Iterator[LabeledFrame]:
     names = {category.id: category.name for category in coco.categories}
-    of_image: dict[int, list[CocoAnnotation]] = defaultdict(list)
+    of_image: dict[int | str, list[CocoAnnotation]] = defaultdict(list)
     for annotation in coco.annotations:
         of_image[annotation.image_id].append(annotation)
     split, top = _coco.document_split(source, path), path.absolute().parent.parent
@@ -111,7 +108,7 @@ def _draw(
     place: Path,
     image: CocoImage,
     annotations: Sequence[CocoAnnotation],
-    names: dict[int, str],
+    names: dict[int | str, str],
     ids: dict[str, int],
     things: dict[str, bool],
 ) -> LabelMap:
@@ -125,7 +122,7 @@ def _draw(
                 "The file lists no such category.",
             )
         owner = None if annotation.iscrowd or not things[name] else object()
-        parts = list(regions(path, image, annotation.segmentation))
+        parts = list(_coco.regions(path, image.file_name, image.height, image.width, annotation.segmentation))
         for region in parts:
             canvas.paint(name, region, owner)
         if not parts:
@@ -133,40 +130,6 @@ def _draw(
         elif annotation.iscrowd:
             canvas.lose("crowds count as their class, without objects")
     return canvas.finished()
-
-
-def regions(path: Path, image: CocoImage, segmentation: msgspec.Raw) -> Iterator[Region]:
-    """Every part of an annotation; `segmentation` is a list of polygons, or one RLE; nothing for a box alone."""
-    what = f"{path}: a segmentation of {image.file_name} cannot be read"
-    found: Any = _files.decode(segmentation, Any, what)
-    if isinstance(found, dict):
-        yield _rle(path, image, found, what)
-        return
-    if found is not None and not isinstance(found, list):
-        raise FileError(f"{what}: {str(found)[:40]!r}.", "Expected a list of polygons, or an RLE.")
-    for part in found or ():
-        if isinstance(part, dict):
-            yield _rle(path, image, part, what)
-        elif isinstance(part, list):
-            yield as_coco(points(part, f"{path}: a polygon of {image.file_name}"), image.height, image.width)
-        else:
-            raise FileError(f"{what}: {str(part)[:40]!r}.", "Expected a list of polygons, or an RLE.")
-
-
-def _rle(path: Path, image: CocoImage, code: dict[str, Any], what: str) -> Region:
-    if code.get("size") != [image.height, image.width]:
-        raise FileError(
-            f"{path}: an RLE of {image.file_name} is for {str(code.get('size'))[:40]}.",
-            f"Expected [height, width] = [{image.height}, {image.width}].",
-        )
-    counts = code.get("counts")
-    try:
-        if not isinstance(counts, (str, list)):
-            raise FileError("no counts")
-        runs = rle.from_coco_text(counts) if isinstance(counts, str) else counts
-        return rle.coco_region(runs, image.height, image.width)
-    except FileError as error:
-        raise FileError(f"{what}: {error.what}", "Export it again.") from None
 
 
 def _losses(documents: Sequence[Coco]) -> Iterator[str]:

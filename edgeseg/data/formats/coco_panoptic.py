@@ -28,25 +28,25 @@ OBJECTS = KEPT
 
 class Segment(msgspec.Struct, gc=False):
     id: int
-    category_id: int
-    iscrowd: int = 0
+    category_id: int | str
+    iscrowd: int | bool = 0
 
 
 class Annotation(msgspec.Struct, gc=False):
-    image_id: int
+    image_id: int | str
     file_name: str
     segments_info: list[Segment]
 
 
 class PanopticImage(msgspec.Struct, gc=False):
-    id: int
+    id: int | str
     file_name: str
 
 
 class Category(msgspec.Struct, gc=False):
-    id: int
+    id: int | str
     name: str
-    isthing: int = 1
+    isthing: int | bool = 1
 
 
 class Panoptic(msgspec.Struct):
@@ -68,7 +68,11 @@ def read(source: Path) -> Labels:
     if not found:
         raise _files.not_this(source, "COCO panoptic", "Expected a JSON file whose annotations have segments_info.")
     documents = {path: _files.read_document(path, Panoptic) for path in found}
-    ordered = [c for document in documents.values() for c in sorted(document.categories, key=lambda c: c.id)]
+    ordered = [
+        c
+        for document in documents.values()
+        for c in sorted(document.categories, key=lambda c: (isinstance(c.id, str), c.id))
+    ]
     classes, ids = _files.classes_of((category.name for category in ordered), str(found[0]))
     frames = [frame for path, document in documents.items() for frame in _frames(source, path, document, ids)]
     return Labels(classes, frames)
@@ -88,7 +92,7 @@ def _frames(source: Path, path: Path, document: Panoptic, ids: dict[str, int]) -
         yield LabeledFrame(_files.without_split(name), image, draw, split)
 
 
-def _draw(path: Path, annotation: Annotation, categories: dict[int, Category], ids: dict[str, int]) -> LabelMap:
+def _draw(path: Path, annotation: Annotation, categories: dict[int | str, Category], ids: dict[str, int]) -> LabelMap:
     rgb = read_colors(path)
     found = _colors.codes(rgb[..., ::-1])  # R is the lowest byte
     segments = {segment.id: segment for segment in annotation.segments_info}
@@ -120,7 +124,7 @@ def _draw(path: Path, annotation: Annotation, categories: dict[int, Category], i
     return LabelMap(classes[place].reshape(shape), numbers[place].reshape(shape) if things else None, losses)
 
 
-def _is_thing(segments: dict[int, Segment], categories: dict[int, Category], value: int) -> bool:
+def _is_thing(segments: dict[int, Segment], categories: dict[int | str, Category], value: int) -> bool:
     segment = segments.get(value)
     return bool(segment and not segment.iscrowd and categories[segment.category_id].isthing)
 

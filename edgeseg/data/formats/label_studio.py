@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
@@ -21,62 +20,15 @@ import numpy as np
 
 from edgeseg.data import rle
 from edgeseg.data.dataset import Classes
-from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
+from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files, _label_studio
 from edgeseg.data.labelmap import BACKGROUND, IGNORED_LABELS, Canvas, LabelMap
-from edgeseg.data.regions import Region, box, by_centers, ellipse, placed, points
 from edgeseg.data.store import store_image
 from edgeseg.files import write_bytes
 
 TITLE = "Label Studio"
 OBJECTS = SHAPES
-KINDS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
 CONFIG = "label_config.xml"  # of the project
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
-
-
-class Value(msgspec.Struct, gc=False):
-    brushlabels: list[str] = []
-    polygonlabels: list[str] = []
-    rectanglelabels: list[str] = []
-    ellipselabels: list[str] = []
-    points: list[tuple[float, float]] = []
-    rle: list[int] = []
-    x: float = 0
-    y: float = 0
-    width: float = 0
-    height: float = 0
-    radiusX: float = 0
-    radiusY: float = 0
-    rotation: float = 0
-
-
-class Result(msgspec.Struct, gc=False):
-    type: str
-    value: msgspec.Raw
-    original_width: int = 0
-    original_height: int = 0
-
-
-class Annotation(msgspec.Struct, gc=False):
-    result: list[Result]
-    was_cancelled: bool = False
-
-
-class Task(msgspec.Struct, gc=False):
-    data: dict[str, Any]
-    annotations: list[Annotation] = []
-    file_upload: str | None = None
-
-    @property
-    def image(self) -> str:
-        """The path or address of the image."""
-        named = [self.data.get(key) for key in ("image", "img", "ocr", "image_url")]
-        texts = [text for text in (*named, *self.data.values()) if isinstance(text, str)]
-        return texts[0] if texts else self.file_upload or ""
-
-    @property
-    def chosen(self) -> list[Result]:
-        return next((a.result for a in self.annotations if not a.was_cancelled), [])
 
 
 def probe(source: Path) -> bool:
@@ -93,14 +45,18 @@ def read(source: Path) -> Labels:
     if path is None:
         raise _files.not_this(source, "an export of Label Studio", "Expected JSON: a list of tasks.")
     tasks = _files.read_document(path, list[msgspec.Raw])
-    labels, frames, empty = set[str](), list[tuple[Task, msgspec.Raw]](), 0
+    labels, frames, empty = set[str](), list[tuple[_label_studio.Task, msgspec.Raw]](), 0
     for number, raw in enumerate(tasks):
-        task = _files.decode(raw, Task, f"{path}: task {number}")
+        task = _files.decode(raw, _label_studio.Task, f"{path}: task {number}")
         if not any(not annotation.was_cancelled for annotation in task.annotations):
             empty += 1
             continue
-        labels |= {label for result in task.chosen for label in _names(_value(path, result), result.type)}
-        frames.append((Task(task.data, file_upload=task.file_upload), raw))
+        labels |= {
+            label
+            for result in task.chosen
+            for label in _label_studio.names(_label_studio.value_of(path, result), result.type)
+        }
+        frames.append((_label_studio.Task(task.data, file_upload=task.file_upload), raw))
     classes, ids = _files.classes_of([*_listed(path.with_name(CONFIG)), *sorted(labels)], str(path))
     losses = (f"tasks without an annotation are left out: {empty}",) if empty else ()
     return Labels(classes, [_frame(path, task, raw, ids) for task, raw in frames], losses)
@@ -112,15 +68,7 @@ def _listed(path: Path) -> list[str]:
     return [label.get("value", "") for element in elements for label in element.iter("Label")]
 
 
-def _value(path: Path, result: Result) -> Value:
-    return _files.decode(result.value, Value, f"{path}: a {result.type}") if result.type in KINDS else Value()
-
-
-def _names(value: Value, kind: str) -> list[str]:
-    return getattr(value, kind, [])[:1]
-
-
-def _frame(path: Path, task: Task, raw: msgspec.Raw, ids: dict[str, int]) -> LabeledFrame:
+def _frame(path: Path, task: _label_studio.Task, raw: msgspec.Raw, ids: dict[str, int]) -> LabeledFrame:
     top = path.absolute().parent
     name = task.image.rpartition("?d=")[2] if "?d=" in task.image else re.sub(r"^\w+://[^/]*/", "", task.image)
     folders = (top, top / "images")
@@ -133,36 +81,25 @@ def _frame(path: Path, task: Task, raw: msgspec.Raw, ids: dict[str, int]) -> Lab
 
 
 def _draw(path: Path, image: Path, raw: msgspec.Raw, ids: dict[str, int]) -> LabelMap:
-    task = _files.decode(raw, Task, str(path))
+    task = _files.decode(raw, _label_studio.Task, str(path))
     sized = next((r for r in task.chosen if r.original_width > 0 and r.original_height > 0), None)
     height, width = (sized.original_height, sized.original_width) if sized else _files.upright_size(image)
     canvas = Canvas(height, width, ids)
     for result in task.chosen:
-        value = _value(path, result)
-        names = _names(value, result.type)
+        value = _label_studio.value_of(path, result)
+        names = _label_studio.names(value, result.type)
         if names:
-            canvas.paint(names[0], _region(f"{path}: a region of {image.name}", result.type, value, canvas))
+            canvas.paint(
+                names[0],
+                _label_studio.region(
+                    f"{path}: a region of {image.name}", result.type, value, canvas.height, canvas.width
+                ),
+            )
         else:
             canvas.lose(f"results of type {result.type[:20]} without an area or a label are left out")
     if sum(not annotation.was_cancelled for annotation in task.annotations) > 1:
         canvas.lose("frames with several annotations, of which the first counts")
     return canvas.finished()
-
-
-def _region(what: str, kind: str, value: Value, canvas: Canvas) -> Region:
-    height, width = canvas.height, canvas.width
-    if kind == "brushlabels":
-        return placed(rle.from_label_studio(value.rle, height, width), 0, 0, height, width)
-    sx, sy = width / 100, height / 100
-    if kind == "polygonlabels":
-        return by_centers([points(value.points, what) * (sx, sy)], height, width)
-    if kind == "ellipselabels":
-        return ellipse(
-            value.x * sx, value.y * sy, value.radiusX * sx, value.radiusY * sy, value.rotation, height, width
-        )
-    x, y = value.x * sx, value.y * sy
-    corners = box(x, y, value.width * sx, value.height * sy, value.rotation, pivot=(x, y))
-    return by_centers([points(corners.tolist(), what)], height, width)
 
 
 def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]:

@@ -11,7 +11,6 @@ has the ids of objects, if it is there: a dataset of edgeseg is of this format, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,34 +18,22 @@ import numpy as np
 
 from edgeseg.data.dataset import SPLITS, Classes, read_classes
 from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _colors
+from edgeseg.data.formats._legend import Legend, discover, objects_only, stored_ids
 from edgeseg.data.labelmap import IGNORE, LabelMap
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
-from edgeseg.images import IMAGE_SUFFIXES, Image, palette_png, read_colors, read_instances, read_mask, write_image
-from edgeseg.spec import Rgb, default_palette
+from edgeseg.images import IMAGE_SUFFIXES, palette_png, read_instances, write_image
 
 TITLE = "folders of images and masks"
 OBJECTS = KEPT
 IMAGES = ("images", "image", "img", "imgs")
 MASKS = ("masks", "mask", "labels", "annotations", "gt")
 SUFFIXES = ("", "_mask", "_masks", "-mask", "_label", "_labels", "_labelIds", "_gtFine_labelIds", "_gt", "_seg", "_L")
-MOST_COLORS = 64  # a mask with more colors is a photo, or was stored as JPEG
 
 
 def probe(source: Path) -> bool:
     return source.is_dir() and any(True for pair in _pairs(source) for _ in _frames(*pair))
-
-
-@dataclass(frozen=True)
-class _Legend:
-    """`ids`: of the colors. `ignored`: the stored id of pixels that never count. `by_color`: also where a palette could
-    give ids: the list is of colors, in whatever order the indices are."""
-
-    classes: Classes
-    ids: dict[Rgb, int]
-    ignored: int | None = None
-    by_color: bool = False
 
 
 def read(source: Path) -> Labels:
@@ -57,16 +44,16 @@ def read(source: Path) -> Labels:
         ids = {color: i for i, color in enumerate(classes.palette)}
         if (color := _colors.color_of_ignored(stored)) is not None:
             ids.setdefault(color, IGNORE)
-        return _read(source, _Legend(classes, ids, classes.ignore_index))
+        return _read(source, Legend(classes, ids, classes.ignore_index))
     return read_with_colors(source, listed) if listed else _read(source, None)
 
 
 def read_with_colors(source: Path, colors: Path) -> Labels:
     """`colors`: a file with the name and color of each class."""
-    return _read(source, _Legend(*_colors.as_classes(_colors.read_colormap(colors), str(colors)), by_color=True))
+    return _read(source, Legend(*_colors.as_classes(_colors.read_colormap(colors), str(colors)), by_color=True))
 
 
-def _read(source: Path, legend: _Legend | None) -> Labels:
+def _read(source: Path, legend: Legend | None) -> Labels:
     folders = list(_pairs(source))
     frames = [frame for split, images, masks in folders for frame in _frames(split, images, masks)]
     if not frames and all(images == masks for _, images, masks in folders):
@@ -78,7 +65,7 @@ def _read(source: Path, legend: _Legend | None) -> Labels:
             f"{source}: no image has a mask of the same name.", f"Endings tried: {', '.join(SUFFIXES[1:])}."
         )
     discovered = legend is None
-    legend = legend or _discover(path for _, _, _, path in frames)
+    legend = legend or discover(path for _, _, _, path in frames)
     classes = legend.classes
     return Labels(
         Classes(classes.names, classes.palette, IGNORE),
@@ -109,56 +96,12 @@ def _frames(split: str, images: Path, masks: Path) -> Iterator[tuple[str, str, P
             yield split, (folder / image.stem).as_posix(), image, mask
 
 
-def _ids(path: Path) -> Image | None:
-    """The mask's own class ids, [H, W] uint8; None where it stores colors."""
-    try:
-        ids = read_mask(path)
-    except FileError:
-        rgb = read_colors(path)
-        if (rgb[..., :2] != rgb[..., 1:]).any():
-            return None
-        ids = np.ascontiguousarray(rgb[..., 0])  # gray, stored in three channels
-    return ids
-
-
-def _objects_only(ids: Image) -> bool:
-    return set(np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()) == {0, IGNORE}
-
-
-def _discover(masks: Iterator[Path]) -> _Legend:
-    """The classes that the masks use: ids up to the largest, or one for each color."""
-    largest, colors = 0, set[int]()
-    for path in masks:
-        try:
-            ids = _ids(path)
-            codes = np.unique(_colors.codes(read_colors(path))) if ids is None else None
-        except FileError:
-            continue  # named when the frame is read
-        if ids is not None:
-            used = np.flatnonzero(np.bincount(ids.ravel(), minlength=IGNORE)[:IGNORE])
-            largest = max(largest, int(used[-1]) if used.size else 0)
-        elif codes is not None:
-            colors.update(codes[: MOST_COLORS + 1].tolist())
-        if len(colors) > MOST_COLORS:
-            raise FileError(
-                f"Mask {path} brings the masks to more than {MOST_COLORS} colors.",
-                "A mask has one color for each class. Were the masks stored as JPEG? Export them as PNG.",
-            )
-    if colors:
-        palette = tuple((c >> 16, c >> 8 & 255, c & 255) for c in sorted(colors))
-        found = Classes(tuple(f"color_{r:02x}{g:02x}{b:02x}" for r, g, b in palette), palette, IGNORE)
-    else:
-        count = max(2, largest + 1)
-        found = Classes(tuple(f"class{i}" for i in range(count)), default_palette(count), IGNORE)
-    return _Legend(found, {color: i for i, color in enumerate(found.palette)})
-
-
-def _mask(path: Path, legend: _Legend) -> LabelMap:
-    stored = None if legend.by_color and _colors.palette_of(path) else _ids(path)
+def _mask(path: Path, legend: Legend) -> LabelMap:
+    stored = None if legend.by_color and _colors.palette_of(path) else stored_ids(path)
     count = len(legend.classes.names)
     if stored is None:
         found = _colors.by_color(path, legend.ids, "Give it a class: a line in classes.txt, or a file with --colors.")
-    elif _objects_only(stored) and legend.ignored != IGNORE:
+    elif objects_only(stored) and legend.ignored != IGNORE:
         found = np.minimum(stored, np.uint8(1))
     else:
         found = stored if legend.ignored is None else np.where(stored == legend.ignored, np.uint8(IGNORE), stored)
