@@ -268,6 +268,7 @@ def test_label_studio_takes_the_first_annotation_that_was_not_canceled(tmp_path:
         result(
             "rectanglelabels", "dog", x=100 * 8 / W, y=100 * 2 / H, width=100 * 3 / W, height=100 * 4 / H, rotation=0
         ),
+        result("rectanglelabels", "dog", x=50, y=100 * 2 / H, width=100 * 3 / W, height=100 * 4 / H, rotation=90),
         result("brushlabels", "dog", format="rle", rle=rle.label_studio(brush)),
         result("keypointlabels", "car", x=1, y=1, width=1),
     ]
@@ -276,7 +277,9 @@ def test_label_studio_takes_the_first_annotation_that_was_not_canceled(tmp_path:
         tmp_path / "src", {"was_cancelled": True, "result": other}, {"result": chosen}, {"result": other}
     )
     mask, found = both(tmp_path, source)
-    np.testing.assert_array_equal(mask, painted((1, 1, 5, 4, 1), (8, 2, 11, 6, 2), (20, 10, 26, 14, 2)))
+    np.testing.assert_array_equal(
+        mask, painted((1, 1, 5, 4, 1), (8, 2, 11, 6, 2), (12, 2, 16, 5, 2), (20, 10, 26, 14, 2))
+    )
     assert found.classes == ("background", "car", "dog")
     assert found.losses == (
         "frames with several annotations, of which the first counts: 1",
@@ -490,6 +493,15 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
     result = import_dataset(tmp_path, tmp_path / "out", strict=True)
     assert (result.format, result.splits) == ("masks", {"train": 2, "val": 0, "test": 0})
     np.testing.assert_array_equal(Dataset.open(tmp_path / "out", "train").mask(1), painted((1, 1, 5, 4, 1)))
+
+
+def test_images_and_masks_that_stand_alone_are_counted(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"images/{name}.jpg")
+    for name in ("c", "d"):
+        write_image(tmp_path / f"masks/{name}.png", painted((1, 1, 5, 4, 1)))
+    result = import_dataset(tmp_path, tmp_path / "out")
+    assert result.losses == ("images without a mask are left out: 2", "masks without an image are left out: 1")
 
 
 def test_tracks_of_a_video_say_what_to_export(tmp_path: Path) -> None:

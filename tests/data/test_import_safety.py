@@ -245,6 +245,18 @@ def test_a_mask_that_may_be_turned_or_not_is_refused(tmp_path: Path, orientation
         import_dataset(tmp_path, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", [n for n in formats.writable() if n != "cityscapes"])
+def test_an_export_of_a_turned_image_is_upright(tmp_path: Path, name: str) -> None:
+    upright = turned(tmp_path / "set/train/images/a.png", 6)
+    write_image(tmp_path / "set/train/masks/a.png", (upright[..., 0] > 0).astype(np.uint8))
+    dump(tmp_path / "set/classes.txt", "background\ncar\n")
+    export_dataset(tmp_path / "set", name, tmp_path / "labels")
+    import_dataset(tmp_path / "labels", tmp_path / "back", strict=True)
+    frame, mask = Dataset.open(tmp_path / "back", "train")[0]
+    np.testing.assert_array_equal(frame, upright)
+    np.testing.assert_array_equal(mask, upright[..., 0] > 0)
+
+
 def test_names_that_collide_without_case_or_folders_stay_apart(tmp_path: Path) -> None:
     names = ("a/x.png", "b/x.png", "a_x.png", "straße.png", "STRASSE.png", "é.png", "e\u0301.png", "A/X.png", ".x.png")
     for i, name in enumerate(names):

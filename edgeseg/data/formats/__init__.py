@@ -57,7 +57,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame to write: `image` is stored upright."""
+    """A frame to write. `labels` fit the upright image, which is what store_image writes."""
 
     name: str
     split: str

@@ -70,8 +70,24 @@ def _read(source: Path, legend: Legend | None) -> Labels:
     return Labels(
         Classes(classes.names, classes.palette, IGNORE),
         [LabeledFrame(name, image, partial(_mask, mask, legend), split) for split, name, image, mask in frames],
+        tuple(_left_over(folders, {path for _, _, image, mask in frames for path in (image, mask)})),
         from_colors=discovered and classes.names[0].startswith("color_"),
     )
+
+
+def _left_over(folders: Sequence[tuple[str, Path, Path]], used: set[Path]) -> Iterator[str]:
+    """What has no counterpart, where images and masks lie apart."""
+    apart = [(images, masks) for _, images, masks in folders if images != masks]
+    alone = sum(path not in used for images, _ in apart for path in _images(images.rglob("*")))
+    if alone:
+        yield f"images without a mask are left out: {alone}"
+    alone = sum(path not in used for _, masks in apart for path in masks.rglob("*.png"))
+    if alone:
+        yield f"masks without an image are left out: {alone}"
+
+
+def _images(paths: Iterable[Path]) -> list[Path]:
+    return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
 
 
 def _pairs(source: Path) -> Iterator[tuple[str, Path, Path]]:
@@ -89,7 +105,7 @@ def _frames(split: str, images: Path, masks: Path) -> Iterator[tuple[str, str, P
     """(split, name, image, mask) of every image that has a mask, also in folders of the same name."""
     together = images == masks
     paths = images.glob("*") if together else images.rglob("*")
-    for image in sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
+    for image in _images(paths):
         folder = image.parent.relative_to(images)
         tries = (masks / folder / f"{image.stem}{ending}.png" for ending in SUFFIXES[together:])
         if mask := next((m for m in tries if m.is_file()), None):
