@@ -277,9 +277,8 @@ def test_label_studio_takes_the_first_annotation_that_was_not_canceled(tmp_path:
         tmp_path / "src", {"was_cancelled": True, "result": other}, {"result": chosen}, {"result": other}
     )
     mask, found = both(tmp_path, source)
-    np.testing.assert_array_equal(
-        mask, painted((1, 1, 5, 4, 1), (8, 2, 11, 6, 2), (12, 2, 16, 5, 2), (20, 10, 26, 14, 2))
-    )
+    expected = painted((1, 1, 5, 4, 1), (8, 2, 11, 6, 2), (12, 2, 16, 5, 2), (20, 10, 26, 14, 2))
+    np.testing.assert_array_equal(mask, expected)
     assert found.classes == ("background", "car", "dog")
     assert found.losses == (
         "frames with several annotations, of which the first counts: 1",
