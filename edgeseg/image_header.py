@@ -88,6 +88,20 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
         at += 12 + length
 
 
+def complete_png(data: bytes) -> bool:
+    """Whether all chunks of the PNG `data` are there, up to the last one.
+
+    OpenCV takes memory for a chunk as large as it says before it looks for its content.
+    """
+    at = len(PNG)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        last, at = data[at + 4 : at + 8] == b"IEND", at + 12 + length
+        if last:
+            return bool(at <= len(data))
+    return False
+
+
 def _png(data: bytes) -> ImageHeader:
     if data[12:16] != b"IHDR":
         raise KeyError("IHDR")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,16 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import FileError
 from edgeseg.files import require_file, write_bytes
-from edgeseg.image_header import GRAY, INDEXED, ImageHeader, indices_as_gray, read_header, without_turn
+from edgeseg.image_header import (
+    GRAY,
+    INDEXED,
+    PNG,
+    ImageHeader,
+    complete_png,
+    indices_as_gray,
+    read_header,
+    without_turn,
+)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 100_000_000  # of 8 bits; half as many of 16
@@ -63,6 +75,22 @@ def decode_mask(data: bytes, path: Path, image_path: Path | None = None) -> Imag
     return _turn_like(mask, path, image_path)
 
 
+def read_colors(path: Path) -> Image:
+    """[H, W, 3] uint8 RGB of a mask in color or with a palette, as it is stored."""
+    data, _ = _checked(require_file(path, "Mask").read_bytes(), path, "Mask")
+    image = _decode(data, path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, "Mask")
+    return np.ascontiguousarray(image[..., ::-1], np.uint8)
+
+
+def read_instances(path: Path) -> NDArray[np.uint16]:
+    """[H, W] uint16: the object that each pixel belongs to, 0 for none, of a gray PNG with 8 or 16 bits."""
+    data, _ = _checked(require_file(path, "Map of objects").read_bytes(), path, "Map of objects")
+    found = _decode(data, path, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, "Map of objects")
+    if found.ndim != 2 or found.dtype not in (np.uint8, np.uint16):
+        raise FileError(f"Map of objects {path} has shape {found.shape}.", "Expected one channel of 8 or 16 bits.")
+    return found.astype(np.uint16)
+
+
 def _turn_like(mask: Image, path: Path, image_path: Path) -> Image:
     """The mask turned as its image is, unless its size shows that it was drawn on the turned image.
 
@@ -102,6 +130,27 @@ def write_image(path: Path, image: Image) -> None:
     write_bytes(path, data.tobytes(), durable=False)  # there may be many of them
 
 
+def palette_png(classmap: Image, palette: Sequence[tuple[int, int, int]]) -> bytes:
+    """A PNG (ISO 15948, color type 3) whose pixels are the class ids and whose palette shows them in color.
+
+    OpenCV cannot write one. Image programs show the colors; PIL reads the ids back.
+    """
+    height, width = classmap.shape
+    rows = np.pad(classmap, ((0, 0), (1, 0)))  # each row starts with its filter: none
+    return PNG + b"".join(
+        (
+            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, INDEXED, 0, 0, 0)),
+            _chunk(b"PLTE", bytes(channel for color in palette for channel in color)),
+            _chunk(b"IDAT", zlib.compress(rows.tobytes(), 1)),
+            _chunk(b"IEND", b""),
+        )
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def resize(frame: Image, height: int, width: int) -> Image:
     """An image stretched to a size (bilinear). How a frame becomes a network's input: fit.py."""
     return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -132,7 +181,13 @@ def _checked(data: bytes, path: Path, what: str) -> tuple[bytes, ImageHeader]:
             f"{what} {path} is {header.width}x{header.height}{f' of {header.depth} bits' * (header.depth > 8)}.",
             f"At most {most} pixels; cut it into tiles, or reduce it.",
         )
+    if data.startswith(PNG) and not complete_png(data):
+        raise _undecodable(path, what)
     return without_turn(data), header
+
+
+def _undecodable(path: Path, what: str) -> FileError:
+    return FileError(f"{what} {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
 
 
 def _decode(data: bytes, path: Path, flags: int, what: str) -> NDArray[Any]:
@@ -141,7 +196,7 @@ def _decode(data: bytes, path: Path, flags: int, what: str) -> NDArray[Any]:
     except cv2.error:
         image = None
     if image is None:
-        raise FileError(f"{what} {path} cannot be decoded.", "The file is corrupt or truncated; write it again.")
+        raise _undecodable(path, what)
     return image
 
 

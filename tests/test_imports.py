@@ -152,6 +152,8 @@ assert mask.class_map(np.eye(4, dtype=np.float32).reshape(4, 2, 2), 8, 8, "half_
             "pip install 'edgeseg[compress,tflite]'",
         ),
         (("cryptography",), ("keygen", "{out}"), "pip install 'edgeseg[sign]'"),
+        (("pycocotools",), ("data", "import", "{labels}", "--out", "{out}"), "pip install 'edgeseg[data]'"),
+        (("yaml",), ("data", "import", "{yolo}", "--out", "{out}"), "pip install 'edgeseg[data]'"),
         (("torch",), ("compile", "{checkpoint}", "-o", "{out}"), "pip install 'edgeseg[train]'"),
         (("torch",), ("export", "{checkpoint}", "--out", "{out}"), "pip install 'edgeseg[train]'"),
         (("torch",), ("train", "{recipe}", "--role", "teacher", "--out", "{out}"), "pip install 'edgeseg[train]'"),
@@ -174,6 +176,15 @@ def test_a_missing_package_names_what_to_install(
         "recipe": tmp_path / "recipe.toml",
     }
     places["checkpoint"].write_bytes(b"PK")
+    places["labels"], places["yolo"] = tmp_path / "labels.json", tmp_path / "data.yaml"
+    frame = next((street / "test/images").iterdir())
+    image, annotation = {"id": 1, "file_name": frame.name, "width": 96, "height": 64}, {"image_id": 1, "category_id": 1}
+    (tmp_path / frame.name).write_bytes(frame.read_bytes())
+    places["labels"].write_text(
+        json.dumps({"images": [image], "categories": [{"id": 1, "name": "car"}],
+                    "annotations": [{**annotation, "segmentation": [[1, 1, 9, 1, 9, 9]]}]})
+    )  # fmt: skip
+    places["yolo"].write_text("names: [car]")
     places["recipe"].write_text(f'name = "x"\n[data]\nroot = "{street}"\nsize = [64, 96]\n')
     for runtime in ("openvino", "onnxruntime"):
         if f"{{{runtime}}}" in words:

@@ -1,4 +1,4 @@
-"""synth: rendered street scenes, as a dataset and as a video. data import: labels of other tools."""
+"""synth: rendered street scenes, as a dataset and as a video. data import, data export: labels of other tools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeseg.cli.common import emit, progress, results, size, wrote
 
 app = typer.Typer()
 datasets = typer.Typer(no_args_is_help=True)
-app.add_typer(datasets, name="data", rich_help_panel=options.DATA, help="Datasets: import the labels of other tools.")
+app.add_typer(datasets, name="data", rich_help_panel=options.DATA, help="Datasets: labels of other tools in and out.")
 log = logging.getLogger(__name__)
 
 
@@ -66,11 +66,27 @@ def synth(
         wrote(clip)
 
 
-@datasets.command("import", epilog="Example: edgeseg data import annotations.json --out dataset")
+def complete_formats(incomplete: str) -> list[str]:
+    from edgeseg.data import formats
+
+    return [name for name in formats.names() if name.startswith(incomplete)]
+
+
+@datasets.command("import", epilog="Example: edgeseg data import annotations.zip --out dataset --map classes.toml")
 def import_labels(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="File or folder of labels.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="File, folder or archive of labels.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Dataset to write.", show_default=False)],
-    format_name: Annotated[str, typer.Option("--format", help="auto, or one of: coco, masks.")] = "auto",
+    format_name: Annotated[
+        str, typer.Option("--format", help="auto, or the format's name.", autocompletion=complete_formats)
+    ] = "auto",
+    class_map: Annotated[
+        Path | None, typer.Option("--map", help="TOML: which classes are merged, ignored, and in which order.")
+    ] = None,
+    colors: Annotated[
+        Path | None, typer.Option("--colors", help="Names and colors of the classes, for masks in color.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse everything if one frame cannot be imported.")
     ] = False,
@@ -78,20 +94,60 @@ def import_labels(
 ) -> None:
     """Turn labels of other tools into a dataset that recipes and `edgeseg eval` read.
 
-    For dataset owners. Reads COCO JSON (polygons, both kinds of RLE) and folders of masks (class ids or colors). Frames
-    that cannot be imported are named and left out; exit 1 if there are any.
+    For dataset owners. Reads masks of ids or colors, Pascal VOC, COCO and COCO panoptic, CVAT, LabelMe, VIA,
+    Supervisely, Label Studio, YOLO, Cityscapes and CamVid; zip and tar archives, too. What a class map cannot hold is
+    named. Frames that cannot be imported are named and left out; exit 1 if there are any.
     """
     from edgeseg.data.importing import import_dataset
 
     with progress("frames") as update:
-        result = import_dataset(source, out, format_name, strict, update)
+        result = import_dataset(source, out, format_name, strict, update, class_map=class_map, colors=colors)
     for problem in result.problems:
         log.warning("left out %s: %s", problem.file, problem.what)
     for loss in result.losses:
         log.warning("%s does not fit into class maps: %s", result.format, loss)
     counts = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     shown_on = results(json_to)
-    shown_on.print(f"{result.frames} frames ({counts}) of {len(result.classes)} classes, read as {result.format}")
+    objects = f", objects in {result.instances} of them" if result.instances else ""
+    shown_on.print(
+        f"read as {result.format}: {result.frames} frames ({counts}){objects}, {len(result.classes)} classes"
+        + (f", {len(result.losses)} kinds of losses" if result.losses else "")
+        + (f", {len(result.problems)} frames left out" if result.problems else "")
+    )
+    for name, (r, g, b) in zip(result.classes, result.colors):
+        shown_on.print(f"  {r} {g} {b}  {name}", markup=False)
+    if result.colors:
+        shown_on.print("The classes are the colors of the masks. To name them: --colors FILE with name,r,g,b lines.")
     wrote(out)
     emit(result, json_to)
     raise typer.Exit(1 if result.problems else 0)
+
+
+@datasets.command("export", epilog="Example: edgeseg data export dataset --format coco --out labels")
+def export_labels(
+    dataset: Annotated[
+        Path,
+        typer.Argument(metavar="DATASET", help="Dataset: ROOT/{train,val,test}/{images,masks}.", show_default=False),
+    ],
+    format_name: Annotated[
+        str, typer.Option("--format", help="The format's name.", show_default=False, autocompletion=complete_formats)
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; new or empty.", show_default=False)],
+    json_to: options.Json = None,
+) -> None:
+    """Write a dataset as labels of other tools.
+
+    For dataset owners whose labels go back to a labeling tool. What the format cannot hold is named.
+    """
+    from edgeseg.data.exporting import export_dataset
+
+    with progress("frames") as update:
+        result = export_dataset(dataset, format_name, out, update)
+    for loss in result.losses:
+        log.warning("%s cannot hold everything: %s", result.format, loss)
+    counts = ", ".join(f"{count} {split}" for split, count in result.splits.items())
+    results(json_to).print(
+        f"written as {result.format}: {result.frames} frames ({counts}), {len(result.classes)} classes"
+    )
+    wrote(out)
+    emit(result, json_to)

@@ -2,6 +2,7 @@
 
 classes.txt has one line per class, `id name r g b`, or only the name, whose color is then chosen; names may hold
 spaces. A comment `(id N = ignore)` names the id of pixels that never count; a line of that id only gives its color.
+SPLIT/instances, where there is one, has a PNG for each mask with the object that each pixel belongs to.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeseg.errors import FileError, unknown
 from edgeseg.files import require_file
-from edgeseg.images import Image, list_images, read_image, read_mask
+from edgeseg.images import Image, list_images, read_image, read_instances, read_mask
 from edgeseg.spec import Rgb, default_palette
 
 MAX_CLASS_LIST = 1 << 20
@@ -98,6 +100,19 @@ class Dataset:
                 f"Ids run from 0 to {len(self.classes.names) - 1}; ignore is {self.classes.ignore_index}.",
             )
         return mask
+
+    def instances(self, index: int) -> NDArray[np.uint16] | None:
+        """[H, W] uint16: the object that each pixel belongs to, 0 for none. None where the dataset does not say."""
+        path = self.root / self.split / "instances" / f"{self.images[index].stem}.png"
+        if not path.is_file():
+            return None
+        found, mask = read_instances(path), self.mask(index)
+        if found.shape != mask.shape:
+            raise FileError(
+                f"{path} is {found.shape[1]}x{found.shape[0]}, its mask {mask.shape[1]}x{mask.shape[0]}.",
+                "Both must have the same size; import the labels again.",
+            )
+        return found
 
     def digest(self) -> str:
         """sha256 over the names and bytes of every image and mask, and the class list."""

@@ -1,28 +1,37 @@
 """Import: labels in any known format become a dataset that recipes and `edgeseg eval` read.
 
 OUT/{train,val,test}/{images,masks} and OUT/classes.txt; images are copied as they are, masks become PNGs of class ids.
+Where the source tells objects apart, OUT/SPLIT/instances has a PNG of 16 bits with their ids.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from edgeseg.data import formats
-from edgeseg.data.dataset import SPLITS, Dataset
-from edgeseg.data.formats import LabeledFrame
-from edgeseg.errors import EdgesegError, FileError
+from edgeseg.data import archive, formats
+from edgeseg.data.dataset import SPLITS, Classes, Dataset
+from edgeseg.data.formats import LabeledFrame, Labels
+from edgeseg.data.labelmap import LabelMap
+from edgeseg.data.mapping import Mapping, read_mapping
+from edgeseg.data.store import check_image, store_image
+from edgeseg.errors import EdgesegError, FileError, MissingPackage, OptionError
 from edgeseg.files import replacing, write_bytes
-from edgeseg.images import read_image, write_image
+from edgeseg.image_header import ImageHeader
+from edgeseg.images import IMAGE_SUFFIXES, read_image, turn, write_image
 from edgeseg.records import Record
+from edgeseg.spec import Rgb
 
 log = logging.getLogger(__name__)
 SHARES = (0.8, 0.1, 0.1)  # of frames whose split nobody names
+LONGEST_NAME = 180  # bytes
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,8 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportResult(Record):
-    """`frames`: written, of each split. `losses`: what the format holds and a class map cannot."""
+    """`frames`: written, of each split. `losses`: what the format holds and a class map cannot, counted. `colors`: of
+    the classes, where they are the colors that the masks use. `instances`: frames that tell objects apart."""
 
     KIND = "import"
 
@@ -45,6 +55,8 @@ class ImportResult(Record):
     splits: dict[str, int]
     losses: tuple[str, ...]
     problems: tuple[Problem, ...]
+    colors: tuple[Rgb, ...] = ()
+    instances: int = 0
 
 
 def import_dataset(
@@ -53,56 +65,140 @@ def import_dataset(
     format_name: str = "auto",
     strict: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    class_map: Path | None = None,
+    colors: Path | None = None,
 ) -> ImportResult:
     """Write the dataset `out`; nothing is left behind when it fails.
 
+    `source`: a file, folder or archive. `class_map`: see mapping. `colors`: a file with the classes' colors, for masks.
     Frames whose split the format does not say are divided in the order of their names, 80 : 10 : 10, so that
     neighboring frames of a video stay together. A frame that cannot be read is left out and named in the result, or,
     with `strict`, is an error. FileError where nothing can be read or written.
     """
-    name = formats.detect(source) if format_name == "auto" else format_name
-    labels = formats.get(name).read(source)
-    frames = _with_splits(sorted(labels.frames, key=lambda frame: (frame.split, frame.name)))
+    with archive.opened(source, out) as folder:
+        try:
+            name, labels = _read(folder, format_name, colors)
+            labels = replace(labels, classes=_storable(labels.classes))
+            mapping = read_mapping(class_map, labels.classes) if class_map else None
+            frames = _with_names(_with_splits(sorted(labels.frames, key=lambda frame: (frame.split, frame.name))))
+            with replacing(out, "classes.txt", durable=False) as work:
+                result = _write_all(name, labels, frames, mapping, work, strict, progress)
+        except FileError as error:
+            inside, named = str(folder), str(source)  # not where an archive was unpacked
+            raise FileError(error.what.replace(inside, named), error.hint.replace(inside, named)) from error
+        problems = tuple(
+            Problem(*(t.replace(str(folder), str(source)) for t in (p.file, p.what))) for p in result.problems
+        )
+        return replace(result, problems=problems)
+
+
+def _read(folder: Path, format_name: str, colors: Path | None) -> tuple[str, Labels]:
+    name, root = formats.detect(folder) if format_name == "auto" else (format_name, folder)
+    module = formats.get(name)
+    if format_name != "auto" and not module.probe(root):
+        root = formats.only_folder(root) or root
+    if colors is None:
+        return name, module.read(root)
+    if not hasattr(module, "read_with_colors"):
+        takers = [n for n in formats.names() if hasattr(formats.get(n), "read_with_colors")]
+        raise OptionError(f"--colors is not for {name}.", f"It is for: {', '.join(takers)}.")
+    return name, module.read_with_colors(root, colors)
+
+
+def _write_all(
+    name: str,
+    labels: Labels,
+    frames: Sequence[LabeledFrame],
+    mapping: Mapping | None,
+    work: Path,
+    strict: bool,
+    progress: Callable[[int, int], None],
+) -> ImportResult:
+    classes = mapping.classes if mapping else labels.classes
+    write_bytes(work / "classes.txt", classes.text().encode())
     problems: list[Problem] = []
-    counts = dict.fromkeys(SPLITS, 0)
-    with replacing(out, "classes.txt", durable=False) as work:
-        write_bytes(work / "classes.txt", labels.classes.text().encode())
-        for done, frame in enumerate(frames, 1):
-            try:
-                _write(frame, work / frame.split)
-                counts[frame.split] += 1
-            except EdgesegError as error:
-                if strict:
-                    raise
-                problems.append(Problem(str(frame.image), error.what))
-            progress(done, len(frames))
-        if not any(counts.values()):
-            first = problems[0].what if problems else "there is none"
-            raise FileError(f"No frame of {source} can be imported: {first}", "Fix it and import again.")
-        for split in (split for split, count in counts.items() if count):
-            Dataset.open(work, split)
+    counts, losses, instances = dict.fromkeys(SPLITS, 0), Counter[str](), 0
+    for done, frame in enumerate(frames, 1):
+        try:
+            written = _write(frame, mapping, work / frame.split)
+            counts[frame.split] += 1
+            losses += written.losses
+            instances += written.instances is not None
+        except EdgesegError as error:
+            if strict or isinstance(error, MissingPackage):
+                raise
+            problems.append(Problem(str(frame.image), error.what))
+        progress(done, len(frames))
+    if not any(counts.values()):
+        first = problems[0].what if problems else "there is none"
+        raise FileError(f"No frame can be imported: {first}", "Fix it and import again.")
+    for split in (split for split, count in counts.items() if count):
+        Dataset.open(work, split)
     return ImportResult(
         format=name,
-        classes=labels.classes.names,
+        classes=classes.names,
         frames=sum(counts.values()),
         splits=counts,
-        losses=labels.losses,
+        losses=(*labels.losses, *(f"{what}: {count}" for what, count in sorted(losses.items()))),
         problems=tuple(problems),
+        colors=labels.classes.palette if labels.from_colors and not mapping else (),
+        instances=instances,
     )
 
 
-def _write(frame: LabeledFrame, folder: Path) -> None:
-    mask, image = frame.mask(), read_image(frame.image)
-    if image.shape[:2] != mask.shape:
+def _write(frame: LabeledFrame, mapping: Mapping | None, folder: Path) -> LabelMap:
+    if frame.data is not None:
+        return _write_embedded(frame, mapping, folder)
+    header = check_image(frame.image)
+    drawn = frame.mask()
+    labels = _fitted(drawn if isinstance(drawn, LabelMap) else LabelMap(drawn), frame, header)
+    image = read_image(frame.image)
+    labels = mapping.apply(labels) if mapping else labels
+    store_image(frame.image, folder / "images" / frame.name, image)
+    write_image(folder / "masks" / f"{frame.name}.png", labels.classes)
+    if labels.instances is not None:
+        write_image(folder / "instances" / f"{frame.name}.png", labels.instances)  # type: ignore[arg-type]
+    return labels
+
+
+def _write_embedded(frame: LabeledFrame, mapping: Mapping | None, folder: Path) -> LabelMap:
+    """A frame whose image is part of its labels: it becomes a file first."""
+    assert frame.data is not None
+    data = frame.data()
+    suffix = next((s for s, start in ((".png", b"\x89PNG"), (".jpg", b"\xff\xd8"), (".bmp", b"BM")) if
+                   data.startswith(start)), frame.image.suffix.lower())  # fmt: skip
+    if suffix not in IMAGE_SUFFIXES:
+        raise FileError(f"The image in {frame.image} has an unknown format.", f"Expected: {', '.join(IMAGE_SUFFIXES)}.")
+    place = folder / f".{frame.name}{suffix}"
+    try:
+        write_bytes(place, data)
+        return _write(replace(frame, image=place, data=None), mapping, folder)
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _fitted(labels: LabelMap, frame: LabeledFrame, header: ImageHeader) -> LabelMap:
+    """The labels in the upright image's geometry; FileError where their size, or how they are turned, is not its."""
+    stored = (header.height, header.width)
+    upright = stored[::-1] if header.orientation >= 5 else stored
+    shape = labels.classes.shape
+    if shape not in (stored, upright):
         raise FileError(
-            f"Image {frame.image} is {image.shape[1]}x{image.shape[0]}, its labels are for "
-            f"{mask.shape[1]}x{mask.shape[0]}.",
+            f"Image {frame.image} is {upright[1]}x{upright[0]}, its labels are for {shape[1]}x{shape[0]}.",
             "Both must have the same size; export the labels again.",
         )
-    target = folder / "images" / f"{frame.name}{frame.image.suffix.lower()}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(frame.image, target)
-    write_image(folder / "masks" / f"{frame.name}.png", mask)
+    if header.orientation == 1 or (shape == upright and (frame.upright or stored != upright)):
+        return labels
+    if stored == upright:
+        raise FileError(
+            f"Image {frame.image} has EXIF orientation {header.orientation}, and its labels may be turned or not.",
+            "Store the image upright (mogrify -auto-orient), or remove the tag if the labels fit the stored pixels.",
+        )
+    instances = labels.instances
+    if instances is not None:
+        instances = turn(instances, header.orientation)  # type: ignore[arg-type, assignment]
+    return LabelMap(turn(labels.classes, header.orientation), instances, labels.losses)
 
 
 def _with_splits(frames: Sequence[LabeledFrame]) -> list[LabeledFrame]:
@@ -110,4 +206,35 @@ def _with_splits(frames: Sequence[LabeledFrame]) -> list[LabeledFrame]:
     unnamed = [i for i, frame in enumerate(frames) if not frame.split]
     ends = np.round(np.cumsum(SHARES) * len(unnamed)).astype(int)
     split_of = {i: SPLITS[int(np.searchsorted(ends, place, side="right"))] for place, i in enumerate(unnamed)}
-    return [LabeledFrame(f.name, f.image, f.mask, split_of[i]) if i in split_of else f for i, f in enumerate(frames)]
+    return [replace(f, split=split_of[i]) if i in split_of else f for i, f in enumerate(frames)]
+
+
+def _with_names(frames: Sequence[LabeledFrame]) -> list[LabeledFrame]:
+    """Every frame with a name that a file can have, and that differs from the others also where case does not count."""
+    used: set[tuple[str, str]] = set()
+    renamed = []
+    for frame in frames:
+        plain = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", frame.name))
+        plain = plain.encode()[:LONGEST_NAME].decode(errors="ignore").lstrip(".") or "frame"
+        name, number = plain, 1
+        while (frame.split, name.casefold()) in used:
+            number += 1
+            name = f"{plain}-{number}"
+        used.add((frame.split, name.casefold()))
+        renamed.append(replace(frame, name=name))
+    return renamed
+
+
+def _storable(classes: Classes) -> Classes:
+    """With names that a line of classes.txt can hold, and that differ."""
+    names: list[str] = []
+    for name in classes.names:
+        plain = " ".join(re.sub(r"[#\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", name).split()) or "class"
+        if plain == "(id" or re.fullmatch(r"\(id \d+ = ignore\)", plain):
+            plain = "class"
+        unique, number = plain, 1
+        while unique in names:
+            number += 1
+            unique = f"{plain} ({number})"
+        names.append(unique)
+    return replace(classes, names=tuple(names))

@@ -4,6 +4,7 @@ import resource
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -294,3 +295,16 @@ def test_no_header_breaks_the_reader(data: bytes, kind: bytes) -> None:
     from edgeseg.image_header import read_header
 
     read_header(kind + data)
+
+
+def test_a_png_with_a_chunk_that_is_longer_than_the_file_costs_no_memory(tmp_path: Path) -> None:
+    """OpenCV takes as much memory as a chunk says it has, which was seconds and gigabytes."""
+    write_image(tmp_path / "a.png", np.zeros((4, 6, 3), np.uint8))
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.index(b"IEND") - 4
+    for damaged in (data[:at] + b"\x7f\xff\xff\x00" + data[at + 4 :], data[:at]):
+        (tmp_path / "a.png").write_bytes(damaged)
+        started = time.monotonic()
+        with pytest.raises(FileError, match="cannot be decoded"):
+            read_image(tmp_path / "a.png")
+        assert time.monotonic() - started < 1

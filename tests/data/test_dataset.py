@@ -9,8 +9,7 @@ import pytest
 
 from edgeseg.data.dataset import Classes, Dataset, read_classes
 from edgeseg.errors import FileError, OptionError
-from edgeseg.images import write_image
-from edgeseg.stream.sinks.folder import palette_png
+from edgeseg.images import palette_png, write_image
 
 TWO = Classes(("road", "car"), ((128, 64, 128), (0, 0, 142)), 11)
 

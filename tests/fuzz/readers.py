@@ -82,7 +82,7 @@ def all_of(seeds: Path) -> list[Reader]:
     labels = [
         Reader(f"labels-{name}", ("**/*.*",), _import_as(name), 20)
         for name in formats.names()
-        if (HERE / "seeds" / name).is_dir()
+        if (seeds / f"labels-{name}").is_dir()
     ]
     return [
         *bundles,
@@ -259,6 +259,19 @@ def make_seeds(root: Path) -> None:
     _results(root, data)
     for folder in (HERE / "seeds").iterdir():
         shutil.copytree(folder, root / f"labels-{folder.name}")
+    _labels(root)
+
+
+def _labels(root: Path) -> None:
+    """The labels in seeds/masks in every other format that can be written; those that cannot have a seed of their own."""
+    from edgeseg.data import formats
+    from edgeseg.data.exporting import export_dataset
+    from edgeseg.data.importing import import_dataset
+
+    import_dataset(HERE / "seeds" / "masks", root / "labeled")
+    for name in formats.names():
+        if hasattr(formats.get(name), "write") and not (root / f"labels-{name}").exists():
+            export_dataset(root / "labeled", name, root / f"labels-{name}")
 
 
 def _copy(source: Path, to: Path) -> None:

@@ -13,11 +13,11 @@ import pytest
 from stream_helpers import COLORS, SPEC, frame_image, read_back
 
 from edgeseg.errors import EdgesegError, FileError
+from edgeseg.images import palette_png
 from edgeseg.segmenter import Frame, Result
 from edgeseg.stream import sinks
 from edgeseg.stream.encoders import ConstantEncoder, TimedEncoder
 from edgeseg.stream.overlay import Overlay
-from edgeseg.stream.sinks.folder import palette_png
 
 INFO = sinks.Info(SPEC, fps=25.0)
 

@@ -1,190 +1,158 @@
 """COCO JSON (https://cocodataset.org/#format-data): instances and stuff, as polygons and both kinds of RLE.
 
-    SRC.json, or a folder with one such file; images beside it, in images/, or in the folder above
+    SRC.json, or a folder with one such file, or one for each split (instances_train2017.json ...), also in
+    annotations/; images beside it, in images/, SPLIT/, or in the folder above
 
 Every category becomes a class in the order of its id, after `background` (0), which is what nothing covers. Later
-annotations cover earlier ones; crowds count as their category.
+annotations cover earlier ones. A crowd (iscrowd) counts as its category and is no object; nor is a category with
+isthing = 0. Polygons are drawn as pycocotools draws them.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-import numpy as np
+import msgspec
 
+from edgeseg.data import rle
 from edgeseg.data.dataset import Classes
-from edgeseg.data.formats import LabeledFrame, Labels, _rle
-from edgeseg.errors import FileError, MissingPackage
+from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _coco, _files
+from edgeseg.data.labelmap import Canvas, LabelMap
+from edgeseg.errors import FileError
 from edgeseg.files import require_file
-from edgeseg.images import MAX_PIXELS, Image
-from edgeseg.records import convert, read_json
-from edgeseg.spec import default_palette
 
 TITLE = "COCO JSON"
-BACKGROUND = "background"
-MOST_CLASSES = 255
-MARGIN = 4  # how many times its size a polygon may lie outside of an image
-MAX_EDGES = 1_000_000  # pixels along a polygon's edges
+OBJECTS = KEPT
+HINT = "Expected a file with images, annotations and categories."
 
 
-@dataclass(frozen=True)
-class CocoImage:
-    id: int
+class CocoImage(msgspec.Struct, gc=False):
+    id: int | str
     file_name: str
     height: int
     width: int
 
 
-@dataclass(frozen=True)
-class CocoCategory:
-    id: int
+class CocoCategory(msgspec.Struct, gc=False):
+    id: int | str
     name: str
+    isthing: int | bool = 1
 
 
-@dataclass(frozen=True)
-class CocoAnnotation:
-    image_id: int
-    category_id: int
-    segmentation: Any = None
+class CocoAnnotation(msgspec.Struct, gc=False):
+    image_id: int | str
+    category_id: int | str
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")  # decoded when it is drawn: a slice of the file until then
+    iscrowd: int | bool = 0
+    keypoints: msgspec.Raw = msgspec.Raw(b"null")
 
 
-@dataclass(frozen=True)
-class Coco:
-    images: tuple[CocoImage, ...]
-    categories: tuple[CocoCategory, ...]
-    annotations: tuple[CocoAnnotation, ...] = ()
+class Coco(msgspec.Struct):
+    images: list[CocoImage]
+    categories: list[CocoCategory]
+    annotations: list[CocoAnnotation] = []
 
 
 def probe(source: Path) -> bool:
-    return _document(source) is not None
+    return bool(_documents(source))
 
 
 def read(source: Path) -> Labels:
-    path = _document(source)
-    if path is None:
-        raise FileError(f"{source} is not COCO JSON.", "Expected a file with images, annotations and categories.")
-    coco = convert(read_json(path, "Labels"), Coco, f"{path} is not COCO JSON", "Export it again.")
-    order = sorted(coco.categories, key=lambda category: category.id)
-    names = tuple(dict.fromkeys((BACKGROUND, *(category.name for category in order))))
-    if not 2 <= len(names) <= MOST_CLASSES:
-        raise FileError(f"{path} has {len(order)} categories.", f"Expected 1 to {MOST_CLASSES - 1}.")
-    ids = {category.id: names.index(category.name) for category in order}
-    of_image: dict[int, list[CocoAnnotation]] = defaultdict(list)
-    for annotation in coco.annotations:
-        of_image[annotation.image_id].append(annotation)
-    frames = [
-        LabeledFrame(_name(image), _find(path, image), partial(_draw, path, image, of_image[image.id], ids))
-        for image in coco.images
-    ]
-    return Labels(Classes(names, default_palette(len(names)), None), frames, tuple(_losses(coco, names)))
+    found = _documents(source)
+    if not found:
+        raise _files.not_this(source, "COCO JSON", HINT)
+    documents = {path: _files.read_document(path, Coco) for path in found}
+    things: dict[str, bool] = {}
+    for coco in documents.values():
+        for category in sorted(coco.categories, key=lambda c: (isinstance(c.id, str), c.id)):
+            things.setdefault(category.name, category.isthing != 0)
+    classes, ids = _files.classes_of(things, str(found[0]))
+    frames = [frame for path, coco in documents.items() for frame in _frames(source, path, coco, ids, things)]
+    return Labels(classes, frames, tuple(_losses(list(documents.values()))))
 
 
-def _document(source: Path) -> Path | None:
-    """The one JSON file of COCO that `source` is or holds."""
-    files = [source] if source.is_file() else sorted([*source.glob("*.json"), *source.glob("annotations/*.json")])
-    found = [path for path in files if path.suffix.lower() == ".json" and _looks_like_coco(path)]
-    return found[0] if len(found) == 1 else None
+def _documents(source: Path) -> list[Path]:
+    """The JSON files of COCO that `source` is or holds: one, or one for each split."""
+    found = [path for path in _files.json_files(source, "annotations") if _looks_like_coco(path)]
+    if len(found) > 1:
+        found = [path for path in found if path.name.startswith("instances")] or found
+    splits = {_files.split_of(path.stem) for path in found}
+    return found if len(found) == len(splits) else []
 
 
 def _looks_like_coco(path: Path) -> bool:
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(document, dict) and {"images", "categories"} <= set(document)
+    keys = _files.keys(path)
+    return {"images", "categories"} <= keys and _files.PANOPTIC not in keys
 
 
-def _name(image: CocoImage) -> str:
-    """Folders become part of the name, so that it stays unique."""
-    return re.sub(r"[^\w.-]", "_", "_".join(PurePosixPath(image.file_name).with_suffix("").parts))[:200]
+def _frames(
+    source: Path, path: Path, coco: Coco, ids: dict[str, int], things: dict[str, bool]
+) -> Iterator[LabeledFrame]:
+    names = {category.id: category.name for category in coco.categories}
+    of_image: dict[int | str, list[CocoAnnotation]] = defaultdict(list)
+    for annotation in coco.annotations:
+        of_image[annotation.image_id].append(annotation)
+    split, top = _coco.document_split(source, path), path.absolute().parent.parent
+    places = _coco.image_folders(path, split)
+    for image in coco.images:
+        place = _files.find_image(image.file_name, *places, within=top)
+        draw = partial(_draw, path, place, image, of_image.get(image.id, ()), names, ids, things)
+        yield LabeledFrame(_files.without_split(image.file_name), place, draw, split)
 
 
-def _find(path: Path, image: CocoImage) -> Path:
-    """Where the image lies: beside the file, or in the folder above; never outside of that."""
-    top = path.resolve().parent.parent
-    for folder in (path.parent, path.parent / "images", top, top / "images"):
-        try:
-            place = (folder / image.file_name).resolve()
-            if top in place.parents and place.is_file():
-                return place
-        except (OSError, ValueError):  # a name that no file can have
-            break
-    return path.parent / _name(image)
-
-
-def _draw(path: Path, image: CocoImage, annotations: list[CocoAnnotation], ids: dict[int, int]) -> Image:
-    require_file(_find(path, image), "Image")
-    if not 0 < image.height * image.width <= MAX_PIXELS:
-        raise FileError(f"{path}: image {image.file_name} is {image.width}x{image.height}.", "Its size is not usable.")
-    mask = np.zeros((image.height, image.width), np.uint8)
+def _draw(
+    path: Path,
+    place: Path,
+    image: CocoImage,
+    annotations: Sequence[CocoAnnotation],
+    names: dict[int | str, str],
+    ids: dict[str, int],
+    things: dict[str, bool],
+) -> LabelMap:
+    require_file(place, "Image")
+    canvas = Canvas(image.height, image.width, ids)
     for annotation in annotations:
-        if annotation.category_id not in ids:
+        name = names.get(annotation.category_id)
+        if name is None:
             raise FileError(
                 f"{path}: an annotation of {image.file_name} has category {annotation.category_id}.",
                 "The file lists no such category.",
             )
-        for region in _regions(path, image, annotation.segmentation):
-            mask[region > 0] = ids[annotation.category_id]
-    return mask
+        owner = None if annotation.iscrowd or not things[name] else object()
+        parts = list(_coco.regions(path, image.file_name, image.height, image.width, annotation.segmentation))
+        for region in parts:
+            canvas.paint(name, region, owner)
+        if not parts:
+            canvas.lose("annotations without a segmentation (only a box) are left out")
+        elif annotation.iscrowd:
+            canvas.lose("crowds count as their class, without objects")
+    return canvas.finished()
 
 
-def _regions(path: Path, image: CocoImage, segmentation: Any) -> Iterator[Image]:
-    """[H, W] uint8 of every part of an annotation; `segmentation` is a list of polygons, or one RLE."""
-    for part in segmentation if isinstance(segmentation, list) else [segmentation]:
-        if not part:  # a box alone
-            continue
-        if isinstance(part, dict) and part.get("size") != [image.height, image.width]:
-            raise FileError(
-                f"{path}: an RLE of {image.file_name} is for {part.get('size')}.",
-                f"Expected [height, width] = [{image.height}, {image.width}].",
-            )
-        if isinstance(part, list) and (len(part) < 6 or len(part) % 2):
-            raise FileError(
-                f"{path}: a polygon of {image.file_name} has {len(part)} numbers.",
-                "Expected x, y of at least 3 points.",
-            )
-        try:
-            if isinstance(part, dict):
-                yield _rle.decode(part.get("counts"), image.height, image.width)
-            else:
-                yield _polygon(part, image)
-        except ValueError as error:
-            raise FileError(
-                f"{path}: a segmentation of {image.file_name} cannot be read: {error}.", "Export it again."
-            ) from None
+def _losses(documents: Sequence[Coco]) -> Iterator[str]:
+    keypoints = sum(bytes(a.keypoints) != b"null" for coco in documents for a in coco.annotations)
+    if keypoints:
+        yield f"keypoints are left out: {keypoints}"
+    for coco in documents:
+        if len({category.name for category in coco.categories}) < len(coco.categories):
+            yield "categories of the same name are one class"
+        known = {image.id for image in coco.images}
+        strangers = sum(annotation.image_id not in known for annotation in coco.annotations)
+        if strangers:
+            yield f"annotations of images that the file does not list: {strangers}"
 
 
-def _polygon(points: Any, image: CocoImage) -> Image:
-    """The filled polygon x, y, x, y, ... [H, W] uint8; ValueError for what is none, or could not be drawn."""
-    if not isinstance(points, list) or not all(type(number) in (int, float) for number in points):
-        raise ValueError("a polygon is not a list of numbers")
-    corners = np.array(points, np.float64).reshape(-1, 2)
-    # pycocotools walks along every edge: with corners that are far away, beyond its own memory.
-    length = np.abs(np.diff(corners, axis=0, append=corners[:1])).sum()
-    reach = MARGIN * max(image.height, image.width)
-    if not np.abs(corners).max() <= reach or not length <= MAX_EDGES:  # nor NaN
-        raise ValueError(f"a polygon leaves its image of {image.width}x{image.height} by far, or is too long")
-    try:
-        from pycocotools import mask as coco
-    except ImportError as error:
-        raise MissingPackage("pycocotools", "Reading COCO JSON", "data") from error
-    try:
-        return np.asarray(coco.decode(coco.merge(coco.frPyObjects([points], image.height, image.width))), np.uint8)
-    except Exception as error:  # pycocotools raises Exception itself
-        raise ValueError(str(error)) from None
-
-
-def _losses(coco: Coco, names: tuple[str, ...]) -> Iterator[str]:
-    if coco.annotations:
-        yield "objects of one class are not told apart any more"
-    if any(not annotation.segmentation for annotation in coco.annotations):
-        yield "annotations that are only boxes are left out"
-    if len(names) <= len(coco.categories):
-        yield "categories of the same name are one class"
+def write(frames: Iterable[Frame], classes: Classes, out: Path) -> Sequence[str]:
+    """annotations/instances_SPLIT.json, with RLE, which holds any region; images/SPLIT."""
+    writer = _coco.Writer(out, classes)
+    for frame in frames:
+        image_id = writer.image(frame)
+        for _, item in frame.shapes(classes):
+            code = {"size": list(frame.size), "counts": rle.coco_text(rle.coco_runs(item.region, *frame.size))}
+            common = writer.segment(frame, item)
+            writer.annotation(frame.split, {"image_id": image_id, **common, "segmentation": code})
+    writer.save("instances")
+    return ()

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from pathlib import Path
 
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import write_bytes
-from edgeseg.images import Image, write_image
+from edgeseg.images import Image, palette_png, write_image
 from edgeseg.segmenter import Result
 from edgeseg.spec import Rgb
 from edgeseg.stream.sinks import Info, Sink, check_writable
@@ -53,24 +51,3 @@ class Folder(Sink):
             write_bytes(self._folder / f"{name}.png", palette_png(result.classmap, self._palette))
         if image is not None:
             write_image(self._folder / f"{name}.overlay.jpg", image)
-
-
-def palette_png(classmap: Image, palette: tuple[Rgb, ...]) -> bytes:
-    """A PNG (ISO 15948, color type 3) whose pixels are the class ids and whose palette shows them in color.
-
-    OpenCV cannot write one. Image programs show the colors; PIL reads the ids back.
-    """
-    height, width = classmap.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in classmap)  # each row starts with its filter: none
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        (
-            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-            _chunk(b"PLTE", bytes(channel for color in palette for channel in color)),
-            _chunk(b"IDAT", zlib.compress(rows, 1)),
-            _chunk(b"IEND", b""),
-        )
-    )
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
