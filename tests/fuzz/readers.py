@@ -263,7 +263,7 @@ def make_seeds(root: Path) -> None:
 
 
 def _labels(root: Path) -> None:
-    """The labels in seeds/masks in every other format that can be written; those that cannot have a seed of their own."""
+    """The labels in seeds/masks in every other format that can be written; the others have seeds of their own."""
     from edgeseg.data import formats
     from edgeseg.data.exporting import export_dataset
     from edgeseg.data.importing import import_dataset
