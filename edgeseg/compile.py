@@ -318,7 +318,7 @@ def spec_of(model: Path, overrides: Mapping[str, object], output: str = "") -> t
     stored = next((p.value for p in loaded.metadata_props if p.key == ONNX_KEY), None)
     if stored is not None:
         try:
-            carried = dict(parse_json(stored.encode()))
+            carried = dict(parse_json(stored if isinstance(stored, bytes) else stored.encode()))
             classes: Any = overrides.get("classes", carried.get("classes", ()))
             if len(classes) != len(carried.get("palette", ())):
                 carried.pop("palette", None)  # the colors of other classes

@@ -88,26 +88,23 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
         at += 12 + length
 
 
-def complete_png(data: bytes) -> bool:
-    """Whether all chunks of the PNG `data` are there, up to the last one.
-
-    OpenCV takes memory for a chunk as large as it says before it looks for its content.
-    """
-    at = len(PNG)
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        last, at = data[at + 4 : at + 8] == b"IEND", at + 12 + length
-        if last:
-            return bool(at <= len(data))
-    return False
-
-
 def _png(data: bytes) -> ImageHeader:
     if data[12:16] != b"IHDR":
         raise KeyError("IHDR")
     width, height, depth, color = struct.unpack_from(">IIBB", data, 16)
+    _require_whole_chunks(data)
     exif = next((body for kind, body, _ in png_chunks(data) if kind == b"eXIf"), b"")
     return ImageHeader(width, height, _orientation(exif), depth, color)
+
+
+def _require_whole_chunks(data: bytes) -> None:
+    """IndexError where a chunk claims more than the file has: OpenCV takes memory for what it claims, up to 4 GiB."""
+    at = len(PNG)
+    while data[at + 4 : at + 8] != b"IEND":
+        (length,) = struct.unpack_from(">I", data, at)
+        at += 12 + length
+        if at > len(data):
+            raise IndexError("a chunk ends behind the file")
 
 
 def _jpeg(data: bytes) -> ImageHeader:

@@ -23,7 +23,7 @@ from edgeseg.spec import Rgb, default_palette
 
 MAX_CLASS_LIST = 1 << 20
 SPLITS = ("train", "val", "test")
-FULL_LINE = re.compile(r"(\d+)\s+(\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)")
+FULL_LINE = re.compile(r"(\d{1,9})\s+(\S.*?)\s+(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})")
 LIKE_A_FULL_LINE = re.compile(r"^\d+(\s|$)|\s\d+\s+\d+\s+\d+$")  # a damaged one, not a name
 ONLY_A_NAME = re.compile(r"\w[^=\[\]{}<>\"\\]*")  # lines of TOML, JSON or XML are none
 
@@ -130,7 +130,9 @@ def read_classes(path: Path) -> Classes:
         raise FileError(f"Class list {path} is larger than {MAX_CLASS_LIST} bytes.", "Expected a line for each class.")
     text = decode_text(path.read_bytes())
     note = re.search(r"\(id (\d+) = ignore\)", text)
-    ignore = int(note[1]) if note else None
+    ignore = int(note[1]) if note and len(note[1]) <= 3 else None
+    if note and (ignore is None or ignore > 255):
+        raise FileError(f"{path}: the ignore id is {note[1][:40]}.", "Expected an id from 0 to 255.")
     lines = [(n, line) for n, whole in enumerate(text.splitlines(), 1) if (line := whole.split("#")[0].strip())]
     names_only = bool(lines) and not any(FULL_LINE.fullmatch(line) for _, line in lines)
     names: list[str] = []

@@ -121,7 +121,7 @@ class Trials:
     ):  # fmt: skip
         require_disjoint(calibration, dataset)
         for stale in folder.glob(".*.tmp"):  # of a run that was killed
-            shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         self.ledger = Ledger(folder, log)
         self.folder, self.target, self.calibration, self.dataset = folder, target, calibration, dataset
         self.budget, self.log, self.bench_seconds, self.output = budget, log, bench_seconds, output

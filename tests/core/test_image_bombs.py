@@ -82,6 +82,16 @@ def test_kinds_whose_size_is_not_read_are_not_decoded(tmp_path: Path, suffix: st
             read(tmp_path / "i.png")
 
 
+def test_a_chunk_that_claims_more_than_the_file_has(tmp_path: Path) -> None:
+    """OpenCV takes 4 GiB for one of 600 bytes."""
+    data = bytearray(cv2.imencode(".png", PATCH)[1])
+    at = data.find(b"IDAT") - 4
+    struct.pack_into(">I", data, at, 0xFFFFFFF0)
+    (tmp_path / "i.png").write_bytes(data)
+    for read in ("read_image", "read_mask"):
+        assert "cannot be decoded" in read_within(300, read, tmp_path / "i.png")
+
+
 def jpeg(width: int, height: int) -> bytes:
     data = bytearray(cv2.imencode(".jpg", PATCH)[1])
     struct.pack_into(">HH", data, data.find(b"\xff\xc0") + 5, height, width)

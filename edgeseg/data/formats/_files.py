@@ -22,7 +22,7 @@ from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, MOST_CLASS
 from edgeseg.data.regions import Mask
 from edgeseg.errors import FileError, first_line
 from edgeseg.files import require_file
-from edgeseg.image_header import INDEXED, complete_png, indices_as_gray, read_header
+from edgeseg.image_header import INDEXED, indices_as_gray, read_header
 from edgeseg.images import IMAGE_SUFFIXES, MAX_PIXELS
 from edgeseg.spec import Rgb, default_palette
 
@@ -203,7 +203,7 @@ def classes_of(
 def png_mask(data: bytes, what: str) -> Mask:
     """[H, W]: where a PNG of one object is not 0, or, if it has an alpha channel, not transparent."""
     header = read_header(data)
-    if header is None or not complete_png(data) or not 0 < header.width * header.height <= MAX_PIXELS:
+    if header is None or not 0 < header.width * header.height <= MAX_PIXELS:
         raise FileError(f"{what} has a mask that is no PNG, or too large.", "Export it again.")
     try:
         if header.color == INDEXED:
