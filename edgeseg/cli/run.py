@@ -155,6 +155,7 @@ def _run(settings: Settings, json_to: str | None) -> None:
     if settings.metrics:
         require_client()  # before a camera or a model is opened
     with signals.stop_event() as stop, assemble.opened(settings, stop) as running:
+        stop.last_act = running.rescue
         bundle = Bundle.load(settings.bundle, check=False)  # opening it has checked it
         serving = MetricsServer(settings.metrics, running, build_info(bundle)) if settings.metrics else nullcontext()
         with serving, progress_reporter("run") as on_progress:

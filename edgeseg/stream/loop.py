@@ -140,6 +140,12 @@ class Run:
         """The files and folders that the sinks have written, each once."""
         return list(dict.fromkeys(f for p in self._pipelines for sink in p.stream.sinks for f in sink.files))
 
+    def rescue(self) -> None:
+        """Have every sink keep what it has: the process is about to end."""
+        for pipeline in self._pipelines:
+            for sink in pipeline.stream.sinks:
+                sink.rescue()
+
     @property
     def seconds(self) -> float:
         """Since the run started."""

@@ -108,6 +108,22 @@ def number(low: float, high: float) -> Convert:
     return convert
 
 
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(low: float, high: float) -> Convert:
+    """`30s`, `10m`, `24h` or `7d` -> seconds, from `low` to `high`."""
+
+    def convert(text: str) -> float:
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text)
+        seconds = float(found[1]) * UNITS[found[2]] if found else -1.0
+        if not low <= seconds <= high:
+            raise ValueError(f"a time such as 30s, 10m, 24h or 7d, from {low:g} to {high:g} seconds")
+        return seconds
+
+    return convert
+
+
 def choice(*words: str) -> Convert:
     def convert(text: str) -> str:
         if text not in words:

@@ -56,8 +56,10 @@ def test_a_clip_to_a_video_with_a_summary(tmp_path, model):
     assert len(read_back(tmp_path / "out.mp4")) == 30 and len(list((tmp_path / "m").iterdir())) == 30
 
 
-@pytest.mark.parametrize("ignored", [False, True], ids=["", "SIGINT ignored"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "ignored"),
+    [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGHUP, False)],
+)
 def test_a_signal_finishes_the_video_and_prints_the_summary(tmp_path, model, start_process, number, ignored):
     """Also where SIGINT was ignored at the start, as in the background jobs of a script."""
     source = f"{clip(tmp_path / 'a.avi')}?loop=1&live=1"
@@ -75,6 +77,21 @@ def test_a_signal_finishes_the_video_and_prints_the_summary(tmp_path, model, sta
     assert json.loads(out)["result"] == "stopped"
     assert len(read_back(tmp_path / "out.mp4")) >= json.loads(out)["frames"] - 2 > 0
     assert list(tmp_path.glob(".out*")) == []
+
+
+def test_nohup_outlives_its_terminal(tmp_path, model, start_process):
+    source, log = f"{clip(tmp_path / 'a.avi')}?loop=1&live=1", tmp_path / "log.jsonl"
+    run = start_process(
+        ["nohup", *EDGESEG, "run", model, "--source", source, "--sink", log],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(run, lambda: log.exists() and log.stat().st_size)
+    run.send_signal(signal.SIGHUP)
+    size = log.stat().st_size
+    wait_until(run, lambda: log.stat().st_size > 2 * size + 2000)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(20) == 0
 
 
 def ignore_interrupts() -> None:
@@ -131,6 +148,8 @@ def test_a_truncated_video_is_reported(tmp_path, model):
     ("words", "message"),
     [
         (["--source", "missing.mp4"], "Video missing.mp4 does not exist."),
+        (["--source", "pipe.mp4"], "pipe.mp4 is a pipe, not a video file."),
+        (["--source", "a.avi", "--sink", "pipe.jsonl"], "Nobody reads this pipe: start its reader first."),
         (["--source", "a.avi", "--sink", "/proc/out.mp4"], "Cannot write /proc"),
         (["--source", "a.avi", "--mode", "fast"], "Unknown mode 'fast'."),
         (["--source", "a.avi", "--queue", "0"], "queue is 0."),
@@ -143,6 +162,8 @@ def test_a_truncated_video_is_reported(tmp_path, model):
 def test_errors_are_one_clear_message(tmp_path, model, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "a.avi", 3)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "pipe.jsonl")
     done = edgeseg("run", model, *words)
     assert done.returncode == 2 and message in done.stderr
     assert "Traceback" not in done.stderr and "secret" not in done.stderr + done.stdout

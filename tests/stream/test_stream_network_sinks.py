@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
+import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -49,6 +52,68 @@ def test_json_lines_rotate(tmp_path):
             sink.write(result(i), None)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "log.jsonl.1"]
     assert all(p.stat().st_size < 2000 for p in tmp_path.iterdir())
+
+
+def test_json_lines_that_are_moved_or_removed_are_begun_anew(tmp_path):
+    log = tmp_path / "logs" / "log.jsonl"
+    with sinks.open(str(log), INFO) as sink:
+        sink.write(result(0), None)
+        log.rename(tmp_path / "log.1")
+        sink.write(result(1), None)
+        assert [len(p.read_text().splitlines()) for p in (log, tmp_path / "log.1")] == [1, 1]
+        log.unlink()
+        log.parent.rmdir()
+        with pytest.raises(StreamError, match=r"Cannot write .*: No such file or directory\.\nWas its folder removed"):
+            sink.write(result(2), None)
+
+
+def test_json_lines_through_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(StreamError, match=r"Cannot write .*\nNobody reads this pipe"):
+        sinks.open(str(pipe), INFO)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        until = time.monotonic() + 10
+        while True:
+            try:
+                sink = sinks.open(str(pipe), INFO)
+                break
+            except StreamError:
+                assert time.monotonic() < until
+        with sink:
+            sink.write(result(7), None)
+        assert json.loads(reader.stdout.read())["frame"] == 7
+
+
+def test_a_folder_that_vanishes_is_made_again(tmp_path):
+    """Whatever a sink raises, an OSError of the system included, is retried and counted."""
+    uri = str(tmp_path / "gone" / "log.jsonl")
+    with ReconnectingSink(sinks.open(uri, INFO), lambda part: sinks.open(uri, INFO), 0.1) as sink:
+        sink.write(result(0), None)
+        shutil.rmtree(tmp_path / "gone")
+        sink.write(result(1), None)
+        assert sink.lost == 1
+        time.sleep(0.15)
+        sink.write(result(2), None)
+    assert [json.loads(line)["frame"] for line in Path(uri).read_text().splitlines()] == [2]
+    assert "failed 1 times and lost 1 results" in sink.warnings[0]
+
+
+def test_any_error_of_a_sink_is_its_own(caplog):
+    errors = [FileNotFoundError(2, "No such file or directory", "/mnt/usb"), ValueError("rtsp://u:secret@h odd")]
+
+    class Odd(sinks.Sink):
+        def write(self, result, image):
+            if errors:
+                raise errors.pop(0)
+
+    sink = ReconnectingSink(Odd(), lambda part: Odd(), 0.0)
+    for i in range(3):
+        sink.write(result(i), None)
+    assert sink.lost == 2 and sink.failures == 2
+    assert "No such file or directory: /mnt/usb." in caplog.text
+    sink.close()
+    assert "ValueError" in sink.warnings[0] and "secret" not in sink.warnings[0]
 
 
 def test_a_browser_sees_the_newest_frames():
@@ -197,14 +262,16 @@ def test_json_lines_on_a_full_device():
 def test_a_live_run_outlives_a_disk_that_fills_up(tmp_path, small_disk):
     """The video is finished when the disk is full; the frames go on to the other sink; a second part starts later."""
     uri = str(small_disk / "out.avi")
+    live = sinks.Info(SPEC, live=True)
     video = ReconnectingSink(
-        sinks.open(uri, INFO), lambda part: sinks.open(uri, sinks.Info(SPEC, 25.0, part=part)), 0.1
+        sinks.open(uri, live), lambda part: sinks.open(uri, dataclasses.replace(live, part=part)), 0.1
     )
     log = sinks.open(str(tmp_path / "log.jsonl"), INFO)
     source = sources.open(f"{noise(tmp_path / 'in')}?fps=60")
     summary = loop.run(segmenter(), source, [video, log], overlay=False)
     assert summary.error is None and len((tmp_path / "log.jsonl").read_text().splitlines()) > 40
-    assert len(read_back(small_disk / "out.avi")) > 3
+    written = len(read_back(small_disk / "out.avi"))
+    assert written > 3 and written + video.lost + summary.drops.get("source", 0) >= 59
     assert video.failures > 0 and any("is full" in w for w in summary.warnings)
 
 
