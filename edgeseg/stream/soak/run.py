@@ -40,7 +40,7 @@ from edgeseg.stream.timings import LatestValues
 
 FAULTS = ("kill", "freeze", "still", "corrupt", "resize", "slow", "full")
 SABOTAGE = ("leak", "hang")
-POLICY = ReconnectPolicy(connect=5, stall=1.5, frozen=1.5, first_delay=0.25, longest_delay=2, steady=5)
+POLICY = ReconnectPolicy(connect=5, stall=1.5, frozen=1.5, first_delay=0.25, longest_delay=2)
 FRESH_SECONDS = 1.0
 FRAMES_BEFORE_HANG = 50
 MIB = 2.0**20

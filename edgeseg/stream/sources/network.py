@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeseg.errors import MissingPackage, OptionError, StreamError
+from edgeseg.errors import MissingPackage, OptionError, StreamError, unknown
 from edgeseg.images import Image
 from edgeseg.segmenter import Frame
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Refused, Source, check_size
@@ -49,6 +49,9 @@ BACKLOG_SECONDS = 1.5  # the longest that a machine which decodes too slowly sho
 # Not `nobuffer`: it throws away what is read to find out the codec, the first key frame among it. The frame rate is not
 # measured, since that takes 20 frames, which would then come late.
 OPEN_OPTIONS = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobesize": "0"}
+# RTSP says at the start what it carries, so that nothing has to be found out of packets. Sound is not asked for: some
+# servers hold the images back until the sound that belongs to them.
+RTSP_OPTIONS = {"probesize": "32", "allowed_media_types": "video"}
 MATRICES = {10: 9}  # BT.2020 with constant luminance looks nearly like the one without (ITU-T H.273)
 UNSPECIFIED = 2
 
@@ -63,6 +66,8 @@ def open(uri: Uri) -> Source:
         import av  # noqa: F401
     except ImportError as error:
         raise MissingPackage("av", f"Reading {uri}", "camera") from error
+    if options.get("format", "") not in ("", *av.formats_available):
+        raise unknown(f"format of {uri}", options["format"], av.formats_available)
     if "transport" in options and not uri.scheme.startswith("rtsp"):
         raise OptionError(f"Option transport of {uri} is for rtsp:// only.", "Leave it out.")
     return Network(uri, **options)
@@ -87,7 +92,7 @@ class Network(Source):
         self._limit = max_megapixels
         self._format = format
         self._url = uri.url()
-        self._options = {"rtsp_transport": transport} if uri.scheme.startswith("rtsp") else {}
+        self._options = {**RTSP_OPTIONS, "rtsp_transport": transport} if uri.scheme.startswith("rtsp") else {}
         self._container: av.container.InputContainer | None = None
         self._frames: Iterator[Frame | None] | None = None
         self._index = 0
@@ -251,6 +256,11 @@ class Network(Source):
             return StreamError(f"{self.uri} sent nothing for {self._timeout:g} s.", "Is it on, and reachable?")
         if isinstance(error, kinds.DecoderNotFoundError):
             return StreamError(f"The codec of {self.uri} is not supported.", "Set the camera to H.264 or MJPEG.")
+        if isinstance(error, kinds.HTTPOtherClientError) and self.uri.scheme.startswith("rtsp"):
+            return StreamError(
+                f"{self.uri} gives no video ({error.strerror}).",
+                "It may be an audio or data stream, or the camera may serve no more viewers.",
+            )
         broken_off = error.errno == errno.EIO
         if broken_off and self._index:
             return StreamError(f"{self.uri} broke off.", "Is it on, and reachable?")
