@@ -461,6 +461,49 @@ def test_damaged_packets_are_skipped_and_counted():
     assert 4 <= source.damaged <= 6
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"], ids=["cut off", "with an end"])
+def test_half_jpegs_are_damaged_and_not_shown(share, end):
+    def script():
+        for i in range(40):
+            whole = jpeg(i)
+            yield whole[: int(share * len(whole))] + end if 10 <= i < 15 else whole
+
+    with Mjpeg(script) as camera:
+        source = sources.open(camera.uri)
+        got = until_the_end(source)
+    assert source.damaged == 5 and len(got) >= 33 and source.warnings == []
+
+
+def test_a_camera_whose_jpegs_all_have_an_error_is_shown_all_the_same():
+    def script():
+        for i in range(60):
+            whole = jpeg(i)
+            yield whole[: int(0.95 * len(whole))] + b"\xff\xd9"
+
+    with Mjpeg(script) as camera:
+        source = sources.open(camera.uri)
+        assert len(frames(source, 20)) == 20 and "its JPEGs have errors" in source.warnings[0]
+        source.close()
+
+
+@needs_ffmpeg
+def test_concealed_damage_in_h264_is_counted(tmp_path):
+    """Slices that are cut short: the decoder makes up the rest of the picture."""
+    import av
+
+    path = ffmpeg_clip(tmp_path / "a.ts", "-c:v", "libx264", "-g", "5", "-bf", "0", "-tune", "zerolatency")
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size > 2000 and p.pos][2:8:3]
+        for packet in packets:  # a part of the TS packets that carry it becomes padding
+            for at in range(packet.pos + 188 * 6, packet.pos + packet.size // 188 * 188, 188):
+                data[at + 1], data[at + 2] = 0x1F, 0xFF
+    with Files(lambda _: bytes(data), "video/mp2t") as server, sources.open(server.uri) as camera:
+        got = until_the_end(camera)
+    assert 1 <= camera.damaged <= 2 * len(packets) and len(got) >= 5
+
+
 def test_a_frame_that_grows_over_the_limit_mid_stream():
     def script():
         yield from (jpeg(i) for i in range(12))

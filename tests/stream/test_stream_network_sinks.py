@@ -207,6 +207,24 @@ def test_a_webhook_that_answers_wrongly_is_counted(hook, status):
     assert f"3 of 3 posts failed (3x HTTP {status})" in sink.warnings[0] and "secret" not in sink.warnings[0]
 
 
+def test_a_dead_webhook_is_seen_at_once_and_so_is_its_recovery(hook, caplog):
+    caplog.set_level("INFO")
+    hook.status = 500
+    with sinks.open(f"webhook+http://bot:secret@127.0.0.1:{hook.server_port}/t0ken/#every=1", INFO) as sink:
+        for i in range(3):
+            sink.write(result(i), None)
+        until = time.monotonic() + 5
+        while sink.lost < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert sink.lost == 3 and caplog.text.count("takes no posts: HTTP 500") == 1, "once, not for each"
+        hook.status = 200
+        sink.write(result(3), None)
+        while "takes posts again; lost so far: 3" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.01)
+        assert "takes posts again; lost so far: 3" in caplog.text
+    assert sink.lost == 3 and "secret" not in caplog.text
+
+
 def test_a_webhook_that_never_answers_delays_nothing():
     with socket.create_server(("127.0.0.1", 0)) as mute:
         begin = time.monotonic()

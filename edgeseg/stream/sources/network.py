@@ -38,6 +38,7 @@ OPTIONS: dict[str, Convert] = {
     "format": str,
     "every": number(0.05, 86400),
 }
+SLOPPY_JPEGS = 10  # so many at the start that are not flawless: it is how this camera writes them
 BAD_PACKETS = 100  # so many key frames in a row that do not decode: the stream is broken, not merely damaged
 KEY_FRAME_SECONDS = 120.0  # the longest wait for a key frame while packets arrive
 # Codecs whose decoders make gray or broken images of what comes before a key frame.
@@ -63,7 +64,7 @@ def claims(uri: Uri) -> bool:
 def open(uri: Uri) -> Source:
     _, options = uri.split(OPTIONS, mark="#")
     try:
-        import av  # noqa: F401
+        import av
     except ImportError as error:
         raise MissingPackage("av", f"Reading {uri}", "camera") from error
     if options.get("format", "") not in ("", *av.formats_available):
@@ -71,6 +72,10 @@ def open(uri: Uri) -> Source:
     if "transport" in options and not uri.scheme.startswith("rtsp"):
         raise OptionError(f"Option transport of {uri} is for rtsp:// only.", "Leave it out.")
     return Network(uri, **options)
+
+
+class _SloppyJpegs(Exception):
+    """Every JPEG of this connection has an error."""
 
 
 class Network(Source):
@@ -100,6 +105,7 @@ class Network(Source):
         self._connected_at = 0.0
         self._fetch_at = 0.0  # of a snapshot
         self._bad_in_a_row = 0
+        self._strict = True  # a JPEG that is cut off or holds an error is damaged, though most of it can be shown
         self._matrix: int | None = None  # in place of the stream's own (ITU-T H.273), once that has failed
         self._image_at = self._packet_at = 0.0  # when the latest image and the latest packet of the video came
         self._key_frames = 0  # since the latest image
@@ -123,6 +129,11 @@ class Network(Source):
             while (frame := next(self._frames)) is None and time.monotonic() < until:
                 pass
             return frame
+        except _SloppyJpegs:
+            self._strict = False
+            self.warnings.append(f"{self.uri}: its JPEGs have errors; they are shown as they are.")
+            self.close()
+            return None
         except StopIteration:
             if not self._is_snapshot():
                 raise EndOfStream from None
@@ -171,7 +182,10 @@ class Network(Source):
         if not self.interval:
             self.fps = float(rate) if rate and 0.1 <= rate <= 1000 else None
         stream.codec_context.thread_type = "SLICE"  # frame threads would add a frame of delay each
-        stream.codec_context.options = {"max_pixels": str(int(self._limit * 1e6))}
+        options = {"max_pixels": str(int(self._limit * 1e6))}
+        if self._strict and stream.codec_context.name == "mjpeg":
+            options["err_detect"] = "explode"
+        stream.codec_context.options = options
         check_size(stream.width, stream.height, self.uri, self._limit)
         entered = stream.codec_context.name not in ENTERED_AT_KEY_FRAMES
         behind = self.uri.scheme in SENDS_IN_REAL_TIME
@@ -236,7 +250,10 @@ class Network(Source):
         except av.error.InvalidDataError:
             self.damaged += 1
             self._bad_in_a_row += packet.is_keyframe
-            if self._bad_in_a_row >= BAD_PACKETS:
+            if self._strict and packet.stream.codec_context.name == "mjpeg" and not self._in_connection:
+                if self._bad_in_a_row >= SLOPPY_JPEGS:
+                    raise _SloppyJpegs from None
+            elif self._bad_in_a_row >= BAD_PACKETS:
                 raise StreamError(f"{self.uri}: {BAD_PACKETS} key frames in a row cannot be decoded.") from None
             return []
         self._bad_in_a_row = 0
