@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgeseg import __version__
 from edgeseg.cli import (
@@ -26,9 +30,34 @@ from edgeseg.cli import (
 )
 from edgeseg.cli.common import Interrupted
 from edgeseg.errors import EdgesegError, unknown
+from edgeseg.stream.redact import redact
+
+
+class Commands(TyperGroup):
+    """The verbs. What was typed wrongly may hold a password: usage errors show none."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _redacted_usage():
+            return super().invoke(ctx)
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _redacted_usage():
+            return super().make_context(*args, **extra)
+
+
+@contextmanager
+def _redacted_usage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error, of click or of the copy in typer
+            error.message = redact(str(getattr(error, "message", "")))  # type: ignore[attr-defined]
+        raise
+
 
 app = typer.Typer(
     name="edgeseg",
+    cls=Commands,
     help="Image segmentation on edge devices: train, compress, compile, run and measure, verified at every step.",
     epilog="Documentation: docs/ of the repository. Help of a verb: edgeseg VERB --help.",
     no_args_is_help=True,
@@ -63,6 +92,11 @@ def root(
     logs.configure(int(verbose) - int(quiet), log_format)
 
 
+def _show_traceback() -> None:
+    if "--debug" in sys.argv:
+        sys.stderr.write(redact(traceback.format_exc()))
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a limit was missed, 2 the user's error, 3 undecided, 70 a bug of
     edgeseg, 130 interrupted."""
@@ -71,13 +105,11 @@ def main() -> None:
     try:
         app()
     except EdgesegError as error:
-        if "--debug" in sys.argv:
-            raise
+        _show_traceback()
         log.error("%s", error.what, extra={"hint": error.hint})
         sys.exit(error.exit_code)
     except Exception as error:
-        if "--debug" in sys.argv:
-            raise
+        _show_traceback()
         hint = "This is a bug in edgeseg. Run `edgeseg --debug ...` again and report it."
         log.error("Internal error: %s: %s", type(error).__name__, error, extra={"hint": hint})
         sys.exit(70)

@@ -148,6 +148,7 @@ def _run(settings: Settings, json_to: str | None) -> None:
     from edgeseg.machine import fingerprint
     from edgeseg.stream import assemble
     from edgeseg.stream.metrics_server import MetricsServer
+    from edgeseg.stream.redact import redact_all
     from edgeseg.telemetry.metrics import require_client
 
     # FFmpeg's own lines are switched off; what matters comes as our errors.
@@ -162,7 +163,7 @@ def _run(settings: Settings, json_to: str | None) -> None:
             summary = running.go(on_progress)
     show(summary, json_to)
     about = {"bundle": asdict(bundle.identity), "machine": asdict(fingerprint())}
-    emit({**summary.to_dict(), **about}, json_to)
+    emit({key: redact_all(value) for key, value in {**summary.to_dict(), **about}.items()}, json_to)
     for path in running.files():
         log.info("wrote %s", path)
     if summary.error:

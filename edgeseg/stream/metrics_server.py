@@ -6,6 +6,7 @@ FRESH_SECONDS.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from edgeseg.errors import OptionError
 from edgeseg.stream.http import Handler, Server
 from edgeseg.stream.loop import Run
+from edgeseg.stream.redact import redact
 from edgeseg.stream.summary import StreamSummary
 from edgeseg.stream.supervise import STATES
 from edgeseg.telemetry.metrics import BuildInfo, RunMetrics, RunSample, StreamSample
@@ -34,9 +36,8 @@ class MetricsServer:
             raise OptionError(f"--metrics {address} has no port.", "Expected HOST:PORT, such as 127.0.0.1:9108.")
         self.run = run
         self.metrics = RunMetrics(lambda: sample(run), build)
-        run.observe_stages(
-            lambda stream, stage, seconds: self.metrics.observe(stream or DEFAULT_STREAM, stage, seconds)
-        )
+        shown = functools.lru_cache(lambda stream: redact(stream) or DEFAULT_STREAM)
+        run.observe_stages(lambda stream, stage, seconds: self.metrics.observe(shown(stream), stage, seconds))
         self._server = Server(host or "127.0.0.1", int(port), _Handler, self, "metrics")
         self.port = self._server.port
 
@@ -65,7 +66,7 @@ class _Handler(Handler):
 
 def not_ready(streams: Sequence[StreamSummary]) -> list[str]:
     """The names of the streams without a result in the latest FRESH_SECONDS."""
-    return [s.name or s.source for s in streams if s.silent_s is None or s.silent_s > FRESH_SECONDS]
+    return [redact(s.name or s.source) for s in streams if s.silent_s is None or s.silent_s > FRESH_SECONDS]
 
 
 def sample(run: Run) -> RunSample:
@@ -76,7 +77,7 @@ def sample(run: Run) -> RunSample:
         resident_bytes=resident_bytes(),
         streams=[
             StreamSample(
-                name=stream.name or DEFAULT_STREAM,
+                name=redact(stream.name) or DEFAULT_STREAM,
                 frames=stream.frames,
                 fps=stream.fps,
                 silent=stream.silent_s,
@@ -84,7 +85,7 @@ def sample(run: Run) -> RunSample:
                 states=STATES,
                 reconnects=stream.reconnects,
                 damaged=stream.damaged,
-                dropped=stream.drops.to_dict(),
+                dropped={redact(stage): number for stage, number in stream.drops.to_dict().items()},
             )
             for stream in run.streams()
         ],

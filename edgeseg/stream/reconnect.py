@@ -10,8 +10,8 @@ from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
+from edgeseg.stream.redact import redact
 from edgeseg.stream.sinks import Sink
-from edgeseg.stream.uri import redact
 
 log = logging.getLogger(__name__)
 FIRST_DELAY = 1.0

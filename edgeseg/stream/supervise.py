@@ -37,8 +37,8 @@ from edgeseg.segmenter import Frame
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.freeze import FreezeDetector
+from edgeseg.stream.redact import redact
 from edgeseg.stream.sources import EndOfStream, Refused, Source
-from edgeseg.stream.uri import redact
 
 STATES = ("CONNECTING", "WAITING", "STREAMING", "STALLED", "BROKEN", "BACKING_OFF", "STOPPED")
 MAX_STUCK = 8

@@ -184,7 +184,7 @@ def test_the_overlay_tints_and_names_what_is_there():
         ("-", r"cannot be written to standard output\.\nName a file, such as FILE\.jsonl"),
         ("-?overlay=1", r"cannot be written to standard output"),
         ("nul://", r"Unknown kind of sink 'nul://'\.\nDid you mean 'null'"),
-        ("out/?mask=1", r"Unknown option of out/\?mask=1 'mask'\.\nDid you mean 'masks'"),
+        ("out/?mask=1", r"Unknown option of out/\?mask=\*\*\* 'mask'\.\nDid you mean 'masks'"),
         ("out/?masks=0", r"neither masks nor overlays"),
         ("window://", r"this one is headless\.\nWrite FILE\.mp4"),
         ("{file}/out.mp4", r"Cannot write .*file: (Not a directory|File exists)"),

@@ -21,7 +21,7 @@ from edgeseg.segmenter import Result
 from edgeseg.stream.channel import Channel, Closed
 from edgeseg.stream.record import ResultRecord
 from edgeseg.stream.sinks import Info, Sink
-from edgeseg.stream.uri import Uri, number, redact, whole
+from edgeseg.stream.uri import Uri, number, whole
 
 log = logging.getLogger(__name__)
 FORMS = "webhook+http://HOST/PATH, webhook+https://HOST/PATH"
@@ -43,11 +43,11 @@ def open(uri: Uri, info: Info) -> Sink:
         raise OptionError(f"{uri} is not an address.", "Expected webhook+http://host:port/path") from None
     if not parts.hostname:
         raise OptionError(f"{uri} has no host.", "Expected webhook+http://host:port/path")
-    return Webhook(parts, info, **options)
+    return Webhook(parts, str(uri), info, **options)
 
 
 class Webhook(Sink):
-    def __init__(self, address: urllib.parse.SplitResult, info: Info, every: int = 30, timeout: float = 2.0):
+    def __init__(self, address: urllib.parse.SplitResult, name: str, info: Info, every: int = 30, timeout: float = 2.0):
         super().__init__()
         self.posted = 0
         self.failed: Counter[str] = Counter()
@@ -57,7 +57,7 @@ class Webhook(Sink):
         self._every = every
         self._timeout = timeout
         self._seen = 0
-        self._name = redact(address.geturl())
+        self._name = name
         self._url = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
         self._headers = {"Content-Type": "application/json"}
         if address.username is not None:
