@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeseg.errors import OptionError, unknown
-from edgeseg.stream.redact import HIDDEN, redact_uri, remember
+from edgeseg.stream.redact import HARMLESS, HIDDEN, redact_uri, remember
 
 Convert = Callable[[str], Any]
 
@@ -74,7 +74,8 @@ class Uri:
             try:
                 options[key] = known[key](value)
             except ValueError as error:
-                raise OptionError(f"Option {key}={value!r} of {self} is not usable.", f"Expected {error}.") from error
+                shown = repr(value) if key in HARMLESS else HIDDEN
+                raise OptionError(f"Option {key}={shown} of {self} is not usable.", f"Expected {error}.") from error
         return address, options
 
 

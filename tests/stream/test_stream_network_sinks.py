@@ -160,11 +160,6 @@ def test_a_port_in_use_is_refused_before_anything_runs():
         sinks.open("mjpeg://127.0.0.1", INFO)
 
 
-def test_a_server_for_everyone_is_warned_about():
-    with sinks.open("mjpeg://0.0.0.0:0", INFO) as sink:
-        assert "can be seen by everyone" in sink.warnings[0]
-
-
 @pytest.fixture
 def hook():
     """A real HTTP server; `posts` is what it got, `status` what it answers."""
