@@ -34,7 +34,7 @@ from edgeseg.stream import sources
 from edgeseg.stream.loop import Run
 from edgeseg.stream.pipeline import Stream
 from edgeseg.stream.soak.loopback import LoopbackCamera
-from edgeseg.stream.soak.run import AgeObserver
+from edgeseg.stream.soak.rig import AgeObserver
 from edgeseg.stream.supervise import ReconnectPolicy, SupervisedSource
 
 FPS = 12.5

@@ -118,11 +118,14 @@ def run(
 def soak(
     bundle: Annotated[Path, typer.Argument(help="The bundle to test.")],
     minutes: Annotated[
-        float, typer.Option(min=0.2, help="How long to run; one round of all faults takes about a minute.")
+        float, typer.Option(min=0.2, help="How long to run; one round of all faults takes about two minutes.")
     ] = 5.0,
     seed: Annotated[int, typer.Option(help="Seed of the random durations of the faults.")] = 0,
     sabotage: Annotated[
         str | None, typer.Option(help="leak or hang: break the run on purpose, to verify that the soak notices.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="Only this fault; repeatable. By default all, one after another.")
     ] = None,
     json_to: options.Json = None,
 ) -> None:
@@ -134,7 +137,9 @@ def soak(
     from edgeseg.stream.soak.run import soak as run_soak
 
     with signals.interruptible(), progress_reporter("soak") as on_progress:
-        report = run_soak(bundle, minutes, seed=seed, sabotage=sabotage, on_progress=on_progress)
+        report = run_soak(
+            bundle, minutes, seed=seed, sabotage=sabotage, faults=tuple(fault or ()), on_progress=on_progress
+        )
     show_soak(report, json_to)
     emit(report.to_dict(), json_to)
     if not report.ok:
@@ -259,9 +264,9 @@ def show(summary: RunSummary, json_to: str | None = None) -> None:
 
 def show_soak(report: SoakReport, json_to: str | None = None) -> None:
     title = f"{report.frames} frames in {report.minutes:g} minutes"
-    shown = table(title, "fault", "times", "recovered p50 s", "p95 s")
+    shown = table(title, "fault", "count", "recovered", "p50 s", "p95 s")
     for kind, row in report.faults.items():
-        shown.add_row(kind, str(row.times), str(row.p50), str(row.p95))
+        shown.add_row(kind, *map(str, (row.count, row.recovered, row.p50, row.p95)))
     out = results(json_to)
     out.print(shown)
     rows = {"uptime": report.uptime, "age_ms": report.age_ms, "memory_mib": vars(report.memory_mib),
