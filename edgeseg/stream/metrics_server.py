@@ -84,6 +84,7 @@ def sample(run: Run) -> RunSample:
                 states=STATES,
                 reconnects=stream.reconnects,
                 damaged=stream.damaged,
+                age_from=stream.age_from,
                 dropped={redact(stage): number for stage, number in stream.drops.to_dict().items()},
             )
             for stream in run.streams()

@@ -155,6 +155,37 @@ def test_an_rtsp_camera_with_rare_key_frames_gives_its_first_one(gstreamer, vide
 
 
 @real_time
+def test_the_age_starts_at_the_capture_where_the_camera_says_when_that_was(gstreamer, video):
+    """GStreamer's server sends RTCP reports by this machine's clock."""
+    port = free_port()
+    with rtsp(video, port):
+        with sources.open(f"rtsp://127.0.0.1:{port}/live") as camera:
+            assert {f.age_from for f in frames(camera, 5)} == {"arrival"}
+        with sources.open(f"rtsp://127.0.0.1:{port}/live#clock=camera") as camera:
+            got, until = [], time.monotonic() + 15
+            while time.monotonic() < until and sum(f.age_from == "capture" for f in got) < 20:
+                got += [frame] if (frame := camera.read(0.1)) is not None else []
+    seen = [f.age_from for f in got]
+    first = seen.index("capture")
+    assert set(seen[:first]) <= {"arrival"} and set(seen[first:]) == {"capture"}
+    assert all(b.captured > a.captured for a, b in zip(got[first:], got[first + 1 :]))
+
+
+@real_time
+def test_a_camera_whose_clock_is_wrong_is_not_believed(gstreamer, video, monkeypatch):
+    port, clock = free_port(), time.time
+    with rtsp(video, port), sources.open(f"rtsp://127.0.0.1:{port}/live#clock=camera") as camera:
+        monkeypatch.setattr("edgeseg.stream.sources.network.time.time", lambda: clock() + 3600)
+        until = time.monotonic() + 15
+        while not camera.warnings and time.monotonic() < until:
+            frame = camera.read(0.1)
+            assert frame is None or frame.age_from == "arrival"
+    assert camera.warnings[0].endswith(
+        "its clock differs from ours by about 3600 s; ages are counted from the arrival."
+    )
+
+
+@real_time
 def test_an_rtsp_camera_whose_first_stream_is_sound(gstreamer, video):
     port = free_port()
     with rtsp(video, port, "--audio"):

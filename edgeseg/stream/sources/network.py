@@ -3,7 +3,8 @@
 The address keeps its own query; our options follow `#`:
     rtsp://user:password@camera/live?channel=1#transport=udp&timeout=5
 `transport` tcp (default) or udp, for RTSP; `timeout` seconds to connect and between packets; `max_megapixels`;
-`format` names FFmpeg's input format where it cannot guess. A URL of a single image (a snapshot) is fetched again and
+`clock=camera` counts the age of a frame from the time that an RTSP camera gives it (RTCP), which is right where the
+camera's clock is (NTP); else it is counted from the arrival of the packet. `format` names FFmpeg's input format where it cannot guess. A URL of a single image (a snapshot) is fetched again and
 again, `every` so many seconds. Credentials never appear in a message.
 
 A video stream can be entered at a key frame only, and some cameras send one in 30 s. Until it comes `waiting` is true,
@@ -13,6 +14,8 @@ and nothing is wrong.
 from __future__ import annotations
 
 import errno
+import logging
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -28,6 +31,7 @@ from edgeseg.stream.uri import Convert, Uri, choice, number
 if TYPE_CHECKING:
     import av
 
+log = logging.getLogger(__name__)
 FORMS = "rtsp://CAMERA/PATH, rtsps://CAMERA/PATH, http://CAMERA/PATH, https://CAMERA/PATH, udp://HOST:PORT"
 CAMERA = True
 SCHEMES = ("rtsp", "rtsps", "http", "https", "udp")
@@ -37,7 +41,10 @@ OPTIONS: dict[str, Convert] = {
     "max_megapixels": number(0.001, 10_000),
     "format": str,
     "every": number(0.05, 86400),
+    "clock": choice("camera", "arrival"),
 }
+CAMERA_TIMES = 64
+CLOCK_SECONDS = 5.0  # a camera's clock that is off by more is not synchronized
 SLOPPY_JPEGS = 10  # so many at the start that are not flawless: it is how this camera writes them
 BAD_PACKETS = 100  # so many key frames in a row that do not decode: the stream is broken, not merely damaged
 KEY_FRAME_SECONDS = 120.0  # the longest wait for a key frame while packets arrive
@@ -71,6 +78,11 @@ def open(uri: Uri) -> Source:
         raise unknown(f"format of {uri}", options["format"], av.formats_available)
     if "transport" in options and not uri.scheme.startswith("rtsp"):
         raise OptionError(f"Option transport of {uri} is for rtsp:// only.", "Leave it out.")
+    if options.get("clock") == "camera":
+        if not uri.scheme.startswith("rtsp"):
+            raise OptionError(f"Option clock=camera of {uri} is for rtsp:// only.", "Leave it out.")
+        if not hasattr(av.Packet, "get_sidedata"):
+            raise OptionError(f"Option clock=camera of {uri} needs a newer PyAV.", "pip install --upgrade av")
     return Network(uri, **options)
 
 
@@ -89,6 +101,7 @@ class Network(Source):
         max_megapixels: float = MAX_MEGAPIXELS,
         format: str | None = None,
         every: float = 1.0,
+        clock: str = "arrival",
     ):
         super().__init__()
         self.uri = uri
@@ -105,6 +118,8 @@ class Network(Source):
         self._connected_at = 0.0
         self._fetch_at = 0.0  # of a snapshot
         self._bad_in_a_row = 0
+        self._camera_clock = clock == "camera"
+        self._taken: dict[int, float] = {}  # pts of the latest packets -> Unix seconds, by the camera's clock
         self._strict = True  # a JPEG that is cut off or holds an error is damaged, though most of it can be shown
         self._matrix: int | None = None  # in place of the stream's own (ITU-T H.273), once that has failed
         self._image_at = self._packet_at = 0.0  # when the latest image and the latest packet of the video came
@@ -195,6 +210,7 @@ class Network(Source):
             behind = behind and arrived - asked < WAITED_SECONDS and arrived - opened < BACKLOG_SECONDS
             if packet.stream_index == stream.index:
                 self._packet_at = arrived
+                self._note_camera_time(packet)
                 self._key_frames += packet.is_keyframe
                 entered = entered or packet.is_keyframe
                 for video_frame in self._video_frames(packet) if entered else ():
@@ -203,10 +219,34 @@ class Network(Source):
                     if not behind:
                         self._in_connection += 1
                         self._index += 1
-                        yield Frame(self._pixels(video_frame), self._index - 1, arrived, pts=video_frame.time)
+                        captured, origin = self._captured(video_frame, arrived)
+                        image = self._pixels(video_frame)
+                        yield Frame(image, self._index - 1, captured, pts=video_frame.time, age_from=origin)
             self._check_progress(arrived)
             yield None
             asked = time.monotonic()
+
+    def _note_camera_time(self, packet: Any) -> None:
+        """Keep what RTCP says of when this packet's picture was taken; cameras begin to say it after some seconds."""
+        if self._camera_clock and packet.pts is not None and packet.has_sidedata("prft"):
+            microseconds = int.from_bytes(bytes(packet.get_sidedata("prft"))[:8], sys.byteorder, signed=True)
+            self._taken[packet.pts] = microseconds / 1e6
+            if len(self._taken) > CAMERA_TIMES:
+                del self._taken[next(iter(self._taken))]
+
+    def _captured(self, frame: av.VideoFrame, arrived: float) -> tuple[float, str]:
+        """(seconds of time.monotonic, what they are) of a decoded frame."""
+        taken = self._taken.pop(frame.pts, None) if frame.pts is not None else None
+        if taken is None:
+            return arrived, "arrival"
+        age = time.time() - taken
+        if -CLOCK_SECONDS <= age <= CLOCK_SECONDS:
+            return time.monotonic() - max(age, 0.0), "capture"
+        text = f"{self.uri}: its clock differs from ours by about {age:.0f} s; ages are counted from the arrival."
+        if not any("its clock differs" in warning for warning in self.warnings):
+            self.warnings.append(text)
+            log.warning("%s", text)
+        return arrived, "arrival"
 
     def _check_progress(self, now: float) -> None:
         """StreamError if data arrives, but too long no image that could be expected."""
