@@ -81,8 +81,8 @@ class FallbackSummary:
 class RunSummary:
     """A run. `stages` and `latency` in milliseconds, `seconds` since it started, `count` None where nobody knows it.
 
-    `latency` is the model's own path (resize + infer + mask); `stages["age"]` is from the capture, or what a stream's `age_from`
-    says instead, to the end of the sink.
+    `latency` is the model's own path (resize + infer + mask); `stages["age"]` is from the capture, or what a stream's
+    `age_from` says instead, to the end of the sink.
     `result` says how the run ended ("running" while it goes on), `error` what broke it; `fallback` is None where no
     deadline was given.
     """
