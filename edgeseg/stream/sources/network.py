@@ -4,9 +4,9 @@ The address keeps its own query; our options follow `#`:
     rtsp://user:password@camera/live?channel=1#transport=udp&timeout=5
 `transport` tcp (default) or udp, for RTSP; `timeout` seconds to connect and between packets; `max_megapixels`;
 `clock=camera` counts the age of a frame from the time that an RTSP camera gives it (RTCP), which is right where the
-camera's clock is (NTP); else it is counted from the arrival of the packet. `format` names FFmpeg's input format where it
-cannot guess. A URL of a single image (a snapshot) is fetched again and again, `every` so many seconds. Credentials never
-appear in a message.
+camera's clock is (NTP); else it is counted from the arrival of the packet. `format` names FFmpeg's input format where
+it cannot guess. A URL of a single image (a snapshot) is fetched again and again, `every` so many seconds. Credentials
+never appear in a message.
 
 A video stream can be entered at a key frame only, and some cameras send one in 30 s. Until it comes `waiting` is true,
 and nothing is wrong.
