@@ -34,7 +34,7 @@ class ReconnectingSink(Sink):
         clock: Clock = SYSTEM_CLOCK,
     ):
         super().__init__()
-        self.name = sink.name
+        self.name = sink.name or type(sink).__name__
         self.needs_image = sink.needs_image
         self.failures = 0
         self._lost = 0  # while it was broken, and by the sinks that are closed
