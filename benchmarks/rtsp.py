@@ -1,6 +1,10 @@
 """RTSP on loopback: glass-to-mask latency, and four cameras of which one is killed every ten seconds.
 
     python benchmarks/rtsp.py BUNDLE [--seconds 60] [--json FILE|-]
+    python benchmarks/rtsp.py BUNDLE --flap 55 --seconds 600
+
+The second form kills one camera's server so many times, for 1 to 4 s, and reconnects as `edgeseg run` does by default.
+`share`: of the frames that there were while the server was up.
 
 Each camera is edgeseg's stamped loopback camera (the time of capture is drawn into every image) behind GStreamer's
 RTSP server: MJPEG -> H.264 (x264, zero latency) -> RTP over TCP. What is measured at the sink is therefore the age of
@@ -10,6 +14,7 @@ the scene: camera, two encoders, network, decoder, inference and class map.
 from __future__ import annotations
 
 import argparse
+import random
 import socket
 import subprocess
 import sys
@@ -29,11 +34,12 @@ from edgeseg.stream import sources
 from edgeseg.stream.loop import Run
 from edgeseg.stream.pipeline import Stream
 from edgeseg.stream.soak.loopback import LoopbackCamera
-from edgeseg.stream.soak.run import AgeObserver
+from edgeseg.stream.soak.rig import AgeObserver
 from edgeseg.stream.supervise import ReconnectPolicy, SupervisedSource
 
 FPS = 12.5
-DOWN_SECONDS = 2.0
+DOWN_SECONDS = (1.0, 4.0)
+QUICK = ReconnectPolicy(connect=5, stall=1.5, first_delay=0.25, longest_delay=2)
 SERVER = """
 import sys, gi
 gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
@@ -83,24 +89,26 @@ class RtspCamera:
             server.kill()
             server.communicate()
 
-    def supervised(self, name: str) -> SupervisedSource:
+    def supervised(self, name: str, policy: ReconnectPolicy) -> SupervisedSource:
         uri = f"rtsp://127.0.0.1:{self.port}/live#timeout=3"
-        policy = ReconnectPolicy(connect=5, stall=1.5, first_delay=0.25, longest_delay=2, steady=5)
         return SupervisedSource(lambda: sources.open(uri), name, policy)
 
 
-def measure(bundle: Path, cameras: int, seconds: float, kill_every: float | None) -> dict[str, Any]:
+def measure(
+    bundle: Path, cameras: int, seconds: float, kill_every: float | None, policy: ReconnectPolicy = QUICK
+) -> dict[str, Any]:
     with ExitStack() as stack:
         rigs = [stack.enter_context(RtspCamera()) for _ in range(cameras)]
         segmenter = stack.enter_context(open_segmenter(bundle, "latency"))
         watchers = [AgeObserver() for _ in rigs]
         streams = [
-            Stream(rig.supervised(f"camera{i}"), [watcher], f"camera{i}")
+            Stream(rig.supervised(f"camera{i}", policy), [watcher], f"camera{i}")
             for i, (rig, watcher) in enumerate(zip(rigs, watchers))
         ]
         stop = threading.Event()
         recovered: list[float | None] = []
-        script = threading.Thread(target=_script, args=(rigs, watchers, seconds, kill_every, recovered, stop))
+        down: list[float] = []
+        script = threading.Thread(target=_script, args=(rigs, watchers, seconds, kill_every, recovered, down, stop))
         script.start()
         summary = Run(segmenter, streams, stop=stop).go()
         script.join()
@@ -118,17 +126,19 @@ def measure(bundle: Path, cameras: int, seconds: float, kill_every: float | None
         result["kills"] = len(recovered)
         result["never_back"] = len(recovered) - len(times)
         result["reconnect_s"] = {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 95, 100)}
+        there = FPS * (cameras * summary.seconds - sum(down))
+        result["share"] = round(summary.frames / there, 3)
         result["frames_per_camera"] = [watcher.frames for watcher in watchers]
     return result
 
 
 def _script(rigs: list[RtspCamera], watchers: list[AgeObserver], seconds: float, kill_every: float | None,
-            recovered: list[float | None], stop: threading.Event) -> None:  # fmt: skip
+            recovered: list[float | None], down: list[float], stop: threading.Event) -> None:  # fmt: skip
     """Kill one server after another; measure the time from its restart to the first frame captured after it."""
     while not all(watcher.frames for watcher in watchers):
         time.sleep(0.1)
     end = time.monotonic() + seconds
-    kills = 0
+    kills, rng = 0, random.Random(0)
     while time.monotonic() < end:
         if kill_every is None:
             time.sleep(0.5)
@@ -136,8 +146,9 @@ def _script(rigs: list[RtspCamera], watchers: list[AgeObserver], seconds: float,
         begin = time.monotonic()
         rig, watcher = rigs[kills % len(rigs)], watchers[kills % len(rigs)]
         rig.kill()
-        time.sleep(DOWN_SECONDS)
+        time.sleep(rng.uniform(*DOWN_SECONDS))
         rig.start()
+        down.append(time.monotonic() - begin)
         back = time.monotonic()
         while watcher.stamped < back and time.monotonic() < back + 15:
             time.sleep(0.02)
@@ -152,7 +163,13 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--json", help="FILE or - for standard output")
+    parser.add_argument("--flap", type=int, help="kill one camera so many times, and nothing else")
     options = parser.parse_args()
+    if options.flap:
+        rows = [measure(options.bundle, 1, options.seconds, options.seconds / options.flap, ReconnectPolicy())]
+        emit({"kind": "rtsp benchmark", "machine": asdict(fingerprint()), "runs": rows}, options.json)
+        print(rows[-1], file=sys.stderr)
+        return
     rows = [measure(options.bundle, 1, options.seconds / 2, None)]
     print(rows[-1], file=sys.stderr)
     rows.append(measure(options.bundle, 4, 2 * options.seconds, 10.0))

@@ -43,7 +43,8 @@ class Engine(Protocol):
 class Frame:
     """An image of a source: [H, W, 3] uint8 BGR, its number, and when it was captured (time.monotonic seconds).
 
-    `pts`: its place on the media's own time axis in seconds, where the source has one.
+    `pts`: its place on the media's own time axis in seconds, where the source has one. `age_from` says what `captured`
+    is: `capture` (the camera's own clock), `arrival` (of its data here) or `read` (from a file).
     """
 
     image: Image
@@ -51,6 +52,7 @@ class Frame:
     captured: float = field(default_factory=time.monotonic)
     source: str = ""
     pts: float | None = None
+    age_from: str = "read"
 
 
 @dataclass(frozen=True)

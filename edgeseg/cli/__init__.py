@@ -6,10 +6,14 @@ import io
 import logging
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgeseg import __version__, user_cache
 from edgeseg.cli import (
@@ -30,9 +34,34 @@ from edgeseg.cli import (
 from edgeseg.cli.common import Interrupted
 from edgeseg.errors import EdgesegError, out_of_memory, unknown
 from edgeseg.files import cannot_write, describe
+from edgeseg.stream.redact import redact
+
+
+class Commands(TyperGroup):
+    """The verbs. What was typed wrongly may hold a password: usage errors show none."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _redacted_usage():
+            return super().invoke(ctx)
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _redacted_usage():
+            return super().make_context(*args, **extra)
+
+
+@contextmanager
+def _redacted_usage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error, of click or of the copy in typer
+            error.message = redact(str(getattr(error, "message", "")))  # type: ignore[attr-defined]
+        raise
+
 
 app = typer.Typer(
     name="edgeseg",
+    cls=Commands,
     help="Image segmentation on edge devices: train, compress, compile, run and measure, verified at every step.",
     epilog="Documentation: docs/ of the repository. Help of a verb: edgeseg VERB --help.",
     no_args_is_help=True,
@@ -81,6 +110,11 @@ def _xdg_cache() -> Path | None:
     return home / "edgeseg" if home.is_absolute() else None
 
 
+def _show_traceback() -> None:
+    if "--debug" in sys.argv:
+        sys.stderr.write(redact(traceback.format_exc()))
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a limit was missed, 2 the user's error, 3 undecided, 70 a bug of
     edgeseg, 130 interrupted."""
@@ -104,14 +138,12 @@ def _exit_code() -> int | str | None:
         app()
         return 0
     except EdgesegError as error:
-        if "--debug" in sys.argv:
-            raise
+        _show_traceback()
         _report(error)
         return error.exit_code
     except Exception as error:
         fault = describe(error) if isinstance(error, OSError) else out_of_memory(error)
-        if "--debug" in sys.argv:
-            raise
+        _show_traceback()
         if fault:
             _report(fault)
             return fault.exit_code

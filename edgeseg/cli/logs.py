@@ -1,4 +1,4 @@
-"""Logging: one handler, on the error stream, in text or JSON."""
+"""Logging: one handler, on the error stream, in text or JSON, without credentials."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 from datetime import datetime, timezone
+
+from edgeseg.stream.redact import redact
 
 FORMATS = ("text", "json")
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # of -q, none, -v
@@ -19,12 +21,12 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": redact(record.getMessage()),
         }
         if hint := getattr(record, "hint", ""):
-            row["hint"] = hint
+            row["hint"] = redact(hint)
         if record.exc_info:
-            row["traceback"] = self.formatException(record.exc_info)
+            row["traceback"] = redact(self.formatException(record.exc_info))
         return json.dumps(row)
 
 
@@ -33,6 +35,9 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self, terminal: bool):
         super().__init__("%(message)s" if terminal else "%(asctime)s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # the name is logging's
         if record.levelno >= logging.WARNING:

@@ -122,11 +122,14 @@ def run(
 def soak(
     bundle: Annotated[Path, typer.Argument(help="The bundle to test.")],
     minutes: Annotated[
-        float, typer.Option(min=0.2, help="How long to run; one round of all faults takes about a minute.")
+        float, typer.Option(min=0.2, help="How long to run; one round of all faults takes about two minutes.")
     ] = 5.0,
     seed: Annotated[int, typer.Option(help="Seed of the random durations of the faults.")] = 0,
     sabotage: Annotated[
         str | None, typer.Option(help="leak or hang: break the run on purpose, to verify that the soak notices.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="Only this fault; repeatable. By default all, one after another.")
     ] = None,
     json_to: options.Json = None,
 ) -> None:
@@ -138,7 +141,9 @@ def soak(
     from edgeseg.stream.soak.run import soak as run_soak
 
     with signals.interruptible(), progress_reporter("soak") as on_progress:
-        report = run_soak(bundle, minutes, seed=seed, sabotage=sabotage, on_progress=on_progress)
+        report = run_soak(
+            bundle, minutes, seed=seed, sabotage=sabotage, faults=tuple(fault or ()), on_progress=on_progress
+        )
     show_soak(report, json_to)
     emit(report.to_dict(), json_to)
     if not report.ok:
@@ -151,6 +156,7 @@ def _run(settings: Settings, json_to: str | None) -> None:
     from edgeseg.machine import fingerprint
     from edgeseg.stream import assemble
     from edgeseg.stream.metrics_server import MetricsServer
+    from edgeseg.stream.redact import redact_all
     from edgeseg.telemetry.metrics import require_client
 
     # FFmpeg's own lines are switched off; what matters comes as our errors.
@@ -158,6 +164,7 @@ def _run(settings: Settings, json_to: str | None) -> None:
     if settings.metrics:
         require_client()  # before a camera or a model is opened
     with signals.stop_event() as stop, assemble.opened(settings, stop) as running:
+        stop.last_act = running.rescue
         bundle = running.bundle
         assert bundle is not None  # it was opened from one
         serving = MetricsServer(settings.metrics, running, build_info(bundle)) if settings.metrics else nullcontext()
@@ -165,7 +172,7 @@ def _run(settings: Settings, json_to: str | None) -> None:
             summary = running.go(on_progress)
     show(summary, json_to)
     about = {"bundle": asdict(bundle), "machine": asdict(fingerprint())}
-    emit({**summary.to_dict(), **about}, json_to)
+    emit({key: redact_all(value) for key, value in {**summary.to_dict(), **about}.items()}, json_to)
     for path in running.files():
         log.info("wrote %s", path)
     if summary.error:
@@ -261,9 +268,9 @@ def show(summary: RunSummary, json_to: str | None = None) -> None:
 
 def show_soak(report: SoakReport, json_to: str | None = None) -> None:
     title = f"{report.frames} frames in {report.minutes:g} minutes"
-    shown = table(title, "fault", "times", "recovered p50 s", "p95 s")
+    shown = table(title, "fault", "count", "recovered", "p50 s", "p95 s")
     for kind, row in report.faults.items():
-        shown.add_row(kind, str(row.times), str(row.p50), str(row.p95))
+        shown.add_row(kind, *map(str, (row.count, row.recovered, row.p50, row.p95)))
     out = results(json_to)
     out.print(shown)
     rows = {"uptime": report.uptime, "age_ms": report.age_ms, "memory_mib": vars(report.memory_mib),

@@ -1,12 +1,13 @@
-"""Signals: how SIGINT (Ctrl-C) and SIGTERM end a command, whatever disposition it inherited.
+"""Signals: how SIGINT (Ctrl-C), SIGTERM and SIGHUP end a command, whatever disposition it inherited.
 
 A shell without job control starts background jobs (`edgeseg run ... &` in a script) with SIGINT ignored, and Python
 leaves it so. Such a job must still stop cleanly when somebody sends it SIGINT on purpose, so our handlers are installed
-in any case. SIGHUP is left as inherited: that is what `nohup` ignores, and means to.
+in any case. SIGHUP is left alone where it is ignored: that is what `nohup` does, and means to.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,18 +15,38 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SignalHandler = Callable[[int, FrameType | None], Any]
 
 
+class Stop(threading.Event):
+    """Set by the first signal. `last_act`: what to do when a second one ends the process, within moments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_act: Callable[[], None] | None = None
+
+
 @contextmanager
-def stop_event() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, for work that ends in its own time; a second one ends the process."""
-    stop = threading.Event()
+def stop_event() -> Iterator[Stop]:
+    """An event that a signal sets, for work that ends in its own time; a second one ends the process."""
+    stop = Stop()
 
     def handle(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        for each in SIGNALS:
+            if signal.getsignal(each) is handle:
+                signal.signal(each, end if stop.last_act else signal.SIG_DFL)
         stop.set()
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in SIGNALS:
+            if signal.getsignal(each) is end:
+                signal.signal(each, signal.SIG_DFL)
+        try:
+            if stop.last_act:
+                stop.last_act()
+        finally:
+            os.kill(os.getpid(), number)
 
     with _handlers(handle):
         yield stop
@@ -33,7 +54,7 @@ def stop_event() -> Iterator[threading.Event]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, so that open files and children are closed."""
+    """A signal raises KeyboardInterrupt in the main thread, so that open files and children are closed."""
     with _handlers(signal.default_int_handler):
         yield
 
@@ -46,7 +67,8 @@ def restore_interrupt() -> None:
 
 @contextmanager
 def _handlers(handler: SignalHandler) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    ours = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in ours}
     try:
         yield
     finally:

@@ -54,6 +54,8 @@ TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
     list: "a list of strings",
+    dict: "a table",
+    type(None): "missing",
 }
 
 
@@ -179,7 +181,9 @@ def _typed(path: Path, key: str, value: object, kind: type) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise OptionError(f"{path}: {key} is {value!r}.", f"Expected {TYPE_NAMES[kind]}.")
+        # A value of another type may be anything, a table with a password among it: only its type is shown.
+        shown = repr(value) if isinstance(value, (bool, int, float)) else TYPE_NAMES.get(type(value), "no value")
+        raise OptionError(f"{path}: {key} is {shown}.", f"Expected {TYPE_NAMES[kind]}.")
     if isinstance(value, float) and not value >= 0:  # nor NaN
         raise OptionError(f"{path}: {key} is {value!r}.", "Expected a number from 0 up.")
     return value

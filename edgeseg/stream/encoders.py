@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,18 +13,27 @@ import cv2
 
 from edgeseg.errors import StreamError
 from edgeseg.images import Image
+from edgeseg.stream.sinks import require_space
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 CLOCK = 60_000  # ticks a second: the usual frame rates fit, and MPEG-4 (ISO 14496-2, 6.3.3) allows up to 65535
 QUANTIZER = 3  # of 1 (best) to 31
 LAMBDA = 118  # FFmpeg's FF_QP2LAMBDA
 FILL_SECONDS = 10.0
+# Fragments, so that what was written plays even if the process is killed; hidden when the file is finished, for players
+# that know none.
+FRAGMENTS = {"movflags": "hybrid_fragmented", "frag_duration": "500000", "flush_packets": "1"}
+MEASURE_SECONDS = 1.5
+MEASURE_FRAMES = 180
+SLACK_SECONDS = 0.25
+JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95)
 
 
 class Encoder(Protocol):
-    """A file that is being written. `left_out`: frames that are not in it because their time was taken."""
+    """A file that is being written. `left_out`: frames that are not in it because their time was taken; never falls."""
 
-    left_out: int
+    @property
+    def left_out(self) -> int: ...
 
     def write(self, image: Image, seconds: float) -> None:
         """Add a frame ([H, W, 3] BGR, always of one size) to be shown at `seconds`, which never goes back."""
@@ -29,15 +41,22 @@ class Encoder(Protocol):
     def close(self) -> None: ...
 
 
-def encoder_for(path: Path) -> type[TimedEncoder] | type[ConstantEncoder]:
-    """The encoder of a file, loaded now: loading it takes longer than a camera's frame."""
-    if path.suffix.lower() != ".mp4":
+OpenEncoder = Callable[[Path, int, int, float], Encoder]
+
+
+def encoder_for(path: Path, live: bool = False, rate_given: bool = False) -> OpenEncoder:
+    """The encoder of a file, loaded now: loading it takes longer than a camera's frame.
+
+    `live`: times are a camera's; `rate_given`: somebody asked for a frame rate, so that it need not be measured.
+    """
+    if path.suffix.lower() == ".mp4":
+        with suppress(ImportError):
+            import av  # noqa: F401
+
+            return TimedEncoder
+    if not live:
         return ConstantEncoder
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        return ConstantEncoder
-    return TimedEncoder
+    return functools.partial(ConstantEncoder, slack=SLACK_SECONDS) if rate_given else MeasuredEncoder
 
 
 def refusal(path: Path, width: int, height: int) -> StreamError:
@@ -56,10 +75,11 @@ class TimedEncoder:
         import av
 
         self._path = path
+        self._folder = path.absolute().parent
         self._duration = max(1, round(CLOCK / fps))
         self._pts = -1
         try:
-            self._container = av.open(str(path.absolute()), "w", format="mp4")
+            self._container = av.open(str(path.absolute()), "w", format="mp4", options=FRAGMENTS)
             # A fixed quantizer: the encoder's rate control takes every tick of the clock for a frame.
             options = {"flags": "+qscale", "global_quality": str(QUANTIZER * LAMBDA)}
             self._stream: Any = self._container.add_stream("mpeg4", rate=Fraction(fps).limit_denominator(1001))
@@ -74,6 +94,7 @@ class TimedEncoder:
     def write(self, image: Image, seconds: float) -> None:
         import av
 
+        require_space(self._folder)
         even = image[: image.shape[0] & ~1, : image.shape[1] & ~1]
         frame = av.VideoFrame.from_ndarray(even, "bgr24").reformat(format="yuv420p")
         self._pts = max(round(seconds * CLOCK), self._pts + 1)
@@ -99,11 +120,16 @@ class TimedEncoder:
 
 
 class ConstantEncoder:
-    """OpenCV's writer, which knows only a constant frame rate: frames are repeated or left out to keep the time."""
+    """OpenCV's writer, which knows only a constant frame rate: frames are repeated or left out to keep the time.
 
-    def __init__(self, path: Path, width: int, height: int, fps: float):
-        self.left_out = 0
+    `slack`: by how many seconds a frame may stand before or after its time, so that jitter loses none.
+    """
+
+    def __init__(self, path: Path, width: int, height: int, fps: float, slack: float = 0.0):
+        self._folder = path.absolute().parent
         self._fps = _holdable(fps)
+        self._slack = round(slack * self._fps)  # frames
+        self._left_out = 0
         self._written = 0
         self._skipped_seconds = 0.0
         self._latest: Image | None = None  # shown until the next one
@@ -113,23 +139,76 @@ class ConstantEncoder:
         if not self._writer.isOpened():
             raise refusal(path, width, height)
 
+    @property
+    def left_out(self) -> int:
+        return self._left_out
+
     def write(self, image: Image, seconds: float) -> None:
+        require_space(self._folder)  # OpenCV says nothing of what it could not write
         # The half keeps a time that was rounded on its own frame.
         due = int((seconds - self._skipped_seconds) * self._fps + 0.5) + 1 - self._written
         if due > FILL_SECONDS * self._fps:  # after a long silence the video goes on, instead of filling the disk
             self._skipped_seconds += (due - 1) / self._fps
             due = 1
-        if due > 1 and self._latest_is_out:  # shown after all, in a repetition
-            self.left_out -= 1
+        if 1 - self._slack <= due <= 1 + self._slack:
+            due = 1
+        self._left_out += self._latest_is_out and due <= 1  # else it is shown after all, in a repetition
         self._latest_is_out = due < 1
-        self.left_out += self._latest_is_out
         for i in range(due):
             self._writer.write(image if i == due - 1 or self._latest is None else self._latest)
             self._written += 1
         self._latest = image
 
     def close(self) -> None:
+        self._left_out += self._latest_is_out
+        self._latest_is_out = False
         self._writer.release()
+
+
+class MeasuredEncoder:
+    """A ConstantEncoder at the rate at which a camera's frames come: what cameras say of it may be anything.
+
+    The frames of the first MEASURE_SECONDS wait as JPEGs.
+    """
+
+    def __init__(self, path: Path, width: int, height: int, fps: float):
+        self._open = functools.partial(ConstantEncoder, path, width, height, slack=SLACK_SECONDS)
+        self._folder = path.absolute().parent
+        self._fps = fps  # for a file of a single frame
+        self._waiting: list[tuple[Any, float]] = []
+        self._not_written = 0  # of those that waited
+        self._encoder: ConstantEncoder | None = None
+
+    @property
+    def left_out(self) -> int:
+        return self._not_written + (self._encoder.left_out if self._encoder else 0)
+
+    def write(self, image: Image, seconds: float) -> None:
+        if self._encoder is not None:
+            self._encoder.write(image, seconds)
+            return
+        require_space(self._folder)
+        self._waiting.append((cv2.imencode(".jpg", image, JPEG)[1], seconds))
+        if seconds - self._waiting[0][1] >= MEASURE_SECONDS or len(self._waiting) == MEASURE_FRAMES:
+            self._begin()
+
+    def _begin(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        seconds = waiting[-1][1] - waiting[0][1]
+        rate = (len(waiting) - 1) / seconds if seconds > 0 else self._fps
+        self._encoder = self._open(fps=min(max(rate, 0.1), 1000.0))
+        self._not_written = len(waiting)
+        for jpeg, at in waiting:
+            self._encoder.write(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), at)  # type: ignore[arg-type]
+            self._not_written -= 1
+
+    def close(self) -> None:
+        try:
+            if self._waiting:
+                self._begin()
+        finally:
+            if self._encoder is not None:
+                self._encoder.close()
 
 
 def _holdable(fps: float) -> float:

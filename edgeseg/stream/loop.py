@@ -26,11 +26,11 @@ from edgeseg.stream.fallback import FallbackPolicy
 from edgeseg.stream.overlay import Overlay
 from edgeseg.stream.pipeline import POLL_SECONDS, Stream, StreamPipeline
 from edgeseg.stream.progress import OnProgress, Progress
+from edgeseg.stream.redact import redact
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import Source
 from edgeseg.stream.summary import RunSummary, StreamSummary
 from edgeseg.stream.timings import LATENCY, OnStage, StageTimings
-from edgeseg.stream.uri import redact
 from edgeseg.stream.writer import RenderedResult
 
 GRACE_SECONDS = 10.0
@@ -140,6 +140,12 @@ class Run:
     def files(self) -> list[Path]:
         """The files and folders that the sinks have written, each once."""
         return list(dict.fromkeys(f for p in self._pipelines for sink in p.stream.sinks for f in sink.files))
+
+    def rescue(self) -> None:
+        """Have every sink keep what it has: the process is about to end."""
+        for pipeline in self._pipelines:
+            for sink in pipeline.stream.sinks:
+                sink.rescue()
 
     @property
     def seconds(self) -> float:

@@ -6,16 +6,18 @@ FRESH_SECONDS.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeseg.errors import OptionError
-from edgeseg.stream.http import Handler, Server
+from edgeseg.stream.http import ACCESS, Address, Handler, Server
 from edgeseg.stream.loop import Run
+from edgeseg.stream.redact import redact
 from edgeseg.stream.summary import StreamSummary
 from edgeseg.stream.supervise import STATES
+from edgeseg.stream.uri import Uri
 from edgeseg.telemetry.metrics import BuildInfo, RunMetrics, RunSample, StreamSample
 
 FRESH_SECONDS = 10.0
@@ -23,21 +25,19 @@ DEFAULT_STREAM = "main"
 
 
 class MetricsServer:
-    """Serves a run's metrics at `host:port` until closed; create it before run.go().
+    """Serves a run's metrics at `host:port` (http.py has its options) until closed; create it before run.go().
 
     OptionError if that address is not free, MissingPackage without prometheus-client.
     """
 
     def __init__(self, address: str, run: Run, build: BuildInfo):
-        host, _, port = address.rpartition(":")
-        if not port.isdigit():
-            raise OptionError(f"--metrics {address} has no port.", "Expected HOST:PORT, such as 127.0.0.1:9108.")
+        text, access = Uri.parse(address).split(ACCESS)
+        where = Address.parse(text, f"--metrics {address}", "HOST:PORT, such as 127.0.0.1:9108.", **access)
         self.run = run
         self.metrics = RunMetrics(lambda: sample(run), build)
-        run.observe_stages(
-            lambda stream, stage, seconds: self.metrics.observe(stream or DEFAULT_STREAM, stage, seconds)
-        )
-        self._server = Server(host or "127.0.0.1", int(port), _Handler, self, "metrics")
+        shown = functools.lru_cache(lambda stream: redact(stream) or DEFAULT_STREAM)
+        run.observe_stages(lambda stream, stage, seconds: self.metrics.observe(shown(stream), stage, seconds))
+        self._server = Server(where, _Handler, self, "metrics")
         self.port = self._server.port
 
     def __enter__(self) -> MetricsServer:
@@ -48,14 +48,14 @@ class MetricsServer:
 
 
 class _Handler(Handler):
-    def do_GET(self) -> None:
+    def get(self, path: str, query: dict[str, list[str]]) -> None:
         owner: MetricsServer = self.server.owner
-        if self.path == "/metrics":
+        if path == "/metrics":
             self.reply(200, *owner.metrics.exposition())
-        elif self.path == "/healthz":
+        elif path == "/healthz":
             alive = owner.run.alive()
             self.reply(200 if alive else 503, "text/plain", b"alive\n" if alive else b"hangs\n")
-        elif self.path == "/readyz":
+        elif path == "/readyz":
             waiting = not_ready(owner.run.streams())
             body = json.dumps({"waiting_for": waiting}).encode() + b"\n"
             self.reply(503 if waiting else 200, "application/json", body)
@@ -65,7 +65,7 @@ class _Handler(Handler):
 
 def not_ready(streams: Sequence[StreamSummary]) -> list[str]:
     """The names of the streams without a result in the latest FRESH_SECONDS."""
-    return [s.name or s.source for s in streams if s.silent_s is None or s.silent_s > FRESH_SECONDS]
+    return [redact(s.name or s.source) for s in streams if s.silent_s is None or s.silent_s > FRESH_SECONDS]
 
 
 def sample(run: Run) -> RunSample:
@@ -76,7 +76,7 @@ def sample(run: Run) -> RunSample:
         resident_bytes=resident_bytes(),
         streams=[
             StreamSample(
-                name=stream.name or DEFAULT_STREAM,
+                name=redact(stream.name) or DEFAULT_STREAM,
                 frames=stream.frames,
                 fps=stream.fps,
                 silent=stream.silent_s,
@@ -84,7 +84,8 @@ def sample(run: Run) -> RunSample:
                 states=STATES,
                 reconnects=stream.reconnects,
                 damaged=stream.damaged,
-                dropped=stream.drops.to_dict(),
+                age_from=stream.age_from,
+                dropped={redact(stage): number for stage, number in stream.drops.to_dict().items()},
             )
             for stream in run.streams()
         ],

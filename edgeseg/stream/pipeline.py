@@ -46,6 +46,7 @@ class StreamPipeline:
         self.error: BaseException | None = None
         self.rate = FrameRate(clock)
         self.frames = 0
+        self.age_from = ""
         self.skipped = 0  # by the fallback policy, on purpose
         self.inbox: Channel[Frame] = Channel(depth or (1 if source.live else READ_AHEAD), source.live, wake_up)
         self.writers = [Writer(sink, stream.name, source.live, timings, clock) for sink in stream.sinks]
@@ -70,6 +71,7 @@ class StreamPipeline:
         for writer in self.writers:
             writer.put(rendered)
         self.frames += 1
+        self.age_from = rendered.result.frame.age_from
 
     def drops(self) -> Drops:
         sinks: Counter[str] = Counter()
@@ -89,6 +91,7 @@ class StreamPipeline:
             reconnects=source.reconnects,
             damaged=source.damaged,
             drops=self.drops(),
+            age_from=self.age_from,
         )
 
     def warnings(self) -> list[str]:

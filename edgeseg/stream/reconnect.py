@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
 from edgeseg.segmenter import Result
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
+from edgeseg.stream.redact import redact
 from edgeseg.stream.sinks import Sink
 
+log = logging.getLogger(__name__)
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
 
@@ -19,7 +22,8 @@ class ReconnectingSink(Sink):
     """Writes to what `reopen(part)` opens; part 1 after the first failure, so that finished files are not replaced.
 
     The delay before it is opened again doubles from `first_delay` to LONGEST_DELAY seconds. While it is broken,
-    results are lost, and counted in `lost`.
+    results are lost, and counted in `lost`. Whatever a sink raises is its own fault alone; the first failure in a row
+    is logged, and so is the recovery.
     """
 
     def __init__(
@@ -30,10 +34,10 @@ class ReconnectingSink(Sink):
         clock: Clock = SYSTEM_CLOCK,
     ):
         super().__init__()
-        self.name = sink.name
+        self.name = sink.name or type(sink).__name__
         self.needs_image = sink.needs_image
-        self.lost = 0
         self.failures = 0
+        self._lost = 0  # while it was broken, and by the sinks that are closed
         self._sink: Sink | None = sink
         self._reopen = reopen
         self._first_delay = first_delay
@@ -42,37 +46,54 @@ class ReconnectingSink(Sink):
         self._retry_at = 0.0
         self._reasons: Counter[str] = Counter()
 
+    @property
+    def lost(self) -> int:
+        sink = self._sink
+        return self._lost + (sink.lost if sink else 0)
+
     def write(self, result: Result, image: Image | None) -> None:
         try:
             if self._sink is None:
                 if self._clock.monotonic() < self._retry_at:
-                    self.lost += 1
+                    self._lost += 1
                     return
                 self._sink = self._reopen(self.failures)
             self._sink.write(result, image)
+            if self._failures_in_a_row:
+                log.info("%s works again; results lost so far: %d.", self.name, self.lost)
             self._failures_in_a_row = 0
-        except EdgesegError as error:
-            self.lost += 1
-            self._fail(error)
+        except Exception as error:
+            self._lost += 1
+            self._fail(_described(error))
 
     def _fail(self, error: EdgesegError) -> None:
         self.failures += 1
         self._reasons[error.what] += 1
         delay = min(self._first_delay * 2.0 ** min(self._failures_in_a_row, 30), LONGEST_DELAY)
+        if not self._failures_in_a_row:
+            log.warning("%s failed and is tried again: %s", self.name, error.what, extra={"hint": error.hint})
         self._retry_at = self._clock.monotonic() + delay
         self._failures_in_a_row += 1
         self._close_sink()
 
     def _close_sink(self) -> None:
-        sink, self._sink = self._sink, None
+        sink = self._sink
         if sink is None:
             return
         try:
             sink.close()
-        except EdgesegError as error:
-            self._reasons[error.what] += 1
+        except Exception as error:
+            self.failures += not self._failures_in_a_row
+            self._reasons[_described(error).what] += 1
+        self._sink = None
+        self._lost += sink.lost
         self.warnings += [w for w in sink.warnings if w not in self.warnings]
         self.files += [path for path in sink.files if path not in self.files]
+
+    def rescue(self) -> None:
+        sink = self._sink
+        if sink is not None:
+            sink.rescue()
 
     def close(self) -> None:
         self._close_sink()
@@ -80,3 +101,11 @@ class ReconnectingSink(Sink):
             reasons = "; ".join(f"{n}x {reason}" for reason, n in self._reasons.most_common(3))
             self.warnings.append(f"{self.name} failed {self.failures} times and lost {self.lost} results ({reasons}).")
             self._reasons.clear()
+
+
+def _described(error: Exception) -> EdgesegError:
+    if isinstance(error, EdgesegError):
+        return error
+    if isinstance(error, OSError) and error.strerror:
+        return StreamError(f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}.")
+    return StreamError(f"{type(error).__name__}: {redact(str(error))}")

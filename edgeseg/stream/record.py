@@ -18,6 +18,7 @@ from edgeseg.stream.sinks import Info
 @dataclass(frozen=True)
 class ResultRecord:
     """`time`: Unix seconds of the capture; `pts`: seconds on the source's own time axis, None where it has none;
+    `age_from`: what `time` and `age_ms` go by, the frame's `capture`, its `arrival` here or when it was `read`;
     `size`: width, height; `shares`: of the frame, per class that is present; `ms`: milliseconds per stage.
     """
 
@@ -26,6 +27,7 @@ class ResultRecord:
     time: float
     pts: float | None
     age_ms: float
+    age_from: str
     size: tuple[int, int]
     shares: dict[str, float]
     ms: dict[str, float]
@@ -40,6 +42,7 @@ class ResultRecord:
             time=round(time.time() - age, 3),
             pts=None if result.frame.pts is None else round(result.frame.pts, 6),
             age_ms=round(age * 1e3, 1),
+            age_from=result.frame.age_from,
             size=(width, height),
             shares=class_shares(seen_part(result.classmap, info.spec, height, width), info.spec),
             ms={stage: round(seconds * 1e3, 2) for stage, seconds in result.times.items()},

@@ -31,6 +31,10 @@ HASHES = {"MD5": "md5", "SHA-256": "sha256"}
 TRANSPORTS = {"tcp": "RTP/AVP/TCP;unicast;interleaved=0-1", "udp": "RTP/AVP;unicast;client_port={}-{}"}
 
 
+class Unreachable(StreamError):
+    """The server does not answer or cannot be reached: it may be there later."""
+
+
 def check(uri: Uri) -> urllib.parse.SplitResult:
     """The parts of rtsp://user:password@host:port/path, without our options; OptionError for anything else."""
     expected = "Expected rtsp://host:8554/path"
@@ -253,7 +257,7 @@ class Publisher:
                 message = f"{self._uri} has not responded for {self._timeout:g} s."
             else:
                 message = f"{self._uri} {what}: {getattr(error, 'strerror', None) or type(error).__name__}."
-            raise StreamError(message, "Is the RTSP server on, and reachable? Check address and port.") from None
+            raise Unreachable(message, "Is the RTSP server on, and reachable? Check address and port.") from None
         except StreamError:
             self._session = ""
             raise

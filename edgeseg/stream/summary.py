@@ -39,7 +39,9 @@ class Drops:
 
 @dataclass(frozen=True)
 class StreamSummary:
-    """One stream. `silent_s`: seconds since its latest result, None before the first; `damaged` counts packets."""
+    """One stream. `silent_s`: seconds since its latest result, None before the first; `damaged` counts packets;
+    `age_from`: where the age of its latest result starts, see Frame.
+    """
 
     name: str
     source: str
@@ -50,6 +52,7 @@ class StreamSummary:
     reconnects: int
     damaged: int
     drops: Drops
+    age_from: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "drops": self.drops.to_dict()}
@@ -78,7 +81,8 @@ class FallbackSummary:
 class RunSummary:
     """A run. `stages` and `latency` in milliseconds, `seconds` since it started, `count` None where nobody knows it.
 
-    `latency` is the model's own path (resize + infer + mask); `stages["age"]` is capture to the end of the sink.
+    `latency` is the model's own path (resize + infer + mask); `stages["age"]` is from the capture, or what a stream's
+    `age_from` says instead, to the end of the sink.
     `result` says how the run ended ("running" while it goes on), `error` what broke it; `fallback` is None where no
     deadline was given.
     """
@@ -157,6 +161,7 @@ class _StreamDocument:
     reconnects: int
     damaged: int
     drops: dict[str, int]
+    age_from: str = ""
 
 
 @dataclass(frozen=True)

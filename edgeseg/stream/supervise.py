@@ -14,14 +14,18 @@
     BACKING_OFF --delay over---------------------> CONNECTING
     any --close()--------------------------------> STOPPED
 
-The delay doubles from `first_delay` to `longest_delay` and starts over after `steady` seconds of streaming; half of
-it is drawn at random, so that many devices do not knock on a rebooted camera in step. Each connection lives in a
-thread of its own: one that is stuck in a driver is left behind, and counted. Wrong options and missing packages are
-never retried; refused credentials are retried only if they were accepted before.
+A camera that was streaming a moment ago is connected again after `first_delay`; one that is gone, after an eighth of
+the time that it has been gone, `longest_delay` at most, so that the wait adds little to the outage. `steady` seconds of
+streaming end an absence: a single frame does not. Half of each delay is drawn at random, so that many devices do not
+knock on a rebooted camera in step. A camera that refuses the credentials is left alone for `longest_delay`: many lock
+the account after a few attempts. Each connection lives in a thread of its own: one that is stuck in a driver is left
+behind, and counted. Wrong options and missing packages are never retried; refused credentials are retried only if they
+were accepted before.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections import Counter
@@ -33,12 +37,14 @@ from edgeseg.segmenter import Frame
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.freeze import FreezeDetector
+from edgeseg.stream.redact import redact
 from edgeseg.stream.sources import EndOfStream, Refused, Source
 
 STATES = ("CONNECTING", "WAITING", "STREAMING", "STALLED", "BROKEN", "BACKING_OFF", "STOPPED")
 MAX_STUCK = 8
 POLL_SECONDS = 0.2
 CLOSE_SECONDS = 0.4
+SHARE_OF_ABSENCE = 0.125
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,11 @@ class ReconnectPolicy:
     frozen: float = 60.0
     first_delay: float = 0.5
     longest_delay: float = 30.0
-    steady: float = 10.0
+    steady: float = 1.0
 
-    def delay(self, failures: int, jitter: float) -> float:
-        """After the n-th failure in a row (from 1); `jitter`, 0 to 1, scales half of the doubled delay."""
-        full = min(self.first_delay * 2.0 ** min(failures - 1, 30), self.longest_delay)
+    def delay(self, absent: float, jitter: float) -> float:
+        """Before connecting again to a camera that was `absent` for so long; `jitter`, 0 to 1, scales half of it."""
+        full = min(max(absent * SHARE_OF_ABSENCE, self.first_delay), self.longest_delay)
         return full * (0.5 + 0.5 * jitter)
 
 
@@ -84,7 +90,6 @@ class SupervisedSource(Source):
         self.name = name
         self.state = "CONNECTING"
         self.visits: Counter[str] = Counter()
-        self.failures = 0  # in a row
         self._connect = connect
         self._policy = policy or ReconnectPolicy()
         self._on_change = on_change
@@ -93,10 +98,23 @@ class SupervisedSource(Source):
         self._index = 0
         self._retry_at = 0.0
         self._streaming_since = 0.0
+        self._well_at = clock.monotonic()  # the latest frame of steady streaming
         self._connection: Connection | None = None
         self._stuck: list[Connection] = []
         self._freeze = FreezeDetector()
         self._reasons: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._left_dropped = self._left_damaged = 0  # by the connections before this one
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]
+        with self._counting:
+            return self._left_dropped + (self._connection.dropped if self._connection else 0)
+
+    @property
+    def damaged(self) -> int:  # type: ignore[override]
+        with self._counting:
+            return self._left_damaged + (self._connection.damaged if self._connection else 0)
 
     def read(self, timeout: float) -> Frame | None:
         """The newest frame. Raises only what reconnecting cannot fix."""
@@ -150,8 +168,8 @@ class SupervisedSource(Source):
         if self.state != "STREAMING":
             self._enter("STREAMING")
             self._streaming_since = now
-        if self.failures and now - self._streaming_since > self._policy.steady:
-            self.failures = 0
+        if now - self._streaming_since >= self._policy.steady:
+            self._well_at = now
         polled = source is not None and source.interval > 0  # a snapshot may be the same for long
         if self._policy.frozen and not polled and self._freeze.seconds(frame.image, now) > self._policy.frozen:
             self._fail("STALLED", f"the same image for {self._policy.frozen:g} s")
@@ -176,24 +194,28 @@ class SupervisedSource(Source):
     def _break(self, error: Exception) -> None:
         if isinstance(error, (OptionError, MissingPackage)) or (isinstance(error, Refused) and self._index == 0):
             raise error
-        self._fail("BROKEN", error.what if isinstance(error, EdgesegError) else "the stream ended")
+        reason = error.what if isinstance(error, EdgesegError) else "the stream ended"
+        self._fail("BROKEN", reason, refused=isinstance(error, Refused))
 
-    def _fail(self, state: str, reason: str) -> None:
+    def _fail(self, state: str, reason: str, refused: bool = False) -> None:
         self._enter(state, reason)
         self._reasons[reason] += 1
         self._leave_connection()
-        self.failures += 1
-        delay = self._policy.delay(self.failures, self._random.random())
-        self._retry_at = self._clock.monotonic() + delay
+        now = self._clock.monotonic()
+        delay = self._policy.delay(math.inf if refused else now - self._well_at, self._random.random())
+        self._retry_at = now + delay
         self._enter("BACKING_OFF", f"{delay:.1f} s")
 
     def _leave_connection(self) -> None:
-        if self._connection:
-            self._connection.leave()
-            self.dropped += self._connection.frames.dropped
-            self.damaged += self._connection.source.damaged if self._connection.source else 0
-            self._stuck.append(self._connection)
+        left = self._connection
+        if left is None:
+            return
+        with self._counting:
             self._connection = None
+            self._left_dropped += left.dropped + len(left.frames)
+            self._left_damaged += left.damaged
+        left.leave()
+        self._stuck.append(left)
 
     def _back_off(self, timeout: float) -> bool:
         remaining = self._retry_at - self._clock.monotonic()
@@ -223,6 +245,14 @@ class Connection:
         self._thread.start()
 
     @property
+    def dropped(self) -> int:
+        return self.frames.dropped + (self.source.dropped if self.source else 0)
+
+    @property
+    def damaged(self) -> int:
+        return self.source.damaged if self.source else 0
+
+    @property
     def alive(self) -> bool:
         return self._thread.is_alive()
 
@@ -244,4 +274,4 @@ class Connection:
                         self.frames.put(frame)
         except Exception as error:
             known = isinstance(error, (EdgesegError, EndOfStream))
-            self.frames.finish(error if known else StreamError(f"{type(error).__name__}: {error}"))
+            self.frames.finish(error if known else StreamError(f"{type(error).__name__}: {redact(str(error))}"))

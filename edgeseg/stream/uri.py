@@ -14,22 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeseg.errors import OptionError, unknown
+from edgeseg.stream.redact import HARMLESS, HIDDEN, redact_uri, remember
 
 Convert = Callable[[str], Any]
-SECRET_KEYS = r"[\w.-]*(?:user|login|pass|pwd|pw|token|key|secret|auth|sig|credential)[\w.-]*"
-OWN_OPTIONS = r"(?:transport|timeout|max_megapixels|format|every|bitrate_kbps)="  # what `#` may start after a secret
-HIDDEN = "***"
-
-
-def redact(text: str) -> str:
-    """`text` with the credentials of every URI in it hidden; for messages, logs, summaries and metrics.
-
-    Passwords may hold anything, so all of a line from `://` to its last `@` is hidden, and all of a secret parameter to
-    the next `&`, or to a `#` before an option of ours.
-    """
-    text = re.sub(r"(\w://).*@", rf"\1{HIDDEN}@", text)
-    value = rf"(?:[^&;\s'\"#]|#(?!{OWN_OPTIONS}))*"
-    return re.sub(rf"([?&#;]{SECRET_KEYS}=){value}", rf"\1{HIDDEN}", text, flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,10 +32,11 @@ class Uri:
         found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
         if not found:
             return cls(text, "", text)
+        remember(found[1].lower(), text[found.end() :])
         return cls(text, found[1].lower(), text[found.end() :])
 
     def __str__(self) -> str:
-        return redact(" ".join(self.text.splitlines()))
+        return redact_uri(self.text)
 
     def url(self) -> str:
         """The address without our options behind `#`, its user and password encoded as servers and FFmpeg expect."""
@@ -81,12 +69,13 @@ class Uri:
         for pair in filter(None, rest[0].split("&") if rest else []):
             key, _, value = pair.partition("=")
             if key not in known:
-                shown = key if re.search(rf"[{mark}&]{re.escape(key)}(=|&|$)", str(self)) else HIDDEN
+                shown = key if re.search(rf"[{mark}&]{re.escape(key)}=", str(self)) else HIDDEN
                 raise unknown(f"option of {self}", shown, known)
             try:
                 options[key] = known[key](value)
             except ValueError as error:
-                raise OptionError(f"Option {key}={value!r} of {self} is not usable.", f"Expected {error}.") from error
+                shown = repr(value) if key in HARMLESS else HIDDEN
+                raise OptionError(f"Option {key}={shown} of {self} is not usable.", f"Expected {error}.") from error
         return address, options
 
 
@@ -104,6 +93,22 @@ def number(low: float, high: float) -> Convert:
         if not re.fullmatch(r"-?\d+(\.\d*)?|\.\d+", text) or not low <= float(text) <= high:
             raise ValueError(f"a number from {low:g} to {high:g}")
         return float(text)
+
+    return convert
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(low: float, high: float) -> Convert:
+    """`30s`, `10m`, `24h` or `7d` -> seconds, from `low` to `high`."""
+
+    def convert(text: str) -> float:
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text)
+        seconds = float(found[1]) * UNITS[found[2]] if found else -1.0
+        if not low <= seconds <= high:
+            raise ValueError(f"a time such as 30s, 10m, 24h or 7d, from {low:g} to {high:g} seconds")
+        return seconds
 
     return convert
 

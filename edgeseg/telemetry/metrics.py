@@ -34,6 +34,11 @@ FAMILIES = {
     "edgeseg_reconnects": ("counter", "Connections after the first.", ("stream",)),
     "edgeseg_silent_seconds": ("gauge", "Seconds since the latest result.", ("stream",)),
     "edgeseg_state": ("gauge", "1 for the state the source is in, 0 for the others.", ("stream", "state")),
+    "edgeseg_frame_age_from": (
+        "gauge",
+        "1: ages of this stream start at the capture, the arrival of the data, or when it was read.",
+        ("stream", "origin"),
+    ),
     "edgeseg_fallback_level": ("gauge", "0 at full quality, else how many steps down the deadline forced.", ()),
     "edgeseg_late": ("counter", "Results older than the deadline.", ()),
 }
@@ -63,6 +68,7 @@ class StreamSample:
     reconnects: int
     damaged: int
     dropped: Mapping[str, int]
+    age_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,8 @@ def rows(sample: RunSample) -> Iterator[tuple[str, list[str], float]]:
         yield "edgeseg_reconnects", [name], stream.reconnects
         yield from (("edgeseg_state", [name, state], float(state == stream.state)) for state in stream.states)
         yield from (("edgeseg_dropped", [name, stage], number) for stage, number in stream.dropped.items())
+        if stream.age_from:
+            yield "edgeseg_frame_age_from", [name, stream.age_from], 1.0
         if stream.silent is not None:
             yield "edgeseg_silent_seconds", [name], stream.silent
     if sample.fallback_level is not None:

@@ -1,8 +1,9 @@
 """A real RTSP server on loopback, run under the system's Python (GStreamer's bindings live there), not under pytest.
 
-    /usr/bin/python3 rtsp_server.py PORT CLIP [--user U --password P] [--codec h264|h265] [--gop FRAMES]
+    /usr/bin/python3 rtsp_server.py PORT CLIP [--user U --password P] [--codec h264|h265] [--gop FRAMES] [--audio]
 
-Serves CLIP once per connection as rtsp://127.0.0.1:PORT/live in real time, and prints `ready`.
+Serves CLIP once per connection as rtsp://127.0.0.1:PORT/live in real time, and prints `ready`. --audio: a tone as the
+first stream, before the video. /sound is the tone alone.
 Commands on standard input: `freeze` (keep the connection, send nothing), `thaw`, `quit`.
 """
 
@@ -22,6 +23,7 @@ ENCODERS = {
     "h265": f"x265enc {ENCODING} ! rtph265pay name=pay0 config-interval=1",
     "mjpeg": "jpegenc ! rtpjpegpay name=pay0",
 }
+TONE = "audiotestsrc is-live=true ! audioconvert ! audioresample ! alawenc ! rtppcmapay name=pay0"
 
 
 def main() -> None:
@@ -32,19 +34,26 @@ def main() -> None:
     parser.add_argument("--password")
     parser.add_argument("--codec", default="h264")
     parser.add_argument("--gop", type=int, default=10, help="frames from one key frame to the next")
+    parser.add_argument("--audio", action="store_true")
     args = parser.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer(address="127.0.0.1", service=args.port)
     factory = GstRtspServer.RTSPMediaFactory()
+    encoder = ENCODERS[args.codec].format(gop=args.gop)
+    if args.audio:
+        encoder = f"{encoder.replace('pay0', 'pay1')} {TONE}"
     factory.set_launch(
         f"( filesrc location={args.clip} ! decodebin ! videoconvert ! video/x-raw,format=I420 ! "
-        f"identity name=gate sync=true ! {ENCODERS[args.codec].format(gop=args.gop)} )"
+        f"identity name=gate sync=true ! {encoder} )"
     )
     factory.set_shared(True)
     frozen = threading.Event()
     factory.connect("media-configure", lambda _, media: watch(media, frozen))
     if args.user:
         protect(server, factory, args.user, args.password)
+    sound = GstRtspServer.RTSPMediaFactory()
+    sound.set_launch(f"( {TONE} )")
+    server.get_mount_points().add_factory("/sound", sound)
     server.get_mount_points().add_factory("/live", factory)
     if not server.attach(None):
         sys.exit("port in use")

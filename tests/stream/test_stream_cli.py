@@ -56,8 +56,10 @@ def test_a_clip_to_a_video_with_a_summary(tmp_path, model):
     assert len(read_back(tmp_path / "out.mp4")) == 30 and len(list((tmp_path / "m").iterdir())) == 30
 
 
-@pytest.mark.parametrize("ignored", [False, True], ids=["", "SIGINT ignored"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "ignored"),
+    [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGHUP, False)],
+)
 def test_a_signal_finishes_the_video_and_prints_the_summary(tmp_path, model, start_process, number, ignored):
     """Also where SIGINT was ignored at the start, as in the background jobs of a script."""
     source = f"{clip(tmp_path / 'a.avi')}?loop=1&live=1"
@@ -75,6 +77,21 @@ def test_a_signal_finishes_the_video_and_prints_the_summary(tmp_path, model, sta
     assert json.loads(out)["result"] == "stopped"
     assert len(read_back(tmp_path / "out.mp4")) >= json.loads(out)["frames"] - 2 > 0
     assert list(tmp_path.glob(".out*")) == []
+
+
+def test_nohup_outlives_its_terminal(tmp_path, model, start_process):
+    source, log = f"{clip(tmp_path / 'a.avi')}?loop=1&live=1", tmp_path / "log.jsonl"
+    run = start_process(
+        ["nohup", *EDGESEG, "run", model, "--source", source, "--sink", log],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(run, lambda: log.exists() and log.stat().st_size)
+    run.send_signal(signal.SIGHUP)
+    size = log.stat().st_size
+    wait_until(run, lambda: log.stat().st_size > 2 * size + 2000)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(20) == 0
 
 
 def ignore_interrupts() -> None:
@@ -131,11 +148,13 @@ def test_a_truncated_video_is_reported(tmp_path, model):
     ("words", "message"),
     [
         (["--source", "missing.mp4"], "Video missing.mp4 does not exist."),
+        (["--source", "pipe.mp4"], "pipe.mp4 is a pipe, not a video file."),
+        (["--source", "a.avi", "--sink", "pipe.jsonl"], "Nobody reads this pipe: start its reader first."),
         (["--source", "a.avi", "--sink", "/proc/out.mp4"], "Cannot write /proc"),
         (["--source", "a.avi", "--mode", "fast"], "Unknown mode 'fast'."),
         (["--source", "a.avi", "--queue", "0"], "queue is 0."),
         ([], "No source is given."),
-        (["--source", "rtsp://u:secret@cam/x#tiemout=1"], "Unknown option of rtsp://***@cam/x#tiemout=1 'tiemout'."),
+        (["--source", "rtsp://u:secret@cam/x#tiemout=1"], "Unknown option of rtsp://***@cam/x#tiemout=*** 'tiemout'."),
         (["--source", "a.avi", "--source", "b=a.avi", "--sink", "o.mp4"], "Several streams would write to o.mp4."),
         (["--source", "rtsp://u:secret@127.0.0.1:1/x", "--no-reconnect"], "rtsp://***@127.0.0.1:1/x cannot be read"),
     ],
@@ -143,6 +162,8 @@ def test_a_truncated_video_is_reported(tmp_path, model):
 def test_errors_are_one_clear_message(tmp_path, model, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "a.avi", 3)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "pipe.jsonl")
     done = edgeseg("run", model, *words)
     assert done.returncode == 2 and message in done.stderr
     assert "Traceback" not in done.stderr and "secret" not in done.stderr + done.stdout
@@ -218,10 +239,10 @@ def test_metrics_without_the_package(tmp_path, model):
         ("bundle = 'x'\nreconnect = 1", r"reconnect is 1\.\nExpected true or false"),
         ("bundle = 'x'", r"No source is given"),
         ("[[stream]]\nsource = 'a'", r"has no bundle"),
-        ("bundle = 'x'\nstall = 'long'\n[[stream]]\nsource = 'a'", r"stall is 'long'\.\nExpected a number"),
+        ("bundle = 'x'\nstall = 'long'\n[[stream]]\nsource = 'a'", r"stall is a string\.\nExpected a number"),
         ("bundle = 'x'\nstall = nan\n[[stream]]\nsource = 'a'", r"stall is nan"),
         ("bundle = 'x'\nqueue = 0\n[[stream]]\nsource = 'a'", r"queue is 0\.\nExpected at least 1"),
-        ("bundle = 'x'\n[[stream]]\nname = 'a'", r"source is None\.\nExpected a string"),
+        ("bundle = 'x'\n[[stream]]\nname = 'a'", r"source is missing\.\nExpected a string"),
         ("bundle = 'x'\nstream = 3", r"stream is not a list of tables"),
         ("bundle = x", r"is not valid TOML"),
         (

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,8 @@ from edgeseg.stream.sinks import rtsp
 
 pytest.importorskip("av", reason="publishing needs PyAV: pip install 'edgeseg[camera]'")
 INFO = sinks.Info(SPEC, 25.0, live=True)
+FILE = sinks.Info(SPEC, 25.0)
+BIG = frame_image(0)
 SERVER = Path(__file__).with_name("rtsp_record_server.py")
 PYTHON = "/usr/bin/python3"
 PROBE = """import gi; gi.require_version("GstRtspServer", "1.0")
@@ -142,7 +145,27 @@ def test_servers_that_accept_no_stream_are_refused_before_anything_runs(gstreame
         with pytest.raises(StreamError, match=r"/none does not exist on that server \(404\)"):
             sinks.open(f"rtsp://127.0.0.1:{port}/none", INFO)
     with pytest.raises(StreamError, match=WRONG + r"cannot be reached: Connection refused\.\nIs the RTSP server on"):
-        sinks.open(f"rtsp://u:secret@127.0.0.1:{port}/live", INFO)
+        sinks.open(f"rtsp://u:secret@127.0.0.1:{port}/live", FILE)
+
+
+@real_time
+@pytest.mark.parametrize("silent", [True, False], ids=["accepts and is silent", "is not there"])
+def test_a_server_that_does_not_answer_at_the_start_is_waited_for(gstreamer, tmp_path, silent, caplog):
+    """A camera's run begins without it, and the stream is there when the server is."""
+    port = free_port()
+    uri = f"rtsp://u:secret@127.0.0.1:{port}/live#timeout=0.4"
+    with socket.create_server(("127.0.0.1", port)) if silent else contextlib.nullcontext():
+        sink = ReconnectingSink(sinks.open(uri, INFO), lambda part: sinks.open(uri, replace(INFO, part=part)), 0.1)
+        sink.write(result(BIG), BIG)
+    assert "It is waited for." in caplog.text and "secret" not in caplog.text and sink.lost == 1
+    with server(tmp_path, port), sink:
+        until = time.monotonic() + 20
+        for i in range(10_000):
+            sink.write(result(BIG, i), BIG)
+            if len(log(tmp_path)) > 5 or time.monotonic() > until:
+                break
+            time.sleep(0.04)
+    assert len(log(tmp_path)) > 5 and sink.lost < 100
 
 
 @real_time
@@ -239,7 +262,7 @@ def answering(reply: bytes):
 def test_servers_that_answer_wrongly(reply, message):
     begin = time.monotonic()
     with answering(reply) as port, pytest.raises(StreamError, match=WRONG.rstrip() + r"\S* " + message):
-        sinks.open(f"rtsp://u:secret@127.0.0.1:{port}/live#timeout=0.5", INFO)
+        sinks.open(f"rtsp://u:secret@127.0.0.1:{port}/live#timeout=0.5", FILE)
     assert time.monotonic() - begin < 3
 
 
@@ -247,7 +270,7 @@ def test_a_server_that_never_answers():
     with socket.create_server(("127.0.0.1", 0)) as mute:
         begin = time.monotonic()
         with pytest.raises(StreamError, match=r"has not responded for 0\.3 s\.\nIs the RTSP server on"):
-            sinks.open(f"rtsp://127.0.0.1:{mute.getsockname()[1]}/live#timeout=0.3", INFO)
+            sinks.open(f"rtsp://127.0.0.1:{mute.getsockname()[1]}/live#timeout=0.3", FILE)
         assert time.monotonic() - begin < 2
 
 

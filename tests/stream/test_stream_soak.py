@@ -19,7 +19,8 @@ from edgeseg.stream.soak.objectives import (
     ThreadGrowth,
     breaches,
 )
-from edgeseg.stream.soak.run import Timing, soak
+from edgeseg.stream.soak.rig import Timing
+from edgeseg.stream.soak.run import soak
 from edgeseg.stream.summary import RunSummary
 
 GOOD = SoakReport(
@@ -27,7 +28,7 @@ GOOD = SoakReport(
     frames=1500,
     fps=25.0,
     uptime={"front": 0.7, "back": 1.0},
-    faults={"kill": Recoveries(times=2, not_recovered=0, p50=0.4, p95=0.5)},
+    faults={"kill": Recoveries(count=2, recovered=2, p50=0.4, p95=0.5)},
     reconnect_s={"p50": 0.4, "p95": 0.5},
     age_ms={"p50": 6.0, "p99": 20.0},
     drops={},
@@ -71,8 +72,8 @@ def test_a_report_of_measurements_goes_to_json_with_its_documented_keys():
     measured = Measurements(faults={"kill": [0.4, None]}, samples=100, fresh=[70, 100])
     summary = RunSummary(frames=1500, seconds=60.0, result="failed", error=StreamError("It broke."))
     report = SoakReport.of(summary, measured, [0.006] * 99 + [0.02], ["the script failed"]).to_dict()
-    assert report["schema"] == 1 and report["uptime"] == {"front": 0.7, "back": 1.0} and not report["ok"]
-    assert report["faults"] == {"kill": {"times": 2, "not_recovered": 1, "p50": 0.4, "p95": 0.4}}
+    assert report["schema"] == 2 and report["uptime"] == {"front": 0.7, "back": 1.0} and not report["ok"]
+    assert report["faults"] == {"kill": {"count": 2, "recovered": 1, "p50": 0.4, "p95": 0.4}}
     assert report["age_ms"]["p50"] == 6.0 and report["memory_mib"]["growth"] == 0.0
     assert report["breaches"] == [
         "the script failed",
@@ -106,7 +107,7 @@ def test_a_leak_is_found_and_the_absent_camera_is_picked_up(model):
     report = soak(model, 0.05, sabotage="leak", timing=QUICK)
     missed = [b for b in report.breaches if "frame age" not in b]  # a busy machine may be slow; it must not leak
     assert len(missed) == 1 and "a leak" in missed[0] and not report.ok
-    assert report.faults["absent"].not_recovered == 0 and report.uptime["back"] > 0.9
+    assert report.faults["absent"].recovered == 1 and report.uptime["back"] > 0.9
     assert report.frames > 100 and report.reconnects == {"front": 0, "back": 0}
 
 
@@ -116,19 +117,30 @@ def test_a_hang_is_found(model):
     assert "the run ended: Inference gave no answer for 2 s." in report.breaches
 
 
+@real_time
+def test_a_sink_whose_folder_goes_away_comes_back(model):
+    report = soak(model, 0.08, faults=("folder_removed",), timing=QUICK)
+    assert report.faults["folder_removed"].count >= 1
+    assert report.faults["folder_removed"].recovered == report.faults["folder_removed"].count
+    assert report.error is None
+    assert any(stage.startswith("front sink") and stage.endswith("log.jsonl") for stage in report.drops)
+
+
 @pytest.mark.slow
-def test_a_round_of_all_faults_keeps_every_objective(model):
-    report = soak(model, 1.2)
-    assert report.breaches == () and set(report.faults) >= {
-        "kill",
-        "freeze",
-        "still",
-        "corrupt",
-        "resize",
-        "full",
-    }
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ("kill", "freeze", "still", "corrupt", "resize", "slow", "full"),
+        ("flap", "gop250", "frozen_h264", "folder_removed"),
+    ],
+)
+def test_a_round_of_all_faults_keeps_every_objective(model, faults):
+    report = soak(model, 1.2, faults=faults)
+    assert report.breaches == () and set(report.faults) >= set(faults)
 
 
-def test_an_unknown_sabotage(model):
+def test_an_unknown_sabotage_or_fault(model):
+    with pytest.raises(OptionError, match=r"Unknown fault 'flop'\.\nDid you mean 'flap'"):
+        soak(model, 0.2, faults=("flop",))
     with pytest.raises(OptionError, match=r"Unknown sabotage 'leek'\.\nDid you mean 'leak'"):
         soak(model, 0.2, sabotage="leek")

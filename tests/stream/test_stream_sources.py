@@ -8,15 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from stream_helpers import SPEC, clip, frame_image
+from stream_helpers import clip, frame_image
 
 from edgeseg.errors import EdgesegError, FileError, OptionError, StreamError
-from edgeseg.stream import sinks, sources
+from edgeseg.stream import sources
 from edgeseg.stream.sources import EndOfStream
 from edgeseg.stream.sources.video import Video
-from edgeseg.stream.uri import Uri, redact
+from edgeseg.stream.uri import Uri
 
 
 def everything(source) -> list:
@@ -193,7 +191,7 @@ def test_a_frame_size_over_the_limit(tmp_path):
     [
         ("sythetic://street", r"Unknown kind of source 'sythetic://'\.\nDid you mean 'synthetic'"),
         ("synthetic://steet", r"Unknown synthetic scene 'steet'\.\nDid you mean 'street'"),
-        ("synthetic://street?sed=7", r"Unknown option of synthetic://street\?sed=7 'sed'\.\nDid you mean 'seed'"),
+        ("synthetic://street?sed=7", r"Unknown option of synthetic://street\?sed=\*\*\* 'sed'\.\nDid you mean 'seed'"),
         ("synthetic://street?size=big", r"Option size='big' .* not usable\.\nExpected WIDTHxHEIGHT"),
         ("synthetic://street?night=2", r"Expected a number from 0 to 1"),
         ("synthetic://street?frames=1.5", r"Expected a whole number from 1"),
@@ -205,7 +203,7 @@ def test_a_frame_size_over_the_limit(tmp_path):
         ("nowhere/", r"Image folder nowhere does not exist"),
         ("nowhere/*.png", r"No images match nowhere/\*\.png"),
         ("nowhere.png", r"Image nowhere\.png does not exist"),
-        ("a.mp4?lop=1", r"Unknown option of a\.mp4\?lop=1 'lop'\.\nDid you mean 'loop'"),
+        ("a.mp4?lop=1", r"Unknown option of a\.mp4\?lop=\*\*\* 'lop'\.\nDid you mean 'loop'"),
     ],
 )
 def test_bad_uris(uri, message):
@@ -217,57 +215,6 @@ def test_a_camera_is_looked_for_when_it_is_read_so_that_it_may_be_absent_at_the_
     source = sources.open("/dev/video97")
     with pytest.raises(FileError, match=r"Camera /dev/video97 does not exist\.\nPlug it in"):
         source.read(1)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("rtsp://admin:p@ss/w0rd@cam:554/live", "rtsp://***@cam:554/live"),
-        ("rtsp://cam/live?user=admin&password=x&channel=1", "rtsp://cam/live?user=***&password=***&channel=1"),
-        ("http://cam/a?api_key=abc#timeout=5", "http://cam/a?api_key=***#timeout=5"),
-        ("cannot open rtsp://a:b@cam/x: refused", "cannot open rtsp://***@cam/x: refused"),
-        ("synthetic://street?seed=7", "synthetic://street?seed=7"),
-        ("clips/day@night.mp4", "clips/day@night.mp4"),
-    ],
-)
-def test_credentials_are_never_shown(text, shown):
-    assert redact(text) == shown
-
-
-# Letters that appear in no other part of the addresses below, so that any piece of a password is recognized.
-SECRET = st.text("QXZ#@/:?&=% %;\\\"'\t", min_size=1).filter(lambda text: set(text) & set("QXZ"))
-
-
-@settings(deadline=None)
-@given(user=SECRET, password=SECRET, tail=st.sampled_from(["", "/live", "/live?channel=1", "/live#timeout=5"]))
-def test_no_part_of_a_user_or_password_is_shown(user, password, tail):
-    text = f"rtsp://{user}:{password}@cam:554{tail}"
-    for shown in (redact(text), redact(f"cannot open {text}: refused"), str(Uri.parse(text))):
-        assert not set(shown) & set("QXZ")
-        assert shown.startswith(("rtsp://***@cam:554", "cannot open rtsp://***@cam:554"))
-    for module, form in ((sources, "rtsp"), (sources, "udp"), (sinks, "webhook+http"), (sinks, "mjpeg")):
-        uri = Uri.parse(text.replace("rtsp", form, 1))
-        try:  # the options and the address are read; nothing is connected
-            opened = module.find(uri.text)[0].open(uri, *([sinks.Info(SPEC)] if module is sinks else []))
-            opened.close()
-        except EdgesegError as error:
-            assert not set(str(error)) & set("QXZ"), str(error)
-
-
-@settings(deadline=None)
-@given(
-    password=SECRET.filter(lambda text: not set(text) & set("&;@ \t'\"")),
-    tail=st.sampled_from(["", "&channel=1", "#timeout=5"]),
-)
-def test_no_part_of_a_secret_parameter_is_shown(password, tail):
-    text = f"http://cam/live?user=QX&password={password}{tail}"
-    for shown in (redact(text), str(Uri.parse(text))):
-        assert not set(shown) & set("QXZ")
-        assert shown == f"http://cam/live?user=***&password=***{tail}"
-    try:
-        sources.open(text).close()
-    except EdgesegError as error:
-        assert not set(str(error)) & set("QXZ"), str(error)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import EndOfStream, Refused, Source
 from edgeseg.stream.supervise import MAX_STUCK, ReconnectPolicy, SupervisedSource
 
-POLICY = ReconnectPolicy(connect=15, stall=5, frozen=0, first_delay=0.5, longest_delay=4, steady=10)
+POLICY = ReconnectPolicy(connect=15, stall=5, frozen=0, first_delay=0.5, longest_delay=4, steady=1)
 SILENCE = threading.Event()  # never set
 
 
@@ -180,11 +180,11 @@ def test_a_frozen_image_is_stalled_and_a_changing_one_is_not(scripted, clock):
     assert camera.states[-1] == "STREAMING" and camera.source.reconnects == 1
 
 
-def test_the_delay_doubles_to_its_limit_with_half_of_it_at_random():
+def test_the_delay_is_an_eighth_of_the_absence_with_half_of_it_at_random():
     policy = ReconnectPolicy(first_delay=1, longest_delay=10)
-    assert [policy.delay(n, 1.0) for n in range(1, 7)] == [1, 2, 4, 8, 10, 10]
-    assert [policy.delay(n, 0.0) for n in range(1, 4)] == [0.5, 1, 2]
-    assert policy.delay(10**6, 1.0) == 10
+    assert [policy.delay(absent, 1.0) for absent in (0, 8, 16, 40, 80, 800)] == [1, 1, 2, 5, 10, 10]
+    assert [policy.delay(absent, 0.0) for absent in (0, 8, 16)] == [0.5, 0.5, 1]
+    assert policy.delay(float("inf"), 1.0) == 10
 
 
 def test_backing_off_lasts_as_long_as_the_delay(scripted, clock):
@@ -198,16 +198,41 @@ def test_backing_off_lasts_as_long_as_the_delay(scripted, clock):
     assert 0.25 <= delay <= 0.5 and clock.monotonic() - start == pytest.approx(delay, abs=0.05)
 
 
-def test_the_delay_starts_over_after_steady_streaming(scripted, clock):
-    camera = scripted(*[StreamError("x")] * 3, always)
+def delays(camera: ScriptedCamera) -> list[float]:
+    return [float(r.removesuffix(" s")) for s, r in zip(camera.states, camera.reasons) if s == "BACKING_OFF"]
+
+
+def test_a_camera_that_drops_again_and_again_is_connected_again_at_once(scripted, clock):
+    """Each connection streams for two seconds, at last one frame a second; then it drops."""
+    camera = scripted(*[Script(3, StreamError("dropped")) for _ in range(20)], always)
+    for _ in range(60):
+        camera.frames(1)
+        clock.advance(1)
+    assert len(delays(camera)) >= 19 and max(delays(camera)) <= POLICY.first_delay
+
+
+def test_a_single_frame_does_not_end_an_absence(scripted, clock):
+    camera = scripted(*[Script(1, StreamError("dropped")) for _ in range(40)], always)
+    for _ in range(40):
+        camera.frames(1)
+        clock.advance(0.9)
+    assert delays(camera)[0] <= 0.5 and min(delays(camera)[-5:]) >= POLICY.longest_delay / 2
+
+
+def test_credentials_that_are_refused_are_not_tried_again_soon(scripted, clock):
+    camera = scripted(Script(1, StreamError("reboot")), Refused("booting: 401"), always)
+    camera.frames(3)
+    assert delays(camera)[1] >= POLICY.longest_delay / 2
+
+
+def test_counters_move_while_a_connection_lasts(scripted):
+    camera = scripted(always)
     camera.frames(1)
-    assert camera.source.failures == 3
-    clock.advance(9)
-    camera.frames(1)
-    assert camera.source.failures == 3
-    clock.advance(2)
-    camera.frames(1)
-    assert camera.source.failures == 0
+    connected = camera.source._connection.source
+    connected.damaged, connected.dropped = 3, 2
+    assert camera.source.damaged == 3 and camera.source.dropped == 2
+    camera.source.close()
+    assert camera.source.damaged == 3 and camera.source.dropped == 2
 
 
 @pytest.mark.parametrize("error", [OptionError("wrong word"), Refused("refuses these credentials")])

@@ -43,17 +43,20 @@ class Info:
 class Sink(ABC):
     """A context manager that takes results in order.
 
-    `needs_image`: write() gets the frame with its overlay, too. `lost` counts results it could not keep; `files` are
-    the files and folders that it has written.
+    `needs_image`: write() gets the frame with its overlay, too. `files` are the files and folders that it has written.
     """
 
     needs_image = False
     name = ""
-    lost = 0
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.files: list[Path] = []
+
+    @property
+    def lost(self) -> int:
+        """How many results it could not keep, at this moment; never falls."""
+        return 0
 
     @abstractmethod
     def write(self, result: Result, image: Image | None) -> None:
@@ -64,6 +67,9 @@ class Sink(ABC):
 
     def close(self) -> None:  # noqa: B027 -- some sinks hold nothing
         """Finish what was written. Safe to call twice."""
+
+    def rescue(self) -> None:  # noqa: B027 -- most sinks keep everything at once
+        """Keep what was written: the process is about to end. Called by another thread, perhaps during a write()."""
 
     def __enter__(self) -> Sink:
         return self
@@ -115,7 +121,10 @@ def check_writable(path: Path) -> None:
 
 
 def require_space(folder: Path) -> None:
-    """StreamError while there is still room to finish a file properly."""
-    stat = os.statvfs(folder)
+    """StreamError unless there is room to finish a file properly, and where the folder is gone."""
+    try:
+        stat = os.statvfs(folder)
+    except OSError as error:
+        raise StreamError(f"Cannot write {folder}: {error.strerror}.", "Was it removed or unmounted?") from error
     if stat.f_bavail * stat.f_frsize < SPARE_BYTES:
         raise StreamError(f"The disk of {folder} is full.", "Free some space; what was written so far is kept.")

@@ -1,25 +1,25 @@
 """`mjpeg://127.0.0.1:8090` shows the overlay in any browser: `/` a page, `/stream` the video, `/frame.jpg` one frame.
 
-Frames are encoded only while a viewer is connected; a slow viewer misses frames and delays nobody.
+Frames are encoded only while a viewer is connected; a slow viewer misses frames and delays nobody. `?allow=NAME` lets
+viewers call this machine by a name, `&token=...` asks them for a token (http.py).
 """
 
 from __future__ import annotations
 
 import threading
+import urllib.parse
 
 import cv2
 
-from edgeseg.errors import OptionError
 from edgeseg.images import Image
 from edgeseg.segmenter import Result
-from edgeseg.stream.http import Handler, Server
+from edgeseg.stream.http import ACCESS, Address, Handler, Server
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Uri, whole
 
 FORMS = "mjpeg://127.0.0.1:8090"
 MAX_VIEWERS = 8
 VIEWER_TIMEOUT = 5.0
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PAGE = b"""<!doctype html><meta charset=utf-8><title>edgeseg</title>
 <style>body{margin:0;background:#111;display:grid;place-items:center;height:100vh}img{max-width:100%;max-height:100vh}</style>
 <img src=/stream alt="live segmentation">"""
@@ -30,19 +30,15 @@ def claims(uri: Uri) -> bool:
 
 
 def open(uri: Uri, info: Info) -> Sink:
-    address, options = uri.split({"quality": whole(1, 100)})
-    host, _, port = address.rstrip("/").rpartition(":")
-    if "@" in address:
-        raise OptionError(f"{uri} names a user, but viewers need none.", "Expected mjpeg://127.0.0.1:8090")
-    if not port.isdigit() or not int(port) < 65536:
-        raise OptionError(f"{uri} has no port.", "Expected mjpeg://127.0.0.1:8090")
-    return Mjpeg(host or "127.0.0.1", int(port), **options)
+    text, options = uri.split({"quality": whole(1, 100), **ACCESS})
+    quality = options.pop("quality", 80)
+    return Mjpeg(Address.parse(text, uri.text, "mjpeg://127.0.0.1:8090", **options), quality)
 
 
 class Mjpeg(Sink):
     needs_image = True
 
-    def __init__(self, host: str, port: int, quality: int = 80):
+    def __init__(self, address: Address, quality: int = 80):
         super().__init__()
         self._quality = quality
         self._image: Image | None = None
@@ -52,9 +48,7 @@ class Mjpeg(Sink):
         self._encoding = threading.Lock()
         self._jpeg: tuple[int, bytes] = (0, b"")
         self.viewers = threading.Semaphore(MAX_VIEWERS)
-        if host not in LOOPBACK:
-            self.warnings.append(f"mjpeg://{host}:{port} can be seen by everyone who reaches this machine.")
-        self._server = Server(host.strip("[]"), port, Viewer, self, "images")
+        self._server = Server(address, Viewer, self, "images")
         self.port = self._server.port
 
     def write(self, result: Result, image: Image | None) -> None:
@@ -91,13 +85,14 @@ class Mjpeg(Sink):
 class Viewer(Handler):
     timeout = VIEWER_TIMEOUT
 
-    def do_GET(self) -> None:
-        if self.path == "/":
-            self.reply(200, "text/html", PAGE)
-        elif self.path == "/frame.jpg":
+    def get(self, path: str, query: dict[str, list[str]]) -> None:
+        if path == "/":
+            token = urllib.parse.urlencode({"token": query["token"][0]}) if "token" in query else ""
+            self.reply(200, "text/html", PAGE.replace(b"/stream", f'"/stream?{token}"'.encode()) if token else PAGE)
+        elif path == "/frame.jpg":
             found = self.server.owner.newest(0, VIEWER_TIMEOUT)
             self.reply(200, "image/jpeg", found[1]) if found else self.reply(503, "text/plain", b"no frame yet\n")
-        elif self.path != "/stream":
+        elif path != "/stream":
             self.reply(404, "text/plain", b"expected: / /stream /frame.jpg\n")
         elif not self.server.owner.viewers.acquire(blocking=False):
             self.reply(503, "text/plain", b"too many viewers\n")

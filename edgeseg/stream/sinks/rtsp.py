@@ -1,12 +1,14 @@
 """`rtsp://server:8554/live` publishes the frames with their overlay as H.264 to an RTSP server, for many viewers.
 
-The server must accept publishing (ANNOUNCE and RECORD), as mediamtx does. Options follow `#`: `bitrate_kbps`,
+The server must accept publishing (ANNOUNCE and RECORD), as mediamtx does; a camera's run waits for one that does not
+answer yet. Options follow `#`: `bitrate_kbps`,
 `transport` tcp (default) or udp, `timeout` in seconds to connect and for every answer. Encoding is PyAV's.
 """
 
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -17,10 +19,11 @@ import numpy as np
 from edgeseg.errors import MissingPackage, StreamError
 from edgeseg.images import Image
 from edgeseg.segmenter import Result
-from edgeseg.stream.rtsp import Publisher, check
+from edgeseg.stream.rtsp import Publisher, Unreachable, check
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Convert, Uri, choice, number, whole
 
+log = logging.getLogger(__name__)
 FORMS = "rtsp://SERVER/PATH"
 OPTIONS: dict[str, Convert] = {
     "bitrate_kbps": whole(50, 100_000),
@@ -59,7 +62,12 @@ def open(uri: Uri, info: Info) -> Sink:
         raise MissingPackage("av", f"Publishing to {uri}", "camera") from error
     sink = Rtsp(uri, min(max(info.fps or DEFAULT_FPS, 1.0), HIGHEST_FPS), **options)
     if not info.part:  # opened again mid-run: the next write() finds out as well, and one announcement is enough
-        sink.probe()
+        try:
+            sink.probe()
+        except Unreachable as error:
+            if not info.live:
+                raise
+            log.warning("%s It is waited for.", error.what, extra={"hint": error.hint})
     return sink
 
 

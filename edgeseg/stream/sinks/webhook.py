@@ -1,12 +1,13 @@
 """`webhook+http://host/path#every=30`: POST every n-th result as JSON (see record.py). `#timeout=2` seconds each.
 
-A server that is slow or unreachable is counted and warned about; it never delays the run.
+A server that is slow or unreachable is counted and logged when it happens; it never delays the run.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 import urllib.error
 import urllib.parse
@@ -20,8 +21,9 @@ from edgeseg.segmenter import Result
 from edgeseg.stream.channel import Channel, Closed
 from edgeseg.stream.record import ResultRecord
 from edgeseg.stream.sinks import Info, Sink
-from edgeseg.stream.uri import Uri, number, redact, whole
+from edgeseg.stream.uri import Uri, number, whole
 
+log = logging.getLogger(__name__)
 FORMS = "webhook+http://HOST/PATH, webhook+https://HOST/PATH"
 SHARED = True
 SCHEMES = ("webhook+http", "webhook+https")
@@ -41,19 +43,21 @@ def open(uri: Uri, info: Info) -> Sink:
         raise OptionError(f"{uri} is not an address.", "Expected webhook+http://host:port/path") from None
     if not parts.hostname:
         raise OptionError(f"{uri} has no host.", "Expected webhook+http://host:port/path")
-    return Webhook(parts, info, **options)
+    return Webhook(parts, str(uri), info, **options)
 
 
 class Webhook(Sink):
-    def __init__(self, address: urllib.parse.SplitResult, info: Info, every: int = 30, timeout: float = 2.0):
+    def __init__(self, address: urllib.parse.SplitResult, name: str, info: Info, every: int = 30, timeout: float = 2.0):
         super().__init__()
         self.posted = 0
         self.failed: Counter[str] = Counter()
+        self._failures = 0
+        self._is_down = False
         self._info = info
         self._every = every
         self._timeout = timeout
         self._seen = 0
-        self._name = redact(address.geturl())
+        self._name = name
         self._url = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
         self._headers = {"Content-Type": "application/json"}
         if address.username is not None:
@@ -64,6 +68,10 @@ class Webhook(Sink):
         self._posts: Channel[ResultRecord] = Channel(DEPTH, drop=True)
         self._thread = threading.Thread(target=self._work, name="edgeseg-webhook", daemon=True)
         self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        return self._failures + self._posts.dropped
 
     def write(self, result: Result, image: Image | None) -> None:
         if self._seen % self._every == 0:
@@ -85,10 +93,21 @@ class Webhook(Sink):
             with self._opener.open(request, timeout=self._timeout):
                 self.posted += 1
         except urllib.error.HTTPError as error:
-            self.failed[f"HTTP {error.code}"] += 1
+            self._note_failure(f"HTTP {error.code}")
         except Exception as error:  # a broken server can make http.client raise nearly anything
             reason = getattr(error, "reason", error)
-            self.failed[getattr(reason, "strerror", None) or type(reason).__name__] += 1
+            self._note_failure(getattr(reason, "strerror", None) or type(reason).__name__)
+        else:
+            if self._is_down:
+                self._is_down = False
+                log.info("%s takes posts again; lost so far: %d.", self._name, self.lost)
+
+    def _note_failure(self, reason: str) -> None:
+        self._failures += 1
+        self.failed[reason] += 1
+        if not self._is_down:
+            self._is_down = True
+            log.warning("%s takes no posts: %s. They are counted as lost until it does.", self._name, reason)
 
     def close(self) -> None:
         self._posts.finish()

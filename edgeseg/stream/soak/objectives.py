@@ -11,7 +11,7 @@ import numpy as np
 from edgeseg.errors import EdgesegError
 from edgeseg.stream.summary import RunSummary
 
-SCHEMA = 1
+SCHEMA = 2
 RECOVER_SECONDS = 15.0
 CAMERAS = ("front", "back")  # the one with faults, and the one that must not notice
 
@@ -59,10 +59,10 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Recoveries:
-    """From one kind of fault; seconds, None where nothing recovered."""
+    """From one kind of fault: how often it came, how often the run recovered, and in how many seconds (None: never)."""
 
-    times: int
-    not_recovered: int
+    count: int
+    recovered: int
     p50: float | None
     p95: float | None
 
@@ -164,9 +164,9 @@ def breaches(report: SoakReport, objectives: Objectives | None = None) -> list[s
             f"the untouched camera was up {report.uptime['back']:.2%}; at least {limits.uptime_untouched:.0%}"
         )
     missed += [
-        f"{row.not_recovered} times no recovery from {kind} within {RECOVER_SECONDS:g} s"
+        f"{row.count - row.recovered} times no recovery from {kind} within {RECOVER_SECONDS:g} s"
         for kind, row in report.faults.items()
-        if row.not_recovered
+        if row.recovered < row.count
     ]
     p95 = report.reconnect_s["p95"]
     if p95 is not None and p95 > limits.reconnect_p95_s:
@@ -184,7 +184,7 @@ def breaches(report: SoakReport, objectives: Objectives | None = None) -> list[s
 
 def _recoveries(recovered: Sequence[float | None]) -> Recoveries:
     times = [seconds for seconds in recovered if seconds is not None]
-    return Recoveries(len(recovered), len(recovered) - len(times), **_percentiles(times, 1.0, (50, 95)))
+    return Recoveries(len(recovered), len(times), **_percentiles(times, 1.0, (50, 95)))
 
 
 def _percentiles(values: Sequence[float], scale: float, which: tuple[int, ...]) -> dict[str, float | None]:

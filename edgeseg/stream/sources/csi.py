@@ -104,7 +104,7 @@ class Csi(Source):
         finally:
             sample.get_buffer().unmap(data)
         self._index += 1
-        return Frame(image, self._index - 1, time.monotonic())
+        return Frame(image, self._index - 1, time.monotonic(), age_from="arrival")
 
     def close(self) -> None:
         if self._pipeline is not None:

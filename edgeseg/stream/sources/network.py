@@ -3,8 +3,10 @@
 The address keeps its own query; our options follow `#`:
     rtsp://user:password@camera/live?channel=1#transport=udp&timeout=5
 `transport` tcp (default) or udp, for RTSP; `timeout` seconds to connect and between packets; `max_megapixels`;
-`format` names FFmpeg's input format where it cannot guess. A URL of a single image (a snapshot) is fetched again and
-again, `every` so many seconds. Credentials never appear in a message.
+`clock=camera` counts the age of a frame from the time that an RTSP camera gives it (RTCP), which is right where the
+camera's clock is (NTP); else it is counted from the arrival of the packet. `format` names FFmpeg's input format where
+it cannot guess. A URL of a single image (a snapshot) is fetched again and again, `every` so many seconds. Credentials
+never appear in a message.
 
 A video stream can be entered at a key frame only, and some cameras send one in 30 s. Until it comes `waiting` is true,
 and nothing is wrong.
@@ -13,13 +15,15 @@ and nothing is wrong.
 from __future__ import annotations
 
 import errno
+import logging
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeseg.errors import MissingPackage, OptionError, StreamError
+from edgeseg.errors import MissingPackage, OptionError, StreamError, unknown
 from edgeseg.images import Image
 from edgeseg.segmenter import Frame
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Refused, Source, check_size
@@ -28,6 +32,7 @@ from edgeseg.stream.uri import Convert, Uri, choice, number
 if TYPE_CHECKING:
     import av
 
+log = logging.getLogger(__name__)
 FORMS = "rtsp://CAMERA/PATH, rtsps://CAMERA/PATH, http://CAMERA/PATH, https://CAMERA/PATH, udp://HOST:PORT"
 CAMERA = True
 SCHEMES = ("rtsp", "rtsps", "http", "https", "udp")
@@ -37,7 +42,11 @@ OPTIONS: dict[str, Convert] = {
     "max_megapixels": number(0.001, 10_000),
     "format": str,
     "every": number(0.05, 86400),
+    "clock": choice("camera", "arrival"),
 }
+CAMERA_TIMES = 64
+CLOCK_SECONDS = 5.0  # a camera's clock that is off by more is not synchronized
+SLOPPY_JPEGS = 10  # so many at the start that are not flawless: it is how this camera writes them
 BAD_PACKETS = 100  # so many key frames in a row that do not decode: the stream is broken, not merely damaged
 KEY_FRAME_SECONDS = 120.0  # the longest wait for a key frame while packets arrive
 # Codecs whose decoders make gray or broken images of what comes before a key frame.
@@ -49,6 +58,9 @@ BACKLOG_SECONDS = 1.5  # the longest that a machine which decodes too slowly sho
 # Not `nobuffer`: it throws away what is read to find out the codec, the first key frame among it. The frame rate is not
 # measured, since that takes 20 frames, which would then come late.
 OPEN_OPTIONS = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobesize": "0"}
+# RTSP says at the start what it carries, so that nothing has to be found out of packets. Sound is not asked for: some
+# servers hold the images back until the sound that belongs to them.
+RTSP_OPTIONS = {"probesize": "32", "allowed_media_types": "video"}
 MATRICES = {10: 9}  # BT.2020 with constant luminance looks nearly like the one without (ITU-T H.273)
 UNSPECIFIED = 2
 
@@ -60,12 +72,23 @@ def claims(uri: Uri) -> bool:
 def open(uri: Uri) -> Source:
     _, options = uri.split(OPTIONS, mark="#")
     try:
-        import av  # noqa: F401
+        import av
     except ImportError as error:
         raise MissingPackage("av", f"Reading {uri}", "camera") from error
+    if options.get("format", "") not in ("", *av.formats_available):
+        raise unknown(f"format of {uri}", options["format"], av.formats_available)
     if "transport" in options and not uri.scheme.startswith("rtsp"):
         raise OptionError(f"Option transport of {uri} is for rtsp:// only.", "Leave it out.")
+    if options.get("clock") == "camera":
+        if not uri.scheme.startswith("rtsp"):
+            raise OptionError(f"Option clock=camera of {uri} is for rtsp:// only.", "Leave it out.")
+        if not hasattr(av.Packet, "get_sidedata"):
+            raise OptionError(f"Option clock=camera of {uri} needs a newer PyAV.", "pip install --upgrade av")
     return Network(uri, **options)
+
+
+class _SloppyJpegs(Exception):
+    """Every JPEG of this connection has an error."""
 
 
 class Network(Source):
@@ -79,6 +102,7 @@ class Network(Source):
         max_megapixels: float = MAX_MEGAPIXELS,
         format: str | None = None,
         every: float = 1.0,
+        clock: str = "arrival",
     ):
         super().__init__()
         self.uri = uri
@@ -87,7 +111,7 @@ class Network(Source):
         self._limit = max_megapixels
         self._format = format
         self._url = uri.url()
-        self._options = {"rtsp_transport": transport} if uri.scheme.startswith("rtsp") else {}
+        self._options = {**RTSP_OPTIONS, "rtsp_transport": transport} if uri.scheme.startswith("rtsp") else {}
         self._container: av.container.InputContainer | None = None
         self._frames: Iterator[Frame | None] | None = None
         self._index = 0
@@ -95,6 +119,9 @@ class Network(Source):
         self._connected_at = 0.0
         self._fetch_at = 0.0  # of a snapshot
         self._bad_in_a_row = 0
+        self._camera_clock = clock == "camera"
+        self._taken: dict[int, float] = {}  # pts of the latest packets -> Unix seconds, by the camera's clock
+        self._strict = True  # a JPEG that is cut off or holds an error is damaged, though most of it can be shown
         self._matrix: int | None = None  # in place of the stream's own (ITU-T H.273), once that has failed
         self._image_at = self._packet_at = 0.0  # when the latest image and the latest packet of the video came
         self._key_frames = 0  # since the latest image
@@ -118,6 +145,11 @@ class Network(Source):
             while (frame := next(self._frames)) is None and time.monotonic() < until:
                 pass
             return frame
+        except _SloppyJpegs:
+            self._strict = False
+            self.warnings.append(f"{self.uri}: its JPEGs have errors; they are shown as they are.")
+            self.close()
+            return None
         except StopIteration:
             if not self._is_snapshot():
                 raise EndOfStream from None
@@ -166,7 +198,10 @@ class Network(Source):
         if not self.interval:
             self.fps = float(rate) if rate and 0.1 <= rate <= 1000 else None
         stream.codec_context.thread_type = "SLICE"  # frame threads would add a frame of delay each
-        stream.codec_context.options = {"max_pixels": str(int(self._limit * 1e6))}
+        options = {"max_pixels": str(int(self._limit * 1e6))}
+        if self._strict and stream.codec_context.name == "mjpeg":
+            options["err_detect"] = "explode"
+        stream.codec_context.options = options
         check_size(stream.width, stream.height, self.uri, self._limit)
         entered = stream.codec_context.name not in ENTERED_AT_KEY_FRAMES
         behind = self.uri.scheme in SENDS_IN_REAL_TIME
@@ -176,6 +211,7 @@ class Network(Source):
             behind = behind and arrived - asked < WAITED_SECONDS and arrived - opened < BACKLOG_SECONDS
             if packet.stream_index == stream.index:
                 self._packet_at = arrived
+                self._note_camera_time(packet)
                 self._key_frames += packet.is_keyframe
                 entered = entered or packet.is_keyframe
                 for video_frame in self._video_frames(packet) if entered else ():
@@ -184,10 +220,34 @@ class Network(Source):
                     if not behind:
                         self._in_connection += 1
                         self._index += 1
-                        yield Frame(self._pixels(video_frame), self._index - 1, arrived, pts=video_frame.time)
+                        captured, origin = self._captured(video_frame, arrived)
+                        image = self._pixels(video_frame)
+                        yield Frame(image, self._index - 1, captured, pts=video_frame.time, age_from=origin)
             self._check_progress(arrived)
             yield None
             asked = time.monotonic()
+
+    def _note_camera_time(self, packet: Any) -> None:
+        """Keep what RTCP says of when this packet's picture was taken; cameras begin to say it after some seconds."""
+        if self._camera_clock and packet.pts is not None and packet.has_sidedata("prft"):
+            microseconds = int.from_bytes(bytes(packet.get_sidedata("prft"))[:8], sys.byteorder, signed=True)
+            self._taken[packet.pts] = microseconds / 1e6
+            if len(self._taken) > CAMERA_TIMES:
+                del self._taken[next(iter(self._taken))]
+
+    def _captured(self, frame: av.VideoFrame, arrived: float) -> tuple[float, str]:
+        """(seconds of time.monotonic, what they are) of a decoded frame."""
+        taken = self._taken.pop(frame.pts, None) if frame.pts is not None else None
+        if taken is None:
+            return arrived, "arrival"
+        age = time.time() - taken
+        if -CLOCK_SECONDS <= age <= CLOCK_SECONDS:
+            return time.monotonic() - max(age, 0.0), "capture"
+        text = f"{self.uri}: its clock differs from ours by about {age:.0f} s; ages are counted from the arrival."
+        if not any("its clock differs" in warning for warning in self.warnings):
+            self.warnings.append(text)
+            log.warning("%s", text)
+        return arrived, "arrival"
 
     def _check_progress(self, now: float) -> None:
         """StreamError if data arrives, but too long no image that could be expected."""
@@ -231,7 +291,10 @@ class Network(Source):
         except av.error.InvalidDataError:
             self.damaged += 1
             self._bad_in_a_row += packet.is_keyframe
-            if self._bad_in_a_row >= BAD_PACKETS:
+            if self._strict and packet.stream.codec_context.name == "mjpeg" and not self._in_connection:
+                if self._bad_in_a_row >= SLOPPY_JPEGS:
+                    raise _SloppyJpegs from None
+            elif self._bad_in_a_row >= BAD_PACKETS:
                 raise StreamError(f"{self.uri}: {BAD_PACKETS} key frames in a row cannot be decoded.") from None
             return []
         self._bad_in_a_row = 0
@@ -251,6 +314,11 @@ class Network(Source):
             return StreamError(f"{self.uri} sent nothing for {self._timeout:g} s.", "Is it on, and reachable?")
         if isinstance(error, kinds.DecoderNotFoundError):
             return StreamError(f"The codec of {self.uri} is not supported.", "Set the camera to H.264 or MJPEG.")
+        if isinstance(error, kinds.HTTPOtherClientError) and self.uri.scheme.startswith("rtsp"):
+            return StreamError(
+                f"{self.uri} gives no video ({error.strerror}).",
+                "It may be an audio or data stream, or the camera may serve no more viewers.",
+            )
         broken_off = error.errno == errno.EIO
         if broken_off and self._index:
             return StreamError(f"{self.uri} broke off.", "Is it on, and reachable?")

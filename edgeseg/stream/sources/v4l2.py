@@ -84,7 +84,7 @@ class Camera(Source):
         if not ok:
             raise StreamError(f"Camera {self.device} delivers no more frames.", "It was unplugged or has failed.")
         self._index += 1
-        return Frame(image, self._index - 1, time.monotonic())  # type: ignore[arg-type]
+        return Frame(image, self._index - 1, time.monotonic(), age_from="arrival")  # type: ignore[arg-type]
 
     def close(self) -> None:
         if self._capture is not None:

@@ -33,6 +33,11 @@ def claims(uri: Uri) -> bool:
 
 def open(uri: Uri) -> Source:
     path, options = uri.split(OPTIONS)
+    if Path(path).is_fifo():  # opening one waits for its writer, and nothing would end that
+        raise FileError(
+            f"{path} is a pipe, not a video file.",
+            "Send it over the network instead: ffmpeg -re -i PIPE -f mpegts udp://127.0.0.1:5000",
+        )
     return Video(Path(path), **options)
 
 
