@@ -1,4 +1,4 @@
-"""Folders of images: `out/` gets one palette PNG of class ids per frame, of its size; `?overlay=1` adds the drawn frames
+"""Folders of images: `out/` gets a palette PNG of class ids per frame, of its size; `?overlay=1` adds the drawn frames
 (JPEG).
 
 `out/?masks=0&overlay=1` writes overlays alone. Names follow the frame's number, or the source image's own name.
