@@ -106,8 +106,7 @@ def test_what_newer_opsets_only_spell_differently_is_spelled_as_before(tmp_path:
     scales = net.constant([1, 1, 2, 2])
     x = net.add("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel",
                 keep_aspect_ratio_policy="stretch", antialias=0)  # fmt: skip
-    model = net.model(net.add("Relu", x), spec=tiny.SPEC)
-    model.opset_import[0].version = opset
+    model = net.model(net.add("Relu", x), spec=tiny.SPEC, opset=opset)
     older = older_opset(model, Target.load("jetson-orin"))
     assert older.opset_import[0].version == 17
     reduce = next(n for n in older.graph.node if n.op_type == "ReduceMean")
