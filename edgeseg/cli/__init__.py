@@ -24,6 +24,7 @@ from edgeseg.cli import (
     data,
     dataset,
     gate,
+    init,
     logs,
     measure,
     pipeline,
@@ -70,7 +71,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (compile, compress, calibrate, run, measure, bench, gate, verify, pipeline, train, data, dataset):
+for group in (compile, compress, calibrate, run, measure, bench, gate, verify, pipeline, train, data, dataset, init):
     app.add_typer(group.app)
 log = logging.getLogger(__name__)
 BUG, INTERRUPTED = 70, 130  # exit codes
