@@ -24,6 +24,8 @@ from edgeseg import target, toml
 from edgeseg.errors import OptionError
 from edgeseg.toml import choice, number, wrong_value
 
+LOSSES = ("ce", "dice", "iou", "boundary", "focal", "tversky")  # keys of Settings: weights of the losses
+
 
 @dataclass(frozen=True)
 class Synthetic:
@@ -71,8 +73,8 @@ class NetConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained. The loss is the sum of `ce`, `dice`, `iou` and `boundary`, each multiplied by its
-    weight.
+    """How a network is trained. The loss is the sum of `ce`, `dice`, `iou`, `boundary`, `focal` and `tversky`, each
+    multiplied by its weight.
 
     `epochs`: passes over the training frames. `batch`: frames per update, over all devices. `accumulate`: parts that a
     batch is split into to use less memory; batch norms and means over pixels are then per part. `lr`: the highest
@@ -82,7 +84,10 @@ class Settings:
     `clip`: largest gradient norm; 0 is off. `ema`: decay of the weight average; 0 is off. `patience`: epochs without a
     better val mIoU after which training stops and uses the best epoch; 0 runs to the end and uses the last. `ce`:
     weight of the cross-entropy. `dice`: weight of the Dice loss. `iou`: weight of the Lovasz-softmax loss. `boundary`:
-    weight of the cross-entropy over boundary pixels. `class_weights`: one per class, in the cross-entropy. `smoothing`:
+    weight of the cross-entropy over boundary pixels. `focal`: weight of the focal loss: cross-entropy in which pixels
+    count less the surer they are right. `focal_gamma`: how much less; 0 is the cross-entropy. `tversky`: weight of the
+    Tversky loss: Dice in which missed pixels may count more than false ones. `tversky_beta`: the share of the missed
+    ones; 0.5 is Dice. `class_weights`: one per class, in the cross-entropy. `smoothing`:
     label smoothing of the cross-entropy. `ohem`: the fraction of pixels, those with the highest cross-entropy, that
     count in it; 0 counts all. `stride`: distance of the pixels and rows that the loss of a step uses, from a random
     start. `scale`: smallest and largest random zoom. `flip`: mirror left and right at random. `rotate`: largest angle
@@ -108,6 +113,10 @@ class Settings:
     dice: float = number(0.0, 0, 10)
     iou: float = number(0.0, 0, 10)
     boundary: float = number(0.0, 0, 10)
+    focal: float = number(0.0, 0, 10)
+    focal_gamma: float = number(2.0, 0, 10)
+    tversky: float = number(0.0, 0, 10)
+    tversky_beta: float = number(0.7, 0, 1)
     class_weights: tuple[float, ...] = number((), 0, 1000)
     smoothing: float = number(0.0, 0, 0.5)
     ohem: float = number(0.0, 0, 1)
@@ -350,5 +359,5 @@ def _check_role(name: str, role: Role, path: Path) -> None:
         raise wrong_value(path, f"{name}.crop", list(role.crop), "multiples of 32, or [0, 0] for the whole input")
     if role.accumulate > role.batch:
         raise wrong_value(path, f"{name}.accumulate", role.accumulate, f"at most the batch, {role.batch}")
-    if not role.ce + role.dice + role.iou + role.boundary:
-        raise wrong_value(path, f"{name}.ce", role.ce, "a loss: at least one of ce, dice, iou and boundary above 0")
+    if not any(getattr(role, loss) for loss in LOSSES):
+        raise wrong_value(path, f"{name}.ce", role.ce, f"a loss: at least one of {', '.join(LOSSES)} above 0")
