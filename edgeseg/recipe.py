@@ -93,9 +93,13 @@ class Settings:
     start. `scale`: smallest and largest random zoom. `flip`: mirror left and right at random. `rotate`: largest angle
     in degrees. `elastic`: largest local shift in pixels. `jitter`: largest relative change of brightness, contrast and
     saturation. `blur`: largest Gaussian sigma in pixels. `noise`: largest standard deviation, on a scale of 0..255.
+    `hue`: largest turn of all hues in degrees. `gamma`: largest logarithm of the exponent of brightness. `shadow`:
+    largest share by which a random part is darker. `fog`: largest share of haze. `rain`: largest density of streaks.
+    `jpeg`: worst quality that a frame is encoded with; 0 is off. `cutout`: largest share of each side of a hidden
+    rectangle, whose pixels do not count.
     `crop`: height and width of the training crop, multiples of 32; [0, 0] is the whole input. `precision`: of the
-    training: full, or autocast to bf16 or fp16 (GPUs only). `encoder_lr`: the encoder's learning rate as a share of lr;
-    below 1 for pretrained encoders.
+    training: full, or autocast to bf16 or fp16 (GPUs only). `encoder_lr`: the encoder's learning rate as a share of
+    lr; below 1 for pretrained encoders.
     """
 
     epochs: int = number(30, 1, 10_000)
@@ -128,6 +132,13 @@ class Settings:
     jitter: float = number(0.2, 0, 0.9)
     blur: float = number(0.0, 0, 10)
     noise: float = number(0.0, 0, 100)
+    hue: float = number(0.0, 0, 180)
+    gamma: float = number(0.0, 0, 2)
+    shadow: float = number(0.0, 0, 0.95)
+    fog: float = number(0.0, 0, 0.95)
+    rain: float = number(0.0, 0, 1)
+    jpeg: int = number(0, 0, 100)
+    cutout: float = number(0.0, 0, 0.9)
     crop: tuple[int, int] = number((0, 0), 0, 4096)
     precision: str = choice("fp32", "bf16", "fp16")
     encoder_lr: float = number(1.0, 0, 1)

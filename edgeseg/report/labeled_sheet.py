@@ -30,7 +30,8 @@ class Tile:
 
 
 def labeled_sheet(tiles: Sequence[Tile], classes: Classes, width: int = 320, columns: int = 4) -> Image:
-    """[H, W, 3] uint8 BGR: the tiles in rows of `columns`, each at most `width` pixels wide, above a legend.
+    """[H, W, 3] uint8 BGR: the tiles in rows of `columns`, each at most `width` pixels wide, above a legend where any
+    has labels.
 
     Ignored pixels are striped; a class called "background" is left as it is.
     """
@@ -45,7 +46,9 @@ def labeled_sheet(tiles: Sequence[Tile], classes: Classes, width: int = 320, col
             left = GAP + column * (width + GAP)
             row[GAP:, left : left + width] = tile[:used]
         rows.append(row)
-    return np.vstack([*rows, _legend(classes, rows[0].shape[1])])
+    if any(tile.mask is not None for tile in tiles):
+        rows.append(_legend(classes, rows[0].shape[1]))
+    return np.vstack(rows)
 
 
 def _tile(tile: Tile, classes: Classes, width: int, height: int) -> Image:
