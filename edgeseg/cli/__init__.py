@@ -22,7 +22,9 @@ from edgeseg.cli import (
     compile,
     compress,
     data,
+    dataset,
     gate,
+    init,
     logs,
     measure,
     pipeline,
@@ -70,7 +72,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (compile, compress, calibrate, predict, run, measure, bench, gate, verify, pipeline, train, data):
+GROUPS = (
+    *(compile, compress, calibrate, predict, run, measure, bench, gate, verify, pipeline, train),
+    *(data, dataset, init),
+)
+for group in GROUPS:
     app.add_typer(group.app)
 log = logging.getLogger(__name__)
 BUG, INTERRUPTED = 70, 130  # exit codes

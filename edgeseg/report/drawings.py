@@ -101,7 +101,17 @@ def evaluation(d: EvalResult) -> list[Block]:
         ),
         Table(["class", "IoU", "95 %", "accuracy", "Dice", "boundary F1"], [*rows, ["mean", *means]]),
     ]
+    blocks += by_slice(d)
     return blocks + _errors(d, d.errors) if d.errors else blocks
+
+
+def by_slice(d: EvalResult) -> list[Block]:
+    """The scores of every slice, with the IoU of each class; nothing where none were named."""
+    rows = [
+        [part.slice, str(part.frames), _pc(part.miou), _span(part.interval), *(_pc(v) for v in part.iou.values())]
+        for part in d.slices
+    ]
+    return [Heading("By slice", 3), Table(["slice", "frames", "mIoU", "95 %", *d.per_class], rows)] if rows else []
 
 
 def _errors(d: EvalResult, errors: ErrorStudy) -> list[Block]:
