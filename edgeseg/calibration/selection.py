@@ -11,8 +11,8 @@ from edgeseg.calibration import coverage
 from edgeseg.calibration.features import FrameFeatures, Progress, class_shares, prediction_features, read_features
 from edgeseg.calibration.frames import CalibrationSet, require_frames
 from edgeseg.calibration.leaks import EvaluationSet, Match
-from edgeseg.data.perceptual_hash import BITS
 from edgeseg.data.dataset import Dataset
+from edgeseg.data.perceptual_hash import BITS
 from edgeseg.errors import OptionError
 from edgeseg.images import list_images
 from edgeseg.results.calibration import CheckedSet, Choice, SelectionReport

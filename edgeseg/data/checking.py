@@ -32,9 +32,9 @@ def check_dataset(
 ) -> CheckResult:
     """Everything that is found in the dataset `root`; nothing of it is changed.
 
-    `segmenter`: a model of the dataset's classes, opened with its margin, whose confident disagreement is a sign of
-    wrong labels. `skip`: names of checks. Raises FileError for a folder that is no dataset, OptionError for an unknown
-    check or a model of other classes.
+    `segmenter`: a model of the dataset's classes, whose confident disagreement is a sign of wrong labels. `skip`: names
+    of checks. Raises FileError for a folder that is no dataset, OptionError for an unknown check or a model of other
+    classes.
     """
     started = time.perf_counter()
     context = open_context(root, segmenter)

@@ -22,6 +22,8 @@ INLIERS = 8  # features that one transform must explain
 SIZE_RANGE = (0.4, 2.5)  # scales of a crop
 MIN_OVERLAP = 0.5  # of the smaller one
 Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int32]
+Table = tuple[Ints, Ints, Ints]
 Matrix = NDArray[np.float64]
 
 
@@ -72,17 +74,16 @@ def shared_features(
                     yield pair
 
 
-def _same_key(
-    keys: NDArray[np.int32], order: NDArray[np.int32], in_order: NDArray[np.int32], mine: slice
-) -> NDArray[np.int32]:
+def _same_key(keys: Ints, order: Ints, in_order: Ints, mine: slice) -> Ints:
     """The entries of a table that have a key of the entries `mine`; keys that many have are left out."""
     wanted = np.unique(keys[mine])
     low, high = np.searchsorted(in_order, wanted), np.searchsorted(in_order, wanted, "right")
     number = np.where(high - low <= BUCKET, high - low, 0)
-    return order[np.repeat(low - np.cumsum(number) + number, number) + np.arange(number.sum())]
+    at = np.repeat(low - np.cumsum(number) + number, number) + np.arange(number.sum())
+    return np.asarray(order[at], np.int32)
 
 
-def _table(features: Sequence[LocalFeatures], chosen: NDArray[np.int64]) -> tuple[NDArray[np.int32], ...]:
+def _table(features: Sequence[LocalFeatures], chosen: NDArray[np.int64]) -> Table:
     """The key of each feature, from the chosen bits of its descriptor; their order; the keys in it."""
     weights = (1 << np.arange(KEY_BITS)).astype(np.int32)
     byte, bit = chosen >> 3, (chosen & 7).astype(np.uint8)

@@ -14,10 +14,10 @@ import pytest
 import tiny
 
 from edgeseg.calibration import coverage, leaks
-from edgeseg.data.perceptual_hash import MAX_DIFFERENT_BITS, perceptual_hash
 from edgeseg.calibration.features import brightness_histogram
 from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.calibration.selection import select
+from edgeseg.data.perceptual_hash import MAX_DIFFERENT_BITS, perceptual_hash
 from edgeseg.errors import FileError, OptionError
 from edgeseg.images import read_image, write_image
 from edgeseg.results.calibration import CalibrationResult, ClassCoverage

@@ -39,7 +39,8 @@ class CannotCheck(Exception):
 
 @dataclass(frozen=True)
 class Context:
-    """What is checked. `images`, `masks`: of each split, in name order. `segmenter`: opened with its margin."""
+    """What is checked. `images`, `masks`: of each split, in name order. `segmenter`: a model of
+    its classes, with no frame in flight."""
 
     root: Path
     classes: Classes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -27,7 +26,7 @@ def set_aside(path: Path, context: Context, keep: bool = False) -> str:
         if keep:
             write_bytes(target, path.read_bytes())
         else:
-            os.rename(path, target)
+            path.rename(target)
     except OSError as error:
         raise cannot_write(target, error) from error
     return context.name(target)

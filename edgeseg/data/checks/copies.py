@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ class Copies(Check):
         for video in _by_video(order, at):
             yield from self._shared_video(video, runs=[run for run in runs if run[0] in set(video)])
         for run in runs:
-            for i, j in zip(run, run[1:]):
+            for i, j in pairwise(run):
                 if self.frames[i][0] != self.frames[j][0] and (min(i, j), max(i, j)) not in same:
                     yield self._finding(
                         "split-neighbors", i, [j], "Its neighbor in the video, which looks alike, is in"
@@ -60,7 +60,7 @@ class Copies(Check):
     def _runs(self, video: list[int]) -> Iterator[list[int]]:
         """The frames of a video as runs of neighbors that look alike."""
         run = video[:1]
-        for i, j in zip(video, video[1:]):
+        for i, j in pairwise(video):
             bits, correlation = self.index.similarity(i, j)
             if bits <= ALIKE_BITS and correlation >= ALIKE_CORRELATION:
                 run.append(j)
@@ -74,7 +74,8 @@ class Copies(Check):
         return Group(first, last, len(run), tuple(dict.fromkeys(self.frames[i][0] for i in run)))
 
     def _overlap(self, first: int, second: int, matrix: NDArray[np.float64]) -> float:
-        return overlap(*(reduced(read_image(self.frames[i][1])) for i in (first, second)), matrix)
+        one, other = (reduced(read_image(self.frames[i][1])) for i in (first, second))
+        return overlap(one, other, matrix)
 
     def _copies(self, pairs: list[Pair]) -> Iterator[Finding]:
         """One finding for each copy: of two splits the frame in the earlier one, of one split the later frame."""

@@ -95,7 +95,7 @@ def other_encoding(path: Path) -> bool:
 
 def _stored(path: Path) -> NDArray[Any] | None:
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    return None if image is None or image.ndim == 2 and image.dtype == np.uint8 else image
+    return None if image is None or (image.ndim == 2 and image.dtype == np.uint8) else image
 
 
 def as_ids(stored: NDArray[Any], classes: Classes) -> Image | None:

@@ -64,12 +64,14 @@ def specks(labels: Image, most: int) -> list[Box]:
     """The boxes of connected regions of at most `most` pixels, the smallest first."""
     found: list[tuple[int, Box]] = []
     for class_id in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)):
-        here = (labels == class_id).view(np.uint8)
+        whole = np.asarray(labels == class_id).view(np.uint8)
+        left, top, width, height = cv2.boundingRect(whole)
+        here = whole[top : top + height, left : left + width]
         number, _, stats, _ = cv2.connectedComponentsWithStats(here, connectivity=8, ltype=cv2.CV_32S)
-        small = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] <= most) + 1 if number > 1 else []
-        found += [
-            (int(stats[i, 4]), (int(stats[i, 0]), int(stats[i, 1]), int(stats[i, 2]), int(stats[i, 3]))) for i in small
-        ]
+        for i in range(1, number):
+            x, y, w, h, area = (int(value) for value in stats[i])
+            if area <= most:
+                found.append((area, (left + x, top + y, w, h)))
     return [box for _, box in sorted(found)]
 
 
