@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data.checks import Check, Context, Sample
-from edgeseg.data.checks._outliers import limit_above
 from edgeseg.images import Image
 from edgeseg.results.check import Finding
 
@@ -24,20 +23,23 @@ MIN_SHIFT = 2.5  # pixels of the small frame
 MIN_GAIN = 0.04  # of the correlation coefficient, by the shift
 MIN_RATIO = 1.35  # of the coefficients with the shift and without
 MIN_BOUNDARY = 200  # pixels of boundary, for a figure that means something
-DEVIATIONS = 4.5
+RAGGED = 0.5  # of the usual contrast: less means that boundaries keep off the edges
+NEARBY = 6.0  # pixels of the small frame: what the edges on a boundary are compared with
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Alignment:
     """`x`, `y`: by how much the labels are right of and below the edges that they fit best, in pixels of the frame;
-    `small` the same in pixels of the small frame. `fit`: the correlation where they are, `best` where they fit."""
+    `small` the same in pixels of the small frame. `fit`: the correlation where they are, `best` where they fit.
+    `contrast`: by how much the edges on the boundaries are stronger than those nearby, as a share."""
 
     x: float
     y: float
     small: float
     fit: float
     best: float
+    contrast: float
 
     @property
     def shifted(self) -> bool:
@@ -47,7 +49,7 @@ class Alignment:
 class Boundaries(Check):
     def __init__(self, ignore: int | None) -> None:
         self.ignore = ignore
-        self.fits: list[float] = []
+        self.contrasts: list[float] = []
         self.files: list[tuple[str, str, str]] = []
 
     def frame(self, sample: Sample) -> Iterable[Finding]:
@@ -64,16 +66,18 @@ class Boundaries(Check):
                 score=min(1.0, found.small / REACH), others=(sample.name,),
             )  # fmt: skip
         else:
-            self.fits.append(found.best)
+            self.contrasts.append(found.contrast)
             self.files.append((sample.split, sample.mask_name, sample.name))
 
     def end(self) -> Iterable[Finding]:
-        lowest = -limit_above([-fit for fit in self.fits], DEVIATIONS)
-        for fit, (split, mask, image) in zip(self.fits, self.files):
-            if fit < lowest:
-                usual = float(np.median(self.fits))
-                what = f"Label boundaries follow the image's edges far less than elsewhere ({fit:.2f} of {usual:.2f})."
-                score = min(1.0, max(0.0, 1 - fit / usual))
+        usual = float(np.median(self.contrasts)) if self.contrasts else 0.0
+        for contrast, (split, mask, image) in zip(self.contrasts, self.files):
+            if contrast < RAGGED * usual:
+                what = (
+                    f"Label boundaries keep off the image's edges, which are {100 * contrast:.0f} % stronger on them "
+                    f"than around; {100 * usual:.0f} % are usual here."
+                )
+                score = min(1.0, max(0.0, 1 - contrast / usual))
                 yield Finding(
                     kind="ragged-boundary", file=mask, what=what, split=split, score=score, others=(image,)
                 )  # fmt: skip
@@ -86,13 +90,16 @@ def alignment(frame: Image, labels: Image, ignore: int | None) -> Alignment | No
     if min(height, width) < 4 * REACH:
         return None
     small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    outline = boundary(np.asarray(small, np.uint8), ignore)[REACH:-REACH, REACH:-REACH]
+    drawn, seen = boundary(np.asarray(small, np.uint8), ignore), edges(frame)
+    outline = drawn[REACH:-REACH, REACH:-REACH]
     if np.count_nonzero(outline) < MIN_BOUNDARY:
         return None
-    fits = cv2.matchTemplate(edges(frame), outline, cv2.TM_CCOEFF_NORMED)
+    fits = cv2.matchTemplate(seen, outline, cv2.TM_CCOEFF_NORMED)
     _, best, _, (x, y) = cv2.minMaxLoc(fits)
     dx, dy, scale = REACH - x, REACH - y, labels.shape[1] / width
-    return Alignment(dx * scale, dy * scale, float(np.hypot(dx, dy)), float(fits[REACH, REACH]), best)
+    on = drawn > 0.3
+    contrast = float((seen[on] / (cv2.GaussianBlur(seen, (0, 0), NEARBY)[on] + 1e-3)).mean()) - 1
+    return Alignment(dx * scale, dy * scale, float(np.hypot(dx, dy)), float(fits[REACH, REACH]), best, contrast)
 
 
 def boundary(labels: Image, ignore: int | None) -> Floats:

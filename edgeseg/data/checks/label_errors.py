@@ -53,7 +53,8 @@ class LabelErrors(Check):
         labels = fit_labels(sample.labels, self.segmenter.spec, self.ignore)
         placed = place(self.segmenter.spec, *sample.labels.shape)
         known = (labels < len(self.names)) & (labels != self.ignore)
-        for region in suspicious(labels, known, probabilities(self.segmenter, sample.pixels)):
+        predicted, logits = predict(self.segmenter, sample.pixels)
+        for region in suspicious(labels, known, predicted, softmax(logits)):
             x, y, w, h = box = _in_frame(region.box, placed)
             what = (
                 f"Labeled {self.names[region.label]}; the model sees {self.names[region.predicted]}: "
@@ -65,43 +66,44 @@ class LabelErrors(Check):
             )  # fmt: skip
 
 
-def scores(segmenter: Segmenter, frame: Image) -> Floats:
-    """The head's first output, as a rule the logits [C, h, w] at its stride."""
+def predict(segmenter: Segmenter, frame: Image) -> tuple[Image, Floats]:
+    """The class map of the network's input, and the head's first output, as a rule the logits [C, h, w] at its
+    stride."""
     fit_frame(frame, segmenter.spec, into=segmenter.engine.inputs(0)[FRAME])
     segmenter.engine.start(0)
-    return np.array(segmenter.engine.wait(0)[segmenter.head.outputs[0]], np.float32)
+    outputs = segmenter.engine.wait(0)
+    return segmenter.head.decode(outputs).classmap, np.array(outputs[segmenter.head.outputs[0]], np.float32)
 
 
-def probabilities(segmenter: Segmenter, frame: Image) -> Floats:
-    """[C, h, w]: the softmax of the logits."""
-    logits = scores(segmenter, frame)
+def softmax(logits: Floats) -> Floats:
+    """Over the classes of [C, h, w]."""
     weights = np.exp(logits - logits.max(0))
     return np.asarray(weights / weights.sum(0), np.float32)
 
 
-def suspicious(labels: Image, known: NDArray[np.bool_], chances: Floats) -> Iterator[Region]:
-    """Regions of `labels` [H, W], where they are `known`, that the class probabilities [C, h, w] contradict."""
+def suspicious(labels: Image, known: NDArray[np.bool_], predicted: Image, chances: Floats) -> Iterator[Region]:
+    """Regions of `labels` [H, W], where they are `known`, that the class map `predicted` [H, W] and the class
+    probabilities [C, h, w] contradict."""
     height, width = labels.shape
     size = max(3, round(height * THICKNESS))
-    best, predicted = np.full(labels.shape, -1, np.float32), np.zeros(labels.shape, np.uint8)
-    own = np.zeros(labels.shape, np.float32)
-    for class_id, chance in enumerate(chances):
-        enlarged = cv2.resize(chance, (width, height), interpolation=cv2.INTER_LINEAR)
-        better, here = enlarged > best, labels == class_id
-        best[better], predicted[better], own[here] = enlarged[better], class_id, enlarged[here]
     wrong = (known & (predicted != labels)).astype(np.uint8)
     opened = cv2.morphologyEx(wrong, cv2.MORPH_OPEN, np.ones((size, size), np.uint8)) > 0
-    surprise = np.log(own + LEAST) / np.log(LEAST)  # 0: expected, 1: impossible
     for class_id in np.unique(labels[opened]).tolist():
         here = (opened & (labels == class_id)).astype(np.uint8)
+        chance = cv2.resize(chances[class_id], (width, height), interpolation=cv2.INTER_LINEAR)
         number, parts, stats, _ = cv2.connectedComponentsWithStats(here, connectivity=4, ltype=cv2.CV_32S)
         for i in range(1, number):
             x, y, w, h, pixels = (int(value) for value in stats[i])
             area = pixels / labels.size
             window = np.s_[y : y + h, x : x + w]
             inside = parts[window] == i
-            score = float(surprise[window][inside].mean()) ** 2 * min(1.0, area / LARGE) ** 0.25
-            if area >= SMALLEST and score >= SUSPICIOUS:
+            if area < SMALLEST:
+                continue
+            surprise = float(
+                np.log(chance[window][inside] + LEAST).mean() / np.log(LEAST)
+            )  # 0: expected, 1: impossible
+            score = max(0.0, surprise) ** 2 * min(1.0, area / LARGE) ** 0.25
+            if score >= SUSPICIOUS:
                 instead = int(np.bincount(predicted[window][inside]).argmax())
                 yield Region(class_id, instead, area, min(1.0, score), (x, y, w, h))
 
@@ -125,7 +127,7 @@ def open(context: Context) -> Check:
             "Check labels with a model of the same classes in the same order.",
         )
     spec = context.segmenter.spec
-    found = scores(context.segmenter, np.zeros((spec.height, spec.width, 3), np.uint8))
+    _, found = predict(context.segmenter, np.zeros((spec.height, spec.width, 3), np.uint8))
     if found.ndim != 3 or len(found) != len(context.classes.names):
         raise CannotCheck("the model gives no scores of each class, only a class map")
     return LabelErrors(context, context.segmenter)

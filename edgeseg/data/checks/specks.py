@@ -16,7 +16,7 @@ from edgeseg.results.check import Box, Finding
 ERRORS = ()
 SMALLEST = 1 / 25_000  # of the frame, and at least
 PIXELS = 4
-DEVIATIONS = 6.0
+DEVIATIONS = 4.0
 AT_LEAST = 3  # specks of a frame that is reported
 
 
@@ -30,13 +30,14 @@ class _Specks:
 
 
 class Specks(Check):
-    def __init__(self) -> None:
+    def __init__(self, ignore: int | None) -> None:
+        self.ignore = ignore
         self.seen: list[_Specks] = []
         self.counts: list[int] = []
 
     def frame(self, sample: Sample) -> Iterable[Finding]:
         if sample.labels is not None:
-            boxes = specks(sample.labels, max(PIXELS, int(sample.labels.size * SMALLEST)))
+            boxes = specks(sample.labels, max(PIXELS, int(sample.labels.size * SMALLEST)), self.ignore)
             self.counts.append(len(boxes))
             if boxes:
                 self.seen.append(_Specks(sample.split, sample.mask_name, sample.name, len(boxes), boxes[0]))
@@ -60,20 +61,30 @@ class Specks(Check):
             )  # fmt: skip
 
 
-def specks(labels: Image, most: int) -> list[Box]:
-    """The boxes of connected regions of at most `most` pixels, the smallest first."""
+def specks(labels: Image, most: int, ignore: int | None) -> list[Box]:
+    """The boxes of connected regions of at most `most` pixels inside of one other class, the smallest first.
+
+    What lies between two classes is left out, as far objects do; so are ignored pixels.
+    """
     found: list[tuple[int, Box]] = []
     for class_id in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)):
+        if class_id == ignore:
+            continue
         whole = np.asarray(labels == class_id).view(np.uint8)
         left, top, width, height = cv2.boundingRect(whole)
         here = whole[top : top + height, left : left + width]
-        number, _, stats, _ = cv2.connectedComponentsWithStats(here, connectivity=8, ltype=cv2.CV_32S)
-        for i in range(1, number):
-            x, y, w, h, area = (int(value) for value in stats[i])
-            if area <= most:
-                found.append((area, (left + x, top + y, w, h)))
+        _, _, stats, _ = cv2.connectedComponentsWithStats(here, connectivity=8, ltype=cv2.CV_32S)
+        for x, y, w, h, area in stats[1:][stats[1:, cv2.CC_STAT_AREA] <= most].tolist():
+            box = (left + x, top + y, w, h)
+            if len(_around(labels, box) - {class_id}) == 1:
+                found.append((area, box))
     return [box for _, box in sorted(found)]
 
 
+def _around(labels: Image, box: Box) -> set[int]:
+    x, y, w, h = box
+    return set(labels[max(0, y - 1) : y + h + 1, max(0, x - 1) : x + w + 1].ravel().tolist())
+
+
 def open(context: Context) -> Check:
-    return Specks()
+    return Specks(context.classes.ignore_index)
