@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 SHARED_NUMBERS = 0.5  # of a split's: from there on the numbers of two splits are not one count
 
 
@@ -32,8 +31,7 @@ def places(names: Sequence[tuple[str, str]]) -> list[Place]:
     """
     by_words: dict[tuple[str, str], dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for i, (split, stem) in enumerate(names):
-        found = LAST_NUMBER.fullmatch(stem)
-        words, number = ((found[1], found[3]), int(found[2][-18:])) if found else ((stem, ""), 0)
+        words, number = split_name(stem)
         by_words[words][split].append((number, i))
     out: list[Place | None] = [None] * len(names)
     video = 0
@@ -44,6 +42,14 @@ def places(names: Sequence[tuple[str, str]]) -> list[Place]:
                 out[i] = Place(video, rank, number)
             video += 1
     return [place for place in out if place is not None]
+
+
+def split_name(stem: str) -> tuple[tuple[str, str], int]:
+    """The words around the frame's number, and that number: of several the longest, of these the last."""
+    found = max(re.finditer(r"[0-9]+", stem), key=lambda m: (len(m[0]), m.start()), default=None)
+    if found is None:
+        return (stem, ""), 0
+    return (stem[: found.start()], stem[found.end() :]), int(found[0][-18:])
 
 
 def _one_count(splits: dict[str, list[tuple[int, int]]]) -> bool:

@@ -42,8 +42,7 @@ class Copies(Check):
         group_of = {i: number for number, run in enumerate(runs) for i in run}
 
         def skip(i: int, j: int) -> bool:
-            neighbors = group_of[i] == group_of[j] and at[i].number != at[j].number
-            return neighbors and self.frames[i][0] == self.frames[j][0]
+            return group_of[i] == group_of[j] and at[i].number != at[j].number
 
         pairs = self.index.pairs(skip, self._overlap)
         yield from self._copies(pairs)
