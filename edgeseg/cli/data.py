@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, progress, results, size, table, wrote
+from edgeseg.cli.common import emit, progress, results, size, wrote
 from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from edgeseg.results.check import CheckResult, Finding
 
@@ -236,8 +236,7 @@ def _fix(dataset: Path, bundle: Path | None, skip: list[str], result: CheckResul
 def _show(result: CheckResult, json_to: str | None) -> None:
     shown_on = results(json_to)
     for severity, findings in (("error", result.errors), ("warning", result.warnings)):
-        if findings:
-            shown_on.print(_table(severity, findings))
+        _print_worst(shown_on, severity, findings)
     for line in result.fixed:
         shown_on.print(f"fixed {line}")
     for reason in result.skipped:
@@ -249,14 +248,11 @@ def _show(result: CheckResult, json_to: str | None) -> None:
     )
 
 
-def _table(severity: str, findings: tuple[Finding, ...]) -> Table:
+def _print_worst(shown_on: Console, severity: str, findings: tuple[Finding, ...]) -> None:
     """The worst of each kind; --json and --report have all."""
-    total, left = Counter(f.kind for f in findings), Counter[str]()
-    rows = table(f"{severity}s: {len(findings)}", "kind", "file", "what")
-    for finding in findings:
-        left[finding.kind] += 1
-        if left[finding.kind] <= SHOWN:
-            rows.add_row(finding.kind, finding.file or finding.split, finding.what)
-        elif left[finding.kind] == SHOWN + 1:
-            rows.add_row("", f"and {total[finding.kind] - SHOWN} more", "")
-    return rows
+    for kind, count in Counter(f.kind for f in findings).items():
+        shown_on.print(f"{severity} {kind}: {count}")
+        for finding in [f for f in findings if f.kind == kind][:SHOWN]:
+            shown_on.print(f"  {finding.file or finding.split or '-'}: {finding.what}")
+        if count > SHOWN:
+            shown_on.print(f"  and {count - SHOWN} more")

@@ -50,6 +50,8 @@ def check_dataset(
         progress(done, total)
     for name, check in running.items():
         findings += ((name, finding) for finding in check.end())
+    inside = f"{root}/"
+    findings = [(name, replace(f, what=f.what.replace(inside, ""))) for name, f in findings]
     return replace(
         _result(context, findings),
         seconds=round(time.perf_counter() - started, 3),

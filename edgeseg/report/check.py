@@ -49,7 +49,7 @@ def _counts(d: CheckResult) -> list[Block]:
 
 
 def _fixed(d: CheckResult) -> list[Block]:
-    return [Heading("Fixed", 3), Table(["file"], [[line] for line in d.fixed])] if d.fixed else []
+    return [Heading("Fixed", 3), Table(["file"], [[line] for line in d.fixed], text=True)] if d.fixed else []
 
 
 def _findings(title: str, findings: tuple[Finding, ...]) -> list[Block]:
@@ -58,7 +58,7 @@ def _findings(title: str, findings: tuple[Finding, ...]) -> list[Block]:
     shown = sorted(findings, key=lambda f: -f.score)[:ROWS] if len(findings) > ROWS else findings
     rows = [[f.file or f.split, f.kind, f"{f.score:.2f}", f.what] for f in shown]
     more = [Text(f"The worst {ROWS} of {len(findings)}; --json has all.")] if len(findings) > ROWS else []
-    return [Heading(title, 3), *more, Table(["file", "kind", "score", "what"], rows)]
+    return [Heading(title, 3), *more, Table(["file", "kind", "score", "what"], rows, text=True)]
 
 
 def _groups(groups: tuple[Group, ...]) -> list[Block]:
@@ -71,7 +71,7 @@ def _groups(groups: tuple[Group, ...]) -> list[Block]:
         Text(
             f"{len(groups)} groups of neighbors that look alike. They are no fault; a split must not cut through one."
         ),
-        Table(["first", "last", "frames", "splits"], rows),
+        Table(["first", "last", "frames", "splits"], rows, text=True),
     ]
 
 

@@ -106,7 +106,7 @@ def load_sample(context: Context, split: str, image: Path) -> Sample:
     except OSError as error:
         problem = FileError(f"Image {image} cannot be read: {error.strerror}.", "Check its permissions.")
     try:
-        labels = read_mask(mask, image if data else None) if mask.exists() else None
+        labels = read_mask(mask, image if pixels is not None else None) if mask.exists() else None
     except EdgesegError as error:
         labels_problem = error
     except OSError as error:

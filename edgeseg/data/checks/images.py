@@ -97,6 +97,8 @@ def fix(finding: Finding, context: Context) -> str:
     path = context.root / finding.file
     if finding.kind not in FIXED_BY_STORING or not path.exists():
         return ""  # another finding of the same file was mended first
+    if truncation(path.read_bytes()):
+        return ""  # what is missing would look like a part of the picture
     mask = path.parent.parent / "masks" / f"{path.stem}.png"
     if finding.kind == "exif-rotated" and mask.exists():
         _turn(mask, path)
