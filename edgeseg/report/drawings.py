@@ -8,7 +8,9 @@ from typing import Any
 from edgeseg.report import search_results
 from edgeseg.report.blocks import Block, Heading, Table, Text
 from edgeseg.report.charts import Bars, Heat, Histogram, Scatter, Stack
+from edgeseg.report.check import check
 from edgeseg.results.bench import BenchResult, DeviceLog, HostsResult
+from edgeseg.results.check import CheckResult
 from edgeseg.results.common import Interval, Machine
 from edgeseg.results.evaluation import ErrorStudy, EvalResult
 from edgeseg.results.gate import GateResult
@@ -249,4 +251,5 @@ DRAWINGS: dict[type[Any], Callable[[Any], list[Block]]] = {
     GateResult: gate,
     ControlResult: search_results.control,
     AutotuneResult: search_results.autotune,
+    CheckResult: check,
 }
