@@ -34,8 +34,9 @@ from edgeseg.evaluation.evaluate import fit
 from edgeseg.heads import semantic
 from edgeseg.images import Image, write_image
 from edgeseg.machine import fingerprint
+from edgeseg.result import Frame
 from edgeseg.runtime import open_segmenter
-from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.segmenter import Segmenter
 from edgeseg.synth.street import Street
 from edgeseg.target import Target
 

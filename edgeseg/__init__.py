@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from edgeseg.errors import EdgesegError
     from edgeseg.evaluation.evaluate import evaluate
     from edgeseg.recipe import Recipe
+    from edgeseg.result import Frame, Polygon, Result
     from edgeseg.runtime import open_segmenter
-    from edgeseg.segmenter import Frame, Result, Segmenter
+    from edgeseg.segmenter import Segmenter
     from edgeseg.spec import Spec
     from edgeseg.synth.street import Street
     from edgeseg.target import Target
@@ -22,9 +23,10 @@ _MODULES = {
     "Bundle": "bundle",
     "Dataset": "data.dataset",
     "EdgesegError": "errors",
-    "Frame": "segmenter",
+    "Frame": "result",
+    "Polygon": "result",
     "Recipe": "recipe",
-    "Result": "segmenter",
+    "Result": "result",
     "Segmenter": "segmenter",
     "Spec": "spec",
     "Street": "synth.street",
@@ -41,6 +43,7 @@ __all__ = [
     "Dataset",
     "EdgesegError",
     "Frame",
+    "Polygon",
     "Recipe",
     "Result",
     "Segmenter",

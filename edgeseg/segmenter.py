@@ -6,8 +6,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from edgeseg.errors import EdgesegError
 from edgeseg.fit import fit_frame
 from edgeseg.heads import Head, Outputs
-from edgeseg.images import Image
+from edgeseg.images import Image, read_image, turn
+from edgeseg.result import Frame, Result
 from edgeseg.results.common import BundleIdentity
 from edgeseg.spec import Spec
 
 MODES = ("latency", "throughput")
+ORIENTATION = 0x0112  # of EXIF
 FRAME = "frame"  # the engine input that takes the camera's frame
 
 
@@ -39,34 +41,25 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Frame:
-    """An image of a source: [H, W, 3] uint8 BGR, its number, and when it was captured (time.monotonic seconds).
+class PilImage(Protocol):
+    """What is used of PIL.Image.Image, so that PIL need not be installed."""
 
-    `pts`: its place on the media's own time axis in seconds, where the source has one. `age_from` says what `captured`
-    is: `capture` (the camera's own clock), `arrival` (of its data here) or `read` (from a file).
-    """
-
-    image: Image
-    index: int = 0
-    captured: float = field(default_factory=time.monotonic)
-    source: str = ""
-    pts: float | None = None
-    age_from: str = "read"
+    def getexif(self) -> Any: ...
+    def convert(self, mode: str) -> Any: ...
 
 
-@dataclass(frozen=True)
-class Result:
-    """A frame, its class map ([spec.height, spec.width] uint8) and the seconds each stage took.
+Picture: TypeAlias = Image | Path | str | PilImage
 
-    `times`: resize, infer (from start to finish, waiting behind other requests included), mask. `margin` (if the
-    Segmenter was opened with it): by how much each pixel's best logit beats the second, like classmap but float32.
-    """
 
-    frame: Frame
-    classmap: Image
-    times: dict[str, float]
-    margin: NDArray[np.float32] | None = None
+def as_frame(image: Picture) -> Frame:
+    """A Frame of what people have: an array, a path, or a PIL image (turned as its EXIF orientation says)."""
+    if isinstance(image, (str, Path)):
+        path = Path(image)
+        return Frame(read_image(path), source=path.stem)
+    if not isinstance(image, np.ndarray):
+        rgb = np.asarray(image.convert("RGB"))
+        return Frame(turn(np.ascontiguousarray(rgb[..., ::-1]), image.getexif().get(ORIENTATION, 1)))
+    return Frame(image)
 
 
 class Segmenter:
@@ -159,11 +152,22 @@ class Segmenter:
             prediction.classmap,
             {"resize": resized, "infer": inferred - started, "mask": done - inferred},
             prediction.margin,
+            self.spec,
         )
 
-    def __call__(self, image: Image) -> Result:
-        """One frame, start to finish."""
-        self.submit(Frame(image))
+    @overload
+    def __call__(self, image: Picture) -> Result: ...
+    @overload
+    def __call__(self, image: list[Picture]) -> list[Result]: ...
+    def __call__(self, image: Picture | list[Picture]) -> Result | list[Result]:
+        """One frame, start to finish: an array [H, W, 3] uint8 BGR, the path of an image, or a PIL image; or a list of
+        such.
+
+        FileError for a file that cannot be read, ValueError for an array of another kind.
+        """
+        if isinstance(image, list):
+            return [self(one) for one in image]
+        self.submit(as_frame(image))
         return self.collect()
 
     def stream(self, frames: Iterable[Frame]) -> Iterator[Result]:

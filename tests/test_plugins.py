@@ -41,7 +41,7 @@ precisions = ["fp32", "int8"]
 quantizer = "toy_rules"
 """
 SOURCE = """
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.sources import EndOfStream, Source
 import numpy as np
 

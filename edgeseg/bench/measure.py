@@ -17,9 +17,10 @@ import numpy as np
 
 from edgeseg.bench.sensors import Sensors, Watch
 from edgeseg.images import Image
+from edgeseg.result import Frame
 from edgeseg.results.bench import BenchResult, Histogram, Sustained
 from edgeseg.runtime import open_segmenter
-from edgeseg.segmenter import Engine, Frame, Segmenter
+from edgeseg.segmenter import Engine, Segmenter
 from edgeseg.timing import Percentiles
 
 ROUNDS = 5  # of interleaved measurement, so that a slow minute hits all modes

@@ -26,6 +26,7 @@ from edgeseg.cli import (
     logs,
     measure,
     pipeline,
+    predict,
     run,
     signals,
     train,
@@ -69,7 +70,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (compile, compress, calibrate, run, measure, bench, gate, verify, pipeline, train, data):
+for group in (compile, compress, calibrate, predict, run, measure, bench, gate, verify, pipeline, train, data):
     app.add_typer(group.app)
 log = logging.getLogger(__name__)
 BUG, INTERRUPTED = 70, 130  # exit codes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeseg.data import rle
-from edgeseg.data.regions import Points, Region, by_centers, window_of
 from edgeseg.errors import MissingPackage
+from edgeseg.geometry import rle
+from edgeseg.geometry.regions import Points, Region, by_centers, window_of
 
 LONGEST = 1_000_000  # pixels of an outline that pycocotools, which walks along it, is given
 

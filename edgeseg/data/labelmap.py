@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.regions import Region
 from edgeseg.errors import FileError
+from edgeseg.geometry.regions import Region
 from edgeseg.images import MAX_PIXELS, Image
 
 IGNORE = 255  # class id of pixels that never count

@@ -19,7 +19,8 @@ from edgeseg.errors import OptionError
 from edgeseg.fit import fit_frame
 from edgeseg.heads import semantic
 from edgeseg.images import Image, resize
-from edgeseg.segmenter import Frame, Result, Segmenter
+from edgeseg.result import Frame, Result
+from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
 
 Scores = NDArray[np.float32]

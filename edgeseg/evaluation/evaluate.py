@@ -15,9 +15,10 @@ from edgeseg.evaluation.errors import Errors
 from edgeseg.evaluation.metrics import RIGHT, TRUTH, Counts
 from edgeseg.fit import OUTSIDE, unfit
 from edgeseg.images import Image
+from edgeseg.result import Frame
 from edgeseg.results.common import DataIdentity
 from edgeseg.results.evaluation import EvalResult, WorstFrame
-from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.segmenter import Segmenter
 from edgeseg.timing import Percentiles
 
 log = logging.getLogger(__name__)

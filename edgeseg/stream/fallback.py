@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeseg.errors import OptionError
-from edgeseg.segmenter import Frame, Result, Segmenter
+from edgeseg.result import Frame, Result
+from edgeseg.segmenter import Segmenter
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.summary import FallbackSummary
 

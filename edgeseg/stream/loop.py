@@ -19,11 +19,12 @@ from pathlib import Path
 
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
-from edgeseg.segmenter import Frame, Result, Segmenter
+from edgeseg.overlay import Overlay
+from edgeseg.result import Frame, Result
+from edgeseg.segmenter import Segmenter
 from edgeseg.stream.channel import Closed
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.fallback import FallbackPolicy
-from edgeseg.stream.overlay import Overlay
 from edgeseg.stream.pipeline import POLL_SECONDS, Stream, StreamPipeline
 from edgeseg.stream.progress import OnProgress, Progress
 from edgeseg.stream.redact import redact

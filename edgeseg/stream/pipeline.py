@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.clock import Clock
 from edgeseg.stream.sinks import Sink

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.redact import redact
 from edgeseg.stream.sinks import Sink

@@ -10,7 +10,7 @@ import cv2
 
 from edgeseg.fit import seen_part
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.spec import Spec
 from edgeseg.stream.sinks import Info
 

@@ -33,7 +33,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError, StreamError
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.freeze import FreezeDetector

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.stream.channel import Channel, Closed
 from edgeseg.stream.clock import Clock
 from edgeseg.stream.sinks import Sink

@@ -15,8 +15,9 @@ import tiny
 from edgeseg import backends
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, OptionError
+from edgeseg.result import Frame
 from edgeseg.runtime import open_segmenter
-from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.segmenter import Segmenter
 from edgeseg.target import Target, names
 
 MODES = ("latency", "throughput")

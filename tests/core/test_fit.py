@@ -20,9 +20,9 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import OptionError
 from edgeseg.fit import OUTSIDE, fit_frame, fit_labels, place, unfit
 from edgeseg.images import write_image
+from edgeseg.overlay import Overlay
 from edgeseg.runtime import open_segmenter
 from edgeseg.spec import FITS, Spec
-from edgeseg.stream.overlay import Overlay
 
 Run = Callable[..., Any]
 SIDES = st.integers(1, 400)

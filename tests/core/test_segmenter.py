@@ -10,8 +10,9 @@ import tiny
 
 from edgeseg.heads import semantic
 from edgeseg.images import resize
+from edgeseg.result import Frame
 from edgeseg.runtime import open_segmenter
-from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.segmenter import Segmenter
 
 
 class Broken:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from label_files import H, W, box, dump, only, painted, picture
 
-from edgeseg.data import formats, rle
+from edgeseg.data import formats
 from edgeseg.data.dataset import Dataset
 from edgeseg.data.exporting import export_dataset
 from edgeseg.data.importing import import_dataset
 from edgeseg.errors import FileError, OptionError
+from edgeseg.geometry import rle
 from edgeseg.images import palette_png, write_image
 
 pytest.importorskip("pycocotools", reason="needs edgeseg[data]")
@@ -176,7 +177,7 @@ def test_labelme_polygons_are_drawn_nearly_as_pil_draws_them(tmp_path: Path) -> 
     pil = pytest.importorskip("PIL.Image")
     from PIL import ImageDraw
 
-    from edgeseg.data.regions import with_outline
+    from edgeseg.geometry.regions import with_outline
 
     rng, differing, total = np.random.default_rng(0), 0, 0
     for _ in range(50):
@@ -531,9 +532,9 @@ def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
 
 
 def test_outlines_come_back_whatever_the_region() -> None:
-    from edgeseg.data import trace
     from edgeseg.data.coco_polygons import as_coco
-    from edgeseg.data.regions import Region, by_centers
+    from edgeseg.geometry import trace
+    from edgeseg.geometry.regions import Region, by_centers
 
     rng = np.random.default_rng(0)
     for i in range(200):

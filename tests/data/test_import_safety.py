@@ -457,7 +457,7 @@ def test_a_nan_in_json_is_the_problem_of_its_frame(tmp_path: Path) -> None:
 
 
 def test_runs_of_another_size_or_kind() -> None:
-    from edgeseg.data import rle
+    from edgeseg.geometry import rle
 
     for call, message in (
         (lambda: rle.from_coco_text("é"), "not COCO's text"),

@@ -17,8 +17,8 @@ from edgeseg.evaluation.augmented import Augmented, window_starts
 from edgeseg.evaluation.errors import Errors
 from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.evaluation.metrics import Counts
+from edgeseg.result import Frame
 from edgeseg.runtime import open_segmenter
-from edgeseg.segmenter import Frame
 
 
 def image(brightness: int, shape: tuple[int, int]) -> np.ndarray:

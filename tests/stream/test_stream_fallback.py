@@ -6,7 +6,8 @@ import pytest
 from stream_helpers import HEAD, SPEC, ColorEngine, FakeClock, frame_image, segmenter
 
 from edgeseg.errors import OptionError
-from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.result import Frame
+from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
 from edgeseg.stream import config
 from edgeseg.stream.fallback import LONGEST_PATIENCE, PATIENCE, WINDOW, FallbackPolicy, Level

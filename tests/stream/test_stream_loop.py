@@ -12,7 +12,8 @@ import pytest
 from stream_helpers import HEAD, SPEC, WAIT, ColorEngine, clip, frame_image, read_back, segmenter
 
 from edgeseg.errors import StreamError
-from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.result import Frame
+from edgeseg.segmenter import Segmenter
 from edgeseg.stream import loop, sinks, sources
 from edgeseg.stream.channel import Channel, Closed
 from edgeseg.stream.pace import Pace

@@ -10,7 +10,8 @@ import pytest
 from stream_helpers import HEAD, SPEC, ColorEngine, FakeClock, frame_image, segmenter
 
 from edgeseg.errors import OptionError
-from edgeseg.segmenter import Frame, Segmenter
+from edgeseg.result import Frame
+from edgeseg.segmenter import Segmenter
 from edgeseg.stream.fallback import WINDOW, FallbackPolicy, Level
 from edgeseg.stream.loop import Run
 from edgeseg.stream.metrics_server import FRESH_SECONDS, MetricsServer, not_ready

@@ -21,7 +21,7 @@ import pytest
 from stream_helpers import SPEC, clip, frame_image, read_back, segmenter
 
 from edgeseg.errors import OptionError, StreamError
-from edgeseg.segmenter import Frame, Result
+from edgeseg.result import Frame, Result
 from edgeseg.stream import loop, sinks, sources
 from edgeseg.stream.reconnect import ReconnectingSink
 from edgeseg.stream.sinks.jsonl import JsonLines

@@ -17,7 +17,7 @@ import pytest
 from stream_helpers import SPEC, bundle, clip, frame_image, read_back
 
 from edgeseg.errors import EdgesegError, FileError, OptionError
-from edgeseg.segmenter import Frame, Result
+from edgeseg.result import Frame, Result
 from edgeseg.stream import sinks
 from edgeseg.stream.partial import PartialFile
 

@@ -19,7 +19,7 @@ import pytest
 from stream_helpers import SPEC, clip, frame_image, segmenter
 
 from edgeseg.errors import OptionError, StreamError
-from edgeseg.segmenter import Frame, Result
+from edgeseg.result import Frame, Result
 from edgeseg.stream import loop, sinks, sources
 from edgeseg.stream.reconnect import ReconnectingSink
 from edgeseg.stream.rtsp import authorization, challenge

@@ -14,10 +14,10 @@ from stream_helpers import COLORS, SPEC, frame_image, read_back
 
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.images import palette_png
-from edgeseg.segmenter import Frame, Result
+from edgeseg.overlay import Overlay
+from edgeseg.result import Frame, Result
 from edgeseg.stream import sinks
 from edgeseg.stream.encoders import ConstantEncoder, TimedEncoder
-from edgeseg.stream.overlay import Overlay
 
 INFO = sinks.Info(SPEC, fps=25.0)
 

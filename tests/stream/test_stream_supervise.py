@@ -13,7 +13,7 @@ import pytest
 from stream_helpers import SPEC, WAIT, FakeClock, frame_image
 
 from edgeseg.errors import EdgesegError, OptionError, StreamError
-from edgeseg.segmenter import Frame, Result
+from edgeseg.result import Frame, Result
 from edgeseg.stream.reconnect import LONGEST_DELAY, ReconnectingSink
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import EndOfStream, Refused, Source

@@ -18,8 +18,8 @@ from fake_tensorrt import RELEASES, Board
 from edgeseg.backends import tensorrt
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, EdgesegError, MissingPackage
+from edgeseg.result import Frame
 from edgeseg.runtime import open_segmenter
-from edgeseg.segmenter import Frame
 from edgeseg.target import Target
 from edgeseg.tensorrt import cuda
 from edgeseg.tensorrt.plan import FILE

@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from edgeseg.data import rle
 from edgeseg.data.coco_polygons import as_coco
 from edgeseg.data.dataset import SPLITS, Classes
 from edgeseg.data.formats import Frame, _files
 from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, Object
-from edgeseg.data.regions import Region, points
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
+from edgeseg.geometry import rle
+from edgeseg.geometry.regions import Region, points
 
 
 def image_folders(path: Path, split: str) -> list[Path]:

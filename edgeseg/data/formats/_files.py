@@ -19,9 +19,9 @@ import numpy as np
 
 from edgeseg.data.dataset import Classes
 from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, MOST_CLASSES
-from edgeseg.data.regions import Mask
 from edgeseg.errors import FileError, first_line
 from edgeseg.files import require_file
+from edgeseg.geometry.regions import Mask
 from edgeseg.image_header import INDEXED, indices_as_gray, read_header
 from edgeseg.images import IMAGE_SUFFIXES, MAX_PIXELS
 from edgeseg.spec import Rgb, default_palette

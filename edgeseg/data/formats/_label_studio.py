@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from edgeseg.data import rle
 from edgeseg.data.formats import _files
-from edgeseg.data.regions import Region, box, by_centers, ellipse, placed, points
+from edgeseg.geometry import rle
+from edgeseg.geometry.regions import Region, box, by_centers, ellipse, placed, points
 
 KINDS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
 

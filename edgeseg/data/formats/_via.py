@@ -13,8 +13,8 @@ import numpy as np
 
 from edgeseg.data.formats import LabeledFrame, Labels, _files
 from edgeseg.data.labelmap import Canvas, LabelMap
-from edgeseg.data.regions import Region, box, by_centers, ellipse, points
 from edgeseg.errors import FileError
+from edgeseg.geometry.regions import Region, box, by_centers, ellipse, points
 
 ATTRIBUTES = ("label", "class", "type", "category", "name")
 

@@ -20,9 +20,9 @@ import numpy as np
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _files
 from edgeseg.data.labelmap import IGNORE, Canvas, Instances, LabelMap, objects
-from edgeseg.data.regions import points, with_outline
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
+from edgeseg.geometry.regions import points, with_outline
 from edgeseg.images import Image, read_instances, read_mask, write_image
 from edgeseg.spec import Rgb
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import msgspec
 
-from edgeseg.data import rle
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import KEPT, Frame, LabeledFrame, Labels, _coco, _files
 from edgeseg.data.labelmap import Canvas, LabelMap
 from edgeseg.errors import FileError
 from edgeseg.files import require_file
+from edgeseg.geometry import rle
 
 TITLE = "COCO JSON"
 OBJECTS = KEPT

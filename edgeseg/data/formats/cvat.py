@@ -14,14 +14,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from edgeseg.data import rle
 from edgeseg.data.coco_polygons import as_coco
 from edgeseg.data.dataset import SPLITS, Classes
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
 from edgeseg.data.labelmap import IGNORED_LABELS, OWN, Canvas, LabelMap
-from edgeseg.data.regions import Region, box, by_centers, ellipse, placed, points
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
+from edgeseg.geometry import rle
+from edgeseg.geometry.regions import Region, box, by_centers, ellipse, placed, points
 from edgeseg.spec import Rgb
 
 TITLE = "CVAT for images 1.1"

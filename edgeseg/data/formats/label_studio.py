@@ -18,12 +18,12 @@ from xml.etree import ElementTree
 import msgspec
 import numpy as np
 
-from edgeseg.data import rle
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files, _label_studio
 from edgeseg.data.labelmap import BACKGROUND, IGNORED_LABELS, Canvas, LabelMap
 from edgeseg.data.store import store_image
 from edgeseg.files import write_bytes
+from edgeseg.geometry import rle
 
 TITLE = "Label Studio"
 OBJECTS = SHAPES

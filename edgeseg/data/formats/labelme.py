@@ -21,10 +21,10 @@ import numpy as np
 from edgeseg.data.dataset import Classes, decode_text
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
 from edgeseg.data.labelmap import BACKGROUND, OWN, Canvas, LabelMap
-from edgeseg.data.regions import Region, box, ellipse, placed, points, with_outline
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
+from edgeseg.geometry.regions import Region, box, ellipse, placed, points, with_outline
 
 TITLE = "LabelMe JSON"
 OBJECTS = SHAPES

@@ -20,10 +20,10 @@ import msgspec
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
 from edgeseg.data.labelmap import BACKGROUND, IGNORED_LABELS, Canvas, LabelMap
-from edgeseg.data.regions import Region, box, placed, points, with_outline
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
+from edgeseg.geometry.regions import Region, box, placed, points, with_outline
 
 TITLE = "Supervisely"
 OBJECTS = SHAPES

@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from edgeseg.data import trace
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import SHAPES, Frame, Labels, _files, _via
 from edgeseg.data.labelmap import BACKGROUND, IGNORED_LABELS
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
+from edgeseg.geometry import trace
 
 TITLE = "VGG Image Annotator 2"
 OBJECTS = SHAPES

@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeseg.data import trace
 from edgeseg.data.dataset import SPLITS, Classes, decode_text
 from edgeseg.data.formats import SHAPES, Frame, LabeledFrame, Labels, _files
 from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, Canvas, LabelMap, objects
-from edgeseg.data.regions import by_centers, points
 from edgeseg.data.store import store_image
 from edgeseg.errors import FileError, MissingPackage, first_line
 from edgeseg.files import require_file, write_bytes
+from edgeseg.geometry import trace
+from edgeseg.geometry.regions import by_centers, points
 from edgeseg.images import IMAGE_SUFFIXES
 
 TITLE = "YOLO segmentation"

@@ -19,7 +19,7 @@ from types import ModuleType
 
 from edgeseg.errors import FileError, OptionError, StreamError, did_you_mean
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.spec import Spec
 from edgeseg.stream.uri import Uri
 

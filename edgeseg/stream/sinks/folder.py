@@ -1,4 +1,5 @@
-"""Folders of images: `out/` gets one palette PNG of class ids per frame; `?overlay=1` adds the drawn frames (JPEG).
+"""Folders of images: `out/` gets a palette PNG of class ids per frame, of its size; `?overlay=1` adds the drawn frames
+(JPEG).
 
 `out/?masks=0&overlay=1` writes overlays alone. Names follow the frame's number, or the source image's own name.
 """
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import write_bytes
+from edgeseg.fit import unfit
 from edgeseg.images import Image, palette_png, write_image
-from edgeseg.segmenter import Result
-from edgeseg.spec import Rgb
+from edgeseg.result import Result
+from edgeseg.spec import Spec
 from edgeseg.stream.sinks import Info, Sink, check_writable
 from edgeseg.stream.uri import Uri, flag
 
@@ -26,11 +28,11 @@ def claims(uri: Uri) -> bool:
 
 def open(uri: Uri, info: Info) -> Sink:
     path, options = uri.split({"masks": flag, "overlay": flag})
-    return Folder(Path(path), info.spec.palette, **options)
+    return Folder(Path(path), info.spec, **options)
 
 
 class Folder(Sink):
-    def __init__(self, path: Path, palette: tuple[Rgb, ...], masks: bool = True, overlay: bool = False):
+    def __init__(self, path: Path, spec: Spec, masks: bool = True, overlay: bool = False):
         super().__init__()
         if not masks and not overlay:
             raise OptionError(f"Folder {path} would get neither masks nor overlays.", "Set masks=1 or overlay=1.")
@@ -38,7 +40,7 @@ class Folder(Sink):
             raise FileError(f"{path} is a file, not a folder.", "Give the output folder another name.")
         self.needs_image = overlay
         self._folder = path
-        self._palette = palette
+        self._spec = spec
         self._masks = masks
         probe = path / f".edgeseg.{os.getpid()}.tmp"
         check_writable(probe)
@@ -48,6 +50,8 @@ class Folder(Sink):
         self.files = [self._folder]
         name = result.frame.source or f"{result.frame.index:06d}"
         if self._masks:
-            write_bytes(self._folder / f"{name}.png", palette_png(result.classmap, self._palette))
+            classmap = unfit(result.classmap, self._spec, *result.frame.image.shape[:2])
+            png = palette_png(classmap, self._spec.palette)
+            write_bytes(self._folder / f"{name}.png", png, durable=False)  # there may be many of them
         if image is not None:
             write_image(self._folder / f"{name}.overlay.jpg", image)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgeseg.errors import StreamError
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.stream.record import ResultRecord
 from edgeseg.stream.sinks import Info, Sink, check_writable
 from edgeseg.stream.uri import Uri, number

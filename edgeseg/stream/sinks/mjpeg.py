@@ -12,7 +12,7 @@ import urllib.parse
 import cv2
 
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.stream.http import ACCESS, Address, Handler, Server
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Uri, whole

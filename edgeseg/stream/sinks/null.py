@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Uri, flag
 

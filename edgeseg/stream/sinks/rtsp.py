@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeseg.errors import MissingPackage, StreamError
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.stream.rtsp import Publisher, Unreachable, check
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Convert, Uri, choice, number, whole

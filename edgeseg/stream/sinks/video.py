@@ -24,7 +24,7 @@ import cv2
 
 from edgeseg.errors import FileError, OptionError, StreamError
 from edgeseg.images import Image, resize
-from edgeseg.segmenter import Frame, Result
+from edgeseg.result import Frame, Result
 from edgeseg.stream.encoders import CODECS, Encoder, encoder_for
 from edgeseg.stream.partial import PartialFile, free_name, plays
 from edgeseg.stream.sinks import Info, Sink, require_space

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgeseg.errors import OptionError
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.stream.channel import Channel, Closed
 from edgeseg.stream.record import ResultRecord
 from edgeseg.stream.sinks import Info, Sink

@@ -6,7 +6,7 @@ import cv2
 
 from edgeseg.errors import OptionError, StreamError
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Uri
 

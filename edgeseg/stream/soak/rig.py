@@ -11,7 +11,8 @@ from pathlib import Path
 from edgeseg.errors import StreamError
 from edgeseg.heads import Outputs
 from edgeseg.images import Image
-from edgeseg.segmenter import Engine, Result
+from edgeseg.result import Result
+from edgeseg.segmenter import Engine
 from edgeseg.stream.loop import Run
 from edgeseg.stream.metrics_server import resident_bytes
 from edgeseg.stream.sinks import Sink

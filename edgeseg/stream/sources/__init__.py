@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from edgeseg.errors import OptionError, StreamError, did_you_mean
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.uri import Uri
 
 MAX_MEGAPIXELS = 40.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeseg.errors import OptionError, StreamError
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.sources import EndOfStream, Source
 from edgeseg.stream.uri import Uri, whole
 

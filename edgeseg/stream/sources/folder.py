@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeseg.errors import FileError
 from edgeseg.images import IMAGE_SUFFIXES, list_images, read_image
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.pace import Pace
 from edgeseg.stream.sources import EndOfStream, Source

@@ -25,7 +25,7 @@ import numpy as np
 
 from edgeseg.errors import MissingPackage, OptionError, StreamError, unknown
 from edgeseg.images import Image
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Refused, Source, check_size
 from edgeseg.stream.uri import Convert, Uri, choice, number
 

@@ -6,7 +6,7 @@ With `&fps=25` they arrive at that pace and behave like a camera; without `frame
 from __future__ import annotations
 
 from edgeseg.errors import unknown
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.pace import Pace
 from edgeseg.stream.sources import EndOfStream, Source

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 
 from edgeseg.errors import FileError, OptionError, StreamError
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.sources import Source
 from edgeseg.stream.uri import Convert, Uri, number, size
 

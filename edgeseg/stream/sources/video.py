@@ -14,7 +14,7 @@ import cv2
 from edgeseg.errors import FileError
 from edgeseg.files import require_file
 from edgeseg.images import IMAGE_SUFFIXES, Image
-from edgeseg.segmenter import Frame
+from edgeseg.result import Frame
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.pace import Pace
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Source, check_size

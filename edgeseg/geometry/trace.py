@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.regions import Region
+from edgeseg.geometry.regions import Region
 
 Ring = NDArray[np.int64]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.regions import Mask, Region
 from edgeseg.errors import FileError
+from edgeseg.geometry.regions import Mask, Region
 
 LENGTH_BITS = (3, 4, 8, 16)  # of a run in Label Studio's code, chosen by two bits
 MOST_BITS = 16

@@ -1,0 +1,1 @@
+"""Shapes and masks: outlines, pixels, run lengths."""

@@ -1,0 +1,203 @@
+"""Result: one frame and what its pixels are, in the frame's geometry, ready to draw, store or count."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import FileError, MissingPackage
+from edgeseg.files import write_bytes
+from edgeseg.fit import seen_part, unfit
+from edgeseg.geometry import rle, trace
+from edgeseg.geometry.regions import Region
+from edgeseg.images import Image, palette_png, write_image
+from edgeseg.overlay import Overlay
+from edgeseg.spec import Spec
+
+PICTURES = (".jpg", ".jpeg", ".webp")
+SHOWN = 3  # classes in a repr
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image of a source: [H, W, 3] uint8 BGR, its number, and when it was captured (time.monotonic seconds).
+
+    `pts`: its place on the media's own time axis in seconds, where the source has one. `age_from` says what `captured`
+    is: `capture` (the camera's own clock), `arrival` (of its data here) or `read` (from a file).
+    """
+
+    image: Image
+    index: int = 0
+    captured: float = field(default_factory=time.monotonic)
+    source: str = ""
+    pts: float | None = None
+    age_from: str = "read"
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """One connected piece of a class: corners [N, 2] (x, y) in pixels of the frame, along the edges of its pixels.
+
+    `exterior` encloses it, each of `holes` is left out. `area`: pixels.
+    """
+
+    class_id: int
+    name: str
+    exterior: NDArray[np.int64]
+    holes: tuple[NDArray[np.int64], ...]
+    area: int
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """A frame, its class map ([spec.height, spec.width] uint8) and the seconds each stage took.
+
+    `times`: resize, infer (from start to finish, waiting behind other requests included), mask. `margin` (if the
+    Segmenter was opened with it): by how much each pixel's best logit beats the second, like classmap but float32.
+    What the methods give is in the geometry of the frame: padding is gone, and pixels that the network did not see
+    (Spec.fit "crop") are fit.OUTSIDE and belong to no class.
+    """
+
+    frame: Frame
+    classmap: Image
+    times: dict[str, float]
+    margin: NDArray[np.float32] | None = None
+    spec: Spec | None = None
+
+    def __repr__(self) -> str:
+        height, width = self.frame.image.shape[:2]
+        largest = sorted(self.areas().items(), key=lambda item: -item[1])[:SHOWN] if self.spec else ()
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in largest)
+        return f"Result({width}x{height}{': ' * bool(shares)}{shares}, {1e3 * sum(self.times.values()):.1f} ms)"
+
+    def at_frame_size(self) -> Image:
+        """The class map [H, W] uint8 of the frame's size, nearest neighbor."""
+        return self._at_frame_size
+
+    @cached_property
+    def _at_frame_size(self) -> Image:
+        return unfit(self.classmap, self._spec, *self.frame.image.shape[:2])
+
+    @property
+    def _spec(self) -> Spec:
+        if self.spec is None:
+            raise ValueError("this result was made without a Spec")
+        return self.spec
+
+    def plot(self, alpha: float = 0.5, caption: str = "") -> Image:
+        """[H, W, 3] uint8 BGR: the class colors over the frame, with a legend. `alpha`: of the colors, 0 to 1."""
+        return Overlay(self._spec, alpha).draw(self.frame.image, self.classmap, caption)
+
+    def save(self, path: Path | str) -> Path:
+        """Write what the suffix says: .png the class map (ids, with a palette), .jpg or .webp the plot, .json to_json;
+        returns the path. FileError for another suffix."""
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix == ".png":
+            write_bytes(path, palette_png(self.at_frame_size(), self._spec.palette), durable=False)
+        elif suffix == ".json":
+            write_bytes(path, self.to_json().encode(), durable=False)
+        elif suffix in PICTURES:
+            write_image(path, self.plot())
+        else:
+            raise FileError(
+                f"{path}: results are not written as {suffix or 'a file without a suffix'}.",
+                f"Expected .png (class map), {', '.join(PICTURES)} (picture) or .json.",
+            )
+        return path
+
+    def areas(self) -> dict[str, float]:
+        """{class: its share of the pixels that the network saw, 0 to 1}, without absent classes."""
+        seen = seen_part(self.classmap, self._spec, *self.frame.image.shape[:2])
+        counts = np.bincount(seen.ravel(), minlength=256)
+        return {name: float(counts[i] / seen.size) for i, name in enumerate(self._spec.classes) if counts[i]}
+
+    def polygons(self, min_area: int = 0) -> list[Polygon]:
+        """Every connected piece of a class of at least `min_area` pixels; pixels that touch at a corner are apart."""
+        classmap = self.at_frame_size()
+        found = []
+        for class_id in map(int, np.flatnonzero(np.bincount(classmap.ravel(), minlength=256))):
+            if class_id >= len(self._spec.classes):
+                continue
+            mask = (classmap == class_id).astype(np.uint8)
+            count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4, ltype=cv2.CV_32S)
+            for i in range(1, count):
+                x, y, width, height, area = map(int, stats[i])
+                if area >= min_area:
+                    piece = labels[y : y + height, x : x + width] == i
+                    found.append(self._polygon(class_id, piece, (x, y), area))
+        return found
+
+    def _polygon(self, class_id: int, piece: NDArray[np.bool_], corner: tuple[int, int], area: int) -> Polygon:
+        exterior, *holes = sorted(trace.rings(piece), key=lambda ring: -_extent(ring))
+        shifted = [ring + np.array(corner) for ring in (exterior, *holes)]
+        return Polygon(class_id, self._spec.classes[class_id], shifted[0], tuple(shifted[1:]), area)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: `size` [width, height], `classes` of those that are there (id, name, share, and the mask as
+        COCO's compressed `rle`), `ms` of each stage."""
+        height, width = self.frame.image.shape[:2]
+        classmap, shares = self.at_frame_size(), self.areas()
+        classes = [
+            {"id": i, "name": name, "share": round(shares[name], 6), "rle": _coco_rle(classmap == i)}
+            for i, name in enumerate(self._spec.classes)
+            if name in shares
+        ]
+        ms = {stage: round(1e3 * seconds, 3) for stage, seconds in self.times.items()}
+        return {"schema": 1, "kind": "result", "size": [width, height], "classes": classes, "ms": ms}
+
+    def to_json(self) -> str:
+        """to_dict as text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def to_coco(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
+        """COCO annotations, one for each class that is there: `category_id` is the class id, `segmentation` compressed
+        RLE, `bbox` [x, y, width, height]."""
+        classmap = self.at_frame_size()
+        ids = [i for i in range(len(self._spec.classes)) if (classmap == i).any()]
+        return [
+            {
+                "id": first_id + number,
+                "image_id": image_id,
+                "category_id": i,
+                "segmentation": _coco_rle(classmap == i),
+                "area": int((classmap == i).sum()),
+                "bbox": list(cv2.boundingRect((classmap == i).astype(np.uint8))),
+                "iscrowd": 0,
+            }
+            for number, i in enumerate(ids)
+        ]
+
+    def to_supervision(self) -> Any:
+        """supervision.Detections, one mask for each class that is there; MissingPackage without that package."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise MissingPackage("supervision", "Result.to_supervision", "supervision") from error
+        annotations = self.to_coco()
+        ids = [annotation["category_id"] for annotation in annotations]
+        boxes = np.array([annotation["bbox"] for annotation in annotations], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = np.array([self.at_frame_size() == i for i in ids]).reshape(-1, *self.frame.image.shape[:2])
+        names = np.array([self._spec.classes[i] for i in ids])
+        return supervision.Detections(xyxy=boxes, mask=masks, class_id=np.array(ids, int), data={"class_name": names})
+
+
+def _extent(ring: NDArray[np.int64]) -> int:
+    """The area of a ring's bounding box: of the rings of one piece, the outer one has the largest."""
+    width, height = ring.max(0) - ring.min(0)
+    return int(width * height)
+
+
+def _coco_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    runs: Sequence[int] = rle.coco_runs(Region(0, 0, mask), *mask.shape)
+    return {"size": list(mask.shape), "counts": rle.coco_text(runs)}
