@@ -28,6 +28,7 @@ from edgeseg.cli import (
     pipeline,
     predict,
     run,
+    serve,
     signals,
     train,
     verify,
@@ -70,7 +71,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (compile, compress, calibrate, predict, run, measure, bench, gate, verify, pipeline, train, data):
+for group in (compile, compress, calibrate, predict, run, serve, measure, bench, gate, verify, pipeline, train, data):
     app.add_typer(group.app)
 log = logging.getLogger(__name__)
 BUG, INTERRUPTED = 70, 130  # exit codes

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from edgeseg.data.regions import Region
-from edgeseg.data.rle import coco_runs, coco_text
-from edgeseg.data.trace import Ring, rings
 from edgeseg.errors import unknown
-from edgeseg.fit import unfit
 from edgeseg.images import Image, palette_png
-from edgeseg.segmenter import Result
 from edgeseg.serving.errors import BAD_REQUEST, NOT_ACCEPTABLE, HttpError
 from edgeseg.serving.models import Served
 from edgeseg.spec import Spec
-from edgeseg.stream.overlay import Overlay
 
 JSON, GEOJSON, PNG, JPEG = "application/json", "application/geo+json", "image/png", "image/jpeg"
 SIZES = ("frame", "model")
@@ -31,18 +27,23 @@ BY_TYPE = {PNG: "png", JPEG: "overlay", GEOJSON: "polygons", JSON: "rle"}  # wha
 
 @dataclass(frozen=True)
 class Wanted:
-    """How to answer. `size`: the class map at the size of the `frame` or of the `model`; `picture`: of an overlay."""
+    """How to answer. `size`: a class map at the size of the `frame` or of the `model`; `picture`: of an overlay;
+    `min_area`: of polygons, in pixels."""
 
     format: str
     size: str = "frame"
     picture: str = JPEG
+    min_area: int = 0
 
     @classmethod
-    def of(cls, query: str | None, size: str | None, accept: str) -> Wanted:
-        """From ?format=, ?size= and the Accept header; HttpError for what is not known."""
+    def of(cls, options: Mapping[str, str], accept: str) -> Wanted:
+        """From ?format=, ?size=, ?min_area= and the Accept header; HttpError for what is not known."""
+        query, size, area = options.get("format"), options.get("size"), options.get("min_area", "0")
         accepted = _accepted(accept)
         if size is not None and size not in SIZES:
             raise HttpError.of(unknown("size", size[:40], SIZES), BAD_REQUEST)
+        if not re.fullmatch("[0-9]{1,9}", area):
+            raise HttpError(BAD_REQUEST, f"min_area is {area[:40]!r}.", "Expected whole pixels.")
         if query is None:
             query = next((BY_TYPE[kind] for kind in accepted if kind in BY_TYPE), None)
             if query is None and accepted and "*/*" not in accepted and "image/*" not in accepted:
@@ -50,7 +51,7 @@ class Wanted:
         elif query not in FORMATS:
             raise HttpError.of(unknown("format", query[:40], FORMATS), BAD_REQUEST)
         picture = PNG if PNG in accepted and JPEG not in accepted else JPEG
-        return cls(query or "png", size or "frame", picture)
+        return cls(query or "png", size or "frame", picture, int(area))
 
 
 def _accepted(header: str) -> list[str]:
@@ -96,12 +97,6 @@ def several(answers: Sequence[Answer], names: Sequence[str]) -> Answer:
     return Answer.json({"results": results})
 
 
-def class_map(result: Result, spec: Spec, size: str) -> Image:
-    """The class map at the size of the frame or of the model."""
-    height, width = result.frame.image.shape[:2]
-    return unfit(result.classmap, spec, height, width) if size == "frame" else result.classmap
-
-
 def class_map_png(classes: Image, spec: Spec) -> bytes:
     """A palette PNG; ids that are no class (outside of what the model saw) are black."""
     palette = list(spec.palette)
@@ -111,42 +106,49 @@ def class_map_png(classes: Image, spec: Spec) -> bytes:
 
 
 def _png(served: Served, wanted: Wanted, model: str) -> Answer:
-    spec = served.bundle.spec
-    return Answer(PNG, class_map_png(class_map(served.result, spec, wanted.size), spec))
+    result = served.result
+    classes = result.at_frame_size() if wanted.size == "frame" else result.classmap
+    return Answer(PNG, class_map_png(classes, served.bundle.spec))
 
 
 def _overlay(served: Served, wanted: Wanted, model: str) -> Answer:
-    picture = Overlay(served.bundle.spec).draw(served.result.frame.image, served.result.classmap)
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if wanted.picture == JPEG else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    _, data = cv2.imencode(".jpg" if wanted.picture == JPEG else ".png", picture, options)
+    _, data = cv2.imencode(".jpg" if wanted.picture == JPEG else ".png", served.result.plot(), options)
     return Answer(wanted.picture, data.tobytes())
 
 
-def _areas(served: Served, wanted: Wanted, model: str) -> Answer:
-    return Answer.json(_about(served, wanted, model)[0])
-
-
 def _rle(served: Served, wanted: Wanted, model: str) -> Answer:
-    about, classes = _about(served, wanted, model)
-    height, width = classes.shape
-    for row in about["classes"]:
-        runs = coco_runs(Region(0, 0, classes == row["id"]), height, width)
-        row["rle"] = {"size": [height, width], "counts": coco_text(runs)}
-    return Answer.json(about)
+    return Answer.json({**_about(served, model), **served.result.to_dict()})
+
+
+def _areas(served: Served, wanted: Wanted, model: str) -> Answer:
+    shares, spec = served.result.areas(), served.bundle.spec
+    rows = [
+        {"id": i, "name": name, "color": list(spec.palette[i]), "share": round(shares[name], 6)}
+        for i, name in enumerate(spec.classes)
+        if name in shares
+    ]
+    height, width = served.result.frame.image.shape[:2]
+    ms = {stage: round(1e3 * seconds, 3) for stage, seconds in served.result.times.items()}
+    return Answer.json({**_about(served, model), "size": [width, height], "classes": rows, "ms": ms})
 
 
 def _polygons(served: Served, wanted: Wanted, model: str) -> Answer:
-    about, classes = _about(served, wanted, model)
-    rows = about.pop("classes")
+    """Features as GeoJSON has them (RFC 7946), in pixels of the image from its upper left corner, y downward."""
     features = [
         {
             "type": "Feature",
-            "properties": row,
-            "geometry": {"type": "MultiPolygon", "coordinates": list(polygons(classes == row["id"]))},
+            "properties": {"id": piece.class_id, "name": piece.name, "area": piece.area},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [_closed(ring) for ring in (piece.exterior, *piece.holes)],
+            },
         }
-        for row in rows
+        for piece in served.result.polygons(wanted.min_area)
     ]
-    return Answer.json({"type": "FeatureCollection", **about, "features": features}, GEOJSON)
+    height, width = served.result.frame.image.shape[:2]
+    document = {"type": "FeatureCollection", **_about(served, model), "size": [width, height], "features": features}
+    return Answer.json(document, GEOJSON)
 
 
 FORMATS: dict[str, Callable[[Served, Wanted, str], Answer]] = {
@@ -158,55 +160,10 @@ FORMATS: dict[str, Callable[[Served, Wanted, str], Answer]] = {
 }
 
 
-def _about(served: Served, wanted: Wanted, model: str) -> tuple[dict[str, Any], Image]:
-    """What every JSON answer says, the areas of the classes that are there included, and the class map."""
-    spec = served.bundle.spec
-    classes = class_map(served.result, spec, wanted.size)
-    counts = np.bincount(classes.ravel(), minlength=256)[: len(spec.classes)]
-    rows = [
-        {
-            "id": int(i),
-            "name": spec.classes[i],
-            "color": list(spec.palette[i]),
-            "pixels": int(counts[i]),
-            "share": round(float(counts[i] / classes.size), 6),
-        }
-        for i in np.flatnonzero(counts)
-    ]
-    height, width = classes.shape
-    times = {stage: round(1000 * seconds, 3) for stage, seconds in served.result.times.items()}
-    about = {"model": model, "bundle": served.bundle.digest, "width": width, "height": height, "times_ms": times}
-    return {**about, "classes": rows}, classes
+def _about(served: Served, model: str) -> dict[str, Any]:
+    return {"model": model, "bundle": served.bundle.digest}
 
 
-def polygons(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[list[list[list[int]]]]:
-    """Polygons along pixel corners, each its outline (closed) and then its holes, in pixels from the upper left."""
-    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=4)
-    boxes = _boxes(labels, count)
-    for label, (y, x) in enumerate(boxes, start=1):
-        found = rings(labels[y, x] == label)
-        found.sort(key=_extent, reverse=True)  # the outline encloses its holes
-        yield [_closed(ring, x.start, y.start) for ring in found]
-
-
-def _boxes(labels: Any, count: int) -> list[tuple[slice, slice]]:
-    """The part of the image that each component covers."""
-    y, x = np.nonzero(labels)
-    which = labels[y, x]
-    low, high = np.full((2, count), 1 << 30), np.zeros((2, count), np.int64)
-    for axis, values in enumerate((y, x)):
-        np.minimum.at(low[axis], which, values)
-        np.maximum.at(high[axis], which, values)
-    return [
-        (slice(int(low[0, i]), int(high[0, i]) + 1), slice(int(low[1, i]), int(high[1, i]) + 1))
-        for i in range(1, count)
-    ]
-
-
-def _extent(ring: Ring) -> int:
-    return int(np.prod(np.ptp(ring, axis=0)))
-
-
-def _closed(ring: Ring, x: int, y: int) -> list[list[int]]:
-    points = (ring + np.array((x, y))).tolist()
+def _closed(ring: NDArray[np.int64]) -> list[list[int]]:
+    points: list[list[int]] = ring.tolist()
     return [*points, points[0]]

@@ -1,4 +1,4 @@
-"""Reading requests: their bytes within limits of size and time, multipart forms, and images, checked before decoding."""
+"""Reading requests: their bytes within limits of size and time, multipart forms, and images before they are decoded."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,8 +23,9 @@ from edgeseg.serving.settings import Settings
 from edgeseg.stream.http import named_rightly
 
 log = logging.getLogger(__name__)
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-App = Callable[[dict[str, Any], Any, Send], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Any, Send], Awaitable[None]]
 REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")  # answered without a token, and while draining
 PAGE = ("/", "/page/")  # files of the package, which hold nothing secret
@@ -56,7 +57,7 @@ class Guard:
         self._traffic = traffic
         self._metrics = metrics
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -74,7 +75,7 @@ class Guard:
             self._traffic.active -= not probe
             self._report(scope, watched)
 
-    def _admit(self, scope: dict[str, Any], headers: Headers) -> None:
+    def _admit(self, scope: Scope, headers: Headers) -> None:
         path = scope["path"]
         if not named_rightly(headers.get("host", "localhost"), self._names):
             raise HttpError(FORBIDDEN, "This host name is not allowed.", "edgeseg serve --allow-host NAME allows it.")
@@ -89,7 +90,7 @@ class Guard:
             if scheme.lower() != "bearer" or not right:
                 raise HttpError(UNAUTHORIZED, "A token is needed.", TOKEN_HINT)
 
-    def _report(self, scope: dict[str, Any], watched: _Watched) -> None:
+    def _report(self, scope: Scope, watched: _Watched) -> None:
         route = getattr(scope.get("route"), "path", "other")
         status = watched.status or INTERNAL
         seconds = time.perf_counter() - watched.began
@@ -102,7 +103,7 @@ class Guard:
 class _Watched:
     """A request whose response gets an id and the headers for browsers, and whose status is noted."""
 
-    def __init__(self, scope: dict[str, Any], send: Send):
+    def __init__(self, scope: Scope, send: Send):
         self.began = time.perf_counter()
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
@@ -110,7 +111,7 @@ class _Watched:
         self.status = 0
         self._send = send
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgeseg import __version__
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.serving.models import Models
 from edgeseg.stream.metrics_server import resident_bytes
 from edgeseg.telemetry.metrics import STAGE_BUCKETS, require_client

@@ -19,7 +19,7 @@ from pathlib import Path
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError, OptionError, did_you_mean, out_of_memory
 from edgeseg.images import Image
-from edgeseg.segmenter import Result
+from edgeseg.result import Result
 from edgeseg.serving.errors import CONFLICT, NOT_FOUND, TOO_MANY, UNPROCESSABLE, HttpError
 from edgeseg.serving.worker import Opener, Worker
 

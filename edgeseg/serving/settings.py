@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """`queue`: requests per model that may wait for a free slot. `deadline`: seconds from a whole request to its answer.
+    """`queue`: images per model that may wait for a free slot. `deadline`: seconds from a whole request to its answer.
 
     `max_bytes`: of one request's body; `max_pixels`: of one image; `max_batch`: images of one request. `max_memory`:
     bytes of all bodies and decoded images together. `body_seconds`, `header_seconds`: how long a client may take to

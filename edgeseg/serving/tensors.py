@@ -1,7 +1,7 @@
 """Requests and answers of the Open Inference Protocol (KServe v2) over REST, with its binary tensor data extension.
 
-https://github.com/kserve/open-inference-protocol and Triton's protocol/extension_binary_data.md. A request is JSON; with
-the header Inference-Header-Content-Length, binary data of its inputs follow it, each as many bytes as its parameter
+https://github.com/kserve/open-inference-protocol and Triton's protocol/extension_binary_data.md. A request is JSON;
+with the header Inference-Header-Content-Length, binary data of its input follows it, as many bytes as its parameter
 binary_data_size says. An element of BYTES is its length (4 bytes, little endian) and its content; in JSON, it is base64
 text, or {"b64": text} as TensorFlow Serving and OpenVINO Model Server have it.
 """
@@ -93,7 +93,9 @@ def _request(text: bytes) -> InferRequest:
     try:
         request = msgspec.json.decode(text, type=InferRequest)  # refuses NaN and Infinity
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _bad(f"The request is not JSON of the Open Inference Protocol: {error or type(error).__name__}.") from None
+        raise _bad(
+            f"The request is not JSON of the Open Inference Protocol: {error or type(error).__name__}."
+        ) from None
     if any(not 0 < size < 1 << 31 for tensor in request.inputs for size in tensor.shape):
         raise _bad("A shape holds sizes that no image has.")
     return request
@@ -151,10 +153,7 @@ def _pixels(tensor: InputTensor, binary: bytes | None) -> Image:
     shape = tensor.shape[1:] if len(tensor.shape) == 4 and tensor.shape[0] == 1 else tensor.shape
     if len(shape) != 3 or shape[2] != 3:
         raise _bad(f"{tensor.name} has the shape {tensor.shape}.", "Expected [height, width, 3].")
-    if binary is not None:
-        values = np.frombuffer(binary, np.uint8)
-    else:
-        values = _listed(tensor.data)
+    values = np.frombuffer(binary, np.uint8) if binary is not None else _listed(tensor.data)
     if values.size != shape[0] * shape[1] * 3:
         raise _bad(f"{tensor.name} holds {values.size} values.", f"Expected {shape[0] * shape[1] * 3} for {shape}.")
     return values.reshape(shape)

@@ -10,11 +10,10 @@ from starlette.responses import JSONResponse, Response
 
 from edgeseg.serving import answers, body
 from edgeseg.serving.answers import Answer, Wanted
+from edgeseg.serving.client import BUNDLE, TIMES
 from edgeseg.serving.errors import BAD_REQUEST, FORBIDDEN, TOO_LARGE, HttpError
 from edgeseg.serving.models import Change, Model, Served
 from edgeseg.serving.service import Service
-
-BUNDLE_HEADER = "X-Edgeseg-Bundle"  # digest of the bundle that answered
 
 
 class V1:
@@ -27,15 +26,17 @@ class V1:
         """Segment an image, or several of a multipart form."""
         service, query = self._service, request.query_params
         model = service.models.get(query.get("model"))
-        wanted = Wanted.of(query.get("format"), query.get("size"), request.headers.get("accept", "*/*"))
+        wanted = Wanted.of(query, request.headers.get("accept", "*/*"))
         with service.memory.held() as share:
             content = await body.read(request, service.settings, share)
             uploads = body.uploads(content, request.headers.get("content-type", ""))
             if not uploads:
                 raise HttpError(BAD_REQUEST, "The form holds no file.", "Send images as files of a multipart form.")
-            if len(uploads) > service.settings.max_batch:
+            if len(uploads) > (most := service.settings.max_batch):
                 raise HttpError(
-                    TOO_LARGE, f"The form holds {len(uploads)} images.", f"At most {service.settings.max_batch} at once."
+                    TOO_LARGE,
+                    f"The form holds {len(uploads)} images.",
+                    f"At most {most} at once.",
                 )
             for upload in uploads:
                 share.take(body.memory_of(body.check(upload, service.settings)))
@@ -45,7 +46,7 @@ class V1:
         parts = [answer for answer, _ in done]
         several = request.headers.get("content-type", "").lower().startswith("multipart/") and len(parts) > 1
         answer = answers.several(parts, [upload.name for upload in uploads]) if several else parts[0]
-        return Response(answer.body, media_type=answer.kind, headers={BUNDLE_HEADER: done[0][1].bundle.digest})
+        return Response(answer.body, media_type=answer.kind, headers=_headers(done[0][1]))
 
     async def _one(self, upload: body.Upload, model: Model, wanted: Wanted) -> tuple[Answer, Served]:
         service = self._service
@@ -97,10 +98,16 @@ def about(model: Model) -> dict[str, Any]:
         "backend": model.worker.backend,
         "slots": model.worker.slots,
         "classes": [
-            {"id": i, "name": name, "color": list(color)} for i, (name, color) in enumerate(zip(spec.classes, spec.palette))
+            {"id": i, "name": name, "color": list(color)}
+            for i, (name, color) in enumerate(zip(spec.classes, spec.palette))
         ],
         "spec": spec.to_dict(),
     }
+
+
+def _headers(served: Served) -> dict[str, str]:
+    times = ",".join(f"{stage}={1e3 * seconds:.3f}" for stage, seconds in served.result.times.items())
+    return {BUNDLE: served.bundle.digest, TIMES: times}
 
 
 def _changed(change: Change) -> dict[str, Any]:

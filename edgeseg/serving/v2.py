@@ -112,7 +112,7 @@ def _answer(served: Served, parsed: Parsed, name: str) -> tensors.InferAnswer:
     spec, wanted = served.bundle.spec, {output.name for output in parsed.request.wanted()}
     values: dict[str, Tensor] = {CLASSMAP: served.result.classmap}
     if wanted & {FRAME_CLASSMAP, PICTURE}:
-        classes: Image = answers.class_map(served.result, spec, "frame")
+        classes: Image = served.result.at_frame_size()
         values[FRAME_CLASSMAP] = np.ascontiguousarray(classes)
         if PICTURE in wanted:
             values[PICTURE] = answers.class_map_png(classes, spec)

@@ -19,8 +19,9 @@ from typing import Any
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, EdgesegError
 from edgeseg.images import Image
+from edgeseg.result import Frame, Result
 from edgeseg.runtime import golden_agreement, open_segmenter
-from edgeseg.segmenter import Frame, Result, Segmenter
+from edgeseg.segmenter import Segmenter
 from edgeseg.signature import Required
 from edgeseg.spec import Spec
 
