@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from edgeseg import __version__
-from edgeseg.errors import did_you_mean
+from edgeseg.errors import EdgesegError, did_you_mean
 from edgeseg.serving import openapi
 from edgeseg.serving.errors import NOT_FOUND, UNAVAILABLE, HttpError
 from edgeseg.serving.guard import App, Guard, rendered
@@ -31,6 +31,8 @@ def create(service: Service, host: str) -> App:
     _add_operations(api, service)
     _add_page(api)
     api.add_exception_handler(HTTPException, _http_exception)
+    for kind in (EdgesegError, Exception):
+        api.add_exception_handler(kind, _exception)
     document = openapi.document(api)
     api.openapi = lambda: document  # type: ignore[method-assign, unused-ignore]
     return Guard(api, service.settings, host, service.traffic, service.metrics)
@@ -91,11 +93,14 @@ def _add_page(api: FastAPI) -> None:
     api.add_api_route("/page/{name}", file, methods=["GET"], include_in_schema=False)
 
 
+async def _exception(request: Request, error: Exception) -> Response:
+    return rendered(error, request.scope)
+
+
 async def _http_exception(request: Request, error: Exception) -> Response:
     """Of the router: an unknown path or method, shown like every other error."""
     assert isinstance(error, HTTPException)
     hint = did_you_mean(request.url.path[:80], openapi.PLACES) if error.status_code == NOT_FOUND else ""
-    known = HttpError(error.status_code, f"{error.detail}.", hint)
-    response = rendered(known, request.url.path, "")
+    response = rendered(HttpError(error.status_code, f"{error.detail}.", hint), request.scope)
     response.headers.update(error.headers or {})
     return response

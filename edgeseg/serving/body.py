@@ -75,7 +75,7 @@ async def read(request: Request, settings: Settings, share: Share) -> bytes:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HttpError(UNSUPPORTED, "The body has a content coding.", "Send it uncompressed; images are already.")
     length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > settings.max_bytes:
+    if not re.fullmatch("[0-9]{1,18}", length) or int(length) > settings.max_bytes:
         raise _too_large(settings)
     try:
         return await asyncio.wait_for(_read(request, settings, share), settings.body_seconds)

@@ -62,15 +62,17 @@ class Guard:
             await self._app(scope, receive, send)
             return
         watched = _Watched(scope, send)
+        scope["request_id"] = watched.id
         probe = scope["path"] in PROBES
         self._traffic.active += not probe
         try:
             self._admit(scope, watched.headers)
             await self._app(scope, receive, watched.send)
         except Exception as error:
-            if watched.status:  # the answer has begun: its connection is closed
+            if watched.status and not watched.complete:  # uvicorn closes the connection
                 raise
-            await rendered(_known(error, watched), scope["path"], watched.id)(scope, receive, watched.send)
+            if not watched.status:
+                await rendered(error, scope)(scope, receive, watched.send)
         finally:
             self._traffic.active -= not probe
             self._report(scope, watched)
@@ -109,6 +111,7 @@ class _Watched:
         given = self.headers.get("x-request-id", "")
         self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         self.status = 0
+        self.complete = False
         self._send = send
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
@@ -121,27 +124,30 @@ class _Watched:
             if self.status in (UNAVAILABLE, 408, 413):
                 headers["Connection"] = "close"  # the rest of the body is not wanted
         await self._send(message)
+        self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
-def _known(error: Exception, watched: _Watched) -> HttpError:
+def rendered(error: Exception, scope: Scope) -> Response:
+    """The JSON of an error; in /v2 as the Open Inference Protocol has it, where it is one text."""
+    request_id = scope["request_id"]
+    known = _known(error, request_id)
+    body: dict[str, Any]
+    if scope["path"].startswith("/v2"):
+        body = {"error": f"{known.what} {known.hint}".strip(), "request_id": request_id}
+    else:
+        about = {"status": known.status, "what": known.what, "hint": known.hint, "request_id": request_id}
+        body = {"error": about}
+    headers = {"Retry-After": str(known.retry_after)} if known.retry_after else {}
+    if known.status == UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    text = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Response(text, known.status, headers, "application/json")
+
+
+def _known(error: Exception, request_id: str) -> HttpError:
     if isinstance(error, EdgesegError):
         return HttpError.of(error, UNPROCESSABLE)
     if memory := out_of_memory(error):
         return HttpError.of(memory, UNAVAILABLE)
-    log.exception("Internal error [%s]: %s", watched.id, type(error).__name__, exc_info=error)
-    return HttpError(INTERNAL, "Internal error.", f"The server's log says more, beside {watched.id}.")
-
-
-def rendered(error: HttpError, path: str, request_id: str) -> Response:
-    """The JSON of an error; in /v2 as the Open Inference Protocol has it, where it is one text."""
-    body: dict[str, Any]
-    if path.startswith("/v2"):
-        body = {"error": f"{error.what} {error.hint}".strip(), "request_id": request_id}
-    else:
-        about = {"status": error.status, "what": error.what, "hint": error.hint, "request_id": request_id}
-        body = {"error": about}
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-    if error.status == UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
-    text = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    return Response(text, error.status, headers, "application/json")
+    log.error("Internal error [%s]: %s", request_id, type(error).__name__, exc_info=error)
+    return HttpError(INTERNAL, "Internal error.", f"The server's log says more, beside {request_id}.")

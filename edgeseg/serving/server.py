@@ -177,6 +177,11 @@ class TimedProtocol(H11Protocol):  # type: ignore[misc, unused-ignore]
             self._timer.cancel()
             self._timer = None
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._between_requests and self._timer is None and self.conn.trailing_data[0]:
+            self._arm()  # the next header began to come while this request was in work
+
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         self._arm()

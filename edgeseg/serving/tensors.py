@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.images import Image
-from edgeseg.serving.errors import BAD_REQUEST, HttpError
+from edgeseg.serving.errors import BAD_REQUEST, TOO_LARGE, HttpError
 
 HEADER = "Inference-Header-Content-Length"
 ENCODED, FRAME = "image", "frame"  # inputs, of which a request has one
 CLASSMAP, FRAME_CLASSMAP, PICTURE = "classmap", "frame_classmap", "png"  # outputs
 OUTPUTS = (CLASSMAP, FRAME_CLASSMAP, PICTURE)
+MAX_JSON = 8 << 20
+DECODED_JSON = 20  # bytes of values per byte of JSON, at most
 COLORS = ("BGR", "RGB")
 Tensor = NDArray[np.uint8] | bytes  # of UINT8, or the one element of BYTES
 
@@ -73,12 +76,7 @@ class Parsed:
 
 def parse(body: bytes, header_length: str | None) -> Parsed:
     """HttpError 400 for anything but a request with one image."""
-    if header_length is None:
-        size = len(body)
-    elif header_length.isdigit() and int(header_length) <= len(body):
-        size = int(header_length)
-    else:
-        raise _bad(f"{HEADER} is {header_length[:20]!r}, and the body has {len(body)} bytes.")
+    size = json_size(body, header_length)
     request = _request(body[:size])
     for output in request.outputs:
         if output.name not in OUTPUTS:
@@ -87,6 +85,18 @@ def parse(body: bytes, header_length: str | None) -> Parsed:
         raise _bad(f"The request has {len(request.inputs)} inputs.", f"Expected one: {ENCODED} or {FRAME}.")
     tensor = request.inputs[0]
     return Parsed(request, _image(tensor, _binary(tensor, body[size:]), request.parameters))
+
+
+def json_size(body: bytes, header_length: str | None) -> int:
+    """Bytes of the JSON, at most MAX_JSON: decoded, it takes many times as much memory."""
+    size = len(body)
+    if header_length is not None:
+        if not re.fullmatch("[0-9]{1,18}", header_length) or int(header_length) > len(body):
+            raise _bad(f"{HEADER} is {header_length[:20]!r}, and the body has {len(body)} bytes.")
+        size = int(header_length)
+    if size > MAX_JSON:
+        raise HttpError(TOO_LARGE, f"The JSON has {size} bytes.", f"At most {MAX_JSON}; send tensors as binary data.")
+    return size
 
 
 def _request(text: bytes) -> InferRequest:

@@ -83,7 +83,9 @@ class V2:
         service, model = self._service, self._model(request)
         with service.memory.held() as share:
             content = await body.read(request, service.settings, share)
-            parsed = await service.in_pool(tensors.parse, content, request.headers.get(tensors.HEADER))
+            length = request.headers.get(tensors.HEADER)
+            share.take(tensors.DECODED_JSON * tensors.json_size(content, length))
+            parsed = await service.in_pool(tensors.parse, content, length)
             if isinstance(parsed.image, bytes):
                 header = body.check(Upload("", parsed.image), service.settings)
                 share.take(body.memory_of(header))
