@@ -66,7 +66,8 @@ def test_the_right_token_is_let_in(guarded: Served, jpegs: list[bytes], frames: 
 @pytest.mark.parametrize(
     ("host", "status"),
     [("evil.example", 403), ("evil.example:80", 403), ("localhost.evil.example", 403), ("", 403),
-     ("127.0.0.1.evil", 403), ("camera.lan", 200), ("CAMERA.LAN:8080", 200), ("localhost:9", 200), ("127.0.0.1", 200), ("[::1]:80", 200)],
+     ("127.0.0.1.evil", 403), ("camera.lan", 200), ("CAMERA.LAN:8080", 200), ("localhost:9", 200),
+     ("127.0.0.1", 200), ("[::1]:80", 200)],
 )  # fmt: skip
 def test_only_known_host_names(guarded: Served, host: str, status: int) -> None:
     for path in ("/v1/models", "/", "/healthz"):
