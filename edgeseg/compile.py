@@ -325,7 +325,8 @@ def spec_of(model: Path, overrides: Mapping[str, object], output: str = "") -> t
             return Spec.from_dict({**carried, **overrides}), []
         except (ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
-    _, _, height, width = onnx_graph.image_input(loaded)
+    image = onnx_graph.image_input(loaded)
+    height, width = image.height, image.width
     described = onnx_graph.exporter_metadata(loaded) or onnx_graph.hugging_face_metadata(model)
     if described and described.size and not (height and width):
         height, width = described.size
@@ -348,6 +349,9 @@ def spec_of(model: Path, overrides: Mapping[str, object], output: str = "") -> t
         spec["head"] = "threshold"
         border = given.get("border", kind.border)
         assumed.append(f"one output channel: {'probability' if kind.border else 'logit'} > {border:g} is class 1")
+    if image.channels == 1:  # what else could it be
+        given.setdefault("color", "GRAY")
+        spec.setdefault("color", "GRAY")
     for key in ("color", "mean", "std"):
         if key not in given:
             assumed.append(f"{key} {getattr(Spec, key)} (ImageNet's)")

@@ -12,7 +12,10 @@ from typing import Any
 
 from edgeseg.errors import OptionError, unknown
 
-COLORS = ("RGB", "BGR")
+# The channels of each color order; Y is gray, A is opaque everywhere.
+CHANNELS_OF = {"RGB": "RGB", "BGR": "BGR", "GRAY": "Y", "RGBA": "RGBA", "BGRA": "BGRA"}
+COLORS = tuple(CHANNELS_OF)
+LUMA = (0.114, 0.587, 0.299)  # of B, G, R in gray (ITU-R BT.601), as OpenCV and PIL convert
 HEADS = ("argmax", "threshold")
 FITS = ("stretch", "letterbox", "crop", "pad")
 INTERPOLATIONS = ("linear", "nearest", "area", "cubic")
@@ -25,7 +28,8 @@ Rgb = tuple[int, int, int]
 class Spec:
     """Pre- and post-processing of one model.
 
-    The network sees `(pixel / 255 - mean) / std` per channel, channels in `color` order, at `height` x `width`
+    The network sees `(pixel / 255 - mean) / std` per channel, channels in `color` order (GRAY takes the first of `mean`
+    and `std`; alpha is 1 everywhere), at `height` x `width`
     pixels; `fit` (stretch, letterbox, crop or pad, see fit.py) says how frames of another size or shape get there, with
     which `interpolation`, and `pad_color` (RGB) what fills the rest. `head` says how its logits become a class map:
     `argmax` over the channels, or `threshold` (one channel; above `border` is class 1). `border` is in the units of

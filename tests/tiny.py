@@ -87,7 +87,12 @@ class Net:
         return self.add("Resize", x, *values, mode=kind, coordinate_transformation_mode=mode, **more)
 
     def model(
-        self, *outputs: str, entry: str = "image", shape: Any = (1, 3, HEIGHT, WIDTH), spec: Spec | None = None
+        self,
+        *outputs: str,
+        entry: str = "image",
+        shape: Any = (1, 3, HEIGHT, WIDTH),
+        spec: Spec | None = None,
+        opset: int = 17,
     ) -> Any:
         """The checked ModelProto; outputs get the types that shape inference finds."""
         import json
@@ -103,7 +108,7 @@ class Net:
             [onnx.ValueInfoProto(name=name) for name in outputs],
             self.weights,
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
         model = onnx.shape_inference.infer_shapes(model)
         if spec is not None:
             entry = model.metadata_props.add()

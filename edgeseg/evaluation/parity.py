@@ -22,9 +22,10 @@ from edgeseg.images import Image
 from edgeseg.mask import agreement
 from edgeseg.results.common import Parity
 from edgeseg.segmenter import Segmenter
-from edgeseg.spec import Spec
+from edgeseg.spec import LUMA, Spec
 
 log = logging.getLogger(__name__)
+CHANNELS = (1, 3, 4)
 Run = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
@@ -93,13 +94,18 @@ def _run_all(run: Run, entry: Entry, model: Path, spec: Spec, frames: list[Image
 
 def normalized(frame: Image, spec: Spec) -> NDArray[np.float32]:
     """A frame as the parent gets it: [1, H, W, 3] float32 in the Spec's color order."""
-    pixels = _in_color_order(frame, spec).astype(np.float32)
-    scaled = (pixels / 255 - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+    if spec.color == "GRAY":
+        gray = frame @ np.array(LUMA, np.float32)
+        return np.asarray((gray[None, ..., None] / 255 - mean[0]) / std[0], np.float32)
+    scaled = (_in_color_order(frame, spec).astype(np.float32) / 255 - mean) / std
+    if spec.color.endswith("A"):
+        scaled = np.concatenate([scaled, np.ones((*scaled.shape[:2], 1), np.float32)], 2)
     return np.asarray(scaled[None], np.float32)
 
 
 def _in_color_order(frame: Image, spec: Spec) -> Image:
-    return frame[..., ::-1] if spec.color == "RGB" else frame
+    return frame[..., ::-1] if spec.color.startswith("RGB") else frame
 
 
 def _runner(model: Path, output: str) -> tuple[Run, Entry, str]:
@@ -147,7 +153,7 @@ def _with_openvino(model: Path, output: str) -> tuple[Run, Entry, str]:
 
 def _entry(shape: list[Any], kind: str) -> Entry:
     """From a runtime's own words for a type: tensor(float16), f16, u8, ..."""
-    layout = "NHWC" if shape[3] == 3 and shape[1] != 3 else "NCHW"
+    layout = "NHWC" if shape[3] in CHANNELS and shape[1] not in CHANNELS else "NCHW"
     names = {"float16": "float16", "f16": "float16", "double": "float64", "f64": "float64"}
     names |= {"uint8": "uint8", "u8": "uint8"}
     dtype = next((name for word, name in names.items() if word in kind), "float32")

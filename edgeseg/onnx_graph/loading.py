@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 from onnx import ModelProto
@@ -21,6 +22,7 @@ from edgeseg.onnx_graph.modernize import modernize
 from edgeseg.onnx_graph.single_precision import to_float32
 
 MAX_BYTES = 2 << 30
+CHANNELS = (1, 3, 4)
 MAX_LISTED = 4  # inputs or outputs that a message names
 
 
@@ -78,8 +80,18 @@ def graph_errors() -> Iterator[None]:
         ) from error
 
 
-def image_input(model: ModelProto) -> tuple[str, str, int | None, int | None]:
-    """(name, layout, height, width) of the one image input; layout is NCHW or NHWC; a dynamic size is None."""
+class ImageInput(NamedTuple):
+    """The one image input. `layout`: NCHW or NHWC; a dynamic `height` or `width` is None; `channels`: 1, 3 or 4."""
+
+    name: str
+    layout: str
+    height: int | None
+    width: int | None
+    channels: int
+
+
+def image_input(model: ModelProto) -> ImageInput:
+    """OptionError for a model that has no such input, or several."""
     weights = {i.name for i in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in weights]
     shapes = {i.name: [d.dim_value or None for d in i.type.tensor_type.shape.dim] for i in inputs}
@@ -88,24 +100,25 @@ def image_input(model: ModelProto) -> tuple[str, str, int | None, int | None]:
         more = f" and {len(shapes) - MAX_LISTED} more" if len(shapes) > MAX_LISTED else ""
         raise OptionError(
             f"The model's inputs are {listed or 'none'}{more}.",
-            "Expected one image input of 4 dimensions, [N, 3, H, W] or [N, H, W, 3].",
+            "Expected one image input of 4 dimensions, [N, C, H, W] or [N, H, W, C], with C = 3, 1 (gray) or 4 (RGBA).",
         )
     name = inputs[0].name
     _, a, b, c = shapes[name]
-    if c == 3 and a != 3:
-        return name, "NHWC", a, b
-    if a not in (3, None):
-        raise OptionError(f"Input {name} has {a} channels.", "Expected 3 (a color image).")
-    return name, "NCHW", b, c
+    if c in CHANNELS and a not in CHANNELS:
+        return ImageInput(name, "NHWC", a, b, c)
+    if a not in (*CHANNELS, None):
+        raise OptionError(f"Input {name} has {a} channels.", "Expected 3 (a color image), 1 (gray) or 4 (RGBA).")
+    return ImageInput(name, "NCHW", b, c, a or 3)
 
 
 def simplify(model: ModelProto, height: int, width: int, output: str = "") -> ModelProto:
-    """A copy with a static float32 input [1, 3, height, width] and one output, constants and batch norms folded.
+    """A copy with a static float32 input [1, C, height, width] and one output, constants and batch norms folded.
 
     `output`: its name; "" stands for the only one, or the only one of full size (outputs.py).
     """
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    name, layout, *fixed = image_input(model)
+    image = image_input(model)
+    name, fixed = image.name, (image.height, image.width)
     if any(own not in (None, size) for own, size in zip(fixed, (height, width))):
         raise OptionError(
             f"The model's input is fixed at {fixed[1]}x{fixed[0]}, not {width}x{height}.",
@@ -114,7 +127,9 @@ def simplify(model: ModelProto, height: int, width: int, output: str = "") -> Mo
     outputs.select_named(model, output)
     entry = next(i for i in model.graph.input if i.name == name).type.tensor_type.shape
     batch = entry.dim[0].dim_value
-    for dim, value in zip(entry.dim, [1, height, width, 3] if layout == "NHWC" else [1, 3, height, width]):
+    channels = image.channels
+    shape = [1, height, width, channels] if image.layout == "NHWC" else [1, channels, height, width]
+    for dim, value in zip(entry.dim, shape):
         dim.dim_value = value
     del model.graph.value_info[:]
     for output_value in model.graph.output:

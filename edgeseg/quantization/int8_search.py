@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,9 +27,11 @@ from edgeseg.results.search import LayerNoise
 from edgeseg.runtime import open_segmenter
 from edgeseg.target import Target
 
+logger = logging.getLogger(__name__)
 RANK_SECONDS = 60.0
 RANK_FRAMES = 2
-FLOAT_SHARE = 0.1  # of the layers: no more are left float
+FLOAT_SHARE = 0.1  # of the layers: no more are left float beside the last
+FEWEST = 2  # but so many of a small network
 
 
 class Int8Search:
@@ -52,6 +55,11 @@ class Int8Search:
         if ptq.ranges != "auto" or len(ranges) == 1:
             return self._quantize(plain), plain
         best, _ = choose(ranges, plain, self.measure, self.exclusions, self.log)
+        if added := [layer for layer in best.excluded if layer not in excluded]:
+            logger.warning(
+                "%d of %d layers stay float, without which INT8 agrees too little: %s",
+                len(added), self.layer_count, ", ".join(added),
+            )  # fmt: skip
         return self.files[best], best
 
     def measure(self, variant: Variant) -> Score:
@@ -72,14 +80,14 @@ class Int8Search:
         self.files[variant] = file
         return file
 
-    def exclusions(self, base: Variant) -> Iterator[tuple[str, ...]]:
+    def exclusions(self, base: Variant) -> Iterator[Variant]:
         """The last layer, whose rounding nothing averages out; then with it the noisiest, one, two, four, ..."""
         first = tuple(dict.fromkeys((*base.excluded, *self.last_layers)))
-        yield first
+        yield replace(base, excluded=first)
         others = [layer for layer in self.noisiest if layer not in first]
         k = 1
-        while k <= min(len(others), max(1, int(self.layer_count * FLOAT_SHARE))):
-            yield (*first, *others[:k])
+        while k <= min(len(others), max(FEWEST, int(self.layer_count * FLOAT_SHARE))):
+            yield replace(base, excluded=(*first, *others[:k]))
             k *= 2
 
     @cached_property

@@ -85,7 +85,7 @@ def from_trained(graph: Path, scheme: str, out: Path) -> Path:
     elif not onnx_graph.is_symmetric(model):
         raise OptionError(
             "The model is quantized with zero points, which TensorRT does not have.",
-            "Train it with symmetric = true in the recipe's [qat].",
+            "Give the float model and --calibration, or quantize it without zero points (qat: symmetric = true).",
         )
     onnx.save(model, str(out / "trained.onnx"))
     return out / "trained.onnx"

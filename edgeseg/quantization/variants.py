@@ -7,7 +7,7 @@ the class maps of INT8 and those of the float network: a class counts as much as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,6 +52,9 @@ class Score:
         return f"{self.agreement:.2%} of pixels, mean IoU {self.miou:.4f}"
 
 
+Step = Callable[[Variant], Iterable[Variant]]
+
+
 def score(found: Sequence[Image], expected: Sequence[Image], classes: int) -> Score:
     """Class maps [H, W] uint8 of the same frames, ids below `classes`."""
     table = np.zeros((classes, classes), np.int64)
@@ -68,13 +71,14 @@ def choose(
     ranges: Sequence[str],
     plain: Variant,
     measure: Callable[[Variant], Score],
-    exclusions: Callable[[Variant], Iterator[tuple[str, ...]]],
+    exclusions: Step,
     log: Callable[[str], None] = lambda text: None,
 ) -> tuple[Variant, Score]:
     """The best variant and its score. `ranges`: those to choose from, the first of which `plain` has.
 
-    The other ranges are tried unless the first is good. If the best is below the floor, so are equalized channels,
-    uncorrected biases, and layers left float, in the order of `exclusions`, until one is above it.
+    The other ranges are tried unless the first is good. If the best is below the floor, it is varied: equalized
+    channels, uncorrected biases, and layers left float, in the order of `exclusions`, each on top of what helped so
+    far, until one is above it.
     """
 
     def tried(variant: Variant) -> tuple[Variant, Score]:
@@ -87,21 +91,22 @@ def choose(
         if best[1].good or name in SLOW:
             break
         best = max(best, tried(replace(plain, ptq=replace(plain.ptq, ranges=name))), key=_quality)
-    steps = _cheap_steps(ranges, best[0], exclusions)
-    while best[1].agreement < FLOOR and (variant := next(steps, None)) is not None:
-        best = max(best, tried(variant), key=_quality)
+    for step in _cheap_steps(ranges, exclusions):
+        if best[1].agreement >= FLOOR:
+            break
+        for variant in step(best[0]):
+            best = max(best, tried(variant), key=_quality)
+            if best[1].agreement >= FLOOR:
+                break
     return best
 
 
-def _cheap_steps(
-    ranges: Sequence[str], base: Variant, exclusions: Callable[[Variant], Iterator[tuple[str, ...]]]
-) -> Iterator[Variant]:
-    yield from (replace(base, ptq=replace(base.ptq, ranges=name)) for name in ranges if name in SLOW)
-    if not base.ptq.equalize:
-        yield replace(base, ptq=replace(base.ptq, equalize=True))
-    if base.ptq.bias:
-        yield replace(base, ptq=replace(base.ptq, bias=False))
-    yield from (replace(base, excluded=layers) for layers in exclusions(base))
+def _cheap_steps(ranges: Sequence[str], exclusions: Step) -> Iterator[Step]:
+    """Each gives variants of the best one so far."""
+    yield lambda base: (replace(base, ptq=replace(base.ptq, ranges=name)) for name in ranges if name in SLOW)
+    yield lambda base: [replace(base, ptq=replace(base.ptq, equalize=True))] if not base.ptq.equalize else []
+    yield lambda base: [replace(base, ptq=replace(base.ptq, bias=False))] if base.ptq.bias else []
+    yield exclusions
 
 
 def _quality(tried: tuple[Variant, Score]) -> float:

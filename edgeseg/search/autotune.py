@@ -134,7 +134,8 @@ def sized(model: Path, spec: Spec, sizes: Sequence[tuple[int, int]]) -> list[Mod
     """The model at each (height, width); OptionError where its input is fixed at another size."""
     from edgeseg import onnx_graph
 
-    _, _, *fixed = onnx_graph.image_input(onnx_graph.load(model))
+    image = onnx_graph.image_input(onnx_graph.load(model))
+    fixed = (image.height, image.width)
     for height, width in sizes:
         if any(own not in (None, requested) for own, requested in zip(fixed, (height, width))):
             raise OptionError(

@@ -11,6 +11,7 @@ import re
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgeseg.errors import OptionError, unknown
@@ -31,6 +32,10 @@ class Uri:
     def parse(cls, text: str) -> Uri:
         found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
         if not found:
+            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) and not Path(text).exists():
+                raise OptionError(
+                    f"{redact_uri(text)} has one slash behind its scheme.", "Write two: SCHEME://ADDRESS."
+                )
             return cls(text, "", text)
         remember(found[1].lower(), text[found.end() :])
         return cls(text, found[1].lower(), text[found.end() :])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgeseg.errors import OptionError, first_line
+from edgeseg.onnx_graph.index import GraphIndex, attribute, drop_unused
 from edgeseg.target import Target
 from edgeseg.tensorrt.finding import Finding
 from edgeseg.tensorrt.fp16 import to_fp16
@@ -21,6 +22,10 @@ SAME_MEANING = """
     InstanceNormalization LeakyRelu LessOrEqual MaxPool Mul PRelu Pad Pow QuantizeLinear Relu Reshape Resize Shape
     Sigmoid Size Softplus Split Squeeze Sub Transpose Unsqueeze Where
 """
+
+AXES_ARE_INPUTS = 18  # the opset since which those of reductions are (of ReduceSum since 13)
+REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+              "ReduceProd", "ReduceSumSquare")  # fmt: skip
 
 
 def fit(model: ModelProto, target: Target, precision: str) -> tuple[ModelProto, list[Finding]]:
@@ -64,17 +69,48 @@ def older_opset(model: ModelProto, target: Target) -> ModelProto:
     if not target.opset or own.version <= target.opset:
         return model
     for node in model.graph.node:
-        if node.domain in ("", "ai.onnx") and node.op_type not in SAME_MEANING.split():
+        if node.domain in ("", "ai.onnx") and node.op_type not in (*SAME_MEANING.split(), *REDUCTIONS):
             since = onnx.defs.get_schema(node.op_type, own.version, "").since_version
             if since > target.opset:
                 raise _too_new(target, f"{node.op_type} {node.name} is written as in opset {since}")
     model = ModelProto.FromString(model.SerializeToString())
+    spell_as_before(model, target.opset)
     next(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")).version = target.opset
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # checker and shape inference share no public base class
         raise _too_new(target, first_line(error)) from error
     return model
+
+
+def spell_as_before(model: ModelProto, opset: int) -> None:
+    """Write what opset 18 only spells in another way as it was spelled, in place: axes of reductions as an attribute,
+    and without the attributes of Resize and Split that say what was always so."""
+    if opset >= AXES_ARE_INPUTS:
+        return
+    index = GraphIndex(model)
+    for node in model.graph.node:
+        if node.op_type in REDUCTIONS and len(node.input) > 1:
+            axes = index.constant_input(node, 1)
+            if axes is None:
+                continue  # the checker says so
+            del node.input[1:]
+            drop_attributes(node, "noop_with_empty_axes")
+            node.attribute.append(helper.make_attribute("axes", [int(axis) for axis in axes.ravel()]))
+        elif node.op_type == "Resize":
+            if attribute(node, "keep_aspect_ratio_policy", b"stretch") == b"stretch":
+                drop_attributes(node, "keep_aspect_ratio_policy")
+            if not attribute(node, "antialias", 0):
+                drop_attributes(node, "antialias")
+        elif node.op_type == "Split" and len(node.input) == 1:
+            drop_attributes(node, "num_outputs")
+    drop_unused(model)
+
+
+def drop_attributes(node: NodeProto, name: str) -> None:
+    kept = [a for a in node.attribute if a.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def _too_new(target: Target, why: str) -> OptionError:

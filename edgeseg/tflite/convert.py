@@ -22,7 +22,7 @@ def convert(model: ModelProto, metadata: dict[str, str] | None = None, half: boo
     EdgesegError that names an operator and its node where TFLite or this writer has no counterpart.
     """
     writer = Writer(fuse(model), static_shapes(model), element_types(model), half)
-    name, layout, _, _ = image_input(model)
+    name, layout, *_ = image_input(model)
     shape, order = writer.shape(name), (0, 1, 2, 3) if layout == "NHWC" else NHWC
     dtype = "uint8" if writer.types[name] == TensorProto.UINT8 else "float32"
     writer.put(name, writer.tensor([shape[d] for d in order], dtype, name), order)

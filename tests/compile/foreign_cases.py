@@ -111,9 +111,9 @@ class Builder:
         bias = self.const(self.random.normal(0, 0.1, [after]))
         return self.add("Conv", x, weight, bias, pads=[size // 2] * 4, strides=[stride] * 2)
 
-    def body(self, classes: int, x: str = "image") -> str:
+    def body(self, classes: int, x: str = "image", channels: int = 3) -> str:
         """[1, classes, H / 4, W / 4]: logits, centered so that every class occurs."""
-        x = self.add("Relu", self.conv(x, 3, 8, stride=2))
+        x = self.add("Relu", self.conv(x, channels, 8, stride=2))
         x = self.conv(self.add("Relu", self.conv(x, 8, 12, stride=2)), 12, classes, 1)
         return self.add("InstanceNormalization", x, self.const([1] * classes), self.const([0] * classes))
 
@@ -253,6 +253,18 @@ def uint8_input(seed: int, last: bool) -> Callable[[], onnx.ModelProto]:
     return build
 
 
+def channels_input(seed: int, channels: int, last: bool) -> Callable[[], onnx.ModelProto]:
+    """Takes gray or four channels."""
+
+    def build() -> onnx.ModelProto:
+        b = Builder(seed)
+        x = b.add("Transpose", "image", perm=[0, 3, 1, 2]) if last else "image"
+        shape = (1, HEIGHT, WIDTH, channels) if last else (1, channels, HEIGHT, WIDTH)
+        return b.model(b.resize(b.body(5, x, channels)), shape=shape)
+
+    return build
+
+
 def double_input(seed: int, out: bool) -> Callable[[], onnx.ModelProto]:
     """Takes float64, and gives it where `out`; computes in float32, since no runtime convolves float64."""
 
@@ -339,6 +351,9 @@ OWN = [
     *(Case(f"border-{seed}", above(0.7), probability(kind, seed), flags={"border": 0.7}) for seed, kind in
       enumerate(("sigmoid", "softmax_slice", "spelled", "hard_sigmoid"), 3)),
     Case("border-logit", above(0.8), lambda: (b := Builder(7)).model(b.resize(b.body(1))), flags={"border": 0.8}),
+    *(Case(f"gray-{seed}", argmax(1), channels_input(seed, 1, seed == 2), flags={"color": "GRAY"}) for seed in (1, 2)),
+    *(Case(f"{color.lower()}-{i}", argmax(1), channels_input(i, 4, i % 2 == 0), flags={"color": color})
+      for i, color in enumerate(("RGBA", "BGRA"), 1)),
     Case("nhwc_logits-5", argmax(3), nhwc(5, 1)),
     Case("nhwc_logits-2", argmax(3), nhwc(2, 2, width=HEIGHT)),
     Case("nhwc_softmax-3", argmax(3), nhwc(3, 3, softmax=True)),
@@ -392,9 +407,19 @@ def input_size(path: Path) -> tuple[int, int, int, bool, Any]:
     weights = {i.name for i in graph.initializer}
     entry = next(i for i in graph.input if i.name not in weights).type.tensor_type
     batch, *rest = (d.dim_value for d in entry.shape.dim)
-    last = rest[-1] == 3
+    last = rest[-1] in (1, 3, 4)
     height, width = rest[:2] if last else rest[1:]
     return batch, height, width, last, helper.tensor_dtype_to_np_dtype(entry.elem_type)
+
+
+def channels_of(rgb: Array, count: int, color: str) -> Array:
+    """[1, H, W, count] of RGB pixels: gray as ITU-R BT.601 has it, or with opaque alpha."""
+    if count == 1:
+        return (rgb @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    if count == 4:
+        opaque = np.full((*rgb.shape[:3], 1), 255, np.uint8)
+        return np.concatenate([rgb[..., ::-1] if color == "BGRA" else rgb, opaque], 3)
+    return rgb
 
 
 def expected(path: Path, case: Case, pictures: list[NDArray[np.uint8]]) -> list[Array]:
@@ -408,6 +433,7 @@ def expected(path: Path, case: Case, pictures: list[NDArray[np.uint8]]) -> list[
     maps = []
     for picture in pictures:
         rgb = picture[None, ..., ::-1]
+        rgb = channels_of(rgb, session.get_inputs()[0].shape[3 if last else 1], case.flags.get("color", "RGB"))
         x = rgb if dtype == np.uint8 else (rgb / np.float32(255)).astype(dtype)
         x = np.repeat(x if last else x.transpose(0, 3, 1, 2), batch, 0)
         name = case.output or session.get_outputs()[0].name

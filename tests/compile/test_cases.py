@@ -68,7 +68,24 @@ def test_an_instance_of_our_own(case: Case, target: str, tmp_path: Path) -> None
     assert agreement_of(case, tmp_path / "case.onnx", tmp_path / "out", target) >= case.floor
 
 
-INT8 = ("op11", "fp16_io", "opset11-1", "opset12-2", "fp16-1", "fp16-2")
+def test_the_color_of_other_channel_counts(tmp_path: Path) -> None:
+    gray = saved(foreign_cases.channels_input(1, 1, False)(), tmp_path / "gray.onnx")
+    spec, assumed = spec_of(gray, {"mean": (0.5,) * 3, "std": (0.5,) * 3})
+    assert spec.color == "GRAY" and not [line for line in assumed if line.startswith("color")]
+    four = saved(foreign_cases.channels_input(1, 4, False)(), tmp_path / "four.onnx")
+    for path, flags, message in (
+        (four, {}, r"takes 4 channels, and the color order is RGB.\nExpected RGBA or BGRA: .* Alpha is then opaque"),
+        (gray, {"color": "RGB"}, "takes 1 channels, and the color order is RGB.\nExpected GRAY"),
+    ):
+        spec, _ = spec_of(path, {**NORMALIZATION, "color": "RGB", **flags})
+        with pytest.raises(OptionError, match=message):
+            compile_model(
+                path, tmp_path / "out", Target.load("onnxruntime-cpu"), "fp32", spec=spec,
+                frames=foreign_cases.frames(64, 96)[:1],
+            )  # fmt: skip
+
+
+INT8 = ("gray-1", "rgba-1", "op11", "fp16_io", "opset11-1", "opset12-2", "fp16-1", "fp16-2")
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -87,7 +104,7 @@ def test_old_opsets_and_half_precision_in_int8(case: Case, target: str, tmp_path
     for i, frame in enumerate(frames[4:]):
         write_image(tmp_path / "frames" / f"{i}.png", frame)
     chosen = CalibrationSet.choose(tmp_path / "frames", 8)
-    spec, _ = spec_of(path, NORMALIZATION)
+    spec, _ = spec_of(path, {**NORMALIZATION, **case.flags})
     compile_model(
         path,
         tmp_path / "out",

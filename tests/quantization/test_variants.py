@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,9 +25,9 @@ def chosen(figures: dict[str, tuple[float, float]], otherwise: tuple[float, floa
         measured.append(str(variant))
         return Score(*figures.get(str(variant), otherwise))
 
-    def exclusions(base: Variant) -> Iterator[tuple[str, ...]]:
-        yield ("last",)
-        yield ("last", "noisy")
+    def exclusions(base: Variant) -> Iterator[Variant]:
+        yield replace(base, excluded=("last",))
+        yield replace(base, excluded=("last", "noisy"))
 
     return str(choose(RANGES, PLAIN, measure, exclusions)[0]), measured
 
@@ -47,6 +48,12 @@ def test_below_the_floor_cheap_steps_follow_until_one_is_above_it() -> None:
     assert measured[3:] == [
         "ranges entropy", "ranges mean, equalized", "ranges mean, biases as they are", "ranges mean, 1 layers float",
     ]  # fmt: skip
+
+
+def test_a_step_builds_on_what_helped() -> None:
+    best, measured = chosen({"ranges minmax, equalized": (0.9, 0.85)}, (0.8, 0.7))
+    assert best == "ranges minmax, equalized"
+    assert measured[-2:] == ["ranges minmax, equalized, 1 layers float", "ranges minmax, equalized, 2 layers float"]
 
 
 def test_the_best_of_all_where_none_is_above_the_floor() -> None:

@@ -264,7 +264,12 @@ def test_weights_are_stored_in_a_byte(trained: dict[bool, Path], root: Path, tmp
             {},
             r"quantized already, which AI Edge Quantizer .TFLite. does not read.\nGive it",
         ),
-        ("jetson-orin", "int8", {}, r"zero points, which TensorRT does not have.\nTrain it with symmetric = true"),
+        (
+            "jetson-orin",
+            "int8",
+            {},
+            r"zero points, which TensorRT does not have.\nGive the float model",
+        ),
     ],
 )
 def test_what_cannot_be_made_of_it(

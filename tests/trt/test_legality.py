@@ -94,6 +94,32 @@ def test_the_nano_gets_an_old_opset_and_a_float_frame(bundle_of: Callable[[str, 
     assert (plan["opset"], plan["frame"], plan["way"], plan["flags"]) == (13, "float32", "runner", ["FP16"])
 
 
+@pytest.mark.parametrize("opset", [18, 20, 22])
+def test_what_newer_opsets_only_spell_differently_is_spelled_as_before(tmp_path: Path, opset: int) -> None:
+    """As torch's dynamo exporter writes it: axes as inputs, attributes with their default values."""
+    net = tiny.Net(2)
+    x = net.add("Relu", net.conv("image", 3, 8, stride=2))
+    axes = net.constant([2, 3], kind=np.int64)
+    x = net.add("Add", x, net.add("ReduceMean", x, axes, keepdims=1))
+    net.nodes.append(onnx.helper.make_node("Split", [x], ["left", "right"], name="split", axis=1, num_outputs=2))
+    x = net.conv(net.add("Concat", "right", "left", axis=1), 8, 8, size=1)
+    scales = net.constant([1, 1, 2, 2])
+    x = net.add("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel",
+                keep_aspect_ratio_policy="stretch", antialias=0)  # fmt: skip
+    model = net.model(net.add("Relu", x), spec=tiny.SPEC, opset=opset)
+    older = older_opset(model, Target.load("jetson-orin"))
+    assert older.opset_import[0].version == 17
+    reduce = next(n for n in older.graph.node if n.op_type == "ReduceMean")
+    assert len(reduce.input) == 1 and [a.name for a in reduce.attribute if a.name == "axes"] == ["axes"]
+    frame = np.random.default_rng(0).normal(size=(1, 3, tiny.HEIGHT, tiny.WIDTH)).astype(np.float32)
+    runtime = pytest.importorskip("onnxruntime")
+    sessions = [
+        runtime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]) for m in (model, older)
+    ]
+    first, second = (session.run(None, {"image": frame})[0] for session in sessions)
+    assert np.array_equal(first, second)
+
+
 def test_an_operator_of_a_newer_opset_is_named() -> None:
     model = qdq_corpus.floats("residual")
     model.opset_import[0].version = 20

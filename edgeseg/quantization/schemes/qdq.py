@@ -23,7 +23,16 @@ def quantize(
     except ImportError as error:
         raise MissingPackage("onnxruntime", "INT8 for ONNX Runtime", "compress,onnxruntime") from error
     # The preprocessing and the logits stay float.
-    always_float = ("pre_float", "pre_nchw", "pre_rgb", "pre_Sub", "pre_Mul", "logits", "with_background")
+    always_float = (
+        "pre_float",
+        "pre_nchw",
+        "pre_rgb",
+        "pre_Sub",
+        "pre_Mul",
+        "pre_channels",
+        "logits",
+        "with_background",
+    )
     model = onnx.load(str(graph))
     excluded_nodes = with_producers(model, excluded)
     operators = sorted({*QDQRegistry, *QLinearOpsRegistry})
