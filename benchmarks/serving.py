@@ -3,9 +3,9 @@
     python benchmarks/serving.py models/street/street-int8 [--rounds 5] [--seconds 2] [--requests 2000]
 
 Prints JSON, medians over rounds that measure everything in turn. `alone`: frames in memory through Segmenter.stream
-(throughput mode), a second; `decoding`: JPEGs decoded in the same thread and then so; `latency`: one at a time, decoded,
-and its class map encoded. `N_...`: N clients, each with one connection that asks again at once; they share the machine
-with the server. `memory`: MiB of the server before and after each tenth of --requests.
+(throughput mode), a second; `decoding`: JPEGs decoded in the same thread and then so; `latency`: one at a time,
+decoded, and its class map encoded. `N_...`: N clients, each with one connection that asks again at once; they share the
+machine with the server. `memory`: MiB of the server before and after each tenth of --requests.
 """
 
 from __future__ import annotations

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import unknown
-from edgeseg.images import Image, palette_png
+from edgeseg.images import palette_png
 from edgeseg.serving.errors import BAD_REQUEST, NOT_ACCEPTABLE, HttpError
 from edgeseg.serving.models import Served
-from edgeseg.spec import Spec
 
 JSON, GEOJSON, PNG, JPEG = "application/json", "application/geo+json", "image/png", "image/jpeg"
 SIZES = ("frame", "model")
@@ -97,18 +96,10 @@ def several(answers: Sequence[Answer], names: Sequence[str]) -> Answer:
     return Answer.json({"results": results})
 
 
-def class_map_png(classes: Image, spec: Spec) -> bytes:
-    """A palette PNG; ids that are no class (outside of what the model saw) are black."""
-    palette = list(spec.palette)
-    if classes.max() >= len(palette):
-        palette += [(0, 0, 0)] * (256 - len(palette))
-    return palette_png(classes, palette)
-
-
 def _png(served: Served, wanted: Wanted, model: str) -> Answer:
     result = served.result
     classes = result.at_frame_size() if wanted.size == "frame" else result.classmap
-    return Answer(PNG, class_map_png(classes, served.bundle.spec))
+    return Answer(PNG, palette_png(classes, served.bundle.spec.palette))
 
 
 def _overlay(served: Served, wanted: Wanted, model: str) -> Answer:

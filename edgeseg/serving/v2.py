@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edgeseg import __version__
-from edgeseg.images import Image
-from edgeseg.serving import answers, body, tensors
+from edgeseg.images import Image, palette_png
+from edgeseg.serving import body, tensors
 from edgeseg.serving.body import Upload
 from edgeseg.serving.errors import NOT_FOUND, TOO_LARGE, UNAVAILABLE, HttpError
 from edgeseg.serving.models import Model, Served
@@ -111,13 +111,13 @@ class V2:
 
 
 def _answer(served: Served, parsed: Parsed, name: str) -> tensors.InferAnswer:
-    spec, wanted = served.bundle.spec, {output.name for output in parsed.request.wanted()}
+    wanted = {output.name for output in parsed.request.wanted()}
     values: dict[str, Tensor] = {CLASSMAP: served.result.classmap}
     if wanted & {FRAME_CLASSMAP, PICTURE}:
         classes: Image = served.result.at_frame_size()
         values[FRAME_CLASSMAP] = np.ascontiguousarray(classes)
         if PICTURE in wanted:
-            values[PICTURE] = answers.class_map_png(classes, spec)
+            values[PICTURE] = palette_png(classes, served.bundle.spec.palette)
     return tensors.answer(parsed.request, name, VERSION, values)
 
 
