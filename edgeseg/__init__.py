@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeseg.result import Frame, Polygon, Result
     from edgeseg.runtime import open_segmenter
     from edgeseg.segmenter import Segmenter
+    from edgeseg.serving.client import Client
     from edgeseg.spec import Spec
     from edgeseg.synth.street import Street
     from edgeseg.target import Target
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # Where each public name lives; imported on first use, so that `import edgeseg` costs nothing on a device.
 _MODULES = {
     "Bundle": "bundle",
+    "Client": "serving.client",
     "Dataset": "data.dataset",
     "EdgesegError": "errors",
     "Frame": "result",
@@ -40,6 +42,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Bundle",
+    "Client",
     "Dataset",
     "EdgesegError",
     "Frame",

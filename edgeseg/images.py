@@ -132,14 +132,15 @@ def write_image(path: Path, image: Image) -> None:
 def palette_png(classmap: Image, palette: Sequence[tuple[int, int, int]]) -> bytes:
     """A PNG (ISO 15948, color type 3) whose pixels are the class ids and whose palette shows them in color.
 
-    OpenCV cannot write one. Image programs show the colors; PIL reads the ids back.
+    OpenCV cannot write one. Image programs show the colors; PIL reads the ids back. Ids without a color are black.
     """
+    missing = max(0, int(classmap.max()) + 1 - len(palette))
     height, width = classmap.shape
     rows = np.pad(classmap, ((0, 0), (1, 0)))  # each row starts with its filter: none
     return PNG + b"".join(
         (
             _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, INDEXED, 0, 0, 0)),
-            _chunk(b"PLTE", bytes(channel for color in palette for channel in color)),
+            _chunk(b"PLTE", bytes(channel for color in (*palette, *[(0, 0, 0)] * missing) for channel in color)),
             _chunk(b"IDAT", zlib.compress(rows.tobytes(), 1)),
             _chunk(b"IEND", b""),
         )

@@ -10,6 +10,7 @@ from edgeseg import backends, heads, signature, target
 from edgeseg.bundle import Bundle
 from edgeseg.cpus import adds_in_16_bits
 from edgeseg.errors import BundleError, OptionError, unknown
+from edgeseg.mask import agreement
 from edgeseg.segmenter import FRAME, MODES, Segmenter
 from edgeseg.signature import Required
 
@@ -72,6 +73,11 @@ def open_segmenter(
         )
     measured_by = name if name == loaded.backend and not device else f"through {chosen}"
     return Segmenter(loaded.spec, engine, head, margin, loaded.identity, measured_by)
+
+
+def golden_agreement(segmenter: Segmenter, bundle: Bundle) -> list[float]:
+    """For each golden frame, the share of pixels on which this machine's class map agrees with the bundle's own."""
+    return [agreement(segmenter(frame).classmap, truth) for frame, truth in bundle.golden()]
 
 
 def backend_here(bundle: Bundle) -> str:

@@ -128,9 +128,13 @@ class Segmenter:
             raise ValueError(f"a frame is {kind}; expected [H, W, 3] uint8 BGR")  # OpenCV would resize it elsewhere
         slot = self._free.popleft()
         begin = time.perf_counter()
-        fit_frame(frame.image, self.spec, into=self._frames[slot])
-        started = time.perf_counter()
-        self.engine.start(slot)
+        try:
+            fit_frame(frame.image, self.spec, into=self._frames[slot])
+            started = time.perf_counter()
+            self.engine.start(slot)
+        except BaseException:
+            self._free.append(slot)
+            raise
         self._busy.append((slot, frame, started - begin, started))
 
     def collect(self) -> Result:

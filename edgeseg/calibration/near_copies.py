@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.calibration.leaks import BITS, MAX_DIFFERENT_BITS, MIN_CORRELATION, perceptual_hash
+from edgeseg.data.perceptual_hash import BITS, MAX_DIFFERENT_BITS, MIN_CORRELATION, perceptual_hash
 from edgeseg.images import read_image
 
 BLOCK = 512  # frames compared with all others at a time

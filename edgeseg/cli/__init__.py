@@ -30,6 +30,7 @@ from edgeseg.cli import (
     pipeline,
     predict,
     run,
+    serve,
     signals,
     train,
     verify,
@@ -73,7 +74,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(compile, compress, calibrate, predict, run, measure, bench, gate, verify, pipeline, train),
+    *(compile, compress, calibrate, predict, run, serve, measure, bench, gate, verify, pipeline, train),
     *(data, dataset, init),
 )
 for group in GROUPS:

@@ -36,15 +36,14 @@ def verify(
     """
     from edgeseg import signature
     from edgeseg.bundle import Bundle
-    from edgeseg.mask import agreement
-    from edgeseg.runtime import PROXY, SATURATES, open_segmenter, saturates
+    from edgeseg.runtime import PROXY, SATURATES, golden_agreement, open_segmenter, saturates
 
     if not key and (bundle_name or min_version is not None):
         raise OptionError("A name or version of the bundle without a signature.", "Add --key PUBLIC.pem.")
     required = signature.Required(key, bundle_name or "", min_version) if key else None
     loaded = Bundle.load(bundle)
     with open_segmenter(loaded, required=required, backend=PROXY) as segmenter:
-        shares = [agreement(segmenter(frame).classmap, truth) for frame, truth in loaded.golden()]
+        shares = golden_agreement(segmenter, loaded)
     files = len(loaded.manifest.files)
     ran = segmenter.backend
     emit(

@@ -73,6 +73,16 @@ class Address:
             return self.host.lower() == "localhost"
 
 
+def named_rightly(host_header: str, names: Sequence[str]) -> bool:
+    """Whether a Host header is an IP address, localhost or one of `names`."""
+    host = re.sub(r":\d*$", "", host_header.strip().lower()).strip("[]")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host in (name.lower() for name in names)
+    return True  # no name points anywhere else than it says
+
+
 class Server(ThreadingHTTPServer):
     """Serves `owner` through `handler` until stop(); OptionError, naming `what`, if the port is taken."""
 
@@ -148,12 +158,8 @@ class Handler(BaseHTTPRequestHandler):
             self.get(url.path, query)
 
     def _named_rightly(self) -> bool:
-        host = re.sub(r":\d*$", "", self.headers.get("Host", "localhost").strip().lower()).strip("[]")
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            return host in ("localhost", self.server.address.host.lower(), *self.server.address.allow)
-        return True  # no name points anywhere else than it says
+        address = self.server.address
+        return named_rightly(self.headers.get("Host", "localhost"), (address.host, *address.allow))
 
     def _has_token(self, query: dict[str, list[str]]) -> bool:
         scheme, _, bearer = self.headers.get("Authorization", "").partition(" ")

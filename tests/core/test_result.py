@@ -143,3 +143,16 @@ def test_predict(bundle_of: Callable[[str, str], Path], tmp_path: Path, edgeseg:
     document = json.loads(ran.out)
     assert ran.code == 2 and "none.png does not exist" in ran.err
     assert document["failed"] == 1 and [row["file"] for row in document["images"]] == [str(tmp_path / "a/x.png")]
+
+
+def test_a_class_map_with_pixels_that_were_not_seen_is_a_sound_png() -> None:
+    """Every index has a color, which the PNG specification asks for."""
+    import cv2
+
+    from edgeseg.images import palette_png
+
+    ids = np.array([[0, 1, 255], [1, 0, 255]], np.uint8)
+    data = palette_png(ids, [(1, 2, 3), (4, 5, 6)])
+    assert data[33:41] == (768).to_bytes(4, "big") + b"PLTE"
+    colors = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert colors[0].tolist() == [[3, 2, 1], [6, 5, 4], [0, 0, 0]]

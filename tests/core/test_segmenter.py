@@ -97,3 +97,16 @@ def test_an_invalid_frame_is_rejected_and_takes_no_slot(bundle: Path, image: np.
 def test_an_unknown_engine_option_is_an_error(bundle: Path) -> None:
     with pytest.raises(TypeError, match="thread"):
         open_segmenter(bundle, thread=2)
+
+
+def test_a_frame_that_cannot_start_takes_no_slot(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = Frame(tiny.frames(1)[0])
+    with open_segmenter(bundle) as segmenter:
+        with monkeypatch.context() as broken:
+            broken.setattr(type(segmenter.engine), "start", lambda *_: 1 / 0)
+            for _ in range(3):
+                with pytest.raises(ZeroDivisionError):
+                    segmenter.submit(frame)
+        assert not segmenter.full and segmenter.in_flight == 0
+        segmenter.submit(frame)
+        assert segmenter.collect().frame is frame
