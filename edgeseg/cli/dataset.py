@@ -92,7 +92,7 @@ def split(
     look alike; every split gets its share of every class. Exits 1 if frames in two splits look alike all the same,
     because --copies is report, or one of them is in a test split that stays.
     """
-    from edgeseg.calibration.near_copies import near_copies
+    from edgeseg.data.copies import near_copies
     from edgeseg.data.splitting import COPIES, Plan, split_dataset
 
     if (out is None) == (not in_place):

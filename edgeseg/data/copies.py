@@ -10,13 +10,15 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data.local_features import LocalFeatures, local_features, shared_features, transform
 from edgeseg.data.perceptual_hash import BITS, MAX_DIFFERENT_BITS, MIN_CORRELATION, SIDE, perceptual_hashes
-from edgeseg.images import Image
+from edgeseg.files import require_file
+from edgeseg.images import Image, decode_image
 
 BLOCK = 1024  # frames compared at a time
 MIN_OVERLAP = 0.85  # correlation of the details of two frames, one laid over the other
@@ -103,6 +105,19 @@ class Index:
                 correlation = float(gray[i].astype(np.float32) @ grays[j].astype(np.float32))
                 if correlation >= MIN_CORRELATION:
                     yield Pair(i, j, how, correlation)
+
+
+def near_copies(
+    files: Sequence[Path], progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[tuple[int, int]]:
+    """(i, j), i < j, for all image files that show the same whole picture, mirrored ones too."""
+    index = Index()
+    for done, file in enumerate(files, 1):
+        data = require_file(file, "Image").read_bytes()
+        index.add(data, decode_image(data, file))
+        progress(done, len(files))
+    pairs = index.pairs(lambda i, j: False, lambda i, j, matrix: 0.0)  # without those laid over each other
+    return [(pair.first, pair.second) for pair in pairs]
 
 
 def _near(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeseg.calibration.near_copies import near_copies
 from edgeseg.data import groups
+from edgeseg.data.copies import near_copies
 from edgeseg.data.dataset import SPLITS, Classes, Dataset
 from edgeseg.data.splitting import Plan, check_shares, split_dataset
 from edgeseg.data.stratify import stratify
