@@ -144,8 +144,8 @@ def _warnings(stats: StatsResult) -> Iterator[str]:
     nowhere = set.intersection(*absent.values())
     if nowhere:
         yield (
-            f"No frame holds {_list(nowhere)}, which cannot be learned: label some, or leave the class out "
-            "(classes.txt, or edgeseg data import --map)."
+            f"No frame holds {_list(nowhere)}, which cannot be learned: label some, or ignore the class: "
+            "edgeseg data import --map."
         )
     for name, missing in absent.items():
         if missing - nowhere:
@@ -252,8 +252,10 @@ def _later(train: SplitStats, preset: Preset) -> Iterator[Choice]:
     yield Choice("distill.channel", "3.0", "Channel-wise distillation: what helped most on small nets.")
     yield Choice("prune.macs", "0.7", "Share of the multiply-accumulates to keep; 1 prunes nothing.")
     yield Choice("prune.epochs", f"{epochs}", "A quarter of the training's, to recover.")
-    frames = min(Quantize().frames, train.frames)
-    yield Choice("quantize.frames", f"{frames}", "Of train, to calibrate INT8; 32 to 300 work well.")
+    frames = min(Quantize().frames, max(MIN_FRAMES, train.frames * 3 // 4))
+    yield Choice(
+        "quantize.frames", f"{frames}", "Of train, to calibrate INT8; 32 to 300 work well. The others check the result."
+    )
     yield Choice("quantize.max_drop", "1.0", "Points of mIoU that INT8 may lose before the pipeline says so.")
 
 

@@ -30,7 +30,8 @@ def check_labels(train: SegmentationDataset, val: SegmentationDataset) -> None:
     missing = [name for name, count in zip(names, train.pixels) if not count]
     if missing:
         log.warning(
-            "%s never occurs in %s/%s and cannot be learned: label some frames with it, or remove it from classes.txt.",
+            "%s never occurs in %s/%s and cannot be learned: label some frames with it, or ignore the class "
+            "(edgeseg data import --map).",
             ", ".join(missing),
             train.dataset.root,
             train.dataset.split,

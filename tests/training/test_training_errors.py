@@ -123,7 +123,7 @@ def test_one_class_cannot_be_learned(tmp_path: Path) -> None:
 def test_a_class_that_never_occurs_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = relabeled(tmp_path / "data", "train", {2: 0})
     run(root, tmp_path / "run", model(), Settings(epochs=1, batch=4, dice=1.0, iou=1.0))
-    assert "disc never occurs in" in caplog.text and "remove it from classes.txt" in caplog.text
+    assert "disc never occurs in" in caplog.text and "data import --map" in caplog.text
 
 
 @pytest.mark.parametrize(
