@@ -5,8 +5,8 @@
 Prints JSON, medians over rounds that measure everything in turn. `alone`: frames in memory through Segmenter.stream
 (throughput mode), a second; `decoding`: JPEGs decoded in the same thread and then so; `latency`: one at a time,
 decoded, and its class map encoded. `N_...`: N clients, each with one connection that asks again at once; they share the
-machine with the server. `cpu_ms`: of the server, or of this process, for an image, which other work on the machine hardly
-changes. `memory`: MiB of the server before and after each tenth of --requests.
+machine with the server. `cpu_ms`: of all threads of the server, or of this process, for an image; other work on the
+machine changes it little. `memory`: MiB of the server before and after each tenth of --requests.
 """
 
 from __future__ import annotations
