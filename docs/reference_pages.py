@@ -101,6 +101,7 @@ def _allowed(field: Any, kind: Any) -> str:
 WRITTEN_BY = {
     "calibration": "`edgeseg calibrate`",
     "benches": "`edgeseg bench --host`",
+    "check": "`edgeseg data check`",
     "stage": "`edgeseg train`, `distill`, `prune`, `qat`: NAME.json",
 }
 

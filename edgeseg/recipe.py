@@ -24,6 +24,8 @@ from edgeseg import target, toml
 from edgeseg.errors import OptionError
 from edgeseg.toml import choice, number, wrong_value
 
+LOSSES = ("ce", "dice", "iou", "boundary", "focal", "tversky")  # keys of Settings: weights of the losses
+
 
 @dataclass(frozen=True)
 class Synthetic:
@@ -71,8 +73,8 @@ class NetConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained. The loss is the sum of `ce`, `dice`, `iou` and `boundary`, each multiplied by its
-    weight.
+    """How a network is trained. The loss is the sum of `ce`, `dice`, `iou`, `boundary`, `focal` and `tversky`, each
+    multiplied by its weight.
 
     `epochs`: passes over the training frames. `batch`: frames per update, over all devices. `accumulate`: parts that a
     batch is split into to use less memory; batch norms and means over pixels are then per part. `lr`: the highest
@@ -82,15 +84,22 @@ class Settings:
     `clip`: largest gradient norm; 0 is off. `ema`: decay of the weight average; 0 is off. `patience`: epochs without a
     better val mIoU after which training stops and uses the best epoch; 0 runs to the end and uses the last. `ce`:
     weight of the cross-entropy. `dice`: weight of the Dice loss. `iou`: weight of the Lovasz-softmax loss. `boundary`:
-    weight of the cross-entropy over boundary pixels. `class_weights`: one per class, in the cross-entropy. `smoothing`:
+    weight of the cross-entropy over boundary pixels. `focal`: weight of the focal loss: cross-entropy in which pixels
+    count less the surer they are right. `focal_gamma`: how much less; 0 is the cross-entropy. `tversky`: weight of the
+    Tversky loss: Dice in which missed pixels may count more than false ones. `tversky_beta`: the share of the missed
+    ones; 0.5 is Dice. `class_weights`: one per class, in the cross-entropy. `smoothing`:
     label smoothing of the cross-entropy. `ohem`: the fraction of pixels, those with the highest cross-entropy, that
     count in it; 0 counts all. `stride`: distance of the pixels and rows that the loss of a step uses, from a random
     start. `scale`: smallest and largest random zoom. `flip`: mirror left and right at random. `rotate`: largest angle
     in degrees. `elastic`: largest local shift in pixels. `jitter`: largest relative change of brightness, contrast and
     saturation. `blur`: largest Gaussian sigma in pixels. `noise`: largest standard deviation, on a scale of 0..255.
+    `hue`: largest turn of all hues in degrees. `gamma`: largest logarithm of the exponent of brightness. `shadow`:
+    largest share by which a random part is darker. `fog`: largest share of haze. `rain`: largest density of streaks.
+    `jpeg`: worst quality that a frame is encoded with; 0 is off. `cutout`: largest share of each side of a hidden
+    rectangle, whose pixels do not count.
     `crop`: height and width of the training crop, multiples of 32; [0, 0] is the whole input. `precision`: of the
-    training: full, or autocast to bf16 or fp16 (GPUs only). `encoder_lr`: the encoder's learning rate as a share of lr;
-    below 1 for pretrained encoders.
+    training: full, or autocast to bf16 or fp16 (GPUs only). `encoder_lr`: the encoder's learning rate as a share of
+    lr; below 1 for pretrained encoders.
     """
 
     epochs: int = number(30, 1, 10_000)
@@ -108,6 +117,10 @@ class Settings:
     dice: float = number(0.0, 0, 10)
     iou: float = number(0.0, 0, 10)
     boundary: float = number(0.0, 0, 10)
+    focal: float = number(0.0, 0, 10)
+    focal_gamma: float = number(2.0, 0, 10)
+    tversky: float = number(0.0, 0, 10)
+    tversky_beta: float = number(0.7, 0, 1)
     class_weights: tuple[float, ...] = number((), 0, 1000)
     smoothing: float = number(0.0, 0, 0.5)
     ohem: float = number(0.0, 0, 1)
@@ -119,6 +132,13 @@ class Settings:
     jitter: float = number(0.2, 0, 0.9)
     blur: float = number(0.0, 0, 10)
     noise: float = number(0.0, 0, 100)
+    hue: float = number(0.0, 0, 180)
+    gamma: float = number(0.0, 0, 2)
+    shadow: float = number(0.0, 0, 0.95)
+    fog: float = number(0.0, 0, 0.95)
+    rain: float = number(0.0, 0, 1)
+    jpeg: int = number(0, 0, 100)
+    cutout: float = number(0.0, 0, 0.9)
     crop: tuple[int, int] = number((0, 0), 0, 4096)
     precision: str = choice("fp32", "bf16", "fp16")
     encoder_lr: float = number(1.0, 0, 1)
@@ -350,5 +370,5 @@ def _check_role(name: str, role: Role, path: Path) -> None:
         raise wrong_value(path, f"{name}.crop", list(role.crop), "multiples of 32, or [0, 0] for the whole input")
     if role.accumulate > role.batch:
         raise wrong_value(path, f"{name}.accumulate", role.accumulate, f"at most the batch, {role.batch}")
-    if not role.ce + role.dice + role.iou + role.boundary:
-        raise wrong_value(path, f"{name}.ce", role.ce, "a loss: at least one of ce, dice, iou and boundary above 0")
+    if not any(getattr(role, loss) for loss in LOSSES):
+        raise wrong_value(path, f"{name}.ce", role.ce, f"a loss: at least one of {', '.join(LOSSES)} above 0")

@@ -79,6 +79,8 @@ def test_the_recipes_of_this_repository_load(path: Path) -> None:
         ),
         (changed(student={"accumulate": 9}), r"student\.accumulate is 9\.\nExpected at most the batch, 8"),
         (changed(teacher={"ce": 0}), r"teacher\.ce is 0\.0\.\nExpected a loss: at least one of ce, dice, iou"),
+        (changed(teacher={"focal_gamma": -1}), r"teacher\.focal_gamma is -1, out of range"),
+        (changed(teacher={"tversky_beta": 1.5}), r"teacher\.tversky_beta is 1\.5, out of range"),
         (changed(student={"class_weights": [1, -1]}), r"student\.class_weights is -1, out of range"),
         (
             changed(machine={"device": "gpu"}),

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.calibration.leaks import PerceptualHash, perceptual_hash
+from edgeseg.data.perceptual_hash import PerceptualHash, perceptual_hash
 from edgeseg.evaluation import parity, reading
 from edgeseg.files import require_file
 from edgeseg.fit import fit_frame

@@ -10,8 +10,9 @@ from pathlib import Path
 from edgeseg.calibration import coverage
 from edgeseg.calibration.features import FrameFeatures, Progress, class_shares, prediction_features, read_features
 from edgeseg.calibration.frames import CalibrationSet, require_frames
-from edgeseg.calibration.leaks import BITS, EvaluationSet, Match
+from edgeseg.calibration.leaks import EvaluationSet, Match
 from edgeseg.data.dataset import Dataset
+from edgeseg.data.perceptual_hash import BITS
 from edgeseg.errors import OptionError
 from edgeseg.images import list_images
 from edgeseg.results.calibration import CheckedSet, Choice, SelectionReport

@@ -22,7 +22,9 @@ from edgeseg.cli import (
     compile,
     compress,
     data,
+    dataset,
     gate,
+    init,
     logs,
     measure,
     pipeline,
@@ -71,7 +73,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (compile, compress, calibrate, predict, run, serve, measure, bench, gate, verify, pipeline, train, data):
+GROUPS = (
+    *(compile, compress, calibrate, predict, run, serve, measure, bench, gate, verify, pipeline, train),
+    *(data, dataset, init),
+)
+for group in GROUPS:
     app.add_typer(group.app)
 log = logging.getLogger(__name__)
 BUG, INTERRUPTED = 70, 130  # exit codes

@@ -1,19 +1,29 @@
-"""synth: rendered street scenes, as a dataset and as a video. data import, data export: labels of other tools."""
+"""synth: rendered street scenes, as a dataset and as a video. data import, data export: labels of other tools. data
+check: what is wrong with a dataset."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeseg.cli import options
 from edgeseg.cli.common import emit, progress, results, size, wrote
+from edgeseg.errors import OptionError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeseg.results.check import CheckResult, Finding
 
 app = typer.Typer()
 datasets = typer.Typer(no_args_is_help=True)
-app.add_typer(datasets, name="data", rich_help_panel=options.DATA, help="Datasets: labels of other tools in and out.")
+app.add_typer(datasets, name="data", rich_help_panel=options.DATA, help="Datasets: import, export, check.")
 log = logging.getLogger(__name__)
 
 
@@ -151,3 +161,98 @@ def export_labels(
     )
     wrote(out)
     emit(result, json_to)
+
+
+SHOWN = 3  # findings of a kind on the terminal
+
+
+def complete_checks(incomplete: str) -> list[str]:
+    from edgeseg.data import checks
+
+    return [name for name in checks.names() if name.startswith(incomplete)]
+
+
+@datasets.command("check", epilog="Example: edgeseg data check dataset --report check.html")
+def check(
+    dataset: Annotated[
+        Path,
+        typer.Argument(metavar="DATASET", help="Dataset: ROOT/{train,val,test}/{images,masks}.", show_default=False),
+    ],
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle of the same classes: look for labels that it is sure are wrong.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report (.html or .md) with pictures of the worst.")
+    ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what can be without loss; what is replaced goes to DATASET/.removed.")
+    ] = False,
+    skip: Annotated[
+        list[str] | None, typer.Option(help="Leave out a check; several times for several.",
+                                       autocompletion=complete_checks)
+    ] = None,
+    json_to: options.Json = None,
+) -> None:  # fmt: skip
+    """Look for what is wrong with a dataset: files, labels, copies across splits.
+
+    For dataset owners, before training. Exit 1 if there are errors; warnings are for looking at.
+    """
+    from edgeseg.report.page import write
+
+    if report and report.suffix not in (".html", ".md"):
+        raise OptionError(f"--report {report} is of no known type.", "Expected FILE.html or FILE.md.")
+    result = _check(dataset, bundle, skip or [])
+    if fix:
+        result = _fix(dataset, bundle, skip or [], result)
+    _show(result, json_to)
+    if report:
+        from edgeseg.report.check import draw_worst
+
+        result = replace(result, pictures=draw_worst(result, dataset, report.with_suffix("")))
+        write([(report, result)], report)
+        wrote(report)
+    emit(result, json_to)
+    raise typer.Exit(1 if result.errors else 0)
+
+
+def _check(dataset: Path, bundle: Path | None, skip: list[str]) -> CheckResult:
+    from edgeseg.data.checking import check_dataset, open_context
+    from edgeseg.runtime import PROXY, open_segmenter
+
+    open_context(dataset)  # says what is wrong with it before a model is loaded
+    with ExitStack() as opened, progress("frames") as update:
+        segmenter = opened.enter_context(open_segmenter(bundle, backend=PROXY)) if bundle else None
+        return check_dataset(dataset, segmenter, skip, update)
+
+
+def _fix(dataset: Path, bundle: Path | None, skip: list[str], result: CheckResult) -> CheckResult:
+    """Mend, and check again where something was."""
+    from edgeseg.data.checking import fix_dataset
+
+    fixed = fix_dataset(dataset, result)
+    return replace(_check(dataset, bundle, skip), fixed=fixed) if fixed else result
+
+
+def _show(result: CheckResult, json_to: str | None) -> None:
+    shown_on = results(json_to)
+    for severity, findings in (("error", result.errors), ("warning", result.warnings)):
+        _print_worst(shown_on, severity, findings)
+    for line in result.fixed:
+        shown_on.print(f"fixed {line}")
+    for reason in result.skipped:
+        log.info("skipped %s", reason)
+    counts = ", ".join(f"{count} {split}" for split, count in result.splits.items())
+    shown_on.print(
+        f"{result.frames} frames ({counts}): {len(result.errors)} errors, {len(result.warnings)} warnings, "
+        f"{len(result.groups)} groups of neighboring video frames; nothing was found in {result.score:g} % of frames"
+    )
+
+
+def _print_worst(shown_on: Console, severity: str, findings: tuple[Finding, ...]) -> None:
+    """The worst of each kind; --json and --report have all."""
+    for kind, count in Counter(f.kind for f in findings).items():
+        shown_on.print(f"{severity} {kind}: {count}")
+        for finding in [f for f in findings if f.kind == kind][:SHOWN]:
+            shown_on.print(f"  {finding.file or finding.split or '-'}: {finding.what}")
+        if count > SHOWN:
+            shown_on.print(f"  and {count - SHOWN} more")

@@ -39,6 +39,9 @@ def evaluate(
     ] = None,
     scales: Annotated[str, typer.Option(help="Average over these enlargements, like 1,1.5 (not for a device).")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored frame (not for a device).")] = False,
+    slices: Annotated[
+        Path | None, typer.Option(help="TOML: parts to measure by themselves, by names or by columns of a table.")
+    ] = None,
     json_to: options.Json = None,
 ) -> None:
     """Measure a bundle's accuracy on a labeled dataset, with 95 % intervals.
@@ -49,6 +52,7 @@ def evaluate(
 
     from edgeseg.bundle import Bundle
     from edgeseg.data.dataset import Dataset
+    from edgeseg.data.slices import read_slices
     from edgeseg.evaluation.augmented import Augmented
     from edgeseg.evaluation.evaluate import evaluate as measure
     from edgeseg.machine import fingerprint
@@ -62,12 +66,13 @@ def evaluate(
         )
     averaging = Averaging(_scales(scales), flip) if scales != "1" or flip else None
     dataset = Dataset.open(data, split)
+    parts = read_slices(slices, [image.stem for image in dataset.images]) if slices else ()
     loaded = Bundle.load(bundle)
     with ExitStack() as opened, progress(f"evaluating {loaded.name}") as update:
         segmenter = opened.enter_context(open_segmenter(loaded, backend=PROXY))
         others = [opened.enter_context(open_segmenter(beside, backend=PROXY))] if beside else []
         measured = Augmented(segmenter, averaging.scales, flip) if averaging else segmenter
-        result = measure(measured, dataset, update, study=page is not None)
+        result = measure(measured, dataset, update, page is not None, parts)
         result = replace(
             result, bundle=loaded.identity, machine=fingerprint(), averaged=averaging, backend=segmenter.backend
         )
@@ -158,6 +163,12 @@ def _show(title: str, result: EvalResult, json_to: str | None) -> None:
     if result.backend.startswith("through"):
         speed = f"measured {result.backend}, not on its device: speeds say nothing"
     shown_on.print(f"pixel accuracy {percent(result.pixel_accuracy)} %, {speed}")
+    if result.slices:
+        parts = table("By slice", "slice", "frames", "mIoU", "95 %", "pixel accuracy")
+        for part in result.slices:
+            figures = (percent(part.miou), _span(part.interval), percent(part.pixel_accuracy))
+            parts.add_row(part.slice, str(part.frames), *figures)
+        shown_on.print(parts)
 
 
 def _span(ends: Interval | None) -> str:

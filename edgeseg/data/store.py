@@ -25,9 +25,14 @@ def check_image(path: Path) -> ImageHeader:
         raise FileError(
             f"Image {path} is {header.width}x{header.height}.", f"At most {MAX_SIDE} on a side, {MAX_PIXELS} pixels."
         )
-    if data.startswith(b"\xff\xd8") and JPEG_END not in data[_scan(data) :]:
+    if data.startswith(b"\xff\xd8") and is_cut_off(data):
         raise FileError(f"Image {path} is cut off.", "Copy it again.")
     return header
+
+
+def is_cut_off(jpeg: bytes) -> bool:
+    """Whether a JPEG ends without its end marker."""
+    return JPEG_END not in jpeg[_scan(jpeg) :]
 
 
 def _scan(data: bytes) -> int:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from edgeseg.data.dataset import Dataset
+from edgeseg.data.slices import FrameSlice
 from edgeseg.errors import OptionError
-from edgeseg.evaluation import statistics
+from edgeseg.evaluation import metrics, statistics
 from edgeseg.evaluation.augmented import Augmented
 from edgeseg.evaluation.errors import Errors
-from edgeseg.evaluation.metrics import RIGHT, TRUTH, Counts
+from edgeseg.evaluation.metrics import RIGHT, TRUTH, Counts, Table
 from edgeseg.fit import OUTSIDE, unfit
 from edgeseg.images import Image
 from edgeseg.result import Frame
 from edgeseg.results.common import DataIdentity
-from edgeseg.results.evaluation import EvalResult, WorstFrame
+from edgeseg.results.evaluation import EvalResult, SliceScores, WorstFrame
 from edgeseg.segmenter import Segmenter
 from edgeseg.timing import Percentiles
 
@@ -27,13 +28,18 @@ Progress = Callable[[int, int], None]
 
 
 def evaluate(
-    segmenter: Segmenter | Augmented, dataset: Dataset, progress: Progress | None = None, study: bool = False
+    segmenter: Segmenter | Augmented,
+    dataset: Dataset,
+    progress: Progress | None = None,
+    study: bool = False,
+    slices: Sequence[FrameSlice] = (),
 ) -> EvalResult:
     """Metrics over the whole split. The class map is compared at the label's size (nearest neighbor).
 
     `interval`: 95 % bootstrap intervals over frames of miou, boundary_f1 and every class's IoU. `latency_ms` and `fps`
     are of resize + infer + mask; they mean one frame at a time where the segmenter was opened in latency mode.
-    `study` adds `errors` (errors.py): by distance to edges, by size of objects, by brightness.
+    `study` adds `errors` (errors.py): by distance to edges, by size of objects, by brightness;
+    `slices` the scores of those frames by themselves (data/slices.py).
     Raises OptionError when the dataset's class list is not the model's.
     """
     names = dataset.classes.names
@@ -51,6 +57,23 @@ def evaluate(
         confusion=tuple(map(tuple, counts.confusion.tolist())),
         errors=errors.summary(tables, names) if errors else None,
         data=DataIdentity(dataset.root.name, dataset.split),
+        slices=tuple(slice_scores(part, tables, names) for part in slices),
+    )
+
+
+def slice_scores(part: FrameSlice, tables: Table, names: tuple[str, ...]) -> SliceScores:
+    """The scores of some of the frames whose count tables [N, C, 7] are given."""
+    own = tables[list(part.frames)]
+    total = own.sum(0)
+    iou = [None if np.isnan(value) else float(value) for value in metrics.scores(total)["iou"]]
+    mean_iou = float(statistics.miou(total))
+    return SliceScores(
+        slice=part.name,
+        frames=len(own),
+        miou=None if np.isnan(mean_iou) else mean_iou,
+        pixel_accuracy=int(total[:, RIGHT].sum()) / max(1, int(total[:, TRUTH].sum())),
+        interval=statistics.intervals(own, names).miou,
+        iou=dict(zip(names, iou)),
     )
 
 

@@ -20,13 +20,14 @@ from edgeseg.spec import Spec
 
 Output = NDArray[Any]
 BYTE = 255
+MOST_CHANNELS = 4
 
 
 def largest(outputs: Sequence[Output], image: Sequence[int]) -> Output:
     """Of several outputs for an input of the shape `image`, the one that covers it with the most positions."""
     if len(outputs) == 1:
         return outputs[0]
-    height, width = image[2:4] if image[1] == 3 else image[1:3]
+    height, width = image[2:4] if image[1] <= MOST_CHANNELS else image[1:3]
 
     def positions(out: Output) -> int:
         planes = (out.shape[-2:], out.shape[1:3]) if out.ndim > 2 else ()  # channels first, channels last

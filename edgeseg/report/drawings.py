@@ -8,7 +8,9 @@ from typing import Any
 from edgeseg.report import search_results
 from edgeseg.report.blocks import Block, Heading, Table, Text
 from edgeseg.report.charts import Bars, Heat, Histogram, Scatter, Stack
+from edgeseg.report.check import check
 from edgeseg.results.bench import BenchResult, DeviceLog, HostsResult
+from edgeseg.results.check import CheckResult
 from edgeseg.results.common import Interval, Machine
 from edgeseg.results.evaluation import ErrorStudy, EvalResult
 from edgeseg.results.gate import GateResult
@@ -101,7 +103,17 @@ def evaluation(d: EvalResult) -> list[Block]:
         ),
         Table(["class", "IoU", "95 %", "accuracy", "Dice", "boundary F1"], [*rows, ["mean", *means]]),
     ]
+    blocks += by_slice(d)
     return blocks + _errors(d, d.errors) if d.errors else blocks
+
+
+def by_slice(d: EvalResult) -> list[Block]:
+    """The scores of every slice, with the IoU of each class; nothing where none were named."""
+    rows = [
+        [part.slice, str(part.frames), _pc(part.miou), _span(part.interval), *(_pc(v) for v in part.iou.values())]
+        for part in d.slices
+    ]
+    return [Heading("By slice", 3), Table(["slice", "frames", "mIoU", "95 %", *d.per_class], rows)] if rows else []
 
 
 def _errors(d: EvalResult, errors: ErrorStudy) -> list[Block]:
@@ -239,4 +251,5 @@ DRAWINGS: dict[type[Any], Callable[[Any], list[Block]]] = {
     GateResult: gate,
     ControlResult: search_results.control,
     AutotuneResult: search_results.autotune,
+    CheckResult: check,
 }

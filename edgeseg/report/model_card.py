@@ -9,7 +9,7 @@ from typing import Any
 from edgeseg.recipe import Recipe
 from edgeseg.report.blocks import Block, Heading, Table, Text, markdown
 from edgeseg.report.comparison import compare
-from edgeseg.report.drawings import draw
+from edgeseg.report.drawings import by_slice, draw
 from edgeseg.results.bench import BenchResult, HostsResult
 from edgeseg.results.evaluation import EvalResult
 from edgeseg.results.pipeline import PipelineResult
@@ -84,6 +84,8 @@ def _measured(results: Sequence[Any]) -> list[Block]:
     blocks += [block for block in compare(measured) if getattr(block, "text", "") != "At a glance"]
     if len(measured) == 1:
         blocks += draw(measured[0])[1:]
+    else:
+        blocks += [block for r in measured if isinstance(r, EvalResult) for block in by_slice(r)]
     machines = {r.machine.id: r.machine for r in measured if isinstance(r, BenchResult) and r.machine}
     for machine in machines.values():
         versions = ", ".join(f"{k} {v}" for k, v in machine.versions.items())

@@ -77,6 +77,15 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class SliceScores(Slice):
+    """A slice of slices.toml. `interval`: 95 % of miou, bootstrap over its frames. `iou`: of each class, None where it
+    neither occurs nor is predicted."""
+
+    interval: Interval | None
+    iou: dict[str, float | None]
+
+
+@dataclass(frozen=True)
 class ErrorStudy:
     edges: tuple[EdgeBand, ...]
     objects: dict[str, tuple[SizeBand, ...]]
@@ -95,7 +104,7 @@ class Averaging:
 class EvalResult(Metrics, Record):
     """`latency_ms` and `fps`: resize + infer + mask. `worst`: the frames with the fewest pixels right. `confusion`:
     pixels, [truth][prediction]. `data.root` is the folder's name. `backend`: what ran; "through BACKEND" where
-    that was the target's proxy, whose speeds are not the device's."""
+    that was the target's proxy, whose speeds are not the device's. `slices`: those that --slices names."""
 
     KIND = "eval"
 
@@ -112,3 +121,4 @@ class EvalResult(Metrics, Record):
     bundle: BundleIdentity | None = None
     machine: Machine | None = None
     backend: str = ""
+    slices: tuple[SliceScores, ...] = ()

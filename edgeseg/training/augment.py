@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgeseg.images import Image
 from edgeseg.recipe import Settings
+from edgeseg.training.distort import cutout, distort, jpeg
 from edgeseg.training.objectives.losses import IGNORE
 
 Floats = NDArray[np.float32]
@@ -38,8 +39,9 @@ def augment(
     `geometry` is drawn from `random` unless it is given.
     """
     frame, mask = warp(frame, mask, height, width, settings, random, geometry)
-    image = recolor(frame.astype(np.float32), settings.jitter, random)
-    return blur_and_noise(image, settings.blur, settings.noise, random), mask
+    image = distort(recolor(frame.astype(np.float32), settings.jitter, random), settings, random)
+    image = jpeg(blur_and_noise(image, settings.blur, settings.noise, random), settings.jpeg, random)
+    return cutout(image, mask, settings.cutout, GRAY, IGNORE, random)
 
 
 def warp(

@@ -17,6 +17,7 @@ from edgeseg.calibration import coverage, leaks
 from edgeseg.calibration.features import brightness_histogram
 from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.calibration.selection import select
+from edgeseg.data.perceptual_hash import MAX_DIFFERENT_BITS, perceptual_hash
 from edgeseg.errors import FileError, OptionError
 from edgeseg.images import read_image, write_image
 from edgeseg.results.calibration import CalibrationResult, ClassCoverage
@@ -164,7 +165,7 @@ def test_other_frames_are_not_refused(frames: Path, evaluated: Path, street: Pat
     assert (row.name, row.frames, row.left_out) == ("evaluated", 6, 0)
     rows = select(street, 8).report.checked_against
     assert [row.name for row in rows] == ["street val", "street test"]
-    assert all(r.nearest is not None and r.nearest > 2 * leaks.MAX_DIFFERENT_BITS for r in (row, *rows))
+    assert all(r.nearest is not None and r.nearest > 2 * MAX_DIFFERENT_BITS for r in (row, *rows))
 
 
 def test_nearly_black_frames_are_compared_by_what_is_lit() -> None:
@@ -173,9 +174,9 @@ def test_nearly_black_frames_are_compared_by_what_is_lit() -> None:
         frame[30:34, x : x + 4] = 200
         return frame
 
-    one, other, same = (leaks.perceptual_hash(night(x)) for x in (10, 70, 10))
+    one, other, same = (perceptual_hash(night(x)) for x in (10, 70, 10))
     path = Path("x")
-    assert (one.bits != other.bits).sum() <= leaks.MAX_DIFFERENT_BITS, "or the correlation is not needed"
+    assert (one.bits != other.bits).sum() <= MAX_DIFFERENT_BITS, "or the correlation is not needed"
     evaluation_set = leaks.EvaluationSet("night", (path,), ("0",), (one,))
     assert not evaluation_set.closest(path, "1", other).is_leak
     assert evaluation_set.closest(path, "1", same).is_leak

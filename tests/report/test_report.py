@@ -77,7 +77,7 @@ def results(bundle: Path, network: Path, street: Path, tmp_path_factory: pytest.
     from edgeseg.cli import app
 
     folder = tmp_path_factory.mktemp("results")
-    files = {kind: folder / f"{kind}.json" for kind in ("eval", "bench", "run", "control", "autotune")}
+    files = {kind: folder / f"{kind}.json" for kind in ("eval", "bench", "run", "control", "autotune", "check")}
     options = ["-t", "onnxruntime-cpu", "--calibration", street, "--data", street, "--max-drop", "90"]
     options += ["--seconds", "0.2"]
     images = street / "test" / "images"
@@ -85,6 +85,7 @@ def results(bundle: Path, network: Path, street: Path, tmp_path_factory: pytest.
         ["eval", bundle, "--data", street, "--json", files["eval"], "--pictures", folder / "worst"],
         ["bench", bundle, "--seconds", "1", "--size", "160x96", "--json", files["bench"]],
         ["run", bundle, "--source", images, "--sink", folder / "masks", "--json", files["run"]],
+        ["data", "check", street, "--json", files["check"]],
         ["control", network, *options, "--out", folder / "chosen", "--json", files["control"]],
         ["autotune", network, *options, "--out", folder / "tuned", "--json", files["autotune"]],
     ):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from training_helpers import HEIGHT, WIDTH, scene
 
 from edgeseg.recipe import Settings
+from edgeseg.training import distort
 from edgeseg.training.augment import augment, blur_and_noise, recolor, shifts, warp
 from edgeseg.training.objectives.losses import IGNORE
 
@@ -88,3 +91,71 @@ def test_knobs_that_are_off_leave_the_random_numbers_of_the_others_alone() -> No
     plain, _ = augment(frame, mask, HEIGHT, WIDTH, Settings(), np.random.default_rng(3))
     noisy, _ = augment(frame, mask, HEIGHT, WIDTH, Settings(noise=1e-6, blur=1e-6), np.random.default_rng(3))
     np.testing.assert_allclose(plain, noisy, atol=1e-3)
+
+
+MORE = {
+    "hue": {"hue": 90.0},
+    "gamma": {"gamma": 1.0},
+    "shadow": {"shadow": 0.9},
+    "fog": {"fog": 0.9},
+    "rain": {"rain": 1.0},
+    "jpeg": {"jpeg": 5},
+    "cutout": {"cutout": 0.9},
+}
+
+
+@pytest.mark.parametrize("key", MORE)
+def test_light_and_weather_change_the_frame_and_not_its_labels(key: str) -> None:
+    frame, mask = scene(1)
+    settings, strengths = Settings(**STILL | MORE[key]), []  # type: ignore[arg-type]
+    for seed in range(12):
+        image, labels = augment(frame, mask, HEIGHT, WIDTH, settings, np.random.default_rng(seed))
+        again, _ = augment(frame, mask, HEIGHT, WIDTH, settings, np.random.default_rng(seed))
+        assert (image == again).all() and image.dtype == np.float32 and image.shape == (HEIGHT, WIDTH, 3)
+        assert image.min() >= 0 and image.max() <= 255.01
+        same = labels == mask
+        assert same.all() if key != "cutout" else (labels[~same] == IGNORE).all()
+        strengths.append(float(np.abs(image - frame).mean()))
+    assert len(set(strengths)) > 6 and max(strengths) > 1.3 * min(strengths), "the strength is drawn for each frame"
+
+
+def test_settings_that_are_off_draw_nothing() -> None:
+    """So that a recipe trains as it did before these keys were there."""
+    frame, mask = scene(1)
+    random, other = np.random.default_rng(3), np.random.default_rng(3)
+    augment(frame, mask, HEIGHT, WIDTH, Settings(), random)
+    warp(frame, mask, HEIGHT, WIDTH, Settings(), other)
+    recolor(frame.astype(np.float32), Settings().jitter, other)
+    assert random.random() == other.random()
+
+
+class Largest:
+    """Draws the upper end of every range."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return high
+
+    def integers(self, low: int, high: int) -> int:
+        return low
+
+
+def test_light_and_weather_by_hand() -> None:
+    pixel = np.array([[[255, 0, 0], [64, 64, 64]]], np.float32)
+    largest: Any = Largest()
+    assert distort.hue(pixel, 120, largest) == pytest.approx(np.array([[[0, 255, 0], [64, 64, 64]]]), abs=0.01)
+    assert distort.gamma(pixel, np.log(2), largest)[0, 1] == pytest.approx([255 * (64 / 255) ** 2] * 3)
+    assert distort.fog(pixel, 0.5, largest)[0, 0] == pytest.approx([237.5, 110, 110])
+    image, mask = np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8)
+    hidden, labels = distort.cutout(image, mask, 0.5, (9, 9, 9), IGNORE, largest)
+    assert (labels == IGNORE).sum() == 16 and ((hidden == 9).all(2) == (labels == IGNORE)).all()
+    assert not mask.any() and not image.any(), "the inputs stay as they are"
+    assert distort.jpeg(image, 0, largest) is image
+
+
+def test_a_shadow_only_darkens_and_rain_only_moves_toward_gray() -> None:
+    frame = scene(1)[0].astype(np.float32)
+    for seed in range(10):
+        darker = distort.shadow(frame, 0.9, np.random.default_rng(seed))
+        assert (darker <= frame).all() and (darker >= 0.09 * frame).all()
+        wet = distort.rain(frame, 1.0, np.random.default_rng(seed))
+        assert (np.abs(wet - distort.RAIN) <= np.abs(frame - distort.RAIN) + 1e-3).all()

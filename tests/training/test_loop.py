@@ -278,10 +278,12 @@ def test_the_loss_is_the_sum_the_recipe_asks_for() -> None:
     net, image, labels = nn.Conv2d(3, 3, 1), torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
     weights = (1.0, 2.0, 0.5)
     settings = Settings(
-        stride=1, ce=0.5, dice=2.0, iou=3.0, boundary=0.25, class_weights=weights, smoothing=0.1, ohem=0.4
-    )
+        stride=1, ce=0.5, dice=2.0, iou=3.0, boundary=0.25, focal=4.0, focal_gamma=1.5, tversky=5.0, tversky_beta=0.6,
+        class_weights=weights, smoothing=0.1, ohem=0.4,
+    )  # fmt: skip
     logits = net(image)
     expected = 0.5 * losses.cross_entropy(logits, labels, torch.tensor(weights), 0.1, 0.4)
     expected = expected + 2 * losses.dice(logits, labels) + 3 * losses.lovasz(logits, labels)
     expected = expected + 0.25 * losses.boundary(logits, labels)
+    expected = expected + 4 * losses.focal(logits, labels, 1.5) + 5 * losses.tversky(logits, labels, 0.6)
     torch.testing.assert_close(Objective(settings, 3)(net, image, labels), expected)

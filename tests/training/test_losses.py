@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -39,6 +40,31 @@ def test_dice_by_hand() -> None:
     first = 1 - 2 * 0.8 / ((0.8 + 0.4) + 1)
     second = 1 - 2 * 0.6 / ((0.2 + 0.6) + 1)
     assert got.item() == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_tversky_by_hand(beta: float) -> None:
+    """Class 0: 0.8 right, 0.4 false, 0.2 missed. Class 1: 0.6 right, 0.2 false, 0.4 missed."""
+    logits = pixels((0.8, 0.2), (0.4, 0.6), (0.5, 0.5))
+    got = losses.tversky(logits, labels(0, 1, IGNORE), beta)
+    first = 1 - 0.8 / (0.8 + (1 - beta) * 0.4 + beta * 0.2)
+    second = 1 - 0.6 / (0.6 + (1 - beta) * 0.2 + beta * 0.4)
+    assert got.item() == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_by_hand(gamma: float) -> None:
+    logits = pixels((0.5, 0.5), (0.25, 0.75), (0.9, 0.1))
+    got = losses.focal(logits, labels(0, 1, IGNORE), gamma)
+    assert got.item() == pytest.approx(-(0.5**gamma * math.log(0.5) + 0.25**gamma * math.log(0.75)) / 2, rel=1e-5)
+    if not gamma:
+        assert got.item() == pytest.approx(losses.cross_entropy(logits, labels(0, 1, IGNORE)).item(), rel=1e-6)
+
+
+def test_focal_has_a_gradient_where_a_pixel_is_certain() -> None:
+    logits = torch.tensor([[[[100.0, 0.0]], [[-100.0, 0.0]]]], requires_grad=True)
+    losses.focal(logits, labels(0, 1), 0.5).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all() and logits.grad.any()
 
 
 def test_dice_leaves_out_classes_nobody_labeled() -> None:
@@ -162,13 +188,24 @@ def test_nothing_labeled_is_no_loss_and_no_nan() -> None:
     total = losses.cross_entropy(logits, nothing) + losses.dice(logits, nothing)
     total = total + distillation_losses.soft_targets(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
     total = total + losses.lovasz(logits, nothing) + losses.boundary(logits, nothing)
+    total = total + losses.focal(logits, nothing, 0.5) + losses.tversky(logits, nothing, 0.7)
     total = total + distillation_losses.channel_wise(logits, torch.randn(1, 3, 2, 2), nothing, 2.0)
     total = total + losses.cross_entropy(logits, nothing, torch.ones(3), smoothing=0.1, ohem=0.3)
     total.backward()
     assert total.item() == 0 and logits.grad is not None and not logits.grad.any()
 
 
-@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.dice, losses.lovasz, smoothed])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.cross_entropy,
+        losses.dice,
+        losses.lovasz,
+        smoothed,
+        partial(losses.focal, gamma=2.0),
+        partial(losses.tversky, beta=0.7),
+    ],
+)
 def test_ignored_pixels_have_no_gradient(loss: object) -> None:
     logits = torch.randn(1, 3, 1, 4, requires_grad=True)
     loss(logits, labels(0, IGNORE, 2, IGNORE)).backward()  # type: ignore[operator]

@@ -28,6 +28,15 @@ def cross_entropy(
     return total / weights[labels[valid]].sum().clamp(min=1e-6)
 
 
+def focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """Mean of (1 - p)^gamma times the cross-entropy over the labeled pixels, p the probability of the true class
+    (Lin et al. 2017, eq. 4); 0 where there are none."""
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")  # 0 where ignored
+    # The slope of x^gamma is infinite at 0 for gamma below 1, and a pixel may be that sure.
+    unsure = (1 - torch.exp(-losses)).clamp(min=1e-6) if gamma else torch.ones_like(losses)
+    return (unsure**gamma * losses).sum() / (labels != IGNORE).sum().clamp(min=1)
+
+
 @torch.no_grad()
 def hardest(logits: Tensor, labels: Tensor, share: float) -> Tensor:
     """`labels` with all but `share` of the labeled pixels, those with the highest cross-entropy, set to IGNORE."""
@@ -40,6 +49,14 @@ def hardest(logits: Tensor, labels: Tensor, share: float) -> Tensor:
 
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
     """1 - soft Dice coefficient (Milletari et al. 2016, without squares), mean over the classes in the batch."""
+    return tversky(logits, labels, beta=0.5)
+
+
+def tversky(logits: Tensor, labels: Tensor, beta: float) -> Tensor:
+    """1 - soft Tversky index (Salehi et al. 2017, eq. 3), mean over the classes in the batch.
+
+    `beta`: weight of the missed pixels, 1 - beta that of the false ones; 0.5 is Dice.
+    """
     valid = labels != IGNORE
     ids = labels.masked_fill(~valid, 0)
     probabilities = logits.softmax(1)
@@ -47,8 +64,9 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
     # Summed per class by index: a one-hot tensor would cost several times the whole net.
     overlap = own.new_zeros(logits.shape[1]).index_add(0, ids.flatten(), own.flatten())
     truth = torch.bincount(labels[valid], minlength=logits.shape[1])
-    size = (probabilities * valid[:, None]).sum((0, 2, 3)) + truth
-    scores = 1 - 2 * overlap / size.clamp(min=1e-6)
+    predicted = (probabilities * valid[:, None]).sum((0, 2, 3))
+    # overlap + (1 - beta) (predicted - overlap) + beta (truth - overlap)
+    scores = 1 - overlap / ((1 - beta) * predicted + beta * truth).clamp(min=1e-6)
     return scores[truth > 0].sum() / (truth > 0).sum().clamp(min=1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,14 +56,21 @@ class Objective:
             ):
                 if weight:
                     loss = loss + weight * compare(student_maps[-1], teacher_maps[-1])
-        for weight, term in (
-            (self.settings.dice, losses.dice),
-            (self.settings.iou, losses.lovasz),
-            (self.settings.boundary, losses.boundary),
-        ):
+        for weight, term in self._terms():
             if weight:
                 loss = loss + weight * term(logits, labels)
         return loss
+
+    def _terms(self) -> list[tuple[float, Callable[[Tensor, Tensor], Tensor]]]:
+        """Weights and losses on labels, beside the cross-entropy."""
+        settings = self.settings
+        return [
+            (settings.dice, losses.dice),
+            (settings.iou, losses.lovasz),
+            (settings.boundary, losses.boundary),
+            (settings.focal, partial(losses.focal, gamma=settings.focal_gamma)),
+            (settings.tversky, partial(losses.tversky, beta=settings.tversky_beta)),
+        ]
 
     def _distill(self, loss: Tensor, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         """The loss on labels mixed with the losses on the teacher's logits."""

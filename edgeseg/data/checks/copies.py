@@ -1,0 +1,127 @@
+"""Copies of a frame within a split and across splits, and neighboring frames of one video."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.data.checks import Check, Context, Sample, reduced
+from edgeseg.data.copies import IDENTICAL, Index, Pair
+from edgeseg.data.local_features import overlap
+from edgeseg.data.video import Place, places
+from edgeseg.images import read_image
+from edgeseg.results.check import Finding, Group
+
+ERRORS = ("leak",)
+ALIKE_BITS, ALIKE_CORRELATION = 150, 0.9  # of neighboring frames; those of other scenes differ in more bits
+VIDEO = 0.2  # share of alike neighbors from which on names and numbers mean a video
+
+
+class Copies(Check):
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.index = Index()
+        self.frames: list[tuple[str, Path]] = []
+
+    def frame(self, sample: Sample) -> Iterable[Finding]:
+        if sample.pixels is not None:
+            self.index.add(sample.data, sample.small)
+            self.frames.append((sample.split, sample.image))
+        return ()
+
+    def end(self) -> Iterator[Finding]:
+        at = places([(split, path.stem) for split, path in self.frames])
+        order = sorted(range(len(at)), key=lambda i: (at[i].video, at[i].rank))
+        runs = [run for video in _by_video(order, at) for run in self._runs(video)]
+        self.groups = tuple(self._group(run) for run in runs if len(run) > 1)
+        group_of = {i: number for number, run in enumerate(runs) for i in run}
+
+        def skip(i: int, j: int) -> bool:
+            return group_of[i] == group_of[j] and at[i].number != at[j].number
+
+        pairs = self.index.pairs(skip, self._overlap)
+        yield from self._copies(pairs)
+        same = {(pair.first, pair.second) for pair in pairs}
+        for video in _by_video(order, at):
+            yield from self._shared_video(video, runs=[run for run in runs if run[0] in set(video)])
+        for run in runs:
+            for i, j in pairwise(run):
+                if self.frames[i][0] != self.frames[j][0] and (min(i, j), max(i, j)) not in same:
+                    yield self._finding(
+                        "split-neighbors", i, [j], "Its neighbor in the video, which looks alike, is in"
+                    )
+
+    def _runs(self, video: list[int]) -> Iterator[list[int]]:
+        """The frames of a video as runs of neighbors that look alike."""
+        run = video[:1]
+        for i, j in pairwise(video):
+            bits, correlation = self.index.similarity(i, j)
+            if bits <= ALIKE_BITS and correlation >= ALIKE_CORRELATION:
+                run.append(j)
+            else:
+                yield run
+                run = [j]
+        yield run
+
+    def _group(self, run: list[int]) -> Group:
+        first, last = (self.context.name(self.frames[i][1]) for i in (run[0], run[-1]))
+        return Group(first, last, len(run), tuple(dict.fromkeys(self.frames[i][0] for i in run)))
+
+    def _overlap(self, first: int, second: int, matrix: NDArray[np.float64]) -> float:
+        one, other = (reduced(read_image(self.frames[i][1])) for i in (first, second))
+        return overlap(one, other, matrix)
+
+    def _copies(self, pairs: list[Pair]) -> Iterator[Finding]:
+        """One finding for each copy: of two splits the frame in the earlier one, of one split the later frame."""
+        across: dict[int, list[Pair]] = defaultdict(list)
+        within: dict[int, list[Pair]] = defaultdict(list)
+        for pair in pairs:
+            if self.frames[pair.first][0] != self.frames[pair.second][0]:
+                across[pair.first].append(pair)
+            else:
+                within[pair.second].append(pair)
+        for i, found in across.items():
+            others = sorted(found, key=lambda p: -p.score)
+            yield self._finding("leak", i, [p.second for p in others], f"{_how(others)} of it is in", others[0].score)
+        for i, found in within.items():
+            others = sorted(found, key=lambda p: -p.score)
+            kind = "duplicate" if others[0].how == IDENTICAL else "near-duplicate"
+            yield self._finding(kind, i, [p.first for p in others], f"{_how(others)} of it is in", others[0].score)
+
+    def _finding(self, kind: str, i: int, others: list[int], what: str, score: float = 1.0) -> Finding:
+        split, path = self.frames[i]
+        names = [self.context.name(self.frames[j][1]) for j in others]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return Finding(
+            kind=kind, file=self.context.name(path), what=f"{what} {self.frames[others[0]][0]}: {names[0]}{more}.",
+            split=split, score=min(1.0, score), others=tuple(names[:5]),
+        )  # fmt: skip
+
+    def _shared_video(self, video: list[int], runs: list[list[int]]) -> Iterator[Finding]:
+        counts: dict[str, int] = defaultdict(int)
+        for i in video:
+            counts[self.frames[i][0]] += 1
+        alike = (len(video) - len(runs)) / max(1, len(video) - 1)
+        if len(counts) > 1 and alike >= VIDEO:
+            first = self.frames[video[0]]
+            where = ", ".join(f"{count} in {split}" for split, count in counts.items())
+            what = f"Its video of {len(video)} frames is in several splits: {where}."
+            yield Finding(kind="shared-video", file=self.context.name(first[1]), what=what, split=first[0])
+
+
+def _how(pairs: list[Pair]) -> str:
+    how = pairs[0].how
+    return f"An {how}" if how[0] in "aeiou" else f"A {how}"
+
+
+def _by_video(order: list[int], at: list[Place]) -> list[list[int]]:
+    return [list(frames) for _, frames in groupby(order, key=lambda i: at[i].video)]
+
+
+def open(context: Context) -> Check:
+    return Copies(context)

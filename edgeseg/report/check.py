@@ -1,0 +1,141 @@
+"""The result of `edgeseg data check` as blocks of a report, and pictures of the worst."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgeseg.data.dataset import Classes, read_classes
+from edgeseg.errors import EdgesegError
+from edgeseg.evaluation.pictures import colors
+from edgeseg.images import Image, read_image, read_mask, write_image
+from edgeseg.report.blocks import Block, Heading, Table, Text
+from edgeseg.results.check import CheckResult, Finding, Group
+from edgeseg.results.common import Picture
+
+HEIGHT = 224
+WORST = 3  # pictures of each kind
+ROWS = 100  # of a table; the JSON has all
+RED = (60, 60, 255)
+
+
+def check(d: CheckResult) -> list[Block]:
+    splits = ", ".join(f"{count} {split}" for split, count in d.splits.items())
+    return [
+        Heading(f"Dataset {d.root}"),
+        Text(f"Score {d.score:g} of 100: the share of frames that nothing was found in.", strong=True),
+        Text(
+            f"{d.frames} frames ({splits}): {len(d.errors)} errors, {len(d.warnings)} warnings, in {d.seconds:.1f} s."
+            + "".join(f" Skipped: {reason}." for reason in d.skipped)
+        ),
+        *_counts(d),
+        *_findings("Errors", d.errors),
+        *_findings("Warnings", d.warnings),
+        *_groups(d.groups),
+        *_fixed(d),
+    ]
+
+
+def _counts(d: CheckResult) -> list[Block]:
+    rows = []
+    for severity, findings in (("error", d.errors), ("warning", d.warnings)):
+        for kind, count in Counter(finding.kind for finding in findings).most_common():
+            per_split = Counter(finding.split for finding in findings if finding.kind == kind)
+            rows.append([kind, severity, str(count), *(str(per_split[split]) for split in d.splits)])
+    return [Heading("Kinds", 3), Table(["kind", "", "findings", *d.splits], rows)] if rows else []
+
+
+def _fixed(d: CheckResult) -> list[Block]:
+    return [Heading("Fixed", 3), Table(["file"], [[line] for line in d.fixed], text=True)] if d.fixed else []
+
+
+def _findings(title: str, findings: tuple[Finding, ...]) -> list[Block]:
+    if not findings:
+        return []
+    shown = sorted(findings, key=lambda f: -f.score)[:ROWS] if len(findings) > ROWS else findings
+    rows = [[f.file or f.split, f.kind, f"{f.score:.2f}", f.what] for f in shown]
+    more = [Text(f"The worst {ROWS} of {len(findings)}; --json has all.")] if len(findings) > ROWS else []
+    return [Heading(title, 3), *more, Table(["file", "kind", "score", "what"], rows, text=True)]
+
+
+def _groups(groups: tuple[Group, ...]) -> list[Block]:
+    if not groups:
+        return []
+    longest = sorted(groups, key=lambda g: -g.frames)[:20]
+    rows = [[g.first, g.last, str(g.frames), ", ".join(g.splits)] for g in longest]
+    return [
+        Heading("Neighboring frames of videos", 3),
+        Text(
+            f"{len(groups)} groups of neighbors that look alike. They are no fault; a split must not cut through one."
+        ),
+        Table(["first", "last", "frames", "splits"], rows, text=True),
+    ]
+
+
+def draw_worst(result: CheckResult, root: Path, folder: Path) -> tuple[Picture, ...]:
+    """Pictures of the worst findings of each kind, written into `folder`: frame, labels, both; or copies side by
+    side."""
+    classes = read_classes(root / "classes.txt")
+    shown: Counter[str] = Counter()
+    rows = []
+    for finding in sorted((*result.errors, *result.warnings), key=lambda f: -f.score):
+        if shown[finding.kind] >= WORST or not finding.file:
+            continue
+        picture = _picture(finding, root, classes)
+        if picture is None:
+            continue
+        shown[finding.kind] += 1
+        file = folder / f"{finding.kind}-{shown[finding.kind]}.jpg"
+        write_image(file, picture)
+        rows.append(Picture(f"{finding.kind}: {finding.file}. {finding.what}", str(file.resolve())))
+    return tuple(sorted(rows, key=lambda row: row.title))
+
+
+def _picture(finding: Finding, root: Path, classes: Classes) -> Image | None:
+    """None where nothing of it can be read."""
+    files = [name for name in (finding.file, *finding.others[:2]) if "/images/" in name]
+    tiles: list[Image] = []
+    for name in files:
+        frame = _read(root / name)
+        if frame is None:
+            continue
+        tiles.append(_tile(frame, finding))
+        if len(files) == 1:
+            split, stem = Path(name).parts[0], Path(name).stem
+            tiles += _labels(root / split / "masks" / f"{stem}.png", root / name, frame, classes, finding)
+    if not tiles:
+        return None
+    gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
+    return np.asarray(np.hstack([part for tile in tiles for part in (gap, tile)][1:]), np.uint8)
+
+
+def _read(path: Path) -> Image | None:
+    try:
+        return read_image(path)
+    except EdgesegError:
+        return None
+
+
+def _labels(mask: Path, image: Path, frame: Image, classes: Classes, finding: Finding) -> list[Image]:
+    """The labels in color, and laid over the frame where the sizes agree."""
+    try:
+        drawn = colors(read_mask(mask, image), classes.palette)
+    except EdgesegError:
+        return []
+    tiles = [_tile(drawn, finding)]
+    if drawn.shape == frame.shape:
+        tiles.append(_tile(np.asarray(cv2.addWeighted(frame, 0.5, drawn, 0.5, 0), np.uint8), finding))
+    return tiles
+
+
+def _tile(image: Image, finding: Finding) -> Image:
+    scale = HEIGHT / image.shape[0]
+    width = min(4 * HEIGHT, max(1, round(image.shape[1] * scale)))
+    tile = np.asarray(cv2.resize(image, (width, HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
+    if finding.box:
+        x, y, w, h = (round(value * scale) for value in finding.box)
+        cv2.rectangle(tile, (x - 2, y - 2), (x + w + 2, y + h + 2), RED, 2)
+    return tile
