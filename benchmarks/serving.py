@@ -5,7 +5,8 @@
 Prints JSON, medians over rounds that measure everything in turn. `alone`: frames in memory through Segmenter.stream
 (throughput mode), a second; `decoding`: JPEGs decoded in the same thread and then so; `latency`: one at a time,
 decoded, and its class map encoded. `N_...`: N clients, each with one connection that asks again at once; they share the
-machine with the server. `memory`: MiB of the server before and after each tenth of --requests.
+machine with the server. `cpu_ms`: of all threads of the server, or of this process, for an image; other work on the
+machine changes it little. `memory`: MiB of the server before and after each tenth of --requests.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ PATH = "/v1/segment?format=png&size=model"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("--size", default="1280x720", help="of the images")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement of a round")
     parser.add_argument("--requests", type=int, default=2000)
     words = parser.parse_args()
-    jpegs = images()
+    width, height = map(int, words.size.split("x"))
+    jpegs = images(height, width)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("w") as file:
@@ -49,8 +52,8 @@ def main() -> None:
         try:
             port = wait_for(log, process)
             with open_segmenter(words.bundle, mode="throughput") as segmenter:
-                one_round(segmenter, port, jpegs, words.seconds)  # to warm up
-                rounds = [one_round(segmenter, port, jpegs, words.seconds) for _ in range(words.rounds)]
+                one_round(segmenter, port, process.pid, jpegs, words.seconds)  # to warm up
+                rounds = [one_round(segmenter, port, process.pid, jpegs, words.seconds) for _ in range(words.rounds)]
             resident_mib = memory(port, jpegs, words.requests, process.pid)
         finally:
             process.terminate()
@@ -59,11 +62,11 @@ def main() -> None:
     print(json.dumps({**document, **medians(rounds)}, indent=1))
 
 
-def one_round(segmenter: Segmenter, port: int, jpegs: list[bytes], seconds: float) -> dict[str, float]:
+def one_round(segmenter: Segmenter, port: int, pid: int, jpegs: list[bytes], seconds: float) -> dict[str, float]:
     """Every measurement once; ratios are of this round's own."""
     found = direct(segmenter, jpegs, seconds)
     for clients in CLIENTS:
-        served = load(port, jpegs, clients, seconds)
+        served = load(port, jpegs, clients, seconds, pid)
         found.update({f"{clients}_{key}": value for key, value in served.items()})
         found[f"{clients}_over_decoding"] = served["per_second"] / found["decoding"]
     found["added_p50_ms"] = found["1_p50_ms"] - found["latency_p50_ms"]
@@ -74,7 +77,7 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {key: round(float(np.median([each[key] for each in rounds])), 2) for key in rounds[0]}
 
 
-def images(height: int = 720, width: int = 1280) -> list[bytes]:
+def images(height: int, width: int) -> list[bytes]:
     """Eight street frames as JPEG."""
     street = Street(5, height, width)
     return [cv2.imencode(".jpg", street.frame(i)[0])[1].tobytes() for i in range(8)]
@@ -91,9 +94,10 @@ def direct(segmenter: Segmenter, jpegs: list[bytes], seconds: float) -> dict[str
 
     found: dict[str, float] = {}
     for name, decoding in (("alone", False), ("decoding", True)):
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.process_time()
         count = sum(1 for _ in segmenter.stream(endless(decoding)))
         found[name] = count / (time.monotonic() - began)
+        found[f"{name}_cpu_ms"] = 1e3 * (time.process_time() - cpu) / count
     times = []
     for frame in endless(False):
         began = time.perf_counter()
@@ -102,7 +106,8 @@ def direct(segmenter: Segmenter, jpegs: list[bytes], seconds: float) -> dict[str
     return {**found, **{f"latency_{key}": value for key, value in quantiles(times).items()}}
 
 
-def load(port: int, jpegs: list[bytes], clients: int, seconds: float) -> dict[str, float]:
+def load(port: int, jpegs: list[bytes], clients: int, seconds: float, pid: int) -> dict[str, float]:
+    cpu = cpu_seconds(pid)
     times: list[float] = []
     refused = [0]
     end = time.monotonic() + seconds
@@ -130,7 +135,8 @@ def load(port: int, jpegs: list[bytes], clients: int, seconds: float) -> dict[st
     for thread in threads:
         thread.join()
     rate = round(len(times) / (time.monotonic() - began), 1)
-    return {"per_second": rate, "refused": refused[0], **quantiles(times)}
+    spent = 1e3 * (cpu_seconds(pid) - cpu) / max(1, len(times))
+    return {"per_second": rate, "refused": refused[0], "cpu_ms": spent, **quantiles(times)}
 
 
 def quantiles(times: list[float]) -> dict[str, float]:
@@ -147,6 +153,12 @@ def memory(port: int, jpegs: list[bytes], requests: int, pid: int) -> list[float
         if (i + 1) % (requests // 10) == 0:
             found.append(resident(pid))
     return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of all threads of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> float:

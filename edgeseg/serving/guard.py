@@ -17,7 +17,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 
 from edgeseg.errors import EdgesegError, out_of_memory
-from edgeseg.serving.errors import FORBIDDEN, INTERNAL, UNAUTHORIZED, UNAVAILABLE, UNPROCESSABLE, HttpError
+from edgeseg.serving.errors import (
+    FORBIDDEN,
+    INTERNAL,
+    REQUEST_TIMEOUT,
+    UNAUTHORIZED,
+    UNAVAILABLE,
+    UNPROCESSABLE,
+    HttpError,
+)
 from edgeseg.serving.metrics import ServerMetrics
 from edgeseg.serving.settings import Settings
 from edgeseg.stream.http import named_rightly
@@ -121,8 +129,10 @@ class _Watched:
             headers["X-Request-Id"] = self.id
             for name, value in SECURITY.items():
                 headers.setdefault(name, value)
-            if self.status in (UNAVAILABLE, 408, 413):
-                headers["Connection"] = "close"  # the rest of the body is not wanted
+            if self.status in (UNAVAILABLE, REQUEST_TIMEOUT):
+                headers["Connection"] = (
+                    "close"  # uvicorn reads the rest of other bodies, so that clients get their answer
+                )
         await self._send(message)
         self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 

@@ -142,12 +142,14 @@ CHANGE = _route(
     _errors("401", "403", "404", "409", "422", "503"),
     [NAME],
 )
-HEALTH = _route({"description": "Yes."}, {"503": {"description": "No."}})
+HEALTH = _route(_json({"live": True}, "Yes."), {"503": _json({"live": False}, "No.")})
 HEALTH_JSON = _route(_json({"ready": True}, "Yes."), {"503": _json({"ready": False}, "No.")})
 METRICS = _route({"description": "Metrics.", "content": {"text/plain": {}}}, _errors("401", "403", "503"))
 V2_JSON = _route(_json({"name": "edgeseg", "version": "1", "extensions": []}), _errors("401", "403", "503", key="v2"))
 V2_MODEL = _route(_json({"name": "street-int8"}), _errors("401", "403", "404", "503", key="v2"), [NAME])
-V2_MODEL_READY = _route({"description": "Yes."}, _errors("401", "403", "404", "503", key="v2"), [NAME])
+V2_MODEL_READY = _route(
+    _json({"name": "street-int8", "ready": True}, "Yes."), _errors("401", "403", "404", "503", key="v2"), [NAME]
+)
 V2_INFER = _route(
     _json(INFER_ANSWER),
     _errors("400", "401", "403", "404", "408", "413", "415", "422", "429", "503", "504", key="v2"),

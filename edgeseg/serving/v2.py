@@ -38,16 +38,15 @@ class V2:
 
     async def live(self, request: Request) -> Response:
         """Whether the server works."""
-        return Response(status_code=200 if self._service.alive else UNAVAILABLE)
+        return _state({"live": self._service.alive}, self._service.alive)
 
     async def ready(self, request: Request) -> Response:
         """Whether the server takes requests."""
-        return Response(status_code=200 if self._service.ready else UNAVAILABLE)
+        return _state({"ready": self._service.ready}, self._service.ready)
 
     async def model_ready(self, request: Request) -> Response:
         """Whether a model takes requests."""
-        self._model(request)
-        return await self.ready(request)
+        return _state({"name": self._model(request).name, "ready": self._service.ready}, self._service.ready)
 
     async def model(self, request: Request) -> JSONResponse:
         """Metadata of a model: its inputs, of which a request has one, and its outputs."""
@@ -119,6 +118,10 @@ def _answer(served: Served, parsed: Parsed, name: str) -> tensors.InferAnswer:
         if PICTURE in wanted:
             values[PICTURE] = palette_png(classes, served.bundle.spec.palette)
     return tensors.answer(parsed.request, name, VERSION, values)
+
+
+def _state(document: dict[str, Any], good: bool) -> JSONResponse:
+    return JSONResponse(document, 200 if good else UNAVAILABLE)
 
 
 def _tensor(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Served:
 def serving(log: Path, *words: object, token: str = "") -> Iterator[Served]:
     """`edgeseg serve` with these words on a free port, ready."""
     command = [sys.executable, "-m", "edgeseg", "serve", *map(str, words), "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "EDGESEG_TOKEN": token}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "EDGESEG_TOKEN": token, "PYTHONFAULTHANDLER": "1"}
     with log.open("w") as file:
         process = subprocess.Popen(command, stderr=file, stdout=file, text=True, env=environment)
     try:

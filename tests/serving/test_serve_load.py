@@ -274,7 +274,7 @@ def test_swaps_under_load_fail_no_request(
             ended.set()
         total = sum((job.result() for job in running), Counter())
     assert len(total) == 2 and min(total.values()) > 5, total
-    assert served.end() == 0
+    assert served.end() == 0, served.log.read_text()
 
 
 def test_sighup_with_a_bad_bundle_is_logged(changing: tuple[Served, Path], jpegs: list[bytes]) -> None:
