@@ -14,12 +14,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from edgeseg.data.checking import check_dataset
+from edgeseg.data.checking import check_dataset, open_context
+from edgeseg.data.checks import load_sample
+from edgeseg.data.checks.copies import Copies
 from edgeseg.data.dataset import read_classes
 from edgeseg.images import read_image, read_mask
 from edgeseg.results.check import CheckResult
@@ -162,22 +165,29 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def copies(source: Path, out: Path) -> None:
-    others = ["balance", "boundaries", "images", "masks", "pairs", "specks"]
-    clean = [f for f in check_dataset(source, skip=others).errors if f.kind == "leak"]
-    print(f"leaks reported in the clean set: {len(clean)}")
+    """The check of copies alone; what it keeps of the dataset itself is computed once."""
+    context = open_context(source)
+    base = Copies(context)
+    for split, images in context.images.items():
+        for image in images:
+            base.frame(load_sample(context, split, image))
+    tests = context.images["test"]
     for name, change in COPIES.items():
-        copy(source, out)
-        tests = sorted((out / "test" / "images").iterdir())
+        shutil.rmtree(out, ignore_errors=True)
+        (out / "train" / "images").mkdir(parents=True)
+        check = Copies(replace(context, root=Path("/")))
+        check.frames = [(split, path.resolve()) for split, path in base.frames]
+        check.index.__dict__.update({key: list(kept) for key, kept in vars(base.index).items()})
         for i, image in enumerate(tests):
-            (out / "train" / "images" / f"zz{i}copy.jpg").write_bytes(jpeg(change(read_image(image))))
-        result = check_dataset(out, skip=others)
-        leaks = [f for f in result.errors if f.kind == "leak"]
-        found = {Path(f.file).name for f in leaks if "/zz" in f.file}
-        right = {Path(f.file).name for f in leaks if "/zz" in f.file
-                 and f"test/images/{tests[int(Path(f.file).name[2:-8])].name}" in f.others}  # fmt: skip
-        false = [f for f in leaks if "/zz" not in f.file]
+            path = out / "train" / "images" / f"zz{i}copy.jpg"
+            path.write_bytes(jpeg(change(read_image(image))))
+            check.frame(load_sample(replace(context, root=out), "train", path))
+        pairs = [(Path(f.file).name, Path(other).name) for f in check.end() if f.kind == "leak" for other in f.others]
+        found = {n for pair in pairs for n in pair if n.startswith("zz")}
+        right = {b for a, b in pairs if b.startswith("zz") and tests[int(b[2:-8])].name == a}  # copies come last
         shares = " % ".join(f"{100 * len(names) / len(tests):6.2f}" for names in (found, right))
-        print(f"{name:22} found, original named: {shares} % of {len(tests)}; false alarms {len(false)}", flush=True)
+        false = sum(not b.startswith("zz") for _, b in pairs)
+        print(f"{name:22} found, original named: {shares} % of {len(tests)}; false alarms {false}", flush=True)
 
 
 def many(out: Path, frames: int) -> None:

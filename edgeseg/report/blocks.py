@@ -47,7 +47,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """`text`: cells are words, set left and wrapped, and not figures."""
+    """`text`: cells are words and not figures: set left, the last column wrapped."""
 
     header: list[str]
     rows: list[list[str]]
@@ -92,7 +92,7 @@ h1{font-size:1.7rem;margin:.5rem 0}h2{margin:2rem 0 .5rem;font-size:1.25rem}h3{m
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;min-width:60%}
 th,td{padding:.35rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600;font-size:.85rem}
-.text th,.text td{text-align:left;white-space:normal;vertical-align:top;overflow-wrap:anywhere}
+.text th,.text td{text-align:left;vertical-align:top}.text td:last-child{white-space:normal}
 figure{margin:1rem 0}img{min-width:46rem;max-width:100%;height:auto}svg{min-width:34rem;max-width:46rem;width:100%}
 figcaption{color:var(--soft);font-size:.85rem}
 svg text{fill:var(--ink);font-size:13px}svg .axis{stroke:var(--line)}svg circle{fill:var(--accent)}

@@ -18,7 +18,7 @@ from edgeseg.results.common import Picture
 
 HEIGHT = 224
 WORST = 3  # pictures of each kind
-ROWS = 100  # of a table; the JSON has all
+ROWS = 10  # of each kind
 RED = (60, 60, 255)
 
 
@@ -55,9 +55,13 @@ def _fixed(d: CheckResult) -> list[Block]:
 def _findings(title: str, findings: tuple[Finding, ...]) -> list[Block]:
     if not findings:
         return []
-    shown = sorted(findings, key=lambda f: -f.score)[:ROWS] if len(findings) > ROWS else findings
-    rows = [[f.file or f.split, f.kind, f"{f.score:.2f}", f.what] for f in shown]
-    more = [Text(f"The worst {ROWS} of {len(findings)}; --json has all.")] if len(findings) > ROWS else []
+    seen = Counter[str]()
+    rows = []
+    for f in findings:
+        seen[f.kind] += 1
+        if seen[f.kind] <= ROWS:
+            rows.append([f.file or f.split, f.kind, f"{f.score:.2f}", f.what])
+    more = [Text(f"Up to {ROWS} of each kind, the worst first; --json has all.")] if len(rows) < len(findings) else []
     return [Heading(title, 3), *more, Table(["file", "kind", "score", "what"], rows, text=True)]
 
 
