@@ -91,12 +91,17 @@ def _remove_folder(setup: SoakSetup) -> bool:
     return back
 
 
+SETTLING = 12  # frames until those from before the image stood still have passed, also where the machine is busy
+
+
 def _damage(setup: SoakSetup, how: Callable[[Path, bytes], None]) -> bool:
     """Overwrite or truncate the model's largest file under the engine: the masks of one image must stay as they are."""
     path = max((p for p in setup.bundle.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     whole = path.read_bytes()
     setup.front.set_mode("still")
-    sample(setup, 0.5)  # from here the class map is of the image that stays
+    seen = setup.observers[0].frames
+    if not _wait(setup, lambda: setup.observers[0].frames > seen + SETTLING):
+        return False
     before = setup.observers[0].classmap
     how(path, whole)
     frames = setup.observers[0].frames
