@@ -64,20 +64,21 @@ class Index:
 
     def pairs(
         self,
+        splits: Sequence[str],
         skip: Callable[[int, int], bool],
         overlap: Callable[[int, int, NDArray[np.float64]], float],
     ) -> list[Pair]:
         """Every pair of frames with the same picture, by first and second.
 
-        `skip(i, j)`: pairs of no interest. `overlap(i, j, transform)`: the correlation of frame i, transformed onto j,
-        with j: reads both.
+        `splits`: of each frame. `skip(i, j)`: pairs of no interest. `overlap(i, j, transform)`: the correlation of
+        frame i, transformed onto j, with j: reads both.
         """
         found = {(p.first, p.second): p for p in self._identical()}
         for pair in self._alike():
             key = (pair.first, pair.second)
             if key not in found and not skip(*key):
                 found[key] = pair
-        for first, second in shared_features(self.features, lambda i, j: (i, j) in found or skip(i, j)):
+        for first, second in shared_features(self.features, splits, lambda i, j: (i, j) in found or skip(i, j)):
             matrix = transform(self.features[first], self.features[second])
             if matrix is None:
                 continue

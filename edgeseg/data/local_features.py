@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,10 @@ from edgeseg.images import Image
 
 KEPT = 96  # features of a frame
 TABLES, KEY_BITS = 6, 18  # hash tables over random bits of the descriptors (Indyk and Motwani 1998)
-BUCKET = 64  # entries of a table that many frames have in common say nothing
+BUCKET = 256  # entries of a table that more frames have in common say nothing
 VOTES = 3  # features that a pair shares before it is looked at
-CANDIDATES = 6  # of a frame
-MOST_LOOKED_AT = 200
+CANDIDATES = 10  # of a frame in each split: copies of a camera that stands still must not crowd out the original
+MOST_LOOKED_AT = 400
 FARTHEST = 56  # bits between the descriptors of one feature
 INLIERS = 8  # features that one transform must explain
 SIZE_RANGE = (0.4, 2.5)  # scales of a crop
@@ -47,9 +48,10 @@ def local_features(frame: Image) -> LocalFeatures:
 
 
 def shared_features(
-    features: Sequence[LocalFeatures], skip: Callable[[int, int], bool] = lambda i, j: False
+    features: Sequence[LocalFeatures], splits: Sequence[str], skip: Callable[[int, int], bool]
 ) -> Iterator[tuple[int, int]]:
-    """Pairs i < j of frames that share features, the likeliest of each frame that `skip` does not refuse."""
+    """Pairs i < j of frames that share features, of each frame the likeliest in each split that `skip` does not
+    refuse."""
     counts = [len(f.descriptors) for f in features]
     if not sum(counts):
         return
@@ -62,13 +64,13 @@ def shared_features(
         mine = slice(starts[i], starts[i + 1])
         votes = np.bincount(np.concatenate([owner[_same_key(*table, mine)] for table in tables]), minlength=i + 1)
         votes[i] = 0
-        left = CANDIDATES
+        taken = Counter[str]()
         for j in np.argsort(-votes, kind="stable")[:MOST_LOOKED_AT].tolist():
             pair = (min(i, j), max(i, j))
-            if votes[j] < VOTES or not left:
+            if votes[j] < VOTES:
                 break
-            if not skip(*pair):
-                left -= 1
+            if taken[splits[j]] < CANDIDATES and not skip(*pair):
+                taken[splits[j]] += 1
                 if pair not in seen:
                     seen.add(pair)
                     yield pair

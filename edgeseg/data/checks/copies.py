@@ -44,7 +44,7 @@ class Copies(Check):
         def skip(i: int, j: int) -> bool:
             return group_of[i] == group_of[j] and at[i].number != at[j].number
 
-        pairs = self.index.pairs(skip, self._overlap)
+        pairs = self.index.pairs([split for split, _ in self.frames], skip, self._overlap)
         yield from self._copies(pairs)
         same = {(pair.first, pair.second) for pair in pairs}
         for video in _by_video(order, at):
