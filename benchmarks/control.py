@@ -27,8 +27,8 @@ from edgeseg import onnx_graph
 from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import spec_of
 from edgeseg.data.dataset import Dataset
-from edgeseg.evaluation.evaluate import fit
 from edgeseg.evaluation.metrics import Counts
+from edgeseg.fit import unfit
 from edgeseg.images import resize
 from edgeseg.mask import class_map
 from edgeseg.onnx_graph.index import attribute
@@ -85,7 +85,7 @@ def nncf_control(
         for i in indices:
             frame, label = dataset[i]
             logits = compiled(resize(frame, spec.height, spec.width)[None])[0][0]
-            counts.add(label, fit(class_map(logits, spec.height, spec.width, deploy.upsample), *label.shape))
+            counts.add(label, unfit(class_map(logits, spec.height, spec.width, deploy.upsample), spec, *label.shape))
         return counts.metrics(spec.classes).miou or 0.0
 
     begin = time.monotonic()

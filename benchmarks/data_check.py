@@ -7,10 +7,10 @@ python benchmarks/data_check.py many OUT [FRAMES]    seconds and memory on a set
 
 from __future__ import annotations
 
+import argparse
 import resource
 import shutil
 import struct
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from edgeseg.data.checks import load_sample
 from edgeseg.data.checks.copies import Copies
 from edgeseg.data.dataset import read_classes
 from edgeseg.images import read_image, read_mask
-from edgeseg.results.check import CheckResult
+from edgeseg.results.check import CheckResult, Finding
 
 EACH = 10
 DOTS = 120  # in a mask: CamVid and rendered streets have up to 80 of their own
@@ -150,7 +150,7 @@ def faults(source: Path, out: Path) -> None:
 
 
 COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "JPEG, quality 30": lambda f: cv2.imdecode(np.frombuffer(jpeg(f, 30), np.uint8), 1),
+    "JPEG, quality 30": lambda f: np.asarray(cv2.imdecode(np.frombuffer(jpeg(f, 30), np.uint8), 1)),
     "half the size": lambda f: cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
     "brightness x 0.6": lambda f: (f * 0.6).astype(np.uint8),
     "brightness x 1.4": lambda f: np.clip(f * 1.4, 0, 255).astype(np.uint8),
@@ -216,7 +216,7 @@ def many(out: Path, frames: int) -> None:
     print(f"{result.frames} frames: {seconds:.0f} s, peak {peak:.0f} MB ({before:.0f} MB before); {kinds}")
 
 
-def all_findings(result: CheckResult) -> tuple:
+def all_findings(result: CheckResult) -> tuple[Finding, ...]:
     return (*result.errors, *result.warnings)
 
 
@@ -226,8 +226,12 @@ def copy(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    verb, *words = sys.argv[1:]
-    if verb == "many":
-        many(Path(words[0]), int(words[1]) if len(words) > 1 else 10_000)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("verb", choices=("faults", "copies", "many"))
+    parser.add_argument("first", type=Path, help="the dataset; for many, the folder to write")
+    parser.add_argument("second", nargs="?", default="10000", help="the folder to write; for many, how many frames")
+    given = parser.parse_args()
+    if given.verb == "many":
+        many(given.first, int(given.second))
     else:
-        {"faults": faults, "copies": copies}[verb](Path(words[0]), Path(words[1]))
+        {"faults": faults, "copies": copies}[given.verb](given.first, Path(given.second))

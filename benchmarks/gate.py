@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from edgeseg.cli.common import emit
 from edgeseg.data.dataset import Dataset
-from edgeseg.evaluation.evaluate import fit
 from edgeseg.evaluation.gate import Limits, Measured, check_accuracy, verdict
 from edgeseg.evaluation.metrics import Counts, Table
 from edgeseg.evaluation.statistics import miou
+from edgeseg.fit import unfit
 from edgeseg.machine import fingerprint
 from edgeseg.results.common import DataIdentity
 from edgeseg.runtime import open_segmenter
@@ -45,7 +45,7 @@ def population(folder: Path) -> tuple[Table, Table]:
             frame, label = dataset[i]
             small = cv2.resize(frame, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)
             for counts, image in ((sharp, frame), (blurred, cv2.resize(small, frame.shape[1::-1]))):
-                counts.add(label, fit(segmenter(np.asarray(image, np.uint8)).classmap, *label.shape))
+                counts.add(label, unfit(segmenter(np.asarray(image, np.uint8)).classmap, segmenter.spec, *label.shape))
     return sharp.tables(), blurred.tables()
 
 

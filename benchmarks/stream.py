@@ -30,7 +30,6 @@ from edgeseg import mask
 from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.cli.common import emit
 from edgeseg.compile import compile_model, spec_of
-from edgeseg.evaluation.evaluate import fit
 from edgeseg.heads import semantic
 from edgeseg.images import Image, write_image
 from edgeseg.machine import fingerprint
@@ -90,7 +89,7 @@ def _numbered(frames: list[Image]) -> Iterable[Frame]:
 def _stretched(segmenter: Segmenter, frames: list[Image]) -> Iterable[Image]:
     """Class maps at the size of the frames, as Model API gives them."""
     for result in segmenter.stream(_numbered(frames)):
-        yield fit(result.classmap, *result.frame.image.shape[:2])
+        yield result.at_frame_size()
 
 
 def _interleaved(runs: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:

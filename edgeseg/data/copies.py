@@ -117,7 +117,8 @@ def near_copies(
         data = require_file(file, "Image").read_bytes()
         index.add(data, decode_image(data, file))
         progress(done, len(files))
-    pairs = index.pairs(lambda i, j: False, lambda i, j, matrix: 0.0)  # without those laid over each other
+    # As one split, and without those that must be laid over each other.
+    pairs = index.pairs([""] * len(index), lambda i, j: False, lambda i, j, matrix: 0.0)
     return [(pair.first, pair.second) for pair in pairs]
 
 

@@ -496,7 +496,7 @@ def reshaped() -> Any:
     [
         (two_inputs, SPEC, "", "Expected one image input"),
         (lambda: of_kind(TensorProto.INT32), SPEC, "", "Input image is int32"),
-        (gray, SPEC, "", "Input image has 1 channels"),
+        (gray, SPEC, "", "takes 1 channels, and the color order is RGB"),
         (classifier, SPEC, "", "Expected logits [1, 8, h, w]"),
         (lambda: chosen_output().model, SPEC, "", "The model has 2 outputs: "),
         (lambda: plain().model, replace(SPEC, height=128), "", "fixed at 96x64, not 96x128"),
