@@ -269,9 +269,13 @@ def _labels(root: Path) -> None:
     from edgeseg.data.importing import import_dataset
 
     import_dataset(HERE / "seeds" / "masks", root / "labeled")
+    known = root / "labeled-cityscapes"  # which knows no other classes
+    shutil.copytree(root / "labeled", known)
+    count = len((known / "classes.txt").read_text().splitlines())
+    (known / "classes.txt").write_text("\n".join(formats.get("cityscapes").NAMES[:count]) + "\n")
     for name in formats.names():
         if hasattr(formats.get(name), "write") and not (root / f"labels-{name}").exists():
-            export_dataset(root / "labeled", name, root / f"labels-{name}")
+            export_dataset(known if name == "cityscapes" else root / "labeled", name, root / f"labels-{name}")
 
 
 def _copy(source: Path, to: Path) -> None:
