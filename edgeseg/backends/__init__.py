@@ -11,12 +11,11 @@ ADDS_IN_16_BITS: whether its INT8 kernels saturate on CPUs without dot products 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from edgeseg import plugins
 from edgeseg.errors import unknown
 
 if TYPE_CHECKING:
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules(__path__)]
+    return plugins.names(__name__)
 
 
 def get(name: str) -> ModuleType:
     """The backend module called `name`; OptionError if there is none."""
     if name not in names():
         raise unknown("backend", name, names())
-    return importlib.import_module(f"{__name__}.{name}")
+    return plugins.load(__name__, name)
 
 
 def missing(target: Target) -> str:

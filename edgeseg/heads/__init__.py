@@ -7,8 +7,6 @@ and imports nothing of another head.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -17,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg import plugins
 from edgeseg.errors import unknown
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -42,11 +41,11 @@ class Head(Protocol):
 
 
 def names() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    return plugins.names(__name__)
 
 
 def get(task: str) -> ModuleType:
     """The head of a task; OptionError, naming the tasks there are, if there is none."""
     if task not in names():
         raise unknown("task", task, names())
-    return importlib.import_module(f"{__name__}.{task}")
+    return plugins.load(__name__, task)

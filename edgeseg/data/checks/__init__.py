@@ -12,8 +12,6 @@ small numbers of each.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +21,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 
+from edgeseg import plugins
 from edgeseg.data.dataset import Classes
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.image_header import ImageHeader, read_header
@@ -132,8 +131,8 @@ class Check:
 
 
 def names() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    return plugins.names(__name__)
 
 
 def get(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
+    return plugins.load(__name__, name)

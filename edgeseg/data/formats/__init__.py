@@ -13,13 +13,12 @@ and imports nothing of another format.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from edgeseg import plugins
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import _files
 from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, LabelMap, Object, objects
@@ -79,14 +78,14 @@ class Frame:
 
 
 def names() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    return plugins.names(__name__)
 
 
 def get(name: str) -> ModuleType:
     """The format called `name`; OptionError if there is none."""
     if name not in names():
         raise unknown("format", name, names())
-    return importlib.import_module(f"{__name__}.{name}")
+    return plugins.load(__name__, name)
 
 
 def writable() -> list[str]:

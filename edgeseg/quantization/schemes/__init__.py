@@ -6,20 +6,18 @@ whose name starts with an underscore.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
+from edgeseg import plugins
 from edgeseg.errors import unknown
 from edgeseg.quantization.scheme import Scheme
 
 
 def names() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    return plugins.names(__name__)
 
 
 def get(name: str) -> Scheme:
     """The scheme called `name`; OptionError if there is none."""
     if name not in names():
         raise unknown("quantizer", name, names())
-    scheme: Scheme = importlib.import_module(f"{__name__}.{name}").SCHEME
+    scheme: Scheme = plugins.load(__name__, name).SCHEME
     return scheme

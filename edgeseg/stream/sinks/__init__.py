@@ -9,14 +9,13 @@ A sink module has
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from edgeseg import plugins
 from edgeseg.errors import FileError, OptionError, StreamError, did_you_mean
 from edgeseg.images import Image
 from edgeseg.result import Result
@@ -79,7 +78,7 @@ class Sink(ABC):
 
 
 def modules() -> list[ModuleType]:
-    return [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+    return [plugins.load(__name__, name) for name in plugins.names(__name__)]
 
 
 def open(text: str, info: Info) -> Sink:

@@ -10,13 +10,12 @@ A source module has
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import ModuleType
 
+from edgeseg import plugins
 from edgeseg.errors import OptionError, StreamError, did_you_mean
 from edgeseg.result import Frame
 from edgeseg.stream.uri import Uri
@@ -73,7 +72,7 @@ class Refused(StreamError):
 
 
 def modules() -> list[ModuleType]:
-    return [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+    return [plugins.load(__name__, name) for name in plugins.names(__name__)]
 
 
 def full(text: str) -> str:

@@ -10,15 +10,15 @@ architecture of segmentation_models_pytorch: see nets.build.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from types import ModuleType
+
+from edgeseg import plugins
 
 
 def names() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules(__path__)]
+    return plugins.names(__name__)
 
 
 def get(name: str) -> ModuleType:
     """The family module called `name`, one of names()."""
-    return importlib.import_module(f"{__name__}.{name}")
+    return plugins.load(__name__, name)

@@ -1,0 +1,18 @@
+"""Modules of a package by their file names: a backend, a format or a head is added without naming it elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+
+def names(package: str) -> list[str]:
+    """The modules of `package`, in name order; those whose names start with an underscore are helpers of others."""
+    path = importlib.import_module(package).__path__
+    return [module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")]
+
+
+def load(package: str, name: str) -> ModuleType:
+    """One of them, imported on first use."""
+    return importlib.import_module(f"{package}.{name}")
