@@ -130,7 +130,7 @@ def _result(context: Context, found: Sequence[tuple[str, Finding]]) -> CheckResu
 
 
 def fix_dataset(root: Path, result: CheckResult) -> tuple[str, ...]:
-    """Mend what can be mended without loss; what was done, file by file.
+    """Fix what can be fixed without loss; what was done, file by file.
 
     Every file is replaced atomically; the original, or a file that belongs to no other, goes to ROOT/.removed.
     """

@@ -47,12 +47,16 @@ class Index:
 
     def add(self, data: bytes, frame: Image) -> None:
         """The next frame: its file's content and its pixels [H, W, 3] uint8 BGR, which may be reduced."""
+        self.add_whole(data, frame)
+        self.features.append(local_features(frame))
+
+    def add_whole(self, data: bytes, frame: Image) -> None:
+        """The same for whole_pairs alone, which need no local features."""
         hashed, mirrored = perceptual_hashes(frame)
         self.digests.append(hashlib.sha256(data).digest())
         self.bits.append(np.packbits(hashed.bits > 0))
         self.mirrored.append(np.packbits(mirrored.bits > 0))
         self.gray.append(hashed.gray.astype(np.float16))
-        self.features.append(local_features(frame))
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -73,11 +77,7 @@ class Index:
         `splits`: of each frame. `skip(i, j)`: pairs of no interest. `overlap(i, j, transform)`: the correlation of
         frame i, transformed onto j, with j: reads both.
         """
-        found = {(p.first, p.second): p for p in self._identical()}
-        for pair in self._alike():
-            key = (pair.first, pair.second)
-            if key not in found and not skip(*key):
-                found[key] = pair
+        found = self.whole_pairs(skip)
         for first, second in shared_features(self.features, splits, lambda i, j: (i, j) in found or skip(i, j)):
             matrix = transform(self.features[first], self.features[second])
             if matrix is None:
@@ -86,6 +86,16 @@ class Index:
             if score >= MIN_OVERLAP:
                 found[first, second] = Pair(first, second, CROPPED if _scales(matrix) else ALTERED, score)
         return [found[key] for key in sorted(found)]
+
+    def whole_pairs(self, skip: Callable[[int, int], bool] = lambda i, j: False) -> dict[tuple[int, int], Pair]:
+        """The pairs by first and second whose whole pictures are the same, mirrored or not; equal files also where
+        `skip` says that a pair is of no interest."""
+        found = {(p.first, p.second): p for p in self._identical()}
+        for pair in self._alike():
+            key = (pair.first, pair.second)
+            if key not in found and not skip(*key):
+                found[key] = pair
+        return found
 
     def _identical(self) -> Iterator[Pair]:
         by_digest: dict[bytes, list[int]] = defaultdict(list)
@@ -115,11 +125,9 @@ def near_copies(
     index = Index()
     for done, file in enumerate(files, 1):
         data = require_file(file, "Image").read_bytes()
-        index.add(data, decode_image(data, file))
+        index.add_whole(data, decode_image(data, file))
         progress(done, len(files))
-    # As one split, and without those that must be laid over each other.
-    pairs = index.pairs([""] * len(index), lambda i, j: False, lambda i, j, matrix: 0.0)
-    return [(pair.first, pair.second) for pair in pairs]
+    return sorted(index.whole_pairs())
 
 
 def _near(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:

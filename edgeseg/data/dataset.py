@@ -124,6 +124,17 @@ class Dataset:
         return total.hexdigest()
 
 
+def open_splits(root: Path) -> list[Dataset]:
+    """Every split that the dataset has, in the order of SPLITS; FileError if there is none."""
+    splits = [split for split in SPLITS if (root / split).is_dir()]
+    if root.is_dir() and not splits:
+        raise FileError(
+            f"Dataset {root} has none of the splits {', '.join(SPLITS)}.",
+            "Labels of other tools become a dataset with: edgeseg data import.",
+        )
+    return [Dataset.open(root, split) for split in splits or SPLITS[:1]]
+
+
 def read_classes(path: Path) -> Classes:
     """The content of a classes.txt; FileError with the number of a line that cannot be read."""
     if require_file(path, "Class list").stat().st_size > MAX_CLASS_LIST:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg.data import formats
-from edgeseg.data.dataset import SPLITS, Classes, Dataset
+from edgeseg.data.dataset import Classes, Dataset, open_splits
 from edgeseg.data.formats import Frame
 from edgeseg.data.labelmap import IGNORE, LabelMap
 from edgeseg.errors import FileError
@@ -42,8 +42,7 @@ def export_dataset(
     OptionError for a format that cannot be written, FileError for a dataset that cannot be read.
     """
     module = formats.get_writer(format_name)
-    splits = [split for split in SPLITS if (root / split).is_dir()] or ["train"]
-    parts = [Dataset.open(root, split) for split in splits]
+    parts = open_splits(root)
     total = sum(map(len, parts))
     with_objects = 0
 

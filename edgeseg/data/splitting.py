@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data import groups as grouping
-from edgeseg.data.dataset import SPLITS, Dataset
-from edgeseg.data.stats import label_counts, open_splits
+from edgeseg.data.dataset import SPLITS, Dataset, open_splits
+from edgeseg.data.stats import label_counts
 from edgeseg.data.stratify import stratify
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import replacing, write_bytes

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.dataset import SPLITS, Dataset
-from edgeseg.errors import FileError, unknown
+from edgeseg.data.dataset import Dataset, open_splits
+from edgeseg.errors import unknown
 from edgeseg.images import Image
 from edgeseg.records import Record
 
@@ -70,17 +70,6 @@ def dataset_stats(root: Path, progress: Progress = lambda done, total: None) -> 
             progress(done, total)
         splits[part.split] = running.summary()
     return StatsResult(root=str(root), splits=splits)
-
-
-def open_splits(root: Path) -> list[Dataset]:
-    """Every split that the dataset has, in the order of SPLITS; FileError if there is none."""
-    splits = [split for split in SPLITS if (root / split).is_dir()]
-    if root.is_dir() and not splits:
-        raise FileError(
-            f"Dataset {root} has none of the splits {', '.join(SPLITS)}.",
-            "Labels of other tools become a dataset with: edgeseg data import.",
-        )
-    return [Dataset.open(root, split) for split in splits or SPLITS[:1]]
 
 
 def class_weights(pixels: Sequence[int], pixels_where_present: Sequence[int]) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 A check module has
     ERRORS: tuple[str, ...]           kinds of findings that are errors; all others are warnings
     open(context: Context) -> Check   raises CannotCheck where it cannot be made
-and, where edgeseg can mend what it finds without loss,
+and, where edgeseg can fix what it finds without loss,
     fix(finding: Finding, context: Context) -> str
                                       what was done, in words; "" where nothing was
 and imports nothing of another check. Frames come one at a time, in the order of splits and names; a check keeps only

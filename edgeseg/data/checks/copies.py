@@ -37,7 +37,8 @@ class Copies(Check):
     def end(self) -> Iterator[Finding]:
         at = places([(split, path.stem) for split, path in self.frames])
         order = sorted(range(len(at)), key=lambda i: (at[i].video, at[i].rank))
-        runs = [run for video in _by_video(order, at) for run in self._runs(video)]
+        videos = [(video, list(self._runs(video))) for video in _by_video(order, at)]
+        runs = [run for _, own in videos for run in own]
         self.groups = tuple(self._group(run) for run in runs if len(run) > 1)
         group_of = {i: number for number, run in enumerate(runs) for i in run}
 
@@ -47,8 +48,8 @@ class Copies(Check):
         pairs = self.index.pairs([split for split, _ in self.frames], skip, self._overlap)
         yield from self._copies(pairs)
         same = {(pair.first, pair.second) for pair in pairs}
-        for video in _by_video(order, at):
-            yield from self._shared_video(video, runs=[run for run in runs if run[0] in set(video)])
+        for video, own in videos:
+            yield from self._shared_video(video, own)
         for run in runs:
             for i, j in pairwise(run):
                 if self.frames[i][0] != self.frames[j][0] and (min(i, j), max(i, j)) not in same:

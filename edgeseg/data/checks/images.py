@@ -96,7 +96,7 @@ def fix(finding: Finding, context: Context) -> str:
     """Store the image as what edgeseg reads of it; a mask that fits the stored pixels is turned with it."""
     path = context.root / finding.file
     if finding.kind not in FIXED_BY_STORING or not path.exists():
-        return ""  # another finding of the same file was mended first
+        return ""  # another finding of the same file was fixed first
     if truncation(path.read_bytes()):
         return ""  # what is missing would look like a part of the picture
     mask = path.parent.parent / "masks" / f"{path.stem}.png"
