@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -117,19 +117,25 @@ class Result:
 
     def areas(self) -> dict[str, float]:
         """{class: its share of the pixels that the network saw, 0 to 1}, without absent classes."""
-        seen = seen_part(self.classmap, self._spec, *self.frame.image.shape[:2])
-        counts = np.bincount(seen.ravel(), minlength=256)
-        return {name: float(counts[i] / seen.size) for i, name in enumerate(self._spec.classes) if counts[i]}
+        return class_shares(seen_part(self.classmap, self._spec, *self.frame.image.shape[:2]), self._spec)
+
+    def milliseconds(self) -> dict[str, float]:
+        """`times`, to be read."""
+        return {stage: round(1e3 * seconds, 3) for stage, seconds in self.times.items()}
+
+    def masks(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """(class id, [H, W] where it is) of every class that is there."""
+        classmap = self.at_frame_size()
+        for class_id in map(int, np.flatnonzero(np.bincount(classmap.ravel(), minlength=256))):
+            if class_id < len(self._spec.classes):
+                yield class_id, classmap == class_id
 
     def polygons(self, min_area: int = 0) -> list[Polygon]:
         """Every connected piece of a class of at least `min_area` pixels; pixels that touch at a corner are apart."""
-        classmap = self.at_frame_size()
         found = []
-        for class_id in map(int, np.flatnonzero(np.bincount(classmap.ravel(), minlength=256))):
-            if class_id >= len(self._spec.classes):
-                continue
-            mask = (classmap == class_id).astype(np.uint8)
-            count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4, ltype=cv2.CV_32S)
+        for class_id, mask in self.masks():
+            pixels = mask.view(np.uint8)
+            count, labels, stats, _ = cv2.connectedComponentsWithStats(pixels, connectivity=4, ltype=cv2.CV_32S)
             for i in range(1, count):
                 x, y, width, height, area = map(int, stats[i])
                 if area >= min_area:
@@ -146,14 +152,18 @@ class Result:
         """Plain values: `size` [width, height], `classes` of those that are there (id, name, share, and the mask as
         COCO's compressed `rle`), `ms` of each stage."""
         height, width = self.frame.image.shape[:2]
-        classmap, shares = self.at_frame_size(), self.areas()
+        shares, names = self.areas(), self._spec.classes
         classes = [
-            {"id": i, "name": name, "share": round(shares[name], 6), "rle": _coco_rle(classmap == i)}
-            for i, name in enumerate(self._spec.classes)
-            if name in shares
+            {"id": i, "name": names[i], "share": round(shares[names[i]], 6), "rle": _coco_rle(mask)}
+            for i, mask in self.masks()
         ]
-        ms = {stage: round(1e3 * seconds, 3) for stage, seconds in self.times.items()}
-        return {"schema": 1, "kind": "result", "size": [width, height], "classes": classes, "ms": ms}
+        return {
+            "schema": 1,
+            "kind": "result",
+            "size": [width, height],
+            "classes": classes,
+            "ms": self.milliseconds(),
+        }
 
     def to_json(self) -> str:
         """to_dict as text."""
@@ -162,19 +172,17 @@ class Result:
     def to_coco(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
         """COCO annotations, one for each class that is there: `category_id` is the class id, `segmentation` compressed
         RLE, `bbox` [x, y, width, height]."""
-        classmap = self.at_frame_size()
-        ids = [i for i in range(len(self._spec.classes)) if (classmap == i).any()]
         return [
             {
                 "id": first_id + number,
                 "image_id": image_id,
                 "category_id": i,
-                "segmentation": _coco_rle(classmap == i),
-                "area": int((classmap == i).sum()),
-                "bbox": list(cv2.boundingRect((classmap == i).astype(np.uint8))),
+                "segmentation": _coco_rle(mask),
+                "area": int(mask.sum()),
+                "bbox": list(cv2.boundingRect(mask.view(np.uint8))),
                 "iscrowd": 0,
             }
-            for number, i in enumerate(ids)
+            for number, (i, mask) in enumerate(self.masks())
         ]
 
     def to_supervision(self) -> Any:
@@ -183,13 +191,18 @@ class Result:
             import supervision
         except ImportError as error:
             raise MissingPackage("supervision", "Result.to_supervision", "supervision") from error
-        annotations = self.to_coco()
-        ids = [annotation["category_id"] for annotation in annotations]
-        boxes = np.array([annotation["bbox"] for annotation in annotations], np.float32).reshape(-1, 4)
+        ids, masks = zip(*found) if (found := list(self.masks())) else ((), ())
+        boxes = np.array([cv2.boundingRect(mask.view(np.uint8)) for mask in masks], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        masks = np.array([self.at_frame_size() == i for i in ids]).reshape(-1, *self.frame.image.shape[:2])
+        stacked = np.array(masks, bool).reshape(-1, *self.frame.image.shape[:2])
         names = np.array([self._spec.classes[i] for i in ids])
-        return supervision.Detections(xyxy=boxes, mask=masks, class_id=np.array(ids, int), data={"class_name": names})
+        return supervision.Detections(xyxy=boxes, mask=stacked, class_id=np.array(ids, int), data={"class_name": names})
+
+
+def class_shares(classmap: Image, spec: Spec) -> dict[str, float]:
+    """{class: share of the [H, W] class map, 0 to 1}, without absent classes."""
+    counts = cv2.calcHist([classmap], [0], None, [256], [0, 256]).reshape(-1)  # OpenCV 4 gives a column
+    return {name: float(counts[i]) / classmap.size for i, name in enumerate(spec.classes) if counts[i]}
 
 
 def _extent(ring: NDArray[np.int64]) -> int:

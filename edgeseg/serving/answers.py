@@ -120,7 +120,7 @@ def _areas(served: Served, wanted: Wanted, model: str) -> Answer:
         if name in shares
     ]
     height, width = served.result.frame.image.shape[:2]
-    ms = {stage: round(1e3 * seconds, 3) for stage, seconds in served.result.times.items()}
+    ms = served.result.milliseconds()
     return Answer.json({**_about(served, model), "size": [width, height], "classes": rows, "ms": ms})
 
 

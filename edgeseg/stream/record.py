@@ -6,12 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
-
 from edgeseg.fit import seen_part
-from edgeseg.images import Image
-from edgeseg.result import Result
-from edgeseg.spec import Spec
+from edgeseg.result import Result, class_shares
 from edgeseg.stream.sinks import Info
 
 
@@ -36,6 +32,7 @@ class ResultRecord:
     def of(cls, result: Result, info: Info) -> ResultRecord:
         age = time.monotonic() - result.frame.captured
         height, width = result.frame.image.shape[:2]
+        shares = class_shares(seen_part(result.classmap, info.spec, height, width), info.spec)
         return cls(
             stream=info.name,
             frame=result.frame.index,
@@ -44,15 +41,9 @@ class ResultRecord:
             age_ms=round(age * 1e3, 1),
             age_from=result.frame.age_from,
             size=(width, height),
-            shares=class_shares(seen_part(result.classmap, info.spec, height, width), info.spec),
+            shares={name: round(share, 4) for name, share in shares.items()},
             ms={stage: round(seconds * 1e3, 2) for stage, seconds in result.times.items()},
         )
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
-
-
-def class_shares(classmap: Image, spec: Spec) -> dict[str, float]:
-    """{class: share of the [H, W] class map, 0 to 1}, without absent classes."""
-    counts = cv2.calcHist([classmap], [0], None, [256], [0, 256]).reshape(-1)  # OpenCV 4 gives a column
-    return {name: round(float(counts[i]) / classmap.size, 4) for i, name in enumerate(spec.classes) if counts[i]}
