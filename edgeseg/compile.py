@@ -34,6 +34,7 @@ from edgeseg.target import Target
 
 if TYPE_CHECKING:
     from edgeseg.calibration.frames import CalibrationSet
+    from edgeseg.quantization.int8_search import Int8Search
 
 logger = logging.getLogger(__name__)
 GOLDEN_FRAMES = 3
@@ -121,25 +122,27 @@ def compile_model(
             versions={"edgeseg": __version__, runtime: backends.version(runtime)},
             recipe=recipe,
         )
+        search = None
         with tempfile.TemporaryDirectory(dir=work) as scratch:
-            source = Path(scratch) / "deploy.onnx"
-            source.write_bytes(deploy.model.SerializeToString())
             if calibration is not None and precision.is_int8:
                 from edgeseg.quantization.int8_search import Int8Search
 
                 log(f"INT8 from {len(calibration.frames)} frames")
-                others = _sized(choosing, spec)
+                others = _sized(choosing, spec) if ptq.ranges == "auto" else []
                 truth = parity.reference(model, spec, others, output) if others else reference
                 judged = (others or parity_frames, truth[0])
-                search = Int8Search(source, target, manifest, calibration.images(spec), *judged, log)
+                images = calibration.images(spec)
+                search = Int8Search(deploy.model, Path(scratch), target, manifest, images, *judged, log)
                 source, variant = search.run(ptq, tuple(excluded))
                 manifest = replace(manifest, ptq=variant.ptq, kept=variant.excluded)
-            elif precision.is_int8:
-                source = from_trained(source, target.quantizer, source.parent)
+            else:
+                source = Path(scratch) / "deploy.onnx"
+                source.write_bytes(deploy.model.SerializeToString())
+                source = from_trained(source, target.quantizer, source.parent) if precision.is_int8 else source
             backend.compile(source, work, target, precision)
         log("parity and golden frames")
         result = _parity(work, manifest, reference, parity_frames, _sized((golden or frames)[:GOLDEN_FRAMES], spec))
-        _require_agreement(result, manifest, model, allow_loss, None if trained else deploy, parity_frames, target)
+        _require_agreement(result, manifest, model, allow_loss, search)
         manifest = replace(manifest, parity=result)
         if dataset is not None:
             log(f"accuracy on {len(dataset)} frames")
@@ -223,16 +226,14 @@ def _require_agreement(
     manifest: Manifest,
     model: Path,
     allow_loss: bool,
-    deploy: onnx_graph.DeployGraph | None,
-    frames: list[Image],
-    target: Target,
+    search: Int8Search | None,
 ) -> None:
-    """Refuse a float32 bundle that differs from its parent, and others that lose too much (`deploy`: to say where)."""
+    """Refuse a float32 bundle that differs from its parent, and others that lose too much (`search`: to say where)."""
     precision = manifest.precision
     if precision is Precision.FP32:
         _require_float(result.agreement, model)
     elif result.agreement < LEAST_AGREEMENT and not allow_loss:
-        noisy = _noisiest(deploy, frames, target.quantizer) if precision.is_int8 and deploy else []
+        noisy = [f"{row.layer} ({row.sqnr_db:g} dB)" for row in search.ranking[:NOISIEST]] if search else []
         hint = f"The noisiest layers: {', '.join(noisy)}; leave them out with --exclude. " if noisy else ""
         raise AccuracyLoss(
             f"The {precision} bundle agrees with {model} on {result.agreement:.1%} of pixels only "
@@ -241,16 +242,6 @@ def _require_agreement(
         )
     elif result.agreement < precision.least_agreement:
         logger.warning("the %s bundle agrees with %s on %.1f %% of pixels", precision, model, 100 * result.agreement)
-
-
-def _noisiest(deploy: onnx_graph.DeployGraph, frames: list[Image], scheme: str) -> list[str]:
-    from edgeseg.quantization.int8_search import rank_briefly
-
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder) / "deploy.onnx"
-        graph.write_bytes(deploy.model.SerializeToString())
-        rows = rank_briefly(graph, frames, scheme)
-    return [f"{row.layer} ({row.sqnr_db:g} dB)" for row in rows[:NOISIEST]]
 
 
 def held_out(calibration: CalibrationSet, spec: Spec, count: int = PARITY_FRAMES) -> list[Image]:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import onnx
 from onnx import ModelProto
 
 from edgeseg import backends
@@ -20,7 +19,7 @@ from edgeseg.images import Image
 from edgeseg.onnx_graph.index import GraphIndex
 from edgeseg.onnx_graph.layer_names import layers
 from edgeseg.quantization import schemes, sensitivity
-from edgeseg.quantization.quantize import quantize, resolve_ranges
+from edgeseg.quantization.quantize import prepare, quantize_prepared, resolve_ranges
 from edgeseg.quantization.variants import Score, Variant, choose, score
 from edgeseg.recipe import PTQ
 from edgeseg.results.search import LayerNoise
@@ -35,17 +34,18 @@ FEWEST = 2  # but so many of a small network
 
 
 class Int8Search:
-    """Finds the variant of `graph` (a deploy graph on disk, written beside it) whose class maps of `frames`, of the
-    Spec's size, are nearest to `expected`, the float ones. `manifest`: of the bundle to come."""
+    """Finds the variant of `model`, a deploy graph, whose class maps of `frames`, of the Spec's size, are nearest to
+    `expected`, the float ones. `folder`: for its files. `manifest`: of the bundle to come."""
 
     def __init__(
-        self, graph: Path, target: Target, manifest: Manifest, calibration: Iterable[Image],
+        self, model: ModelProto, folder: Path, target: Target, manifest: Manifest, calibration: Iterable[Image],
         frames: list[Image], expected: list[Image], log: Callable[[str], None],
     ):  # fmt: skip
-        self.graph, self.target, self.manifest = graph, target, manifest
+        self.model, self.folder, self.target, self.manifest = model, folder, target, manifest
         self.calibration = list(calibration)
         self.frames, self.expected, self.log = frames, expected, log
         self.files: dict[Variant, Path] = {}
+        self._prepared: dict[tuple[bool, bool, tuple[str, ...]], Path] = {}  # as ranges do not matter there
 
     def run(self, ptq: PTQ, excluded: tuple[str, ...]) -> tuple[Path, Variant]:
         """The quantized graph's file, and what it is. Without ranges "auto" there is nothing to choose."""
@@ -58,13 +58,13 @@ class Int8Search:
         if added := [layer for layer in best.excluded if layer not in excluded]:
             logger.warning(
                 "%d of %d layers stay float, without which INT8 agrees too little: %s",
-                len(added), self.layer_count, ", ".join(added),
+                len(added), len(layers(self.model)), ", ".join(added),
             )  # fmt: skip
         return self.files[best], best
 
     def measure(self, variant: Variant) -> Score:
         quantized = self._quantize(variant)
-        with tempfile.TemporaryDirectory(dir=self.graph.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             backends.get(self.target.backend).compile(quantized, Path(folder), self.target, self.manifest.precision)
             seal(Path(folder), replace(self.manifest, ptq=variant.ptq, kept=variant.excluded))
             with open_segmenter(Path(folder), backend=self.manifest.proved_by) as segmenter:
@@ -72,49 +72,44 @@ class Int8Search:
         return score(found, self.expected, len(self.manifest.spec.classes))
 
     def _quantize(self, variant: Variant) -> Path:
-        folder = Path(tempfile.mkdtemp(dir=self.graph.parent))
-        file = quantize(
-            self.graph, self.calibration, self.target.quantizer, folder, self.target.preset, variant.excluded,
-            variant.ptq,
-        )  # fmt: skip
-        self.files[variant] = file
-        return file
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        scheme, ptq, excluded = self.target.quantizer, variant.ptq, frozenset(variant.excluded)
+        key = (ptq.equalize, ptq.bias, variant.excluded)
+        if key not in self._prepared:
+            self._prepared[key] = prepare(self._graph, self.calibration, scheme, folder, excluded, ptq)
+        self.files[variant] = quantize_prepared(
+            self._prepared[key], self.calibration, scheme, folder, self.target.preset, excluded, ptq
+        )
+        return self.files[variant]
+
+    @cached_property
+    def _graph(self) -> Path:
+        path = self.folder / "deploy.onnx"
+        path.write_bytes(self.model.SerializeToString())
+        return path
 
     def exclusions(self, base: Variant) -> Iterator[Variant]:
         """The last layer, whose rounding nothing averages out; then with it the noisiest, one, two, four, ..."""
-        first = tuple(dict.fromkeys((*base.excluded, *self.last_layers)))
+        first = tuple(dict.fromkeys((*base.excluded, *last_layers(self.model))))
         yield replace(base, excluded=first)
-        others = [layer for layer in self.noisiest if layer not in first]
+        others = [row.layer for row in self.ranking if row.layer not in first]
         k = 1
-        while k <= min(len(others), max(FEWEST, int(self.layer_count * FLOAT_SHARE))):
+        while k <= min(len(others), max(FEWEST, int(len(layers(self.model)) * FLOAT_SHARE))):
             yield replace(base, excluded=(*first, *others[:k]))
             k *= 2
 
     @cached_property
-    def noisiest(self) -> list[str]:
-        return [row.layer for row in rank_briefly(self.graph, self.frames, self.target.quantizer)]
+    def ranking(self) -> list[LayerNoise]:
+        """The layers that INT8 hurts most, as far as RANK_SECONDS allow; none where none can be measured alone."""
+        end = time.monotonic() + RANK_SECONDS
 
-    @cached_property
-    def last_layers(self) -> tuple[str, ...]:
-        return last_layers(onnx.load(str(self.graph)))
+        def each(index: int, count: int, measure: Callable[[], float]) -> float | None:
+            return measure() if time.monotonic() < end else None
 
-    @cached_property
-    def layer_count(self) -> int:
-        return len(layers(onnx.load(str(self.graph))))
-
-
-def rank_briefly(graph: Path, frames: list[Image], scheme: str) -> list[LayerNoise]:
-    """The layers of a deploy graph that INT8 hurts most, as far as RANK_SECONDS allow; none where none can be measured
-    alone."""
-    end = time.monotonic() + RANK_SECONDS
-
-    def each(index: int, count: int, measure: Callable[[], float]) -> float | None:
-        return measure() if time.monotonic() < end else None
-
-    try:
-        return sensitivity.rank(graph, frames[:RANK_FRAMES], scheme, each)
-    except EdgesegError:
-        return []
+        try:
+            return sensitivity.rank_model(self.model, self.frames[:RANK_FRAMES], self.target.quantizer, each)
+        except EdgesegError:
+            return []
 
 
 def last_layers(model: ModelProto) -> tuple[str, ...]:

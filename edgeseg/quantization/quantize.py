@@ -9,7 +9,6 @@ from pathlib import Path
 from edgeseg.errors import OptionError
 from edgeseg.images import Image
 from edgeseg.quantization import schemes
-from edgeseg.quantization.scheme import Scheme
 from edgeseg.recipe import PTQ
 
 
@@ -28,10 +27,18 @@ def quantize(
     (onnx_graph.layers) that stay float: their weights, and their inputs before any rounding. OptionError if the scheme
     does not offer the ranges of `ptq`.
     """
-    implementation, ptq = schemes.get(scheme), resolve_ranges(ptq, scheme)
-    images, layers = list(frames), frozenset(excluded)
-    graph = _prepare(graph, images, implementation, out, layers, ptq)
-    return implementation.quantize(graph, [image[None] for image in images], out, layers, ptq, preset=preset)
+    ptq = resolve_ranges(ptq, scheme)  # before any work
+    images, excluded = list(frames), frozenset(excluded)
+    graph = prepare(graph, images, scheme, out, excluded, ptq)
+    return quantize_prepared(graph, images, scheme, out, preset, excluded, ptq)
+
+
+def quantize_prepared(
+    graph: Path, frames: list[Image], scheme: str, out: Path, preset: str, excluded: frozenset[str], ptq: PTQ
+) -> Path:
+    """quantize, of a graph that is prepared; `ptq` with ranges of the scheme."""
+    batches = [frame[None] for frame in frames]
+    return schemes.get(scheme).quantize(graph, batches, out, excluded, ptq, preset=preset)
 
 
 def resolve_ranges(ptq: PTQ, scheme: str) -> PTQ:
@@ -45,19 +52,20 @@ def resolve_ranges(ptq: PTQ, scheme: str) -> PTQ:
     return dataclasses.replace(ptq, ranges=implementation.ranges[0] if ptq.ranges == "auto" else ptq.ranges)
 
 
-def _prepare(graph: Path, frames: list[Image], scheme: Scheme, out: Path, excluded: frozenset[str], ptq: PTQ) -> Path:
-    """The float graph with equalized channels and corrected biases, as `ptq` asks."""
+def prepare(graph: Path, frames: list[Image], scheme: str, out: Path, excluded: frozenset[str], ptq: PTQ) -> Path:
+    """The float graph with equalized channels and corrected biases, as `ptq` asks, whatever its ranges; the file, in
+    `out` where it is another."""
     if not (ptq.equalize or ptq.bias):
         return graph
     import onnx
 
     from edgeseg.quantization.equalization import correct_biases, equalize
 
-    model = onnx.load(str(graph))
+    model, implementation = onnx.load(str(graph)), schemes.get(scheme)
     if ptq.equalize:
         equalize(model, frames)
     if ptq.bias:
-        correct_biases(model, frames, excluded, scheme.min_weight_scale, scheme.safe_scales)
+        correct_biases(model, frames, excluded, implementation.min_weight_scale, implementation.safe_scales)
     onnx.save(model, str(out / "prepared.onnx"))
     return out / "prepared.onnx"
 

@@ -57,12 +57,21 @@ def rank(
     scheme: str,
     each: Callable[[int, int, Callable[[], float]], float | None] = lambda index, count, measure: measure(),
 ) -> list[LayerNoise]:
-    """Every layer of a deploy graph (an ONNX file), the noisiest first. `frames`: [H, W, 3] uint8 BGR of its size.
+    """Every layer of a deploy graph (an ONNX file), the noisiest first: see rank_model."""
+    return rank_model(onnx.load(str(graph)), frames, scheme, each)
+
+
+def rank_model(
+    model: ModelProto,
+    frames: list[Image],
+    scheme: str,
+    each: Callable[[int, int, Callable[[], float]], float | None] = lambda index, count, measure: measure(),
+) -> list[LayerNoise]:
+    """Every layer of a deploy graph, the noisiest first. `frames`: [H, W, 3] uint8 BGR of its size.
 
     `each(index, count, measure)` decides about every measurement: it may return a stored figure, or None to leave the
     layer out when time is short.
     """
-    model = onnx.load(str(graph))
     if opset(model) < OLDEST_OPSET:
         raise OptionError(
             f"The model has opset {opset(model)}, in which nothing can be quantized.",
