@@ -25,10 +25,15 @@ def limited() -> bool:
     return usable_cpus() < (os.cpu_count() or 1)
 
 
+def dot_products(root: Path = Path("/")) -> list[str] | None:
+    """The instructions for integer dot products that an x86 CPU has; None where this is no x86 CPU."""
+    flags = re.search(r"^flags\s*:\s*(.+)$", _text(root / "proc/cpuinfo"), re.M)
+    return None if flags is None else [name for name in DOT_PRODUCTS if name in flags[1].split()]
+
+
 def adds_in_16_bits(root: Path = Path("/")) -> bool:
     """Whether this is an x86 CPU without integer dot products: products of INT8 are added in 16 bits, and saturate."""
-    flags = re.search(r"^flags\s*:\s*(.+)$", _text(root / "proc/cpuinfo"), re.M)
-    return flags is not None and not set(DOT_PRODUCTS) & set(flags[1].split())
+    return dot_products(root) == []
 
 
 def _quotas(root: Path) -> list[float]:

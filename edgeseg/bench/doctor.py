@@ -20,7 +20,7 @@ import numpy as np
 from edgeseg import backends, mask
 from edgeseg.bench.int8_gain import int8_gain
 from edgeseg.bench.sensors import Sensors
-from edgeseg.cpus import DOT_PRODUCTS
+from edgeseg.cpus import dot_products
 from edgeseg.errors import EdgesegError
 from edgeseg.machine import fingerprint, read
 from edgeseg.target import Target, names
@@ -82,12 +82,11 @@ def _backends() -> list[Finding]:
 
 def _processor(root: Path) -> list[Finding]:
     machine = fingerprint(root)
-    flags = set(re.findall(r"\S+", _line(root, "flags") or _line(root, "Features")))
+    arm = set(_line(root, "Features").split())
     rows = [Finding("processor", "ok", f"{machine.cpu}, {machine.cores} cores")]
-    if platform.machine() == "x86_64" and flags:
-        fast = [f for f in DOT_PRODUCTS if f in flags]
+    if platform.machine() == "x86_64" and (fast := dot_products(root)) is not None:
         rows.append(Finding("INT8 instructions", "ok", ", ".join(fast) or "no VNNI or AMX: INT8 in 16-bit steps"))
-    if platform.machine() == "aarch64" and flags and "asimddp" not in flags:
+    if platform.machine() == "aarch64" and arm and "asimddp" not in arm:
         rows.append(Finding("INT8 instructions", "note", "no dot product: see the self-test for what INT8 gains"))
     governor = machine.governor
     if governor and governor != "performance":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from onnx import ModelProto
 
 from edgeseg.errors import FileError, OptionError
+from edgeseg.records import parse_json
 
 SEMANTIC_TASKS = ("semantic", "sem")
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -84,7 +84,7 @@ def _table(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ValueError(f"over {MAX_JSON >> 20} MiB")
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read: {error}.", "Copy it again, or move it away from the model.") from error
     return found if isinstance(found, dict) else {}
