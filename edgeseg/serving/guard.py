@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 import re
@@ -28,7 +27,7 @@ from edgeseg.serving.errors import (
 )
 from edgeseg.serving.metrics import ServerMetrics
 from edgeseg.serving.settings import Settings
-from edgeseg.stream.http import named_rightly
+from edgeseg.stream.http import bearer, named_rightly, same_token
 
 log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
@@ -95,9 +94,7 @@ class Guard:
         if self._traffic.draining and path not in PROBES:
             raise HttpError(UNAVAILABLE, "The server is about to end.", "Ask another one, or again soon.", 1)
         if self._settings.token and path not in PROBES and path != PAGE[0] and not path.startswith(PAGE[1]):
-            scheme, _, given = headers.get("authorization", "").partition(" ")
-            right = hmac.compare_digest(given.strip().encode(), self._settings.token.encode())
-            if scheme.lower() != "bearer" or not right:
+            if not same_token(bearer(headers.get("authorization", "")) or "", self._settings.token):
                 raise HttpError(UNAUTHORIZED, "A token is needed.", TOKEN_HINT)
 
     def _report(self, scope: Scope, watched: _Watched) -> None:

@@ -83,6 +83,17 @@ def named_rightly(host_header: str, names: Sequence[str]) -> bool:
     return True  # no name points anywhere else than it says
 
 
+def bearer(authorization: str) -> str | None:
+    """The token of an Authorization header; None for another scheme, or none."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def same_token(given: str, token: str) -> bool:
+    """Compared in a time that says nothing of the token."""
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
 class Server(ThreadingHTTPServer):
     """Serves `owner` through `handler` until stop(); OptionError, naming `what`, if the port is taken."""
 
@@ -162,9 +173,8 @@ class Handler(BaseHTTPRequestHandler):
         return named_rightly(self.headers.get("Host", "localhost"), (address.host, *address.allow))
 
     def _has_token(self, query: dict[str, list[str]]) -> bool:
-        scheme, _, bearer = self.headers.get("Authorization", "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else query.get("token", [""])[0]
-        return hmac.compare_digest(given.encode(), self.server.address.token.encode())
+        given = bearer(self.headers.get("Authorization", ""))
+        return same_token(query.get("token", [""])[0] if given is None else given, self.server.address.token)
 
     def reply(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
