@@ -93,9 +93,10 @@ class Guard:
             raise HttpError(FORBIDDEN, "Pages of other sites may not ask.", "Ask from a program, or from this site.")
         if self._traffic.draining and path not in PROBES:
             raise HttpError(UNAVAILABLE, "The server is about to end.", "Ask another one, or again soon.", 1)
-        if self._settings.token and path not in PROBES and path != PAGE[0] and not path.startswith(PAGE[1]):
-            if not same_token(bearer(headers.get("authorization", "")) or "", self._settings.token):
-                raise HttpError(UNAUTHORIZED, "A token is needed.", TOKEN_HINT)
+        public = path in PROBES or path == PAGE[0] or path.startswith(PAGE[1])
+        token = self._settings.token
+        if token and not public and not same_token(bearer(headers.get("authorization", "")) or "", token):
+            raise HttpError(UNAUTHORIZED, "A token is needed.", TOKEN_HINT)
 
     def _report(self, scope: Scope, watched: _Watched) -> None:
         route = getattr(scope.get("route"), "path", "other")
