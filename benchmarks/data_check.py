@@ -1,8 +1,9 @@
 """Planted faults and `edgeseg data check`: how many it finds, how often it is wrong.
 
-python benchmarks/data_check.py faults DATASET OUT   ten faults of each kind in a copy of DATASET
-python benchmarks/data_check.py copies DATASET OUT   altered copies of every test frame put into train
-python benchmarks/data_check.py many OUT [FRAMES]    seconds and memory on a set of many small frames
+faults DATASET --out OUT            ten faults of each kind in a copy of DATASET
+copies DATASET --out OUT            altered copies of every test frame put into train
+labels DATASET --bundle B --out OUT one region of every second test frame gets another class
+many OUT --frames N                 seconds and memory on a set of many small frames
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgeseg.data import checks
 from edgeseg.data.checking import check_dataset, open_context
 from edgeseg.data.checks import load_sample
 from edgeseg.data.checks.copies import Copies
 from edgeseg.data.dataset import read_classes
 from edgeseg.images import read_image, read_mask
 from edgeseg.results.check import CheckResult, Finding
+from edgeseg.runtime import PROXY, open_segmenter
 
 EACH = 10
 DOTS = 120  # in a mask: CamVid and rendered streets have up to 80 of their own
@@ -176,44 +179,100 @@ def copies(source: Path, out: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
         (out / "train" / "images").mkdir(parents=True)
         check = Copies(replace(context, root=Path("/")))
-        check.frames = [(split, path.resolve()) for split, path in base.frames]
-        check.index.__dict__.update({key: list(kept) for key, kept in vars(base.index).items()})
         for i, image in enumerate(tests):
             path = out / "train" / "images" / f"zz{i}copy.jpg"
             path.write_bytes(jpeg(change(read_image(image))))
             check.frame(load_sample(replace(context, root=out), "train", path))
-        pairs = [(Path(f.file).name, Path(other).name) for f in check.end() if f.kind == "leak" for other in f.others]
-        found = {n for pair in pairs for n in pair if n.startswith("zz")}
-        right = {b for a, b in pairs if b.startswith("zz") and tests[int(b[2:-8])].name == a}  # copies come last
+        check.frames += [(split, path.resolve()) for split, path in base.frames]
+        for key, kept in vars(base.index).items():
+            getattr(check.index, key).extend(kept)
+        leaks = {Path(f.file).name: f for f in check.end() if f.kind == "leak"}
+        found = [n for n in leaks if n.startswith("zz")]
+        right = [n for n in found if any(o.endswith(tests[int(n[2:-8])].name) for o in leaks[n].others)]
         shares = " % ".join(f"{100 * len(names) / len(tests):6.2f}" for names in (found, right))
-        false = sum(not b.startswith("zz") for _, b in pairs)
+        false = len(leaks) - len(found)
         print(f"{name:22} found, original named: {shares} % of {len(tests)}; false alarms {false}", flush=True)
 
 
 def many(out: Path, frames: int) -> None:
-    from edgeseg.synth.files import write_dataset
-
     if not out.exists():
-        write_dataset(out.with_name("seed"), train=200, val=10, test=10, seed=3, height=96, width=160)
-        for split in ("train", "val", "test"):
-            for kind in ("images", "masks"):
-                (out / split / kind).mkdir(parents=True)
-        shutil.copy(out.with_name("seed") / "classes.txt", out)
-        seeds = sorted((out.with_name("seed") / "train" / "images").iterdir())
-        for i in range(frames):
-            image = seeds[i % len(seeds)]
-            split = "train" if i < 0.8 * frames else "val" if i < 0.9 * frames else "test"
-            x, y = rng.integers(0, 40), rng.integers(0, 24)
-            frame = read_image(image)[y : y + 72, x : x + 120] ^ rng.integers(0, 8, (72, 120, 3), np.uint8)
-            mask = read_mask(image.parent.parent / "masks" / f"{image.stem}.png")[y : y + 72, x : x + 120]
-            (out / split / "images" / f"{i:06}.jpg").write_bytes(jpeg(frame))
-            (out / split / "masks" / f"{i:06}.png").write_bytes(png(mask))
+        draw_scenes(out, frames)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
     result = check_dataset(out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds, kinds = time.perf_counter() - started, Counter(f.kind for f in all_findings(result))
     print(f"{result.frames} frames: {seconds:.0f} s, peak {peak:.0f} MB ({before:.0f} MB before); {kinds}")
+
+
+def draw_scenes(out: Path, frames: int) -> None:
+    """Different frames of 160x96: ellipses and boxes of eight classes, with texture and noise."""
+    palette = rng.integers(30, 220, (8, 3))
+    for split in ("train", "val", "test"):
+        for kind in ("images", "masks"):
+            (out / split / kind).mkdir(parents=True)
+    (out / "classes.txt").write_text("\n".join(f"{i} class{i} {r} {g} {b}" for i, (r, g, b) in enumerate(palette)))
+    for i in range(frames):
+        mask = np.zeros((96, 160), np.uint8)
+        for _ in range(14):
+            x, y, w, h, color = rng.integers((0, 0, 12, 12, 0), (160, 96, 70, 50, 8)).tolist()
+            if rng.random() < 0.5:
+                cv2.rectangle(mask, (x, y), (x + w, y + h), color, -1)
+            else:
+                cv2.ellipse(mask, (x, y), (w, h), 0, 0, 360, color, -1)
+        texture = cv2.resize(rng.normal(0, 12, (12, 20, 3)), (160, 96)) + rng.normal(0, 4, (96, 160, 3))
+        split = "train" if i < 0.8 * frames else "val" if i < 0.9 * frames else "test"
+        frame = np.clip(palette[mask] + texture, 0, 255).astype(np.uint8)
+        (out / split / "images" / f"{i:06}.jpg").write_bytes(jpeg(frame))
+        (out / split / "masks" / f"{i:06}.png").write_bytes(png(mask))
+
+
+def labels(source: Path, bundle: Path, out: Path) -> None:
+    """One region of every second test frame gets another class; findings that hit one, by their score."""
+    copy_split(source, out, "test")
+    classes = read_classes(out / "classes.txt")
+    planted: dict[str, np.ndarray] = {}
+    for mask in sorted((out / "test" / "masks").iterdir())[::2]:
+        stored = read_mask(mask)
+        if (region := any_region(stored, len(classes.names))) is not None:
+            others = set(range(len(classes.names))) - {int(stored[region][0])}
+            stored[region] = rng.choice(sorted(others))
+            planted[f"test/masks/{mask.name}"] = region
+            mask.write_bytes(png(stored))
+    skipped = [name for name in checks.names() if name != "label_errors"]
+    with open_segmenter(bundle, backend=PROXY) as segmenter:
+        clean = {(f.file, f.box) for f in check_dataset(source, segmenter, skipped).warnings}
+        result = check_dataset(out, segmenter, skipped)
+    for least in (0.4, 0.5, 0.6, 0.7, 0.8):
+        found = [f for f in result.warnings if f.score >= least]
+        hits = [f for f in found if f.file in planted and hit(planted[f.file], f.box)]
+        recall, precision = len({f.file for f in hits}) / len(planted), len(hits) / max(1, len(found))
+        known = sum((f.file, f.box) in clean for f in found if f not in hits)
+        print(f"score {least}: recall {recall:.3f} of {len(planted)}, precision {precision:.3f} of {len(found)}; "
+              f"{known} of the others are found without planting")  # fmt: skip
+
+
+def any_region(mask: np.ndarray, classes: int) -> np.ndarray | None:
+    """A connected region of 0.3 to 20 % of the frame."""
+    regions = []
+    for class_id in range(classes):
+        number, parts, stats, _ = cv2.connectedComponentsWithStats((mask == class_id).astype(np.uint8), connectivity=4)
+        regions += [parts == i for i in range(1, number) if 0.003 <= stats[i, 4] / mask.size <= 0.2]
+    return regions[rng.integers(len(regions))] if regions else None
+
+
+def hit(region: np.ndarray, box: tuple[int, int, int, int] | None) -> bool:
+    if box is None:
+        return False
+    x, y, w, h = box
+    inside = region[y : y + h, x : x + w]
+    return bool(inside.sum() >= 0.5 * region.sum() or inside.mean() > 0.4)
+
+
+def copy_split(source: Path, out: Path, split: str) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(source / split, out / split)
+    shutil.copy(source / "classes.txt", out)
 
 
 def all_findings(result: CheckResult) -> tuple[Finding, ...]:
@@ -226,13 +285,18 @@ def copy(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("verb", choices=("faults", "copies", "many"))
-    parser.add_argument("first", type=Path, help="the dataset; for many, the folder to write")
-    parser.add_argument("out", nargs="?", type=Path, default=Path("checked"), help="the folder to write")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("faults", "copies", "labels", "many"))
+    parser.add_argument("dataset", type=Path, help="for many, the folder to write")
+    parser.add_argument("--out", type=Path, default=Path("checked"), help="the folder to write")
+    parser.add_argument("--bundle", type=Path, help="of labels: a model of the dataset's classes")
     parser.add_argument("--frames", type=int, default=10_000, help="of many")
     given = parser.parse_args()
     if given.verb == "many":
-        many(given.first, given.frames)
+        many(given.dataset, given.frames)
+    elif given.verb == "labels":
+        if given.bundle is None:
+            parser.error("labels needs --bundle")
+        labels(given.dataset, given.bundle, given.out)
     else:
-        {"faults": faults, "copies": copies}[given.verb](given.first, given.out)
+        {"faults": faults, "copies": copies}[given.verb](given.dataset, given.out)
