@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +118,8 @@ class OpenVinoEngine:
         core = ov.Core()
         core.set_property({"ENABLE_MMAP": False})
         try:
-            compiled = core.compile_model(core.read_model(model, weights), device, settings)
+            loaded = core.read_model(model, weights)
+            compiled = _in_its_own_thread(lambda: core.compile_model(loaded, device, settings))
         except (RuntimeError, ValueError) as error:
             raise BundleError(
                 f"OpenVINO cannot load the model of {path}: {first_line(error)}.", "Compile the bundle again."
@@ -151,6 +154,13 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         self._inputs, self._outputs, self._requests = [], [], []
+
+
+def _in_its_own_thread(work: Callable[[], Any]) -> Any:
+    """OpenVINO gives the thread that compiles a model a stack for signals (sigaltstack), and frees it with the model:
+    closed by another thread, it would leave the first one to be killed by its next signal. This one ends at once."""
+    with ThreadPoolExecutor(1, thread_name_prefix="edgeseg-open") as thread:
+        return thread.submit(work).result()
 
 
 def _openvino(job: str) -> Any:

@@ -12,7 +12,6 @@ import math
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,7 @@ class Model:
     def __init__(self, name: str, path: Path, opener: Opener, queue: int):
         self.name = name
         self.path = path
-        self.worker = _elsewhere(opener, path)
+        self.worker = opener.open(path)
         self.in_flight = 0
         self._opener = opener
         self._queue = queue
@@ -130,16 +129,6 @@ class Model:
 
     def close(self, seconds: float) -> None:
         self.worker.close(seconds)
-
-
-def _elsewhere(opener: Opener, path: Path) -> Worker:
-    """Open a bundle in another thread than this one, the main one, where signals arrive.
-
-    OpenVINO gives the thread that opens a model a stack for signals (sigaltstack), and frees it with that model: the
-    next signal that arrives in such a thread kills the process.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="edgeseg-open") as thread:
-        return thread.submit(opener.open, path).result()
 
 
 class Models:

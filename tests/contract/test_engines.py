@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,3 +240,32 @@ def test_weights_of_the_wrong_length_are_rejected(bundle: Path, tmp_path: Path) 
     resealed(copy, lambda p: (p / "model.bin").write_bytes((p / "model.bin").read_bytes()[:50]))
     with pytest.raises(BundleError, match="cannot load"):
         open_segmenter(copy)
+
+
+SIGNAL = """
+import gc, os, signal, sys, threading
+from pathlib import Path
+from edgeseg.runtime import open_segmenter
+
+opened = [open_segmenter(Path(sys.argv[1]))]
+
+
+def close():
+    opened.pop().close()
+    gc.collect()
+
+
+closing = threading.Thread(target=close)
+closing.start()
+closing.join()
+signal.signal(signal.SIGHUP, lambda *_: None)
+os.kill(os.getpid(), signal.SIGHUP)
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu", "tflite-cpu"])
+def test_a_signal_after_another_thread_closed_the_engine(target: str, bundle_of: Callable[[str, str], Path]) -> None:
+    words = [sys.executable, "-c", SIGNAL, str(bundle_of(target, "fp32"))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "alive" in done.stdout, done.stderr
