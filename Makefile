@@ -10,14 +10,14 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # A stamp per set of packages: reinstall only when pyproject.toml, setup.py or the C kernel changed.
-$(VENV)/demo.stamp: pyproject.toml setup.py edgeseg/_mask.c
+$(VENV)/demo.stamp: pyproject.toml setup.py edgeseg/_mask.c edgeseg/_motion.c
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --no-compile -e '.[openvino,compress]'
 	@# NNCF declares scikit-learn but never imports it: 60 MB that no demo needs.
 	$(BIN)/pip uninstall -q -y scikit-learn joblib threadpoolctl narwhals
 	touch $@
 
-$(VENV)/dev.stamp: pyproject.toml setup.py edgeseg/_mask.c .ci/constraints.txt
+$(VENV)/dev.stamp: pyproject.toml setup.py edgeseg/_mask.c edgeseg/_motion.c .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q torch==2.13.0
 	$(BIN)/pip install -q -c .ci/constraints.txt -e '.[openvino,onnxruntime,tflite,compress,data,train,camera,metrics,serve,sign,tensorboard,docs,dev]'

@@ -1,7 +1,12 @@
-"""Only what pyproject.toml cannot say: the C kernel is optional, mask.py has the same in numpy."""
+"""Only what pyproject.toml cannot say: the C kernels are optional, mask.py and motion/ have the same in numpy."""
 
 from setuptools import Extension, setup
 
 # No fused multiply-add: results must equal the numpy version bit for bit.
 flags = ["-O3", "-ffp-contract=off"]
-setup(ext_modules=[Extension("edgeseg._mask", ["edgeseg/_mask.c"], extra_compile_args=flags, optional=True)])
+kernels = ("_mask", "_motion")
+setup(
+    ext_modules=[
+        Extension(f"edgeseg.{name}", [f"edgeseg/{name}.c"], extra_compile_args=flags, optional=True) for name in kernels
+    ]
+)

@@ -95,11 +95,15 @@ def unfit(classmap: Image, spec: Spec, height: int, width: int) -> Image:
     if spec.fit == "stretch" and classmap.shape == (height, width):
         return classmap
     placed = place(spec, height, width)
-    inner = _resized(placed.filled.of(classmap), placed.seen, cv2.INTER_NEAREST)
-    if placed.seen == Box(0, 0, width, height):
+    return framed(_resized(placed.filled.of(classmap), placed.seen, cv2.INTER_NEAREST), placed.seen, height, width)
+
+
+def framed(inner: Image, seen: Box, height: int, width: int) -> Image:
+    """A class map of the part `seen` of a frame, as one of the frame: OUTSIDE elsewhere."""
+    if seen == Box(0, 0, width, height):
         return inner
     out = np.full((height, width), OUTSIDE, np.uint8)
-    placed.seen.of(out)[:] = inner
+    seen.of(out)[:] = inner
     return out
 
 

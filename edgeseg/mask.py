@@ -2,15 +2,19 @@
 
 Argmax of a bilinear upsample is constant inside a cell whose four corner logit vectors have the same argmax, since a
 convex combination keeps the winner. So: argmax at the head's stride, fill the cells that agree, interpolate only the
-others. _mask.c does this; where it could not be built, numpy does the same, slower, with equal results.
+others. _mask.c does this; where it could not be built, numpy does the same, slower, with equal results. frame_map goes
+straight to the size of the frame: no class is decided twice.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgeseg.fit import Placement
 
 try:
     from edgeseg import _mask  # type: ignore[attr-defined,unused-ignore]
@@ -19,6 +23,8 @@ except ImportError:  # no C compiler when edgeseg was installed
 
 Logits = NDArray[np.float32]
 ClassMap = NDArray[np.uint8]
+Axis = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""For each pixel of one axis: the lower index into the logits, and the weight of the next one."""
 UPSAMPLES = ("half_pixel", "align_corners", "asymmetric", "none")
 
 
@@ -33,12 +39,29 @@ def class_map(logits: Logits, height: int, width: int, upsample: str) -> ClassMa
     `upsample` names the bilinear convention of the model's own last resize (ONNX: coordinate_transformation_mode);
     `none` where the logits already have the full size.
     """
-    if _mask is None or upsample == "none":
-        return sparse(logits, height, width, upsample)
-    classes, h, w = logits.shape
-    out: ClassMap = np.empty((height, width), np.uint8)
+    _, h, w = logits.shape
+    if upsample == "none" or (h, w) == (height, width):
+        return np.asarray(logits.argmax(0), np.uint8)
+    return _filled(logits, _axis(height, h, upsample), _axis(width, w, upsample))
+
+
+def frame_map(logits: Logits, height: int, width: int, upsample: str, placed: Placement) -> ClassMap:
+    """class_map of the part of a frame that was seen, at the frame's own size: [placed.seen.height, .width] uint8.
+
+    `height`, `width`: of the network's input. A pixel's logits are those of where its middle lies in the input.
+    """
+    _, h, w = logits.shape
+    seen, filled = placed.seen, placed.filled
+    rows = _frame_axis(seen.height, filled.top, filled.height, height, h, upsample)
+    return _filled(logits, rows, _frame_axis(seen.width, filled.left, filled.width, width, w, upsample))
+
+
+def _filled(logits: Logits, rows: Axis, columns: Axis) -> ClassMap:
+    if _mask is None:
+        return _sparse(logits, rows, columns)
+    out: ClassMap = np.empty((len(rows[0]), len(columns[0])), np.uint8)
     logits = np.ascontiguousarray(logits, np.float32)
-    _mask.class_map(logits, classes, h, w, *_axis(height, h, upsample), *_axis(width, w, upsample), out, None)
+    _mask.class_map(logits, *logits.shape, *rows, *columns, out, None)
     return out
 
 
@@ -57,13 +80,25 @@ def class_map_margin(logits: Logits, height: int, width: int, upsample: str) -> 
 
 
 @lru_cache(maxsize=64)
-def _axis(size: int, small: int, upsample: str) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """For each of `size` outputs: the lower source index and the weight of the one above it (ONNX Resize, float64)."""
-    out = np.arange(size, dtype=np.float64)
+def _axis(size: int, small: int, upsample: str) -> Axis:
+    """Of `size` pixels of the input, which `small` logits span (ONNX Resize, float64)."""
+    return _at(np.arange(size, dtype=np.float64), size, small, upsample)
+
+
+@lru_cache(maxsize=64)
+def _frame_axis(seen: int, begin: int, filled: int, size: int, small: int, upsample: str) -> Axis:
+    """Of `seen` pixels of a frame that became `filled` pixels of the input, from `begin` on."""
+    out = np.arange(seen, dtype=np.float64)
+    return _at((out + 0.5) * (filled / seen) - 0.5 + begin, size, small, upsample)
+
+
+def _at(out: NDArray[np.floating[Any]], size: int, small: int, upsample: str) -> Axis:
     if upsample == "align_corners":
         at = out * ((small - 1) / (size - 1)) if size > 1 else out
     elif upsample == "asymmetric":
         at = out * (small / size)
+    elif upsample == "none":
+        at = out
     else:
         at = (out + 0.5) * (small / size) - 0.5
     at = at.clip(0, small - 1)
@@ -81,8 +116,13 @@ def upsampled(logits: Logits, height: int, width: int, upsample: str) -> Logits:
     _, h, w = logits.shape
     if upsample == "none" or (h, w) == (height, width):
         return logits
-    y, wy = _axis(height, h, upsample)
-    x, wx = _axis(width, w, upsample)
+    return interpolated(logits, _axis(height, h, upsample), _axis(width, w, upsample))
+
+
+def interpolated(logits: Logits, at_rows: Axis, at_columns: Axis) -> Logits:
+    """[C, h, w] at the given rows and columns."""
+    _, h, w = logits.shape
+    (y, wy), (x, wx) = at_rows, at_columns
     rows = logits[:, y] * (1 - wy)[:, None] + logits[:, np.minimum(y + 1, h - 1)] * wy[:, None]
     return np.asarray(rows[:, :, x] * (1 - wx) + rows[:, :, np.minimum(x + 1, w - 1)] * wx, np.float32)
 
@@ -90,11 +130,15 @@ def upsampled(logits: Logits, height: int, width: int, upsample: str) -> Logits:
 def sparse(logits: Logits, height: int, width: int, upsample: str) -> ClassMap:
     """class_map in numpy: fill the cells that agree, interpolate only the pixels of the others."""
     _, h, w = logits.shape
-    win = np.asarray(logits.argmax(0), np.uint8)
     if upsample == "none" or (h, w) == (height, width):
-        return win
-    y, wy = _axis(height, h, upsample)
-    x, wx = _axis(width, w, upsample)
+        return np.asarray(logits.argmax(0), np.uint8)
+    return _sparse(logits, _axis(height, h, upsample), _axis(width, w, upsample))
+
+
+def _sparse(logits: Logits, rows: Axis, columns: Axis) -> ClassMap:
+    _, h, w = logits.shape
+    win = np.asarray(logits.argmax(0), np.uint8)
+    (y, wy), (x, wx) = rows, columns
     below, right = np.minimum(y + 1, h - 1), np.minimum(x + 1, w - 1)
     corners = [win[np.ix_(a, b)] for a in (y, below) for b in (x, right)]
     out: ClassMap = corners[0].copy()

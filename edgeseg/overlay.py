@@ -26,16 +26,18 @@ class Overlay:
         self._colors = np.zeros((256, 1, 3), np.uint8)  # ids outside the Spec stay black
         self._colors[: len(spec.palette), 0] = np.array(spec.palette, np.uint8)[:, ::-1]
         self._spec = spec
+        plain = UNTINTED in spec.classes
+        # Between two classes their colors mix, which looks smooth; with an untinted part they would leave a dark rim.
+        self._edges = cv2.INTER_NEAREST if plain or spec.fit == "crop" else cv2.INTER_LINEAR
         self._plain = spec.classes.index(UNTINTED) if UNTINTED in spec.classes else None
 
     def draw(self, image: Image, classmap: Image, caption: str = "") -> Image:
-        """[H, W, 3] BGR with the class map ([h, w], in the frame's geometry by nearest neighbor) blended in, legend and
-        caption."""
+        """[H, W, 3] BGR with the class map ([h, w], stretched to the frame) blended in, legend and caption."""
         height, width = image.shape[:2]
         if self._spec.fit != "stretch":
             classmap = unfit(classmap, self._spec, height, width)
         # Color at the class map's own size, then stretch: the same pixels, cheaper than the other way round.
-        tint = cv2.resize(cv2.applyColorMap(classmap, self._colors), (width, height), interpolation=cv2.INTER_NEAREST)
+        tint = cv2.resize(cv2.applyColorMap(classmap, self._colors), (width, height), interpolation=self._edges)
         out: Image = cv2.addWeighted(image, 1 - self.alpha, tint, self.alpha, 0)  # type: ignore[assignment]
         if self._plain is not None:
             plain = cv2.resize((classmap == self._plain).view(np.uint8), (width, height), None, 0, 0, cv2.INTER_NEAREST)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import FileError, MissingPackage
 from edgeseg.files import write_bytes
-from edgeseg.fit import seen_part, unfit
+from edgeseg.fit import Placement, framed, place, seen_part, unfit
 from edgeseg.geometry import rle, trace
 from edgeseg.geometry.regions import Region
 from edgeseg.images import Image, palette_png, write_image
+from edgeseg.motion import Motion
 from edgeseg.overlay import Overlay
 from edgeseg.spec import Spec
 
+Detail = Callable[[Placement], Image]
 PICTURES = (".jpg", ".jpeg", ".webp")
 SHOWN = 3  # classes in a repr
+MOST_MOTIONS = 30  # of dropped frames: a second or so, after which the picture is another one
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class Frame:
     """An image of a source: [H, W, 3] uint8 BGR, its number, and when it was captured (time.monotonic seconds).
 
     `pts`: its place on the media's own time axis in seconds, where the source has one. `age_from` says what `captured`
-    is: `capture` (the camera's own clock), `arrival` (of its data here) or `read` (from a file).
+    is: `capture` (the camera's own clock), `arrival` (of its data here) or `read` (from a file). `motion`: what the
+    decoder knows of how it moved since the frame before, of frames that were dropped in between, too; None where it
+    knows nothing. `stream`: the name of the stream of a run.
     """
 
     image: Image
@@ -41,6 +46,15 @@ class Frame:
     source: str = ""
     pts: float | None = None
     age_from: str = "read"
+    motion: tuple[Motion, ...] | None = None
+    stream: str = ""
+
+    def after(self, dropped: Frame) -> Frame:
+        """This frame where the one before it was dropped: its motion is that of both."""
+        if self.motion is None:
+            return self
+        motion = None if dropped.motion is None else (*dropped.motion, *self.motion)
+        return replace(self, motion=motion if motion and len(motion) <= MOST_MOTIONS else None)
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ class Result:
 
     `times`: resize, infer (from start to finish, waiting behind other requests included), mask. `margin` (if the
     Segmenter was opened with it): by how much each pixel's best logit beats the second, like classmap but float32.
+    `reused`: how many frames before this one went through the network; 0 where this one did.
     What the methods give is in the geometry of the frame: padding is gone, and pixels that the network did not see
     (Spec.fit "crop") are fit.OUTSIDE and belong to no class.
     """
@@ -72,6 +87,8 @@ class Result:
     times: dict[str, float]
     margin: NDArray[np.float32] | None = None
     spec: Spec | None = None
+    reused: int = 0
+    detail: Detail | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         height, width = self.frame.image.shape[:2]
@@ -80,12 +97,17 @@ class Result:
         return f"Result({width}x{height}{': ' * bool(shares)}{shares}, {1e3 * sum(self.times.values()):.1f} ms)"
 
     def at_frame_size(self) -> Image:
-        """The class map [H, W] uint8 of the frame's size, nearest neighbor."""
+        """The class map [H, W] uint8 of the frame's size: from the logits themselves where the segmenter kept them
+        (`detail`), else stretched, nearest neighbor."""
         return self._at_frame_size
 
     @cached_property
     def _at_frame_size(self) -> Image:
-        return unfit(self.classmap, self._spec, *self.frame.image.shape[:2])
+        size = self.frame.image.shape[:2]
+        if self.detail is None:
+            return unfit(self.classmap, self._spec, *size)
+        placed = place(self._spec, *size)
+        return framed(self.detail(placed), placed.seen, *size)
 
     @property
     def _spec(self) -> Spec:

@@ -217,9 +217,9 @@ def test_int8_for_onnxruntime_needs_no_torch(network: Path, street: Path, tmp_pa
 # A package that does not exist yet already has its row.
 LAYERS = [
     "errors plugins cpus files directory user_cache image_header images toml ledger timing records",
-    "precision spec fit geometry overlay result target recipe mask results heads bundle signature",
+    "precision spec fit geometry motion overlay result target recipe mask results heads bundle signature",
     "onnx_graph",
-    "segmenter",
+    "segmenter reuse",
     "tensorrt tflite runner",
     "backends",
     "runtime machine",
@@ -245,8 +245,8 @@ RANK = {name: i for i, row in enumerate(LAYERS) for name in row.split()}
 LAZY = """torch torchvision timm segmentation_models_pytorch torch_pruning nncf openvino onnxruntime av gi cryptography
 prometheus_client tensorrt cuda edgeseg.training""".split()
 # What the packages that run on a device never import, not even inside a function.
-DEVICE_SIDE = """segmenter runtime runner heads mask bundle data synth bench evaluation telemetry monitoring stream
-serving""".split()
+DEVICE_SIDE = """segmenter motion reuse runtime runner heads mask bundle data synth bench evaluation telemetry
+monitoring stream serving""".split()
 NEVER_ON_A_DEVICE = ("torch", "onnx", "nncf", "edgeseg.onnx_graph", "edgeseg.quantization", "edgeseg.training")
 # Packages whose modules are found by file name and do not know each other.
 PLUGINS = ("backends", "training.families", "stream.sources", "stream.sinks", "heads", "data.formats", "data.checks",

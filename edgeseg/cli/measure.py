@@ -11,10 +11,11 @@ import typer
 
 from edgeseg.cli import options
 from edgeseg.cli.common import emit, percent, progress, results, table, wrote
-from edgeseg.errors import FileError, OptionError
+from edgeseg.errors import FileError, OptionError, unknown
 
 if TYPE_CHECKING:
     from edgeseg.data.dataset import Dataset
+    from edgeseg.results.clip import ClipResult
     from edgeseg.results.common import Interval, Picture
     from edgeseg.results.evaluation import EvalResult, WorstFrame
     from edgeseg.segmenter import Segmenter
@@ -29,8 +30,18 @@ app = typer.Typer()
 )
 def evaluate(
     bundle: options.Bundle,
-    data: options.Data,
+    data: options.OptionalData = None,
     split: options.Split = "test",
+    clip: Annotated[
+        Path | None,
+        typer.Option(help="In place of --data: a video, as DIR/images in order and DIR/masks.", metavar="DIR"),
+    ] = None,
+    reuse: options.Reuse = None,
+    max_drop: options.MaxDrop = None,
+    stabilize: options.Stabilize = False,
+    codec: Annotated[
+        str, typer.Option(help="With --clip: h264, as a camera sends the frames, or none, as they are.")
+    ] = "h264",
     pictures: Annotated[Path | None, typer.Option(help="Draw the worst frames into this folder.")] = None,
     beside: Annotated[Path | None, typer.Option(help="Another bundle to draw beside this one in the pictures.")] = None,
     page: Annotated[
@@ -60,6 +71,17 @@ def evaluate(
     from edgeseg.results.evaluation import Averaging
     from edgeseg.runtime import PROXY, open_segmenter
 
+    if clip is not None:
+        if data or pictures or beside or page or flip or slices or scales != "1":
+            raise OptionError(
+                "--clip goes with --reuse, --max-drop, --stabilize, --codec and --json.", "Leave the other options out."
+            )
+        _evaluate_clip(bundle, clip, reuse, max_drop, stabilize, codec, json_to)
+        return
+    if data is None:
+        raise OptionError("No data is given.", "Add --data DATASET, or --clip DIR for a video.")
+    if reuse or max_drop is not None or stabilize:
+        raise OptionError("--reuse, --max-drop and --stabilize are for videos.", "Add --clip DIR in place of --data.")
     if beside and not (pictures or page):
         raise OptionError(
             "--beside draws pictures, and none are written.", "Name where: --pictures DIR or --page FILE.html"
@@ -146,6 +168,61 @@ def _training_or_result(document: Mapping[str, Any], path: Path) -> Any:
     from edgeseg.results.stage import StageResult
 
     return StageResult.from_dict(document, path) if document.get("kind") == StageResult.KIND else parse(document, path)
+
+
+def _evaluate_clip(
+    bundle: Path,
+    clip: Path,
+    reuse: str | None,
+    max_drop: float | None,
+    stabilize: bool,
+    codec: str,
+    json_to: str | None,
+) -> None:
+    from dataclasses import replace
+
+    from edgeseg.bundle import Bundle
+    from edgeseg.evaluation.clip import CODECS, evaluate_clip, open_clip
+    from edgeseg.machine import fingerprint
+    from edgeseg.reuse.policy import parse
+    from edgeseg.runtime import PROXY, open_segmenter
+
+    if codec not in CODECS:
+        raise unknown("codec", codec, CODECS)
+    every = reuse or "1"
+    policy = parse(every, max_drop)
+    loaded = Bundle.load(bundle)
+    dataset = open_clip(clip, loaded.spec)
+    with open_segmenter(loaded, backend=PROXY) as segmenter, progress(f"evaluating {loaded.name}") as update:
+        result = evaluate_clip(segmenter, dataset, policy, every, stabilize, codec, update)
+    result = replace(result, bundle=loaded.identity, machine=fingerprint())
+    _show_clip(f"{loaded.name} on {clip} ({result.frames} frames, motion: {result.motion})", result, json_to)
+    emit(result, json_to)
+
+
+def _show_clip(title: str, result: ClipResult, json_to: str | None) -> None:
+    shown = table(title, "", "mIoU", "flicker %", "FPS", "key frames %")
+    shown.add_row(
+        "every frame",
+        percent(result.miou_without_reuse),
+        percent(result.flicker_without_reuse),
+        f"{result.fps_without_reuse:.1f}",
+        "100.0",
+    )
+    what = f"reuse {result.reuse}" + (", stabilized" if result.stabilized else "")
+    shown.add_row(
+        what,
+        percent(result.miou),
+        percent(result.flicker),
+        f"{result.fps:.1f}",
+        percent(result.keyframes),
+        style="bold",
+    )
+    out = results(json_to)
+    out.print(shown)
+    out.print(f"points of mIoU lost: {result.drop}; {result.fps / result.fps_without_reuse:.2f} times as fast")
+    if result.estimated_drop is not None:
+        out.print(f"loss as --reuse auto estimated it: {result.estimated_drop:.2f} points")
 
 
 def _show(title: str, result: EvalResult, json_to: str | None) -> None:

@@ -70,6 +70,19 @@ SpecFile = Annotated[
 InputSize = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Input size of the network.")]
 Output = Annotated[str, typer.Option(help="Name of the output to use, if the model has several.")]
 
+Reuse = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K|auto",
+        help="Only every K-th frame goes through the network, the others move its class map along; "
+        "auto: as few as --max-drop allows.",
+    ),
+]
+MaxDrop = Annotated[
+    float | None, typer.Option(metavar="POINTS", help="With --reuse auto: mIoU that may be lost; 1 by default.")
+]
+Stabilize = Annotated[bool, typer.Option("--stabilize", help="Keep classes from flickering: average along the motion.")]
+
 Data = Annotated[
     Path, typer.Option("--data", help="Labeled dataset: ROOT/{train,val,test}/{images,masks}.", show_default=False)
 ]

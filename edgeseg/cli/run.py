@@ -20,6 +20,7 @@ from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
     from edgeseg.results.common import BundleIdentity
+    from edgeseg.reuse.segmenter import ReuseSummary
     from edgeseg.stream.config import Settings
     from edgeseg.stream.progress import OnProgress
     from edgeseg.stream.progress import Progress as RunProgress
@@ -81,6 +82,9 @@ def run(
     fallback: Annotated[
         list[Path] | None, typer.Option(help="A cheaper bundle to use when --deadline is missed; repeatable.")
     ] = None,
+    reuse: options.Reuse = None,
+    max_drop: options.MaxDrop = None,
+    stabilize: options.Stabilize = False,
     metrics: Annotated[
         str | None, typer.Option(help="Serve /metrics (Prometheus), /healthz and /readyz at HOST:PORT.")
     ] = None,
@@ -110,6 +114,9 @@ def run(
         "reconnect": False if no_reconnect else None,
         "deadline_ms": deadline,
         "fallback": tuple(fallback or ()),
+        "reuse": reuse,
+        "max_drop": max_drop,
+        "stabilize": stabilize or None,
         "metrics": metrics,
         "require_signature": require_signature,
         "bundle_name": bundle_name,
@@ -262,8 +269,15 @@ def show(summary: RunSummary, json_to: str | None = None) -> None:
     if fallback := summary.fallback:
         shares = ", ".join(f"{name} {number}" for name, number in fallback.results.items())
         out.print(f"deadline {fallback.deadline_ms:.0f} ms: {fallback.late} results late; per level: {shares}")
+    if reuse := summary.reuse:
+        out.print(f"key frames: {reuse.key_frames} of {reuse.frames} ({reuse.share:.0%})" + _estimate(reuse))
     for warning in summary.warnings:
         log.warning("%s", warning)
+
+
+def _estimate(reuse: ReuseSummary) -> str:
+    drop = reuse.estimated_drop
+    return "" if drop is None else f", estimated loss {drop:.1f} points of mIoU"
 
 
 def show_soak(report: SoakReport, json_to: str | None = None) -> None:

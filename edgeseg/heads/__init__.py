@@ -7,7 +7,7 @@ and imports nothing of another head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgeseg import plugins
 from edgeseg.errors import unknown
+from edgeseg.fit import Placement
 
 Outputs = Mapping[str, NDArray[Any]]
 """What an engine gives for one frame: arrays without a batch axis, by the name of the graph's output."""
@@ -31,12 +32,20 @@ class Prediction:
     margin: NDArray[np.float32] | None = None
 
 
+Detail = Callable[[Placement], NDArray[np.uint8]]
+"""The class map [seen.height, seen.width] uint8 of the part of a frame that the network saw."""
+
+
 class Head(Protocol):
     outputs: tuple[str, ...]
     """The names of the outputs that it reads."""
 
     def decode(self, outputs: Outputs, margin: bool = False) -> Prediction:
         """The outputs are views that are valid during the call only."""
+        ...
+
+    def detail(self, outputs: Outputs) -> Detail | None:
+        """What gives the class map at a frame's own size, at any time; None where only decode()'s can be stretched."""
         ...
 
 

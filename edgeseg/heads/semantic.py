@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgeseg import mask
 from edgeseg.errors import BundleError, OptionError
-from edgeseg.heads import Head, Outputs, Prediction
+from edgeseg.heads import Detail, Head, Outputs, Prediction
 from edgeseg.spec import Spec
 
 LOGITS = "logits"  # [C, h, w] float32
@@ -27,6 +27,10 @@ class SemanticHead:
         if margin:
             return Prediction(*mask.class_map_margin(logits, self.height, self.width, self.upsample))
         return Prediction(mask.class_map(logits, self.height, self.width, self.upsample))
+
+    def detail(self, outputs: Outputs) -> Detail:
+        logits = self._logits(outputs).copy()
+        return lambda placed: mask.frame_map(logits, self.height, self.width, self.upsample, placed)
 
     def full_logits(self, outputs: Outputs) -> mask.Logits:
         """[C, height, width] float32: every logit upsampled, for those who average or compare logits."""

@@ -17,9 +17,10 @@ import numpy as np
 
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.files import require_file
+from edgeseg.fit import Placement
 from edgeseg.image_header import PNG
 from edgeseg.images import Image, decode_image, decode_mask
-from edgeseg.result import Frame, Result
+from edgeseg.result import Detail, Frame, Result
 from edgeseg.spec import Spec
 
 SENT_AS_THEY_ARE = (PNG, b"\xff\xd8")  # and WebP
@@ -80,16 +81,29 @@ class Client:
         """
         deadline = time.monotonic() + self.timeout
         pixels, data = _encoded(image)
-        query = {"format": "png", "size": "model", **({"model": self.model} if self.model else {})}
         for _ in range(3):
-            answer = self._ask("POST", "/v1/segment?" + urllib.parse.urlencode(query), data, deadline)
+            answer = self._segment(data, "model", deadline)
             digest = answer.headers.get(BUNDLE, "")
             spec = self._specs.get(digest) or self._learn(digest, deadline)
             if spec:
-                classmap = decode_mask(answer.body, Path("of the server"))
-                source = "" if isinstance(image, np.ndarray) else str(image)
-                return Result(Frame(pixels, source=source), classmap, _times(answer), spec=spec)
+                frame = Frame(pixels, source="" if isinstance(image, np.ndarray) else str(image))
+                return Result(frame, _class_map(answer), _times(answer), spec=spec, detail=self._detail(data, digest))
         raise ServerError(0, "The server's bundle changed at every request.", "Ask again.")
+
+    def _segment(self, data: bytes, size: str, deadline: float) -> _Response:
+        query = {"format": "png", "size": size, **({"model": self.model} if self.model else {})}
+        return self._ask("POST", "/v1/segment?" + urllib.parse.urlencode(query), data, deadline)
+
+    def _detail(self, data: bytes, digest: str) -> Detail:
+        """Asks again, if it is needed: most need no class map of the frame's own size."""
+
+        def detail(placed: Placement) -> Image:
+            answer = self._segment(data, "frame", time.monotonic() + self.timeout)
+            if answer.headers.get(BUNDLE, "") != digest:
+                raise ServerError(0, "The server has another bundle by now.", "Segment the image again.")
+            return placed.seen.of(_class_map(answer))
+
+        return detail
 
     def models(self) -> list[str]:
         """Names of the models that are served."""
@@ -200,6 +214,10 @@ def _png(image: Image) -> bytes:
     if not done:
         raise FileError("The image cannot be encoded.", "Expected [H, W, 3] uint8 BGR.")
     return data.tobytes()
+
+
+def _class_map(answer: _Response) -> Image:
+    return decode_mask(answer.body, Path("of the server"))
 
 
 def _times(answer: _Response) -> dict[str, float]:

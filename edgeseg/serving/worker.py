@@ -54,6 +54,7 @@ class Opener:
         except BaseException:
             segmenter.close()
             raise
+        segmenter.keep_detail()
         return Worker(bundle, segmenter)
 
 

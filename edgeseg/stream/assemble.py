@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from edgeseg.errors import OptionError
+from edgeseg.reuse.policy import parse as parse_reuse
+from edgeseg.reuse.segmenter import AHEAD, ReusingSegmenter
 from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Segmenter
 from edgeseg.signature import Required
@@ -32,6 +34,9 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
     """A Run that is ready to go(). Every change of a camera's state and of the fallback level is logged."""
     with ExitStack() as opening:
         opened_sources = [opening.enter_context(_source(stream, settings)) for stream in settings.streams]
+        if settings.reuse or settings.stabilize:
+            for source in opened_sources:
+                source.use_motion()
         mode = settings.mode or ("latency" if any(source.live for source in opened_sources) else "throughput")
         segmenter = _segmenter(settings, mode, opened_sources)
         opening.callback(_close_within, segmenter, CLOSE_SECONDS)
@@ -59,11 +64,20 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
         _close_within(segmenter, CLOSE_SECONDS)
 
 
-def _segmenter(settings: Settings, mode: str, opened_sources: list[Source]) -> Segmenter | FallbackPolicy:
-    """One Segmenter, or a fallback policy over several where a deadline is given; each has the signature required."""
+def _segmenter(
+    settings: Settings, mode: str, opened_sources: list[Source]
+) -> Segmenter | FallbackPolicy | ReusingSegmenter:
+    """One Segmenter, or what stands in for it: with reuse, or with a fallback policy where a deadline is given.
+
+    Each bundle has the signature required.
+    """
     required = settings.required
     threads = settings.threads or 0
     full = open_segmenter(settings.bundle, mode, required=required, threads=threads)
+    if settings.reuse or settings.stabilize:
+        policy = parse_reuse(settings.reuse or "1", settings.max_drop)
+        ahead = 0 if any(source.live for source in opened_sources) else AHEAD
+        return ReusingSegmenter(full, policy, settings.stabilize, ahead)
     if settings.deadline_ms is None:
         return full
     if not any(source.live for source in opened_sources):
@@ -90,7 +104,11 @@ def _source(stream: StreamSettings, settings: Settings) -> Source:
 
 
 def _sink(
-    uri: str, stream: StreamSettings, source: Source, segmenter: Segmenter | FallbackPolicy, settings: Settings
+    uri: str,
+    stream: StreamSettings,
+    source: Source,
+    segmenter: Segmenter | FallbackPolicy | ReusingSegmenter,
+    settings: Settings,
 ) -> Sink:
     info = sinks.Info(segmenter.spec, source.fps, source.live, stream.name)
     sink = sinks.open(uri, info)
@@ -105,7 +123,7 @@ def log_transition(name: str, change: Transition) -> None:
     log.log(logging.WARNING if change.state in FAULT_STATES else logging.INFO, "%s: %s%s", name, change.state, reason)
 
 
-def _close_within(segmenter: Segmenter | FallbackPolicy, seconds: float) -> None:
+def _close_within(segmenter: Segmenter | FallbackPolicy | ReusingSegmenter, seconds: float) -> None:
     """Close, but do not wait for ever for an accelerator that hangs."""
     thread = threading.Thread(target=segmenter.close, name="edgeseg-close", daemon=True)
     thread.start()

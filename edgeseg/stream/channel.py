@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,13 +17,21 @@ class Closed(Exception):
 class Channel(Generic[T]):
     """At most `depth` items. When full, put() waits, or with `drop` discards the oldest item and counts it.
 
-    `wake_up` is set whenever there is something new to look at: an item, or the end.
+    `wake_up` is set whenever there is something new to look at: an item, or the end. `pass_on(discarded, next)` gives
+    what stands for the item after a discarded one.
     """
 
-    def __init__(self, depth: int, drop: bool = False, wake_up: threading.Event | None = None):
+    def __init__(
+        self,
+        depth: int,
+        drop: bool = False,
+        wake_up: threading.Event | None = None,
+        pass_on: Callable[[T, T], T] | None = None,
+    ):
         self.dropped = 0
         self._depth = depth
         self._drop = drop
+        self._pass_on = pass_on
         self._wake_up = wake_up or threading.Event()
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
@@ -36,8 +45,7 @@ class Channel(Generic[T]):
         """False when the consumer has gone."""
         with self._changed:
             if self._drop and len(self._items) >= self._depth:
-                self._items.popleft()
-                self.dropped += 1
+                item = self._discard(item)
             self._changed.wait_for(lambda: len(self._items) < self._depth or self._abandoned)
             if self._abandoned:
                 return False
@@ -45,6 +53,17 @@ class Channel(Generic[T]):
             self._changed.notify_all()
         self._wake_up.set()
         return True
+
+    def _discard(self, newest: T) -> T:
+        """Discard the oldest item; returns what is to be put for the newest."""
+        oldest = self._items.popleft()
+        self.dropped += 1
+        if self._pass_on is None:
+            return newest
+        if not self._items:
+            return self._pass_on(oldest, newest)
+        self._items[0] = self._pass_on(oldest, self._items[0])
+        return newest
 
     def get(self, timeout: float | None) -> T | None:
         """The oldest item; None if there is none within `timeout` seconds.

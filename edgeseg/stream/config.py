@@ -23,6 +23,7 @@ from typing import Any
 
 from edgeseg import toml
 from edgeseg.errors import OptionError, unknown
+from edgeseg.reuse.policy import parse as parse_reuse
 from edgeseg.segmenter import MODES
 from edgeseg.signature import Required
 from edgeseg.stream import sinks, sources
@@ -44,6 +45,9 @@ KEY_TYPES: dict[str, type] = {
     "threads": int,
     "min_version": int,
     "watchdog": float,
+    "reuse": str,
+    "max_drop": float,
+    "stabilize": bool,
     "deadline_ms": float,
     "fallback": list,
     **dict.fromkeys(POLICY_KEYS, float),
@@ -74,6 +78,9 @@ class Settings:
     `deadline_ms` switches the fallback policy on (fallback.py); `fallback`: its cheaper bundles, in the order they are
     tried. `require_signature`: a public key; every bundle must be signed by its owner, and `bundle` as a version of
     `bundle_name` from `min_version` up, where they are given.
+
+    `reuse`: how many frames share an inference, or "auto", for a loss of at most `max_drop` points of mIoU;
+    `stabilize`: classes do not flicker. See edgeseg/reuse.
     """
 
     bundle: Path
@@ -91,6 +98,9 @@ class Settings:
     require_signature: Path | None = None
     bundle_name: str = ""
     min_version: int | None = None
+    reuse: str | None = None
+    max_drop: float | None = None
+    stabilize: bool = False
     policy: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
     def __post_init__(self) -> None:
@@ -105,6 +115,15 @@ class Settings:
         if (self.bundle_name or self.min_version is not None) and not self.require_signature:
             raise OptionError(
                 "A name or version of the bundle without a signature.", "Add --require-signature PUBLIC.pem."
+            )
+        if self.reuse is not None:
+            parse_reuse(self.reuse, self.max_drop)
+        elif self.max_drop is not None:
+            raise OptionError("max_drop without reuse.", "Add --reuse auto.")
+        if (self.reuse or self.stabilize) and self.deadline_ms is not None:
+            raise OptionError(
+                "A deadline together with --reuse or --stabilize.",
+                "Reuse makes frames cheaper, which a deadline is for; leave one of them out.",
             )
         if not self.streams:
             raise OptionError("No source is given.", "Give --source URI, or a [[stream]] table in --config FILE.")
@@ -137,6 +156,8 @@ def load(path: Path, **options: object) -> Settings:
     for key in data:
         if key not in (*KEY_TYPES, "stream"):
             raise unknown(f"key of {path}", key, (*KEY_TYPES, "stream"))
+    if type(data.get("reuse")) is int:
+        data["reuse"] = str(data["reuse"])
     values = {key: _typed(path, key, value, KEY_TYPES[key]) for key, value in data.items() if key != "stream"}
     if "fallback" in values:
         values["fallback"] = tuple(path.parent / _typed(path, "fallback", name, str) for name in values["fallback"])

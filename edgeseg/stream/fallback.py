@@ -120,6 +120,11 @@ class FallbackPolicy:
             self.level, self.name, self.steps, self.late, dict(self._results), deadline_ms=1e3 * self.deadline
         )
 
+    def keep_detail(self) -> None:
+        """As Segmenter.keep_detail."""
+        for level in self._levels:
+            level.segmenter.keep_detail()
+
     def close(self) -> None:
         for segmenter in dict.fromkeys(level.segmenter for level in self._levels):
             segmenter.close()

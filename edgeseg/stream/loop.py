@@ -21,6 +21,7 @@ from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
 from edgeseg.overlay import Overlay
 from edgeseg.result import Frame, Result
+from edgeseg.reuse.segmenter import ReuseSummary, ReusingSegmenter
 from edgeseg.segmenter import Segmenter
 from edgeseg.stream.channel import Closed
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
@@ -63,7 +64,7 @@ class Run:
 
     def __init__(
         self,
-        segmenter: Segmenter | FallbackPolicy,
+        segmenter: Segmenter | FallbackPolicy | ReusingSegmenter,
         streams: Sequence[Stream],
         *,
         max_frames: int | None = None,
@@ -77,6 +78,9 @@ class Run:
         self._segmenter = segmenter
         self.bundle = segmenter.bundle
         self._fallback = segmenter if isinstance(segmenter, FallbackPolicy) else None
+        self._reusing = segmenter if isinstance(segmenter, ReusingSegmenter) else None
+        if any(sink.needs_detail for stream in streams for sink in stream.sinks):
+            segmenter.keep_detail()
         self._max_frames = max_frames
         self._overlay = Overlay(segmenter.spec) if overlay else None
         self._stop = stop or threading.Event()
@@ -130,6 +134,7 @@ class Run:
             streams=self.streams(),
             warnings=(*(w for pipeline in self._pipelines for w in pipeline.warnings()), *self._warnings),
             fallback=self._fallback.summary() if self._fallback else None,
+            reuse=self.reuse,
             result=("failed" if self._error else self._result) if finished else "running",
             error=self._error,
         )
@@ -156,6 +161,11 @@ class Run:
     @property
     def fallback(self) -> FallbackPolicy | None:
         return self._fallback
+
+    @property
+    def reuse(self) -> ReuseSummary | None:
+        """What reuse did so far; None where every frame goes through the network."""
+        return self._reusing.summary() if self._reusing else None
 
     def alive(self) -> bool:
         """Whether the thread that watches over the others still does."""
@@ -277,6 +287,8 @@ class Run:
         caption = f"{fps:.1f} FPS   {latency * 1e3:.1f} ms"
         if self._fallback and self._fallback.level:
             caption += f"   reduced: {self._fallback.name}"
+        if reuse := self.reuse:
+            caption += f"   key frames {reuse.share:.0%}"
         image = self._overlay.draw(result.frame.image, result.classmap, caption)
         self._timings.add(stream, "overlay", time.perf_counter() - begin)
         return image

@@ -91,6 +91,8 @@ def sample(run: Run) -> RunSample:
         ],
         fallback_level=fallback.level if fallback else None,
         late=fallback.late if fallback else None,
+        key_frames=run.reuse.key_frames if run.reuse else None,
+        estimated_drop=run.reuse.estimated_drop if run.reuse else None,
     )
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeseg.result import Frame
 from edgeseg.stream.channel import Channel
@@ -48,7 +48,12 @@ class StreamPipeline:
         self.frames = 0
         self.age_from = ""
         self.skipped = 0  # by the fallback policy, on purpose
-        self.inbox: Channel[Frame] = Channel(depth or (1 if source.live else READ_AHEAD), source.live, wake_up)
+        self.inbox: Channel[Frame] = Channel(
+            depth or (1 if source.live else READ_AHEAD),
+            source.live,
+            wake_up,
+            lambda dropped, frame: frame.after(dropped),
+        )
         self.writers = [Writer(sink, stream.name, source.live, timings, clock) for sink in stream.sinks]
         self._timings = timings
         self._halt = threading.Event()
@@ -115,7 +120,7 @@ class StreamPipeline:
                     frame = source.read(POLL_SECONDS)
                     if frame is not None:
                         self._timings.add(self.stream.name, "read", time.perf_counter() - begin)
-                        self.inbox.put(frame)
+                        self.inbox.put(replace(frame, stream=self.stream.name))
             self.inbox.finish()
         except EndOfStream:
             self.inbox.finish()

@@ -36,6 +36,7 @@ class ReconnectingSink(Sink):
         super().__init__()
         self.name = sink.name or type(sink).__name__
         self.needs_image = sink.needs_image
+        self.needs_detail = sink.needs_detail
         self.failures = 0
         self._lost = 0  # while it was broken, and by the sinks that are closed
         self._sink: Sink | None = sink

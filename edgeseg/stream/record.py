@@ -15,7 +15,8 @@ from edgeseg.stream.sinks import Info
 class ResultRecord:
     """`time`: Unix seconds of the capture; `pts`: seconds on the source's own time axis, None where it has none;
     `age_from`: what `time` and `age_ms` go by, the frame's `capture`, its `arrival` here or when it was `read`;
-    `size`: width, height; `shares`: of the frame, per class that is present; `ms`: milliseconds per stage.
+    `size`: width, height; `shares`: of the frame, per class that is present; `ms`: milliseconds per stage;
+    `reused`: how many frames before this one went through the network, 0 where this one did.
     """
 
     stream: str
@@ -27,6 +28,7 @@ class ResultRecord:
     size: tuple[int, int]
     shares: dict[str, float]
     ms: dict[str, float]
+    reused: int
 
     @classmethod
     def of(cls, result: Result, info: Info) -> ResultRecord:
@@ -43,6 +45,7 @@ class ResultRecord:
             size=(width, height),
             shares={name: round(share, 4) for name, share in shares.items()},
             ms={stage: round(seconds * 1e3, 2) for stage, seconds in result.times.items()},
+            reused=result.reused,
         )
 
     def to_dict(self) -> dict[str, Any]:

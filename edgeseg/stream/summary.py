@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.records import check_schema, convert
+from edgeseg.reuse.segmenter import ReuseSummary
 from edgeseg.timing import Percentiles
 
 SCHEMA = 1
@@ -84,7 +85,7 @@ class RunSummary:
     `latency` is the model's own path (resize + infer + mask); `stages["age"]` is from the capture, or what a stream's
     `age_from` says instead, to the end of the sink.
     `result` says how the run ended ("running" while it goes on), `error` what broke it; `fallback` is None where no
-    deadline was given.
+    deadline was given, `reuse` where every frame went through the network.
     """
 
     KIND: ClassVar[str] = "run"
@@ -97,6 +98,7 @@ class RunSummary:
     streams: tuple[StreamSummary, ...] = ()
     warnings: tuple[str, ...] = ()
     fallback: FallbackSummary | None = None
+    reuse: ReuseSummary | None = None
     result: str = "running"
     error: EdgesegError | None = field(default=None, compare=False)
 
@@ -127,6 +129,7 @@ class RunSummary:
             "streams": [stream.to_dict() for stream in self.streams],
             "warnings": list(self.warnings),
             "fallback": self.fallback and self.fallback.to_dict(),
+            "reuse": self.reuse and self.reuse.to_dict(),
             "result": self.result,
             "error": self.error.what if self.error else None,
         }
@@ -145,6 +148,7 @@ class RunSummary:
             streams=tuple(StreamSummary.from_dict(vars(row)) for row in stored.streams),
             warnings=stored.warnings,
             fallback=stored.fallback,
+            reuse=stored.reuse,
             result=stored.result,
             error=StreamError(stored.error) if stored.error else None,
         )
@@ -178,3 +182,4 @@ class _Document:
     fallback: FallbackSummary | None
     result: str
     error: str | None
+    reuse: ReuseSummary | None = None

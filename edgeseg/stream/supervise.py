@@ -102,6 +102,7 @@ class SupervisedSource(Source):
         self._connection: Connection | None = None
         self._stuck: list[Connection] = []
         self._freeze = FreezeDetector()
+        self._motion = False
         self._reasons: Counter[str] = Counter()
         self._counting = threading.Lock()
         self._left_dropped = self._left_damaged = 0  # by the connections before this one
@@ -134,6 +135,9 @@ class SupervisedSource(Source):
         self._check_silence()
         return None
 
+    def use_motion(self) -> None:
+        self._motion = True
+
     def close(self) -> None:
         if self.state == "STOPPED":
             return
@@ -156,7 +160,7 @@ class SupervisedSource(Source):
         if len(self._stuck) >= MAX_STUCK:
             raise StreamError(f"{self.name}: {MAX_STUCK} connections are stuck in the driver.", "Restart the program.")
         self._enter("CONNECTING")
-        self._connection = Connection(self._connect, self._clock)
+        self._connection = Connection(self._connect, self._clock, self._motion)
         self._freeze = FreezeDetector()
 
     def _accept(self, frame: Frame) -> Frame | None:
@@ -234,8 +238,9 @@ class SupervisedSource(Source):
 class Connection:
     """One attempt: a thread that opens the source, reads it into a newest-frame slot and closes it."""
 
-    def __init__(self, connect: Callable[[], Source], clock: Clock):
-        self.frames: Channel[Frame] = Channel(1, drop=True)
+    def __init__(self, connect: Callable[[], Source], clock: Clock, motion: bool = False):
+        self.frames: Channel[Frame] = Channel(1, drop=True, pass_on=lambda dropped, frame: frame.after(dropped))
+        self._motion = motion
         self.source: Source | None = None
         self.latest = clock.monotonic()  # when the latest frame came
         self.delivered = False  # whether the first frame was taken
@@ -267,6 +272,8 @@ class Connection:
     def _work(self, connect: Callable[[], Source]) -> None:
         try:
             with connect() as self.source:
+                if self._motion:
+                    self.source.use_motion()
                 while not self._left.is_set():
                     frame = self.source.read(POLL_SECONDS)
                     if frame is not None:

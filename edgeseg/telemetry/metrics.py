@@ -41,6 +41,8 @@ FAMILIES = {
     ),
     "edgeseg_fallback_level": ("gauge", "0 at full quality, else how many steps down the deadline forced.", ()),
     "edgeseg_late": ("counter", "Results older than the deadline.", ()),
+    "edgeseg_key_frames": ("counter", "With --reuse: frames that went through the network.", ()),
+    "edgeseg_reuse_estimated_drop": ("gauge", "With --reuse auto: the estimated loss in points of mIoU.", ()),
 }
 
 
@@ -73,13 +75,16 @@ class StreamSample:
 
 @dataclass(frozen=True)
 class RunSample:
-    """A run at the time of a scrape. `fallback_level` and `late` are None without a deadline."""
+    """A run at the time of a scrape. `fallback_level` and `late` are None without a deadline, the last two without
+    reuse."""
 
     uptime: float
     resident_bytes: int
     streams: Sequence[StreamSample] = field(default_factory=tuple)
     fallback_level: int | None = None
     late: int | None = None
+    key_frames: int | None = None
+    estimated_drop: float | None = None
 
 
 class RunMetrics:
@@ -156,6 +161,10 @@ def rows(sample: RunSample) -> Iterator[tuple[str, list[str], float]]:
         yield "edgeseg_fallback_level", [], sample.fallback_level
     if sample.late is not None:
         yield "edgeseg_late", [], sample.late
+    if sample.key_frames is not None:
+        yield "edgeseg_key_frames", [], sample.key_frames
+    if sample.estimated_drop is not None:
+        yield "edgeseg_reuse_estimated_drop", [], sample.estimated_drop
 
 
 def _families() -> dict[str, Any]:

@@ -24,7 +24,8 @@ INFO = sinks.Info(SPEC, fps=25.0)
 
 def result(i: int, captured: float = 0.0, source: str = "", pts: float | None = None) -> Result:
     classmap = (np.arange(SPEC.width) * 4 // SPEC.width).astype(np.uint8)
-    return Result(Frame(frame_image(i), i, captured, source, pts), np.tile(classmap, (SPEC.height, 1)), {"infer": 0.01})
+    classmap = np.tile(classmap, (SPEC.height, 1))
+    return Result(Frame(frame_image(i), i, captured, source, pts), classmap, {"infer": 0.01}, spec=SPEC)
 
 
 def png_ids(data: bytes):

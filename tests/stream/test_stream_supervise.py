@@ -283,7 +283,7 @@ class Disk(Sink):
         self.closed = True
 
 
-RESULT = Result(Frame(frame_image(0)), np.zeros((SPEC.height, SPEC.width), np.uint8), {})
+RESULT = Result(Frame(frame_image(0)), np.zeros((SPEC.height, SPEC.width), np.uint8), {}, spec=SPEC)
 
 
 def test_a_sink_is_opened_again_after_it_failed(clock):

@@ -42,10 +42,12 @@ class Info:
 class Sink(ABC):
     """A context manager that takes results in order.
 
-    `needs_image`: write() gets the frame with its overlay, too. `files` are the files and folders that it has written.
+    `needs_image`: write() gets the frame with its overlay, too. `needs_detail`: results give their class map at the
+    frame's own size. `files` are the files and folders that it has written.
     """
 
     needs_image = False
+    needs_detail = False
     name = ""
 
     def __init__(self) -> None:

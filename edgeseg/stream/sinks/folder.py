@@ -1,5 +1,5 @@
-"""Folders of images: `out/` gets a palette PNG of class ids per frame, of its size; `?overlay=1` adds the drawn frames
-(JPEG).
+"""Folders of images: `out/` gets a palette PNG of class ids per frame, of its size (`?size=network`: of the network's
+input); `?overlay=1` adds the drawn frames (JPEG).
 
 `out/?masks=0&overlay=1` writes overlays alone. Names follow the frame's number, or the source image's own name.
 """
@@ -11,12 +11,11 @@ from pathlib import Path
 
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import write_bytes
-from edgeseg.fit import unfit
 from edgeseg.images import Image, palette_png, write_image
 from edgeseg.result import Result
 from edgeseg.spec import Spec
 from edgeseg.stream.sinks import Info, Sink, check_writable
-from edgeseg.stream.uri import Uri, flag
+from edgeseg.stream.uri import Uri, choice, flag
 
 FORMS = "FOLDER/"
 
@@ -27,18 +26,19 @@ def claims(uri: Uri) -> bool:
 
 
 def open(uri: Uri, info: Info) -> Sink:
-    path, options = uri.split({"masks": flag, "overlay": flag})
+    path, options = uri.split({"masks": flag, "overlay": flag, "size": choice("frame", "network")})
     return Folder(Path(path), info.spec, **options)
 
 
 class Folder(Sink):
-    def __init__(self, path: Path, spec: Spec, masks: bool = True, overlay: bool = False):
+    def __init__(self, path: Path, spec: Spec, masks: bool = True, overlay: bool = False, size: str = "frame"):
         super().__init__()
         if not masks and not overlay:
             raise OptionError(f"Folder {path} would get neither masks nor overlays.", "Set masks=1 or overlay=1.")
         if path.exists() and not path.is_dir():
             raise FileError(f"{path} is a file, not a folder.", "Give the output folder another name.")
         self.needs_image = overlay
+        self.needs_detail = masks and size == "frame"
         self._folder = path
         self._spec = spec
         self._masks = masks
@@ -50,7 +50,7 @@ class Folder(Sink):
         self.files = [self._folder]
         name = result.frame.source or f"{result.frame.index:06d}"
         if self._masks:
-            classmap = unfit(result.classmap, self._spec, *result.frame.image.shape[:2])
+            classmap = result.at_frame_size() if self.needs_detail else result.classmap
             png = palette_png(classmap, self._spec.palette)
             write_bytes(self._folder / f"{name}.png", png, durable=False)  # there may be many of them
         if image is not None:

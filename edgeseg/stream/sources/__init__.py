@@ -57,6 +57,9 @@ class Source(ABC):
         A source whose driver can only block may take as long as its own time-out; SupervisedSource copes with that.
         """
 
+    def use_motion(self) -> None:  # noqa: B027 -- most sources know of none
+        """Give frames the motion that the decoder knows of (Frame.motion); to be called before the first read()."""
+
     def close(self) -> None:  # noqa: B027 -- most sources hold nothing
         """Release what the source holds. Safe to call twice."""
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from edgeseg.errors import MissingPackage, OptionError, StreamError, unknown
 from edgeseg.images import Image
+from edgeseg.motion import Motion, vectors
 from edgeseg.result import Frame
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Refused, Source, check_size
 from edgeseg.stream.uri import Convert, Uri, choice, number
@@ -125,11 +126,16 @@ class Network(Source):
         self._matrix: int | None = None  # in place of the stream's own (ITU-T H.273), once that has failed
         self._image_at = self._packet_at = 0.0  # when the latest image and the latest packet of the video came
         self._key_frames = 0  # since the latest image
+        self._motion = False  # whether frames get what the decoder knows of it
+        self._gap = True  # a frame before the next one is missing
 
     @property
     def waiting(self) -> bool:  # type: ignore[override]
         """Packets arrive, but a key frame is still due."""
         return self._key_frames == 0 and self._image_at < self._packet_at > time.monotonic() - self._timeout
+
+    def use_motion(self) -> None:
+        self._motion = True
 
     def read(self, timeout: float) -> Frame | None:
         import av
@@ -174,6 +180,7 @@ class Network(Source):
     def _connect(self) -> av.container.InputContainer:
         self._container = self._open_container()
         self._in_connection = 0
+        self._gap = True
         self._key_frames = 0
         self._image_at = self._packet_at = time.monotonic()
         if not self._container.streams.video:
@@ -201,6 +208,8 @@ class Network(Source):
         options = {"max_pixels": str(int(self._limit * 1e6))}
         if self._strict and stream.codec_context.name == "mjpeg":
             options["err_detect"] = "explode"
+        if self._motion and stream.codec_context.name in vectors.CODECS:
+            options.update(vectors.OPTIONS)
         stream.codec_context.options = options
         check_size(stream.width, stream.height, self.uri, self._limit)
         entered = stream.codec_context.name not in ENTERED_AT_KEY_FRAMES
@@ -221,11 +230,17 @@ class Network(Source):
                         self._in_connection += 1
                         self._index += 1
                         captured, origin = self._captured(video_frame, arrived)
-                        image = self._pixels(video_frame)
-                        yield Frame(image, self._index - 1, captured, pts=video_frame.time, age_from=origin)
+                        image, motion = self._pixels(video_frame), self._motion_of(video_frame, packet.stream)
+                        yield Frame(image, self._index - 1, captured, "", video_frame.time, origin, motion)
             self._check_progress(arrived)
             yield None
             asked = time.monotonic()
+
+    def _motion_of(self, frame: av.VideoFrame, stream: Any) -> tuple[Motion, ...] | None:
+        """None where the frame before it is not the one that the decoder means, and for a picture that is turned."""
+        gap, self._gap = self._gap, False
+        known = self._motion and stream.codec_context.name in vectors.CODECS and not getattr(frame, "rotation", 0)
+        return (vectors.of_frame(frame),) if known and not gap else None
 
     def _note_camera_time(self, packet: Any) -> None:
         """Keep what RTCP says of when this packet's picture was taken; cameras begin to say it after some seconds."""
@@ -290,6 +305,7 @@ class Network(Source):
             ) from None
         except av.error.InvalidDataError:
             self.damaged += 1
+            self._gap = True
             self._bad_in_a_row += packet.is_keyframe
             if self._strict and packet.stream.codec_context.name == "mjpeg" and not self._in_connection:
                 if self._bad_in_a_row >= SLOPPY_JPEGS:
@@ -299,6 +315,7 @@ class Network(Source):
             return []
         self._bad_in_a_row = 0
         whole = [f for f in decoded if not f.is_corrupt]
+        self._gap = self._gap or len(whole) < len(decoded)
         self.damaged += len(decoded) - len(whole)
         return whole
 

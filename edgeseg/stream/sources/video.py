@@ -15,6 +15,7 @@ from edgeseg.errors import FileError
 from edgeseg.files import require_file
 from edgeseg.images import IMAGE_SUFFIXES, Image
 from edgeseg.result import Frame
+from edgeseg.stream.av_capture import AvCapture
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.pace import Pace
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Source, check_size
@@ -57,6 +58,8 @@ class Video(Source):
         self._loop = loop
         self._limit = max_megapixels
         self._index = 0
+        self._motion = False
+        self._capture: cv2.VideoCapture | AvCapture
         self._capture, first = self._start()
         self._next: Image | None = first
         self._pts = 0.0
@@ -67,9 +70,15 @@ class Video(Source):
         self.count = declared if declared > 0 and not loop else None
         self._pace = Pace(self.fps or DEFAULT_FPS, self._clock) if live else None
 
-    def _start(self) -> tuple[cv2.VideoCapture, Image]:
+    def use_motion(self) -> None:
+        self._motion = True
+        self._capture.release()
+        self._capture, self._next = self._start()
+
+    def _start(self) -> tuple[cv2.VideoCapture | AvCapture, Image]:
+        with_motion = AvCapture.open(self.path) if self._motion else None
         # Not the bare name: FFmpeg takes what stands before a colon (12:30:00.mp4) for a protocol.
-        capture = cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
+        capture = with_motion or cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise FileError(
                 f"Video {self.path} cannot be opened.",
@@ -98,7 +107,8 @@ class Video(Source):
         assert image is not None
         self._pts = self._media_time()
         self._index += 1
-        return Frame(image, self._index - 1, self._clock.monotonic(), pts=self._pts)
+        motion = self._capture.motion if isinstance(self._capture, AvCapture) else None
+        return Frame(image, self._index - 1, self._clock.monotonic(), pts=self._pts, motion=motion)
 
     def _media_time(self) -> float:
         """Seconds of the frame that was just read; where the file has none, or one that goes back, by its rate."""

@@ -1,0 +1,80 @@
+"""AvCapture: a video file through PyAV, in place of cv2.VideoCapture, which does not give motion vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from edgeseg.images import Image
+from edgeseg.motion import Motion, vectors
+
+if TYPE_CHECKING:
+    import av
+
+
+class AvCapture:
+    """What of cv2.VideoCapture sources.video uses, and `motion` of the frame that was read last."""
+
+    def __init__(self, container: av.container.InputContainer):
+        self.motion: tuple[Motion, ...] | None = None
+        self._container = container
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        rate = stream.average_rate or stream.guessed_rate
+        self._properties: dict[int, Callable[[], float]] = {
+            cv2.CAP_PROP_FRAME_WIDTH: lambda: context.width,
+            cv2.CAP_PROP_FRAME_HEIGHT: lambda: context.height,
+            cv2.CAP_PROP_FPS: lambda: float(rate or 0),
+            cv2.CAP_PROP_FRAME_COUNT: lambda: stream.frames,
+            cv2.CAP_PROP_POS_MSEC: lambda: 1e3 * self._seconds,
+        }
+        context.options = vectors.OPTIONS
+        self._gap = True  # the frame before is missing
+        self._seconds = 0.0
+        self._begin = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
+        self._frames: Iterator[av.VideoFrame] = container.decode(stream)
+
+    @classmethod
+    def open(cls, path: Path) -> AvCapture | None:
+        """None where there is no PyAV, or the codec of the file tells no motion: OpenCV reads it as well."""
+        try:
+            import av
+        except ImportError:
+            return None
+        try:
+            container = av.open(str(path.absolute()))
+        except (av.error.FFmpegError, ValueError):
+            return None
+        streams = container.streams.video
+        if not streams or streams[0].codec_context.name not in vectors.CODECS:
+            container.close()
+            return None
+        return cls(container)
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, prop: int) -> float:
+        return self._properties[prop]()
+
+    def read(self) -> tuple[bool, Image | None]:
+        """As cv2.VideoCapture: a frame that does not decode is the end."""
+        import av
+
+        try:
+            frame = next(self._frames)
+        except (StopIteration, av.error.FFmpegError):
+            return False, None
+        if frame.time is not None:
+            self._seconds = frame.time - self._begin
+        quarters = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise
+        gap, self._gap = self._gap or frame.is_corrupt, False
+        self.motion = None if gap or quarters else (vectors.of_frame(frame),)
+        return True, np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), quarters))
+
+    def release(self) -> None:
+        self._container.close()
