@@ -182,7 +182,7 @@ def _evaluate_clip(
     from dataclasses import replace
 
     from edgeseg.bundle import Bundle
-    from edgeseg.evaluation.clip import CODECS, evaluate_clip, open_clip
+    from edgeseg.evaluation.clip import CODECS, evaluate_clip, frames_of, open_clip
     from edgeseg.machine import fingerprint
     from edgeseg.reuse.policy import parse
     from edgeseg.runtime import PROXY, open_segmenter
@@ -194,8 +194,9 @@ def _evaluate_clip(
     loaded = Bundle.load(bundle)
     dataset = open_clip(clip, loaded.spec)
     with open_segmenter(loaded, backend=PROXY) as segmenter, progress(f"evaluating {loaded.name}") as update:
-        result = evaluate_clip(segmenter, dataset, policy, every, stabilize, codec, update)
-    result = replace(result, bundle=loaded.identity, machine=fingerprint())
+        frames, motion = frames_of(dataset, codec)
+        result = evaluate_clip(segmenter, dataset, frames, policy, stabilize, update)
+    result = replace(result, reuse=every, motion=motion, bundle=loaded.identity, machine=fingerprint())
     _show_clip(f"{loaded.name} on {clip} ({result.frames} frames, motion: {result.motion})", result, json_to)
     emit(result, json_to)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +89,13 @@ def frames_of(clip: Dataset, codec: str) -> tuple[Iterator[Frame], str]:
 def evaluate_clip(
     segmenter: Segmenter,
     clip: Dataset,
+    frames: Iterable[Frame],
     policy: Callable[[int], Policy],
-    reuse: str,
     stabilize: bool = False,
-    codec: str = CODECS[0],
     progress: Progress | None = None,
 ) -> ClipResult:
     """Every frame against its label. Each goes through the whole network, too, right before, which is what the speed
-    and the accuracy of reuse are compared with."""
-    frames, motion = frames_of(clip, codec)
+    and the accuracy of reuse are compared with. `frames`: the clip's, see frames_of."""
     reusing = ReusingSegmenter(segmenter, policy, stabilize, ahead=0)
     names, spec = clip.classes.names, segmenter.spec
     counts = [Counts(len(names), clip.classes.ignore_index) for _ in range(2)]
@@ -127,9 +125,7 @@ def evaluate_clip(
     return ClipResult(
         clip=clip.split,
         frames=len(reused),
-        reuse=reuse,
         stabilized=stabilize,
-        motion=motion,
         miou=counts[0].metrics(names).miou,
         miou_without_reuse=counts[1].metrics(names).miou,
         drop=statistics.difference(tables[1], tables[0], _points).rounded(),

@@ -35,15 +35,13 @@ class ClipResult(Record):
     as neighbors are alike. `fps`: of the model's path alone, measured in turns with `fps_without_reuse`.
     `flicker`: the share of pixels whose class changes along the motion although the label's does not;
     `flicker_by_class` by what the label says. `agreement`: with the class maps without reuse. `estimated_drop`: what
-    --reuse auto said itself. `motion`: where it came from."""
+    --reuse auto said itself. `reuse`: as it was asked for; `motion`: where it came from."""
 
     KIND = "clip"
 
     clip: str
     frames: int
-    reuse: str
     stabilized: bool
-    motion: str
     miou: float | None
     miou_without_reuse: float | None
     drop: Drop
@@ -57,6 +55,8 @@ class ClipResult(Record):
     by_distance: tuple[DistanceScores, ...]
     per_frame: tuple[ClipFrame, ...]
     estimated_drop: float | None = None
+    reuse: str = ""
+    motion: str = ""
     bundle: BundleIdentity | None = None
     machine: Machine | None = None
     backend: str = ""

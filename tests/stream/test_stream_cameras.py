@@ -85,6 +85,17 @@ def test_rtsp(gstreamer, video, transport):
 
 
 @real_time
+def test_rtsp_tells_how_the_picture_moved(gstreamer, video):
+    port = free_port()
+    with rtsp(video, port, "--gop", "5"), sources.open(f"rtsp://127.0.0.1:{port}/live") as camera:
+        camera.use_motion()
+        got = frames(camera, 20)
+        assert got[0].motion is None and all(f.motion and len(f.motion) == 1 for f in got[1:])
+        by_themselves = sum(len(f.motion[0].blocks) == 0 for f in got[1:])
+        assert 3 <= by_themselves <= 5 and all(f.motion[0].reference for f in got[1:])
+
+
+@real_time
 def test_rtsp_credentials(gstreamer, video):
     port = free_port()
     with rtsp(video, port, "--user", "admin", "--password", "p@ss"):
