@@ -28,7 +28,7 @@ from edgeseg.mask import UPSAMPLES
 from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
 from edgeseg.records import check_schema, convert, parse_json
-from edgeseg.results.common import BundleIdentity, Parent, Parity
+from edgeseg.results.common import BundleIdentity, Parent, Parity, ReuseCalibration
 from edgeseg.results.evaluation import Metrics
 from edgeseg.spec import Spec
 
@@ -102,6 +102,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     parity: Parity | None = None
     metrics: StoredMetrics | None = None
+    reuse: ReuseCalibration | None = None
     recipe: dict[str, Any] | None = None
     control: dict[str, Any] | None = None
     autotune: dict[str, Any] | None = None

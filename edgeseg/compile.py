@@ -17,7 +17,7 @@ from edgeseg import __version__, backends, heads, onnx_graph
 from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, GraphNotes, Manifest, StoredMetrics, seal
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, FileError, OptionError
-from edgeseg.evaluation import parity
+from edgeseg.evaluation import parity, reuse_calibration
 from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.files import replacing, sha256
 from edgeseg.fit import fit_frame
@@ -68,6 +68,7 @@ def compile_model(
     excluded: Sequence[str] = (),
     ptq: PTQ = PTQ(),  # noqa: B008  # frozen
     dataset: Dataset | None = None,
+    clip: Dataset | None = None,
     golden: Sequence[Image] = (),
     choosing: Sequence[Image] = (),
     recipe: dict[str, Any] | None = None,
@@ -81,8 +82,8 @@ def compile_model(
     who gets the bundle gets them. INT8 is found from `calibration` as `ptq` says, without the `excluded` layers (nodes
     of the deploy graph); ranges "auto" are chosen by measurement (quantization/variants.py) on the frames `choosing`,
     by default on those of parity. A model that came quantized (with Q/DQ pairs, as `edgeseg qat` trains it) takes none
-    of the three. With a `dataset` the bundle's accuracy on it is measured and stored. `recipe`: the recipe it comes
-    from, for the manifest.
+    of the three. With a `dataset` the bundle's accuracy on it is measured and stored, with a `clip` what reuse between
+    key frames loses (evaluation/reuse_calibration.py). `recipe`: the recipe it comes from, for the manifest.
 
     EdgesegError for a deploy graph that is not the model in float32, whatever the precision; AccuracyLoss for a bundle
     of a lower precision whose agreement is below LEAST_AGREEMENT, unless `allow_loss`.
@@ -148,6 +149,11 @@ def compile_model(
             log(f"accuracy on {len(dataset)} frames")
             seal(work, manifest)
             manifest = replace(manifest, metrics=_measure(work, dataset, verifier))
+        if clip is not None:
+            log(f"reuse on the {len(clip)} frames of {clip.split}")
+            seal(work, manifest)
+            with open_segmenter(work, backend=verifier) as segmenter:
+                manifest = replace(manifest, reuse=reuse_calibration.calibrate(segmenter, clip))
         seal(work, manifest)
     return Bundle.load(out)
 

@@ -81,6 +81,10 @@ def compile_bundle(
     equalize: options.Equalize = False,
     allow_loss: AllowLoss = False,
     data: options.OptionalData = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A labeled video (DIR/images, DIR/masks): store what --reuse auto loses."),
+    ] = None,
     split: options.Split = "test",
     golden: Golden = "",
     dla: Annotated[int | None, typer.Option(help="Jetson: use this DLA core, the GPU for the rest.")] = None,
@@ -95,6 +99,7 @@ def compile_bundle(
     from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.compile import GOLDEN_FRAMES, PARITY_FRAMES, compile_model, golden_frames
     from edgeseg.data.dataset import Dataset
+    from edgeseg.evaluation.clip import open_clip
     from edgeseg.recipe import PTQ
     from edgeseg.target import Target
 
@@ -123,6 +128,7 @@ def compile_bundle(
             excluded=tuple(exclude or ()),
             ptq=PTQ(ranges, bias, equalize),
             dataset=Dataset.open(data, split) if data else None,
+            clip=open_clip(clip, spec) if clip else None,
             golden=golden_frames(golden, spec) or _calibration_frames(chosen, spec, GOLDEN_FRAMES),
             allow_loss=allow_loss,
             log=update,

@@ -190,8 +190,9 @@ def _evaluate_clip(
     if codec not in CODECS:
         raise unknown("codec", codec, CODECS)
     every = reuse or "1"
-    policy = parse(every, max_drop)
     loaded = Bundle.load(bundle)
+    calibration = loaded.manifest.reuse
+    policy = parse(every, max_drop, calibration.points if calibration else None)
     dataset = open_clip(clip, loaded.spec)
     with open_segmenter(loaded, backend=PROXY) as segmenter, progress(f"evaluating {loaded.name}") as update:
         frames, motion = frames_of(dataset, codec)

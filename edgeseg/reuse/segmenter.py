@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -15,11 +16,13 @@ from edgeseg.heads.semantic import LOGITS, SemanticHead
 from edgeseg.mask import ClassMap, agreement
 from edgeseg.motion import warp
 from edgeseg.result import Frame, Result
+from edgeseg.results.common import ReuseCalibration
 from edgeseg.reuse.policy import Policy
 from edgeseg.reuse.stabilize import Stabilizer
 from edgeseg.reuse.track import Step, Tracker
 from edgeseg.segmenter import Segmenter
 
+log = logging.getLogger(__name__)
 AHEAD = 8  # frames that may wait behind a key frame, for each inference request
 
 
@@ -65,13 +68,19 @@ class _Pending:
 class ReusingSegmenter:
     """`policy(n)` makes the Policy of the n-th stream. `stabilize`: steady classes, see stabilize.py.
 
+    `calibration`: of the bundle; a stream whose frames have another size is warned of, since it says little there.
     `ahead`: how many frames may wait behind a key frame: 0 for cameras, whose frames would grow old.
     Frames of one stream come in order, and all of them, or with the motion of those left out (Frame.after).
     As with a Segmenter, one thread may submit() while another collect()s.
     """
 
     def __init__(
-        self, segmenter: Segmenter, policy: Callable[[int], Policy], stabilize: bool = False, ahead: int = AHEAD
+        self,
+        segmenter: Segmenter,
+        policy: Callable[[int], Policy],
+        stabilize: bool = False,
+        ahead: int = AHEAD,
+        calibration: ReuseCalibration | None = None,
     ):
         if not isinstance(segmenter.head, SemanticHead):
             raise OptionError("The bundle's task is not semantic segmentation.", "Leave --reuse and --stabilize out.")
@@ -82,6 +91,7 @@ class ReusingSegmenter:
         self.slots = segmenter.slots * (1 + ahead)
         self._policy = policy
         self._stabilize = stabilize
+        self._calibration = calibration
         self._streams: dict[str, _Stream] = {}
         self._pending: deque[_Pending] = deque()
         self._engine = threading.Semaphore(segmenter.slots)
@@ -103,7 +113,7 @@ class ReusingSegmenter:
         Waits for another thread to collect() while every inference request is busy.
         """
         begin = time.perf_counter()
-        stream = self._stream(frame.stream)
+        stream = self._streams.get(frame.stream) or self._first(frame)
         step = stream.tracker.follow(frame)
         stream.interval += 1
         interval, key = stream.interval, stream.policy.decide(step)
@@ -116,11 +126,19 @@ class ReusingSegmenter:
             stream.interval = 0
         self._pending.append(_Pending(stream, frame, step, key, interval, seconds))
 
-    def _stream(self, name: str) -> _Stream:
-        if name not in self._streams:
-            stabilizer = Stabilizer(self.spec) if self._stabilize else None
-            self._streams[name] = _Stream(self._policy(len(self._streams)), stabilizer)
-        return self._streams[name]
+    def _first(self, frame: Frame) -> _Stream:
+        """The stream that begins with this frame."""
+        policy = self._policy(len(self._streams))
+        height, width = frame.image.shape[:2]
+        known = self._calibration
+        if known and policy.learns and known.size != (width, height):
+            log.warning(
+                "reuse was calibrated on frames of %dx%d (%s); these are %dx%d, so the estimated loss may be off",
+                *known.size, known.clip, width, height,
+            )  # fmt: skip
+        stream = _Stream(policy, Stabilizer(self.spec) if self._stabilize else None)
+        self._streams[frame.stream] = stream
+        return stream
 
     def _learn(self, stream: _Stream) -> None:
         """From the key frames that are done by now however fast the machine is: the result must not depend on that."""

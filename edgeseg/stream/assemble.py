@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from edgeseg.bundle import Bundle
 from edgeseg.errors import OptionError
 from edgeseg.reuse.policy import parse as parse_reuse
 from edgeseg.reuse.segmenter import AHEAD, ReusingSegmenter
@@ -73,11 +74,13 @@ def _segmenter(
     """
     required = settings.required
     threads = settings.threads or 0
-    full = open_segmenter(settings.bundle, mode, required=required, threads=threads)
+    bundle = Bundle.load(settings.bundle)
+    full = open_segmenter(bundle, mode, required=required, threads=threads)
     if settings.reuse or settings.stabilize:
-        policy = parse_reuse(settings.reuse or "1", settings.max_drop)
+        calibration = bundle.manifest.reuse
+        policy = parse_reuse(settings.reuse or "1", settings.max_drop, calibration.points if calibration else None)
         ahead = 0 if any(source.live for source in opened_sources) else AHEAD
-        return ReusingSegmenter(full, policy, settings.stabilize, ahead)
+        return ReusingSegmenter(full, policy, settings.stabilize, ahead, calibration)
     if settings.deadline_ms is None:
         return full
     if not any(source.live for source in opened_sources):

@@ -418,3 +418,32 @@ def test_reuse_in_a_config(tmp_path: Path, value: str, reuse: str) -> None:
     text = f"bundle = 'b'\nreuse = {value}\n[[stream]]\nsource = 'a.mp4'\n"
     (tmp_path / "stream.toml").write_text(text)
     assert config.load(tmp_path / "stream.toml").reuse == reuse
+
+
+def test_a_bundle_that_was_calibrated_on_a_clip_says_what_a_difference_is_worth(
+    edgeseg: Any, clip: Path, video: Path, tmp_path: Path
+) -> None:
+    model = STREET.with_name("street.onnx")
+    ran = edgeseg("compile", model, "-p", "fp32", "--clip", clip, "--out", tmp_path / "b")
+    assert ran.code == 0, ran.err
+    stored = json.loads((tmp_path / "b" / "bundle.json").read_text())["reuse"]
+    assert stored["size"] == [384, 224] and stored["frames"] == 24 and 0.05 <= stored["points"] <= 5
+    assert set(stored["drops"]) == {"2", "3", "4", "6"}
+    same = edgeseg("run", tmp_path / "b", "--source", video, "--reuse", "auto")
+    assert same.code == 0 and "was calibrated" not in same.err
+    other = tmp_path / "other.mkv"
+    other.write_bytes(h264.encode([np.zeros((112, 192, 3), np.uint8)] * 5, 25, 5))
+    ran = edgeseg("run", tmp_path / "b", "--source", other, "--reuse", "auto")
+    assert ran.code == 0 and "calibrated on frames of 384x224" in ran.err and "these are 192x112" in ran.err
+
+
+def test_a_clip_that_is_too_short_to_calibrate_writes_no_bundle(edgeseg: Any, clip: Path, tmp_path: Path) -> None:
+    import shutil
+
+    short = shutil.copytree(clip, tmp_path / "short")
+    for path in sorted((short / "images").iterdir())[10:]:
+        path.unlink()
+    model = STREET.with_name("street.onnx")
+    ran = edgeseg("compile", model, "-p", "fp32", "--clip", short, "--out", tmp_path / "b")
+    assert ran.code == 2 and "has 10 frames" in ran.err and "Expected 24 or more" in ran.err
+    assert not (tmp_path / "b").exists()
