@@ -1,4 +1,4 @@
-"""What --reuse auto needs to know of a bundle: how much mIoU the difference that it sees is worth. From a labeled clip."""
+"""What --reuse auto needs to know of a bundle: what a difference that it sees is worth in mIoU, on a labeled clip."""
 
 from __future__ import annotations
 

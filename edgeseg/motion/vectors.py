@@ -24,10 +24,14 @@ def of_frame(frame: Any) -> Motion:
 
 def blocks_of(vectors: Any) -> Blocks:
     """A structured array of AVMotionVector as Blocks: those that refer to the past, without what no stream can mean."""
-    past = vectors[(vectors["source"] < 0) & (vectors["motion_scale"] > 0)]
-    scale = past["motion_scale"].astype(np.float32)
-    width, height = past["w"].astype(np.float32), past["h"].astype(np.float32)
-    left, top = past["dst_x"] - width / 2, past["dst_y"] - height / 2
-    moved = past["motion_x"] / scale, past["motion_y"] / scale
-    blocks = np.stack([left, top, left + width, top + height, *moved], axis=1).astype(np.float32)
-    return np.ascontiguousarray(blocks[np.abs(blocks).max(axis=1, initial=0) <= LONGEST])
+    usable = (vectors["source"] < 0) & (vectors["motion_scale"] > 0)
+    past = vectors if usable.all() else vectors[usable]
+    blocks: Blocks = np.empty((len(past), 6), np.float32)
+    for axis, (middle, side, moved) in enumerate((("dst_x", "w", "motion_x"), ("dst_y", "h", "motion_y"))):
+        half = past[side] * np.float32(0.5)
+        blocks[:, axis] = past[middle] - half
+        blocks[:, 2 + axis] = past[middle] + half
+        blocks[:, 4 + axis] = past[moved] / past["motion_scale"]
+    if len(blocks) and not np.abs(blocks).max() <= LONGEST:
+        blocks = blocks[np.abs(blocks).max(axis=1) <= LONGEST]
+    return blocks
