@@ -12,7 +12,7 @@ help: ## list the targets
 # A stamp per set of packages: reinstall only when pyproject.toml, setup.py or the C kernel changed.
 $(VENV)/demo.stamp: pyproject.toml setup.py edgeseg/_mask.c
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --no-compile -e '.[openvino,compress]'
+	$(BIN)/pip install -q --no-compile -e '.[openvino,compress,camera]'
 	@# NNCF declares scikit-learn but never imports it: 60 MB that no demo needs.
 	$(BIN)/pip uninstall -q -y scikit-learn joblib threadpoolctl narwhals
 	touch $@
