@@ -19,7 +19,7 @@ from edgeseg.spec import Spec
 
 MARGIN = 4  # pixels of the class map around each region: a cell of a head at a quarter of the size
 TILES = 24  # of the shorter side of a frame: what is blurred has one color in each
-GRAY = (114, 114, 114)
+GRAY = 114
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,12 @@ class Privacy:
         hidden = image
         for table, fill in ((self.blur, False), (self.fill, True)):
             mask = _mask(result.classmap, result.spec, table, *image.shape[:2])
-            left, top, width, height = cv2.boundingRect(mask)
-            if width:
+            if mask is not None:
                 hidden = image.copy() if hidden is image else hidden
+                left, top, width, height = cv2.boundingRect(mask)
                 part = (slice(top, top + height), slice(left, left + width))
-                cv2.copyTo(_plain(image[part]) if fill else _tiles(image[part], image), mask[part], hidden[part])
+                instead = np.full_like(image[part], GRAY) if fill else _tiles(image[part], image)
+                cv2.copyTo(instead, mask[part], hidden[part])
         return replace(result, frame=replace(result.frame, image=hidden))
 
 
@@ -69,16 +70,15 @@ def _table(spec: Spec, names: Sequence[str]) -> Image:
     return table
 
 
-def _mask(classmap: Image, spec: Spec, table: Image, height: int, width: int) -> Image:
-    """[height, width] 255 where a class of `table` is, and MARGIN pixels of the class map around it."""
+def _mask(classmap: Image, spec: Spec, table: Image, height: int, width: int) -> Image | None:
+    """[height, width] 255 where a class of `table` is, and MARGIN pixels of the class map around it; None: nowhere."""
     mask = cv2.LUT(classmap, table)
     if cv2.countNonZero(mask):
         mask = cv2.dilate(mask, np.ones((2 * MARGIN + 1, 2 * MARGIN + 1), np.uint8))
-    return unfit(np.asarray(mask, np.uint8), spec, height, width) if table.any() else np.zeros((0, 0), np.uint8)
-
-
-def _plain(part: Image) -> Image:
-    return np.full_like(part, GRAY)
+    elif spec.fit != "crop" or not table.any():
+        return None
+    inside = unfit(np.asarray(mask, np.uint8), spec, height, width)
+    return inside if cv2.countNonZero(inside) else None
 
 
 def _tiles(part: Image, frame: Image) -> Image:

@@ -38,7 +38,7 @@ class ZonePixels:
 
     def histogram(self, classmap: Image) -> NDArray[np.float64]:
         """[256] how many pixels of each class the zone has."""
-        # Four times as fast as numpy's bincount, which makes 64-bit integers of the pixels first.
+        # Up to twice as fast as numpy's bincount, which makes 64-bit integers of the pixels first.
         counts = cv2.calcHist([self.box.of(classmap)], [0], self.mask, [256], [0, 256])
         return np.asarray(counts, np.float64).reshape(-1)
 
