@@ -44,6 +44,10 @@ ENCODERS = {
     "h264_omx": {"b": "6M"},
     "h264_videotoolbox": {"b": "6M", "realtime": "1"},
 }
+UNUSABLE = {
+    "h264_vaapi": "it takes frames in video memory, where PyAV puts none",
+    "nvv4l2h264enc": "it is an element of GStreamer; FFmpeg's of a Jetson is h264_nvmpi",
+}
 ON_CPU = ("libx264", "libopenh264", "mpeg4")
 BT601, BT709 = 6, 1  # codes of ITU-T H.273: the matrix that conversion uses, the primaries and transfer of screens
 MEASURE_SECONDS = 1.5
@@ -97,7 +101,7 @@ def _preferred() -> str:
 
 def _checked(codec: str) -> str:
     """`codec`, if it encodes a frame here; OptionError with those that do."""
-    reason = _failure(codec) if codec in ENCODERS else "edgeseg does not know it"
+    reason = _failure(codec) if codec in ENCODERS else UNUSABLE.get(codec, "edgeseg does not know it")
     if reason:
         there = ", ".join(name for name in ENCODERS if not _failure(name))
         raise OptionError(f"The encoder {codec} cannot be used: {reason}.", f"On this machine there are: {there}.")

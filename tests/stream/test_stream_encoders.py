@@ -72,6 +72,8 @@ def test_an_encoder_of_a_chip_works_or_is_refused_with_those_that_are_there(tmp_
 def test_unknown_encoders_and_files_without_a_choice(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"The encoder theora cannot be used: edgeseg does not know it.\n.*libx264"):
         sinks.open(f"{tmp_path}/out.mp4?encoder=theora", INFO)
+    with pytest.raises(OptionError, match=r"nvv4l2h264enc cannot be used: it is an element of GStreamer"):
+        sinks.open(f"{tmp_path}/out.mkv?encoder=nvv4l2h264enc", INFO)
     with pytest.raises(OptionError, match=r"encoder=libx264 of .*out.avi: only .mp4 and .mkv"):
         sinks.open(f"{tmp_path}/out.avi?encoder=libx264", INFO)
 
