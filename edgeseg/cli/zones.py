@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from edgeseg.images import Image
 
 app = typer.Typer()
+log = logging.getLogger(__name__)
 WAIT_SECONDS = 30.0
 
 
@@ -37,6 +39,8 @@ def zones(
     loaded = load(rules)
     own = loaded.of(stream) if stream else loaded
     image = _first_frame(source)
+    if mismatch := own.mismatch(*image.shape[:2]):
+        log.warning("%s They are stretched to it.", mismatch)
     write_image(out, draw(image, tuple(own.zones.values())))
     shown = table("", "rule", "begins when", "ends when")
     for rule in own.rules:

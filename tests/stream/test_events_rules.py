@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -136,6 +137,31 @@ def test_a_file_of_zones_and_rules(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_meant_is_explained(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(EdgesegError, match=message):
         rules(tmp_path, text)
+
+
+NUMBERS = st.floats(-2, 2) | st.integers(-2000, 2000) | st.sampled_from([float("nan"), float("inf"), 0, 1])
+ODD = st.text("[]ab", max_size=3) | st.booleans() | NUMBERS
+
+
+@given(
+    st.lists(st.lists(NUMBERS | ODD, max_size=3), max_size=6) | ODD,
+    st.lists(NUMBERS, max_size=3) | ODD | st.just([1280, 720]),
+    st.sampled_from(["car in a", "share(car) > 5 % in a for 1 s", "car in b", ""]),
+    st.sampled_from(["< 3 %", "for 2 s", "> 1 %", "nonsense"]),
+)
+def test_any_file_is_rules_or_an_error(tmp_path_factory, points, size, when: str, clear: str) -> None:
+    """TOML writes lists, numbers and texts as JSON does, but for infinity and nan."""
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    values = [
+        json.dumps(value).replace("Infinity", "inf").replace("NaN", "nan") for value in (size, points, when, clear)
+    ]
+    path.write_text("size = {}\n[zones.a]\npoints = {}\n[rules.r]\nwhen = {}\nclear = {}\n".format(*values))
+    try:
+        zone = load(path).zones["a"]
+    except EdgesegError as error:
+        assert str(path) in error.what and error.hint
+    else:
+        assert all(0 <= value <= 1 for point in zone.points for value in point)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

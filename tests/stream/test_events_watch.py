@@ -171,6 +171,15 @@ def test_a_zone_that_the_network_does_not_see_is_an_error_at_first_and_later_wai
     assert caplog.text.count("sees nothing of zones.corner") == 1 and "Its rules wait" in caplog.text
 
 
+def test_zones_of_a_frame_of_another_shape_are_warned_about(caplog) -> None:
+    rules = Rules(Path("zones.toml"), {"gate": HALF}, (rule("car in gate"),), size=(1280, 720))
+    watching = Watch(rules, SPEC)
+    for i, size in enumerate([(360, 640), (720, 1280), (480, 640), (480, 640)]):
+        watching.update(result(i, 0.5, i / 10, size))
+    warning = "zones.toml: zones were drawn on 1280x720, and frames of 640x480 have another shape. They are stretched"
+    assert caplog.text.count(warning) == 1 and caplog.text.count("another shape") == 1
+
+
 # A hundred scenes: a car drives in and out of a zone, stands beside it, is too small, or stays too short.
 
 FPS = 10.0

@@ -47,11 +47,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """Zones by name and the rules on them, of one file."""
+    """Zones by name and the rules on them, of one file. `size`: of the frame they were drawn on, None if unknown."""
 
     path: Path = Path()
     zones: Mapping[str, Zone] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    size: tuple[int, int] | None = None
 
     def check(self, classes: Sequence[str], streams: Iterable[str]) -> None:
         """OptionError for a class that the model does not have, or a zone on a stream that is not run."""
@@ -66,6 +67,14 @@ class Rules:
                 if name not in known:
                     error = unknown("stream", name, known or ("(none has a name: --source NAME=URI)",))
                     raise OptionError(f"{self.path}: zones.{zone.name}: {error.what}", error.hint)
+
+    def mismatch(self, height: int, width: int) -> str:
+        """What to tell of zones that were drawn on a frame of another shape than `height` x `width`; "" if they fit."""
+        drawn_width, drawn_height = self.size or (width, height)
+        if abs(drawn_width / drawn_height / (width / height) - 1) < SLACK:
+            return ""
+        drawn = f"{drawn_width}x{drawn_height}"
+        return f"{self.path}: zones were drawn on {drawn}, and frames of {width}x{height} have another shape."
 
     def of(self, stream: str) -> Rules:
         """The zones that `stream` has, and the rules on them."""
@@ -86,7 +95,7 @@ def load(path: Path) -> Rules:
     rules = tuple(_rule(path, name, table, zones) for name, table in _tables(path, "rules", data).items())
     if not rules:
         raise OptionError(f"{path} has no rule.", 'Add [rules.NAME] and when = "share(water) > 30 % in gate for 5 s".')
-    return Rules(path, zones, rules)
+    return Rules(path, zones, rules, size)
 
 
 def _tables(path: Path, section: str, data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

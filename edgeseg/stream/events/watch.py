@@ -123,6 +123,8 @@ class Watch:
     def _rasterize(self, result: Result) -> dict[str, ZonePixels]:
         height, width = result.frame.image.shape[:2]
         spec = result.spec or self.spec  # a fallback has a size of its own
+        if mismatch := self.rules.mismatch(height, width):
+            log.warning("%s They are stretched to it.", mismatch)
         found = {zone.name: rasterize(zone, spec, height, width) for zone in self._zones}
         for name, pixels in found.items():
             if pixels.count:
