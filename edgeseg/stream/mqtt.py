@@ -64,7 +64,8 @@ class Publisher:
         self._broker = broker
         self._availability = availability
         self._states: dict[str, str] = {availability: "online"}
-        self._lock = threading.Lock()  # of _states, and so that they are sent in order
+        self._unsent: dict[str, None] = {}  # topics of states that found the queue full
+        self._lock = threading.Lock()  # of both, and so that states are sent in order
         self._answered = threading.Event()
         self._refusal = ""
         self._was_connected = False
@@ -128,8 +129,15 @@ class Publisher:
         with self._lock:
             if self._states.get(topic) != payload:
                 self._states[topic] = payload
-                if self.connected:  # else it is sent when we are
-                    self._client.publish(topic, payload, QOS, retain=True)
+                self._unsent[topic] = None
+            if self._unsent and self.connected:  # else they are sent when we are
+                self._send_states()
+
+    def _send_states(self) -> None:
+        for topic in list(self._unsent):
+            if self._client.publish(topic, self._states[topic], QOS, retain=True).rc == FULL:
+                return
+            del self._unsent[topic]
 
     def event(self, topic: str, payload: str) -> None:
         """Publish what has happened, now or when the broker is there."""
@@ -178,8 +186,8 @@ class Publisher:
                 log.info("%s is connected again.", self._broker.name)
             self._refusal, self._was_connected = "", True
             with self._lock:
-                for topic, payload in self._states.items():
-                    client.publish(topic, payload, QOS, retain=True)
+                self._unsent = dict.fromkeys(self._states)
+                self._send_states()
         self._answered.set()
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:

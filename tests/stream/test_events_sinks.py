@@ -146,6 +146,18 @@ def test_a_file_where_the_folder_of_pictures_should_be(tmp_path: Path, rules: Ru
         sinks.open(f"events://{tmp_path}/e.jsonl", sinks.Info(SPEC, rules=rules))
 
 
+def test_old_pictures_and_clips_are_removed_and_nothing_else(tmp_path: Path, rules: Rules) -> None:
+    folder = tmp_path / "e"
+    folder.mkdir()
+    old = [folder / f"20250101T000000Z-front-parked-0001.{suffix}" for suffix in ("jpg", "mp4")]
+    others = [folder / "20250101T000000Z-holiday.jpg", folder / "20990101T000000Z-parked-0001.jpg"]
+    for path in (*old, *others):
+        path.write_text("")
+    run(rules, f"events://{tmp_path}/e.jsonl?clip=0s&keep=30d")
+    assert not any(path.exists() for path in old) and all(path.exists() for path in others)
+    assert len(list(folder.iterdir())) == 4
+
+
 def test_the_memory_of_a_clip_is_bounded(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     written: list[Path] = []

@@ -265,6 +265,30 @@ def test_what_does_not_fit_the_queue_is_counted(broker: Broker, rules: Rules) ->
     assert "events that the broker did not get" in feed.sink.warnings[0]
 
 
+@needs_broker
+def test_states_that_find_the_queue_full_are_sent_when_it_is_not(broker: Broker, rules: Rules, tmp_path: Path) -> None:
+    feed = opened(broker, rules, "#queue=5&every=0.1")
+    feed(False)
+    publisher: Any = feed.sink._publisher  # type: ignore[attr-defined]
+    wait_for(lambda: not publisher._client._out_messages)
+    broker.stop()
+    wait_for(lambda: not publisher.connected)
+    for database in tmp_path.glob("mosquitto.db*"):
+        database.unlink()
+    for i in range(21):
+        feed(bool(i % 2 == 0))
+    broker.start()
+    late = Subscriber(broker.port)
+    until = time.monotonic() + 20
+    while late.last("site/front/zone/gate") is None or late.last("site/front/rule/parked") != "ON":
+        feed(True)
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    wait_for(lambda: late.last("site/front/availability") == "online")
+    late.close()
+    feed.close()
+
+
 def test_a_dead_broker_is_an_error_for_files_and_waited_for_by_cameras(
     tmp_path: Path, rules: Rules, caplog: pytest.LogCaptureFixture
 ) -> None:

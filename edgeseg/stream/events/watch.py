@@ -23,6 +23,7 @@ from edgeseg.stream.events.zones import WHOLE, ZonePixels, rasterize
 log = logging.getLogger(__name__)
 DEFAULT_FPS = 25.0
 MOST_SIZES = 16  # of frames: a stream may change its own all the time
+STARTED = "%Y%m%dT%H%M%SZ"
 NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 Shares = NDArray[np.float64]
 
@@ -163,7 +164,7 @@ class Watch:
     def _name(self, rule: Rule, began: float) -> str:
         """Of an event, in order of time, and fit to name files."""
         self._count += 1
-        parts = (f"{datetime.fromtimestamp(began, timezone.utc):%Y%m%dT%H%M%SZ}", self._stream, rule.name)
+        parts = (f"{datetime.fromtimestamp(began, timezone.utc):{STARTED}}", self._stream, rule.name)
         return re.sub(r"[^\w-]", "_", "-".join([*filter(None, parts), f"{self._count:04d}"]))
 
 

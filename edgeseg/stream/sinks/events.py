@@ -2,12 +2,17 @@
 
 Pictures and clips go into the folder beside it, `events/`: `?snapshot=0` leaves out the picture of the frame that
 began the event, `?clip=5s` sets how many seconds before and after that frame its clip has (0s: no clip), and
-`?memory_mb=64` how much memory the frames that wait for an event may take, as JPEGs. `?rotate_mb=` as of other JSON
-lines. A clip is written when its last second is over.
+`?memory_mb=64` how much memory the frames that wait for an event may take, as JPEGs. `?keep=30d` removes pictures and
+clips that are older when the next event begins, `?rotate_mb=` is as of other JSON lines. A clip is written when its
+last second is over.
 """
 
 from __future__ import annotations
 
+import re
+import time
+from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +20,20 @@ from edgeseg.errors import FileError, OptionError
 from edgeseg.images import Image, write_image
 from edgeseg.result import Result
 from edgeseg.stream.events.clips import ClipRecorder
-from edgeseg.stream.events.watch import Event, Observation
+from edgeseg.stream.events.watch import STARTED, Event, Observation
 from edgeseg.stream.line_file import LineFile
 from edgeseg.stream.sinks import Info, Sink, check_writable, require_rules
 from edgeseg.stream.uri import Uri, duration, flag, number
 
 FORMS = "events://FILE.jsonl"
 IS_PATH = True
+YEAR = 366 * 86400
+OURS = re.compile(r"(\d{8}T\d{6}Z)-.*\d{4}\.(jpg|mp4)")
 OPTIONS = {
     "snapshot": flag,
     "clip": duration(0, 300),
     "memory_mb": number(1, 100_000),
+    "keep": duration(1, 100 * YEAR),
     "rotate_mb": number(0.001, 1e6),
 }
 
@@ -52,6 +60,7 @@ class Events(Sink):
         snapshot: bool = True,
         clip: float = 5.0,
         memory_mb: float = 64,
+        keep: float | None = None,
         rotate_mb: float | None = None,
     ):
         super().__init__()
@@ -60,6 +69,7 @@ class Events(Sink):
         self._folder = path.with_suffix("")
         self._snapshot = snapshot
         self._memory_mb = memory_mb
+        self._keep_seconds = keep
         self._observation: Observation | None = None
         self._kept: dict[str, dict[str, str]] = {}  # by the id of an event: where its picture and clip are
         if self.needs_image:
@@ -93,6 +103,7 @@ class Events(Sink):
             self._write_line(event)
 
     def _keep(self, event: Event, seconds: float, image: Image | None) -> None:
+        self._remove_old()
         kept = self._kept[event.id] = {}
         if self._snapshot and image is not None:
             path = self._folder / f"{event.id}.jpg"
@@ -103,6 +114,17 @@ class Events(Sink):
             path = self._folder / f"{event.id}.mp4"
             self._clips.begin(path, seconds)
             kept["clip"] = str(path.relative_to(self._path.parent))
+
+    def _remove_old(self) -> None:
+        """Remove pictures and clips of events that began more than `keep` seconds ago; no other file."""
+        if self._keep_seconds is None or not self._folder.is_dir():
+            return
+        oldest = f"{datetime.fromtimestamp(time.time() - self._keep_seconds, timezone.utc):{STARTED}}"
+        for path in self._folder.iterdir():
+            found = OURS.fullmatch(path.name)
+            if found and found[1] < oldest:
+                with suppress(OSError):  # removed by somebody else
+                    path.unlink()
 
     def _write_line(self, event: Event) -> None:
         kept = self._kept.pop(event.id, {}) if event.event == "end" else self._kept.get(event.id, {})
