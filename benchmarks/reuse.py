@@ -5,8 +5,8 @@
     python benchmarks/reuse.py static --frames 300                # a camera that does not move
     python benchmarks/reuse.py kernels
 
-Every row runs in turns with the whole network on every frame (evaluation/clip.py). `hold` keeps the latest class map where
-it is; `flow` has optical flow in place of the decoder's vectors.
+Every row runs in turns with the whole network on every frame (evaluation/clip.py). `hold` keeps the latest class map
+where it is; `flow` has optical flow in place of the decoder's vectors.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ def kernels() -> None:
     blocks = np.hstack([corners, corners + 16, rng.normal(6, 2, (len(corners), 2))]).astype(np.float32)
     moved, known = field.of_blocks(blocks, grid)
     holes = known & (rng.random(known.shape) > 0.06)
-    before = cv2.resize(rng.integers(0, 11, (56, 76), np.uint8), (608, 448), interpolation=cv2.INTER_NEAREST)
+    before = rng.integers(0, 11, (56, 76), np.uint8).repeat(8, 0).repeat(8, 1)
     logits = rng.normal(size=(11, 112, 152)).astype(np.float32)
-    smooth = cv2.GaussianBlur(logits.transpose(1, 2, 0), (0, 0), 3).transpose(2, 0, 1).copy()
+    smooth = np.stack([np.asarray(cv2.GaussianBlur(plane, (0, 0), 3), np.float32) for plane in logits])
     axes = [
         warp._axis(448, 0, 720 / 448, grid.cell, grid.shape[0]),
         warp._axis(608, 0, 1280 / 608, grid.cell, grid.shape[1]),

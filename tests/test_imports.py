@@ -18,7 +18,7 @@ from edgeseg import backends
 ROOT = Path(package.__file__).parent
 HEAVY = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "torch_pruning", "nncf", "onnx", "onnxruntime",
          "lightning_fabric", "mlflow", "tensorboard", "onnxslim", "scipy", "sklearn", "av", "gi", "cryptography",
-         "ai_edge_litert", "ai_edge_quantizer", "tflite_runtime", "prometheus_client")  # fmt: skip
+         "ai_edge_litert", "ai_edge_quantizer", "tflite_runtime", "prometheus_client", "paho")  # fmt: skip
 # A finder that comes first and refuses: as if the packages were not installed.
 BLOCK = """
 import sys
@@ -243,7 +243,7 @@ LAYERS = [
 RANK = {name: i for i, row in enumerate(LAYERS) for name in row.split()}
 # What no module of these packages imports when it is loaded itself; they may inside a function.
 LAZY = """torch torchvision timm segmentation_models_pytorch torch_pruning nncf openvino onnxruntime av gi cryptography
-prometheus_client tensorrt cuda edgeseg.training""".split()
+prometheus_client paho tensorrt cuda edgeseg.training""".split()
 # What the packages that run on a device never import, not even inside a function.
 DEVICE_SIDE = """segmenter motion reuse runtime runner heads mask bundle data synth bench evaluation telemetry
 monitoring stream serving""".split()

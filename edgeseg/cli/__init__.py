@@ -34,6 +34,7 @@ from edgeseg.cli import (
     signals,
     train,
     verify,
+    zones,
 )
 from edgeseg.cli.common import Interrupted
 from edgeseg.errors import EdgesegError, out_of_memory, unknown
@@ -74,7 +75,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(compile, compress, calibrate, predict, run, serve, measure, bench, gate, verify, pipeline, train),
+    *(compile, compress, calibrate, predict, run, zones, serve, measure, bench, gate, verify, pipeline, train),
     *(data, dataset, init),
 )
 for group in GROUPS:

@@ -50,6 +50,7 @@ def synth(
 
     For trying edgeseg out, and for tests: the labels are exact.
     """
+    from edgeseg.stream.encoders import encoder_for
     from edgeseg.synth.files import check_clip, write_clip, write_dataset
 
     height, width = size(frame_size)
@@ -72,7 +73,16 @@ def synth(
     wrote(folder)
     if clip:
         with progress("video") as update:
-            write_clip(clip, frames=frames, height=clip_height, width=clip_width, night=night, fog=fog, progress=update)
+            write_clip(
+                clip,
+                frames=frames,
+                height=clip_height,
+                width=clip_width,
+                night=night,
+                fog=fog,
+                progress=update,
+                open_writer=encoder_for(clip),
+            )
         wrote(clip)
 
 

@@ -34,6 +34,7 @@ SOURCE_HELP = (
 )
 SINK_HELP = (
     "Where results go: FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, "
+    "mqtt://BROKER/TOPIC, events://FILE.jsonl, "
     "window:// or null:// (the default, for timing); {name} stands for the stream's name; repeatable."
 )
 RUN_EXAMPLE = "Example: edgeseg run models/street/street-int8 --source clip.mp4 --sink out.mp4"
@@ -88,6 +89,16 @@ def run(
     metrics: Annotated[
         str | None, typer.Option(help="Serve /metrics (Prometheus), /healthz and /readyz at HOST:PORT.")
     ] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="Zones and rules (TOML), for sinks that take events.", metavar="FILE")
+    ] = None,
+    blur: Annotated[
+        list[str] | None,
+        typer.Option(help="Classes that every sink gets blurred, such as person,car.", metavar="CLASS"),
+    ] = None,
+    fill: Annotated[
+        list[str] | None, typer.Option(help="Classes that every sink gets filled with gray.", metavar="CLASS")
+    ] = None,
     require_signature: Annotated[
         Path | None, typer.Option(help="A public key; refuse bundles that its owner did not sign.")
     ] = None,
@@ -118,6 +129,9 @@ def run(
         "max_drop": max_drop,
         "stabilize": stabilize or None,
         "metrics": metrics,
+        "rules": rules,
+        "blur": _names(blur),
+        "fill": _names(fill),
         "require_signature": require_signature,
         "bundle_name": bundle_name,
         "min_version": min_version,
@@ -184,6 +198,10 @@ def _run(settings: Settings, json_to: str | None) -> None:
         log.info("wrote %s", path)
     if summary.error:
         raise summary.error
+
+
+def _names(texts: list[str] | None) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for text in texts or () for name in text.split(","))))
 
 
 def _settings(path: Path | None, options: dict[str, object], sinks_given: bool) -> Settings:

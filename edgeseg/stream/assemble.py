@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from edgeseg.bundle import Bundle
@@ -15,11 +15,17 @@ from edgeseg.reuse.segmenter import AHEAD, ReusingSegmenter
 from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Segmenter
 from edgeseg.signature import Required
+from edgeseg.spec import Spec
 from edgeseg.stream import sinks, sources
 from edgeseg.stream.config import Settings, StreamSettings
+from edgeseg.stream.events.rules import Rules
+from edgeseg.stream.events.rules import load as load_rules
+from edgeseg.stream.events.watch import Watch
+from edgeseg.stream.events.zones import FRAME
 from edgeseg.stream.fallback import FallbackPolicy, Level
 from edgeseg.stream.loop import Run
 from edgeseg.stream.pipeline import Stream
+from edgeseg.stream.privacy import Privacy
 from edgeseg.stream.reconnect import ReconnectingSink
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import Source
@@ -41,14 +47,13 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
         mode = settings.mode or ("latency" if any(source.live for source in opened_sources) else "throughput")
         segmenter = _segmenter(settings, mode, opened_sources)
         opening.callback(_close_within, segmenter, CLOSE_SECONDS)
-        streams = [
-            Stream(
-                source,
-                [opening.enter_context(_sink(uri, stream, source, segmenter, settings)) for uri in stream.sinks],
-                stream.name,
-            )
-            for stream, source in zip(settings.streams, opened_sources)
-        ]
+        rules = _rules(settings, segmenter.spec)
+        privacy = Privacy.of(segmenter.spec, settings.blur, settings.fill)
+        streams = []
+        for stream, source, own in zip(settings.streams, opened_sources, rules):
+            info = sinks.Info(segmenter.spec, source.fps, source.live, stream.name, rules=own)
+            outputs = [opening.enter_context(_sink(uri, info, stream, settings)) for uri in stream.sinks]
+            streams.append(Stream(source, outputs, stream.name, _watch(info, outputs), privacy))
         run = Run(
             segmenter,
             streams,
@@ -106,14 +111,28 @@ def _source(stream: StreamSettings, settings: Settings) -> Source:
     )
 
 
-def _sink(
-    uri: str,
-    stream: StreamSettings,
-    source: Source,
-    segmenter: Segmenter | FallbackPolicy | ReusingSegmenter,
-    settings: Settings,
-) -> Sink:
-    info = sinks.Info(segmenter.spec, source.fps, source.live, stream.name)
+def _rules(settings: Settings, spec: Spec) -> list[Rules | None]:
+    """Those of each stream, every file read and checked once."""
+    paths = [stream.rules or settings.rules for stream in settings.streams]
+    names = [stream.name for stream in settings.streams]
+    files = {path: load_rules(path) for path in dict.fromkeys(paths) if path}
+    for path, rules in files.items():
+        rules.check(spec.classes, [name for name, own in zip(names, paths) if own == path and name])
+    return [files[path].of(name) if path else None for path, name in zip(paths, names)]
+
+
+def _watch(info: sinks.Info, outputs: Sequence[Sink]) -> Watch | None:
+    """What evaluates the rules, where a sink takes events; without rules it measures the whole frame."""
+    if not any(sink.needs_events for sink in outputs):
+        if info.rules and info.rules.rules:
+            hint = "Add a sink such as events://events.jsonl, webhook+http://HOST/PATH#on=change or mqtt://HOST/TOPIC."
+            raise OptionError(f"No sink takes the events of {info.rules.path}.", hint)
+        return None
+    rules = info.rules or Rules(zones={FRAME.name: FRAME})
+    return Watch(rules, info.spec, info.name, info.live, info.fps)
+
+
+def _sink(uri: str, info: sinks.Info, stream: StreamSettings, settings: Settings) -> Sink:
     sink = sinks.open(uri, info)
     if not (settings.reconnect and sources.is_camera(stream.source)):
         return sink

@@ -9,6 +9,7 @@ stall = 5                              # see supervise.ReconnectPolicy for this 
 name = "front"
 source = "rtsp://user:password@camera/live"
 sinks = ["front.jsonl", "mjpeg://127.0.0.1:8090"]
+rules = "zones.toml"                   # see events/rules.py
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ from edgeseg.stream.supervise import ReconnectPolicy
 from edgeseg.stream.uri import Uri
 
 POLICY_KEYS = tuple(f.name for f in dataclasses.fields(ReconnectPolicy))
-STREAM_KEYS = ("name", "source", "sinks")
+STREAM_KEYS = ("name", "source", "sinks", "rules")
 KEY_TYPES: dict[str, type] = {
     "bundle": str,
     "mode": str,
     "metrics": str,
     "require_signature": str,
     "bundle_name": str,
+    "rules": str,
+    "blur": list,
+    "fill": list,
     "overlay": bool,
     "reconnect": bool,
     "max_frames": int,
@@ -68,6 +72,7 @@ class StreamSettings:
     source: str
     sinks: tuple[str, ...] = ("null://",)
     name: str = ""
+    rules: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class Settings:
 
     `deadline_ms` switches the fallback policy on (fallback.py); `fallback`: its cheaper bundles, in the order they are
     tried. `require_signature`: a public key; every bundle must be signed by its owner, and `bundle` as a version of
-    `bundle_name` from `min_version` up, where they are given.
+    `bundle_name` from `min_version` up, where they are given. `rules`: the zones.toml of streams that name none;
+    `blur`, `fill`: classes that no sink gets to see.
 
     `reuse`: how many frames share an inference, or "auto", for a loss of at most `max_drop` points of mIoU;
     `stabilize`: classes do not flicker. See edgeseg/reuse.
@@ -95,6 +101,9 @@ class Settings:
     deadline_ms: float | None = None
     fallback: tuple[Path, ...] = ()
     metrics: str | None = None
+    rules: Path | None = None
+    blur: tuple[str, ...] = ()
+    fill: tuple[str, ...] = ()
     require_signature: Path | None = None
     bundle_name: str = ""
     min_version: int | None = None
@@ -161,7 +170,10 @@ def load(path: Path, **options: object) -> Settings:
     values = {key: _typed(path, key, value, KEY_TYPES[key]) for key, value in data.items() if key != "stream"}
     if "fallback" in values:
         values["fallback"] = tuple(path.parent / _typed(path, "fallback", name, str) for name in values["fallback"])
-    for key in ("bundle", "require_signature"):
+    for key in ("blur", "fill"):
+        if key in values:
+            values[key] = tuple(_typed(path, key, name, str) for name in values[key])
+    for key in ("bundle", "require_signature", "rules"):
         if key in values:
             values[key] = path.parent / values[key]
     values["policy"] = ReconnectPolicy(**{key: values.pop(key) for key in POLICY_KEYS if key in values})
@@ -183,16 +195,19 @@ def _streams(path: Path, tables: object) -> tuple[StreamSettings, ...]:
         source = _beside(path, sources.full(_typed(path, "source", table.get("source"), str)))
         outputs = _typed(path, "sinks", table.get("sinks", ["null://"]), list)
         name = _typed(path, "name", table.get("name", ""), str)
-        streams.append(
-            StreamSettings(source, tuple(_beside(path, _typed(path, "sinks", uri, str)) for uri in outputs), name)
-        )
+        rules = path.parent / _typed(path, "rules", table["rules"], str) if "rules" in table else None
+        places = tuple(_beside(path, _typed(path, "sinks", uri, str), of_sink=True) for uri in outputs)
+        streams.append(StreamSettings(source, places, name, rules))
     if len(streams) > 1:
         streams = [dataclasses.replace(s, name=s.name or f"stream{i}") for i, s in enumerate(streams, start=1)]
     return tuple(streams)
 
 
-def _beside(path: Path, text: str) -> str:
+def _beside(path: Path, text: str, of_sink: bool = False) -> str:
     """A URI of the file `path`: where it is a path, relative to that file. Its options stay behind it."""
+    scheme, mark, rest = text.partition("://")
+    if of_sink and mark and getattr(sinks.find(text)[0], "IS_PATH", False):
+        return f"{scheme}://{_beside(path, rest)}"
     if Uri.parse(text).scheme or text.split("?")[0] == "-" or path.parent == Path():
         return text
     return os.path.join(path.parent, text)  # noqa: PTH118 -- a slash at the end means a folder

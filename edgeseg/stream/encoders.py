@@ -1,4 +1,4 @@
-"""Encoders of video files: frames with any times where PyAV is installed, else, and in AVI, at a constant rate."""
+"""Encoders of video files: H.264 with any times where PyAV is installed, else, and in AVI, at a constant rate."""
 
 from __future__ import annotations
 
@@ -11,18 +11,45 @@ from typing import Any, Protocol
 
 import cv2
 
-from edgeseg.errors import StreamError
+from edgeseg.errors import OptionError, StreamError
 from edgeseg.images import Image
 from edgeseg.stream.sinks import require_space
 
-CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+CODECS = {".mp4": "mp4v", ".mkv": "MJPG", ".avi": "MJPG"}  # of OpenCV
 CLOCK = 60_000  # ticks a second: the usual frame rates fit, and MPEG-4 (ISO 14496-2, 6.3.3) allows up to 65535
 QUANTIZER = 3  # of 1 (best) to 31
 LAMBDA = 118  # FFmpeg's FF_QP2LAMBDA
 FILL_SECONDS = 10.0
-# Fragments, so that what was written plays even if the process is killed; hidden when the file is finished, for players
-# that know none.
-FRAGMENTS = {"movflags": "hybrid_fragmented", "frag_duration": "500000", "flush_packets": "1"}
+# Pieces of half a second, so that what was written plays even if the process is killed. Those of an mp4 are hidden when
+# the file is finished, for players that know none.
+CONTAINERS = {
+    ".mp4": ("mp4", {"movflags": "hybrid_fragmented", "frag_duration": "500000", "flush_packets": "1"}),
+    ".mkv": ("matroska", {"cluster_time_limit": "500", "flush_packets": "1"}),
+}
+KEY_SECONDS = 4.0  # how far apart a player may jump to
+PROBE_SIZE = (320, 256)
+# FFmpeg's names of encoders, the preferred first, with what makes them fast, and give each frame out at once: one that
+# waits for later frames would lose them in a kill. Those of chips come last and are used only where they are asked for.
+ENCODERS = {
+    "libx264": {"preset": "superfast", "tune": "zerolatency", "crf": "21"},
+    "libopenh264": {"b": "6M", "allow_skip_frames": "0"},
+    # A fixed quantizer: the encoder's rate control takes every tick of the clock for a frame.
+    "mpeg4": {"flags": "+qscale", "global_quality": str(QUANTIZER * LAMBDA)},
+    "h264_nvenc": {"preset": "p4", "rc": "constqp", "qp": "23", "delay": "0", "zerolatency": "1"},
+    "h264_qsv": {"preset": "veryfast", "global_quality": "23", "async_depth": "1"},
+    "h264_amf": {"usage": "lowlatency", "rc": "cqp", "qp_i": "23", "qp_p": "23"},
+    "h264_v4l2m2m": {"b": "6M"},
+    "h264_nvmpi": {"b": "6M"},
+    "h264_rkmpp": {"b": "6M"},
+    "h264_omx": {"b": "6M"},
+    "h264_videotoolbox": {"b": "6M", "realtime": "1"},
+}
+UNUSABLE = {
+    "h264_vaapi": "it takes frames in video memory, where PyAV puts none",
+    "nvv4l2h264enc": "it is an element of GStreamer; FFmpeg's of a Jetson is h264_nvmpi",
+}
+ON_CPU = ("libx264", "libopenh264", "mpeg4")
+BT601, BT709 = 6, 1  # codes of ITU-T H.273: the matrix that conversion uses, the primaries and transfer of screens
 MEASURE_SECONDS = 1.5
 MEASURE_FRAMES = 180
 SLACK_SECONDS = 0.25
@@ -44,19 +71,72 @@ class Encoder(Protocol):
 OpenEncoder = Callable[[Path, int, int, float], Encoder]
 
 
-def encoder_for(path: Path, live: bool = False, rate_given: bool = False) -> OpenEncoder:
+def encoder_for(path: Path, live: bool = False, rate_given: bool = False, codec: str = "") -> OpenEncoder:
     """The encoder of a file, loaded now: loading it takes longer than a camera's frame.
 
-    `live`: times are a camera's; `rate_given`: somebody asked for a frame rate, so that it need not be measured.
+    `live`: times are a camera's; `rate_given`: somebody asked for a frame rate, so that it need not be measured;
+    `codec`: one of ENCODERS by name. OptionError where that cannot be used here.
     """
-    if path.suffix.lower() == ".mp4":
+    if path.suffix.lower() in CONTAINERS:
         with suppress(ImportError):
             import av  # noqa: F401
 
-            return TimedEncoder
+            return functools.partial(TimedEncoder, codec=_checked(codec) if codec else _preferred())
+    if codec:
+        raise OptionError(
+            f"encoder={codec} of {path}: only .mp4 and .mkv files through PyAV have a choice.",
+            "Install it with: pip install 'edgeseg[camera]'",
+        )
     if not live:
         return ConstantEncoder
     return functools.partial(ConstantEncoder, slack=SLACK_SECONDS) if rate_given else MeasuredEncoder
+
+
+@functools.cache
+def _preferred() -> str:
+    import av
+
+    return next(name for name in ON_CPU if name in av.codecs_available)
+
+
+def _checked(codec: str) -> str:
+    """`codec`, if it encodes a frame here; OptionError with those that do."""
+    reason = _failure(codec) if codec in ENCODERS else UNUSABLE.get(codec, "edgeseg does not know it")
+    if reason:
+        there = ", ".join(name for name in ENCODERS if not _failure(name))
+        raise OptionError(f"The encoder {codec} cannot be used: {reason}.", f"On this machine there are: {there}.")
+    return codec
+
+
+@functools.cache
+def _failure(codec: str) -> str:
+    """Why a frame cannot be encoded with it on this machine; "" if it can."""
+    import av
+
+    if codec not in av.codecs_available:
+        return "PyAV was built without it"
+    try:
+        context: Any = av.CodecContext.create(codec, "w")
+        _set_up(context, codec, *PROBE_SIZE, fps=25.0)
+        context.open()
+        frame: Any = av.VideoFrame(*PROBE_SIZE, _format_of(context.codec))
+        frame.pts, frame.time_base = 0, Fraction(1, CLOCK)
+        list(context.encode(frame))
+    except (av.error.FFmpegError, ValueError, TypeError, OSError) as error:
+        return f"it does not open ({getattr(error, 'strerror', None) or error})"
+    return ""
+
+
+def _set_up(context: Any, codec: str, width: int, height: int, fps: float) -> None:
+    context.width, context.height = width & ~1, height & ~1
+    context.pix_fmt = _format_of(context.codec)
+    context.framerate = Fraction(fps).limit_denominator(1001)
+    context.time_base = Fraction(1, CLOCK)
+    context.max_b_frames = 0
+    context.gop_size = max(1, min(round(fps * KEY_SECONDS), 600))
+    context.colorspace, context.color_primaries, context.color_trc = BT601, BT709, BT709
+    context.color_range = 1  # limited
+    context.options = ENCODERS[codec]
 
 
 def refusal(path: Path, width: int, height: int) -> StreamError:
@@ -66,37 +146,42 @@ def refusal(path: Path, width: int, height: int) -> StreamError:
     )
 
 
+def _format_of(codec: Any) -> str:
+    """The pixel format of those that an encoder takes: chips may want their chroma interleaved."""
+    formats = [each.name for each in codec.video_formats or ()]
+    return "nv12" if formats and "yuv420p" not in formats else "yuv420p"
+
+
 class TimedEncoder:
-    """MPEG-4 through PyAV: every frame once, at its own time."""
+    """H.264 or MPEG-4 through PyAV: every frame once, at its own time."""
 
     left_out = 0
 
-    def __init__(self, path: Path, width: int, height: int, fps: float):
+    def __init__(self, path: Path, width: int, height: int, fps: float, codec: str = ""):
         import av
 
         self._path = path
         self._folder = path.absolute().parent
         self._duration = max(1, round(CLOCK / fps))
         self._pts = -1
+        kind, options = CONTAINERS[path.suffix.lower()]
+        codec = codec or _preferred()
         try:
-            self._container = av.open(str(path.absolute()), "w", format="mp4", options=FRAGMENTS)
-            # A fixed quantizer: the encoder's rate control takes every tick of the clock for a frame.
-            options = {"flags": "+qscale", "global_quality": str(QUANTIZER * LAMBDA)}
-            self._stream: Any = self._container.add_stream("mpeg4", rate=Fraction(fps).limit_denominator(1001))
-            context = self._stream.codec_context
-            context.width, context.height, context.pix_fmt = width & ~1, height & ~1, "yuv420p"
-            context.time_base = self._stream.time_base = Fraction(1, CLOCK)
-            context.options = options
-            context.open()
+            self._container = av.open(str(path.absolute()), "w", format=kind, options=options)
+            self._stream: Any = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+            _set_up(self._stream.codec_context, codec, width, height, fps)
+            self._stream.time_base = Fraction(1, CLOCK)
+            self._stream.codec_context.open()
         except (av.error.FFmpegError, ValueError) as error:
             raise refusal(path, width, height) from error
+        self._format = _format_of(self._stream.codec_context.codec)
 
     def write(self, image: Image, seconds: float) -> None:
         import av
 
         require_space(self._folder)
         even = image[: image.shape[0] & ~1, : image.shape[1] & ~1]
-        frame = av.VideoFrame.from_ndarray(even, "bgr24").reformat(format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(even, "bgr24").reformat(format=self._format)
         self._pts = max(round(seconds * CLOCK), self._pts + 1)
         frame.pts, frame.time_base = self._pts, Fraction(1, CLOCK)
         self._mux(frame)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from edgeseg.result import Frame
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.clock import Clock
+from edgeseg.stream.events.watch import Watch
+from edgeseg.stream.privacy import Privacy
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import EndOfStream, Source
 from edgeseg.stream.summary import Drops, StreamSummary
@@ -25,11 +27,15 @@ READER_CLOSE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Stream:
-    """A source and the sinks of its results. `name` tells several streams apart."""
+    """A source and the sinks of its results. `name` tells several streams apart; `watch` evaluates its rules, `privacy`
+    hides classes from the sinks.
+    """
 
     source: Source
     sinks: Sequence[Sink]
     name: str = ""
+    watch: Watch | None = None
+    privacy: Privacy | None = None
 
 
 class StreamPipeline:
@@ -68,11 +74,17 @@ class StreamPipeline:
         """No more frames; the writers finish what they have."""
         self._halt.set()
         self.inbox.abandon()
+        last = self.stream.watch.stop() if self.stream.watch else ()
         for writer in self.writers:
-            writer.finish()
+            writer.finish(last)
 
     def deliver(self, rendered: RenderedResult) -> None:
         """Hand a result to every sink. Raises what broke one."""
+        if self.stream.watch:
+            rendered.observation = self.stream.watch.update(rendered.result)
+        if self.stream.privacy:
+            shown = any(writer.sink.needs_image for writer in self.writers)
+            rendered.result = self.stream.privacy.applied(rendered.result, shown)
         for writer in self.writers:
             writer.put(rendered)
         self.frames += 1

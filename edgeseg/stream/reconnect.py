@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
 from edgeseg.result import Result
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
+from edgeseg.stream.events.watch import Event, Observation
 from edgeseg.stream.redact import redact
 from edgeseg.stream.sinks import Sink
 
 log = logging.getLogger(__name__)
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
+MOST_EVENTS = 1000
 
 
 class ReconnectingSink(Sink):
@@ -23,7 +26,7 @@ class ReconnectingSink(Sink):
 
     The delay before it is opened again doubles from `first_delay` to LONGEST_DELAY seconds. While it is broken,
     results are lost, and counted in `lost`. Whatever a sink raises is its own fault alone; the first failure in a row
-    is logged, and so is the recovery.
+    is logged, and so is the recovery. Events are not lost: they wait, MOST_EVENTS at most, until it works again.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class ReconnectingSink(Sink):
         self.name = sink.name or type(sink).__name__
         self.needs_image = sink.needs_image
         self.needs_detail = sink.needs_detail
+        self.needs_events = sink.needs_events
         self.failures = 0
         self._lost = 0  # while it was broken, and by the sinks that are closed
         self._sink: Sink | None = sink
@@ -46,11 +50,26 @@ class ReconnectingSink(Sink):
         self._failures_in_a_row = 0
         self._retry_at = 0.0
         self._reasons: Counter[str] = Counter()
+        self._observation: Observation | None = None
+        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)  # that no sink has written
 
     @property
     def lost(self) -> int:
         sink = self._sink
         return self._lost + (sink.lost if sink else 0)
+
+    def observe(self, observation: Observation) -> None:
+        self._observation = observation
+        self._events.extend(observation.events)
+
+    def conclude(self, events: tuple[Event, ...]) -> None:
+        self._events.extend(events)
+        try:
+            if self._sink is not None:
+                self._sink.conclude(tuple(self._events))
+                self._events.clear()
+        except Exception as error:
+            self._fail(_described(error))
 
     def write(self, result: Result, image: Image | None) -> None:
         try:
@@ -59,7 +78,10 @@ class ReconnectingSink(Sink):
                     self._lost += 1
                     return
                 self._sink = self._reopen(self.failures)
+            if self._observation:
+                self._sink.observe(dataclasses.replace(self._observation, events=tuple(self._events)))
             self._sink.write(result, image)
+            self._events.clear()
             if self._failures_in_a_row:
                 log.info("%s works again; results lost so far: %d.", self.name, self.lost)
             self._failures_in_a_row = 0

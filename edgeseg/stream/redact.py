@@ -13,18 +13,22 @@ import urllib.parse
 HIDDEN = "***"
 SHORTEST = 4
 # What `#` may start behind an address.
-OWN_OPTIONS = ("transport", "timeout", "max_megapixels", "format", "every", "bitrate_kbps", "clock")
+OWN_OPTIONS = (
+    *("transport", "timeout", "max_megapixels", "format", "every", "bitrate_kbps", "clock"),
+    *("on", "image", "discovery", "ca"),
+)
 # Parameters whose value is shown: options of files and servers here, and what cameras commonly call their streams.
 HARMLESS = frozenset(
     (
         *OWN_OPTIONS,
         *("size", "fps", "seed", "frames", "night", "fog", "width", "height", "live", "loop", "masks", "overlay"),
         *("quality", "rotate_mb", "overwrite", "segment", "keep", "allow"),
+        *("snapshot", "clip", "memory_mb", "encoder"),
         *("camera", "cam", "channel", "stream", "subtype", "resolution", "profile", "codec"),
         *("compression", "videocodec", "unicast", "proto", "room"),
     )
 )
-SCHEME = r"(?:webhook\+)?https?|rtsps?|rtmps?|mjpeg|udp|tcp|srt|ftp|wss?"
+SCHEME = r"(?:webhook\+)?https?|rtsps?|rtmps?|mjpeg|udp|tcp|srt|ftp|wss?|mqtts?"
 # With the usual slips of the pen, too: rtsp:/user, rtsp//user, rtsp:user.
 TO_LAST_AT = re.compile(rf"(\w://|\b(?:{SCHEME})(?::/?(?!/)|//)).*@", re.IGNORECASE)
 USER_ALONE = re.compile(r"[^\s/:@'\"]+:(?!/)[^\s@]*@")

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from edgeseg.images import Image
 from edgeseg.result import Result
 from edgeseg.stream.channel import Channel, Closed
 from edgeseg.stream.clock import Clock
+from edgeseg.stream.events.watch import Event, Observation
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.timings import StageTimings
 
 FILE_DEPTH = 4
 LIVE_DEPTH = 2
+MOST_EVENTS = 1000  # of results that were dropped
 
 
 class RenderedResult:
-    """A result and its image with the overlay, drawn once: by the first writer that needs it; the others wait."""
+    """A result and its image with the overlay, drawn once: by the first writer that needs it; the others wait.
+
+    `observation`: what the rules say of it, where there are any.
+    """
 
     def __init__(self, result: Result, draw: Callable[[Result], Image]):
         self.result = result
+        self.observation: Observation | None = None
         self._draw = draw
         self._image: Image | None = None
         self._lock = threading.Lock()
@@ -34,7 +42,10 @@ class RenderedResult:
 
 
 class Writer:
-    """Feeds one sink. A live stream's full queue drops its oldest result; a file's makes put() wait."""
+    """Feeds one sink. A live stream's full queue drops its oldest result; a file's makes put() wait.
+
+    The events of a result that is dropped come with the next one.
+    """
 
     def __init__(self, sink: Sink, stream: str, live: bool, timings: StageTimings, clock: Clock):
         self.sink = sink
@@ -43,6 +54,7 @@ class Writer:
         self._timings = timings
         self._clock = clock
         self._inbox: Channel[RenderedResult] = Channel(LIVE_DEPTH if live else FILE_DEPTH, drop=live)
+        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._thread = threading.Thread(target=self._work, name="edgeseg-writer", daemon=True)
 
     @property
@@ -59,10 +71,15 @@ class Writer:
 
     def put(self, rendered: RenderedResult) -> None:
         """Raises what broke the sink."""
+        if self.sink.needs_events and rendered.observation:
+            self._events.extend(rendered.observation.events)
         if not self._inbox.put(rendered) and self.error:
             raise self.error
 
-    def finish(self) -> None:
+    def finish(self, last: tuple[Event, ...] = ()) -> None:
+        """No more results; `last` are the ends of the events that this cuts off."""
+        if self.sink.needs_events:
+            self._events.extend(last)
         self._inbox.finish()
 
     def join(self, timeout: float) -> bool:
@@ -84,10 +101,20 @@ class Writer:
             try:
                 rendered = self._inbox.get(None)
             except Closed:
+                self.sink.conclude(tuple(self._events))
                 return
             assert rendered is not None
+            if rendered.observation and self.sink.needs_events:
+                events = self._events_until(rendered.result.frame.index)
+                self.sink.observe(replace(rendered.observation, events=events))
             image = rendered.image() if self.sink.needs_image else None
             begin = time.perf_counter()
             self.sink.write(rendered.result, image)
             self._timings.add(self._stream, "sink", time.perf_counter() - begin)
             self._timings.add(self._stream, "age", self._clock.monotonic() - rendered.result.frame.captured)
+
+    def _events_until(self, frame: int) -> tuple[Event, ...]:
+        taken = []
+        while self._events and self._events[0].frame <= frame:
+            taken.append(self._events.popleft())
+        return tuple(taken)

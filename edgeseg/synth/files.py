@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 
 from edgeseg.data.dataset import SPLITS
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import write_bytes
-from edgeseg.images import write_image
+from edgeseg.images import Image, write_image
 from edgeseg.synth.street import CLASSES, FPS, Street, check_scene, clip
 
 SPLIT_SPAN = 1_000_000  # scene seeds of one split
@@ -81,6 +82,28 @@ def check_clip(path: Path, frames: int, height: int, width: int, night: float, f
         raise OptionError(f"Clip {path} ends in {path.suffix!r}.", "Expected a name ending in .mp4.")
 
 
+class ClipWriter(Protocol):
+    """A video file that is being written."""
+
+    def write(self, image: Image, seconds: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class OpenCvClip:
+    """MPEG-4 through OpenCV, which browsers do not play."""
+
+    def __init__(self, path: Path, width: int, height: int, fps: float):
+        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+        if not self._writer.isOpened():
+            raise FileError(f"Cannot write {path}.", "Choose a folder you may write.")
+
+    def write(self, image: Image, seconds: float) -> None:
+        self._writer.write(image)
+
+    def close(self) -> None:
+        self._writer.release()
+
+
 def write_clip(
     path: Path,
     *,
@@ -92,22 +115,21 @@ def write_clip(
     night: float = 0.0,
     fog: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
+    open_writer: Callable[[Path, int, int, float], ClipWriter] = OpenCvClip,
 ) -> None:
-    """Write a street as an MP4 (mp4v) of `frames` frames; under a temporary name, renamed at the end."""
+    """Write a street as an MP4 of `frames` frames; under a temporary name, renamed at the end."""
     path = Path(path)
     check_clip(path, frames, height, width, night, fog)
     images = clip(seed, frames, height, width, night, fog)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
-        if not writer.isOpened():
-            raise FileError(f"Cannot write {path}.", "Choose a folder you may write.")
+        writer = open_writer(temporary, width, height, fps)
         for done, (image, _) in enumerate(images, 1):
-            writer.write(image)
+            writer.write(image, (done - 1) / fps)
             if progress:
                 progress(done, frames)
-        writer.release()
+        writer.close()
         temporary.replace(path)
     except OSError as error:
         raise FileError(f"Cannot write {path}: {error.strerror}.", "Choose a folder you may write.") from error

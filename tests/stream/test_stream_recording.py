@@ -52,11 +52,13 @@ def model(tmp_path_factory):
     return bundle(tmp_path_factory.mktemp("model") / "colors")
 
 
-def kill_while_recording(folder: Path, model: Path, start_process, number: int, seconds: float) -> float:
+def kill_while_recording(
+    folder: Path, model: Path, start_process, number: int, seconds: float, suffix: str = ".mp4"
+) -> float:
     """By how many seconds the file that is left is shorter than what was segmented until then."""
     source = f"{clip(folder / 'a.avi', size=(240, 320))}?loop=1&live=1"
     log = folder / "log.jsonl"
-    run = start_process([*EDGESEG, "run", model, "--source", source, "--sink", folder / "out.mp4", "--sink", log])
+    run = start_process([*EDGESEG, "run", model, "--source", source, "--sink", folder / f"out{suffix}", "--sink", log])
     until = time.monotonic() + 60
     while not (log.exists() and log.stat().st_size) and time.monotonic() < until:
         time.sleep(0.02)
@@ -66,7 +68,7 @@ def kill_while_recording(folder: Path, model: Path, start_process, number: int, 
     rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
     segmented = rows[-1]["time"] - rows[0]["time"]
     assert segmented > seconds / 2
-    return segmented - last_time(folder / ".out.part.mp4")
+    return segmented - last_time(folder / f".out.part{suffix}")
 
 
 @needs_av
@@ -82,6 +84,12 @@ def test_a_killed_recording_plays_up_to_the_last_second_and_is_kept_by_the_next_
     assert f"{tmp_path}/out.mp4 exists and is kept: this recording will be {tmp_path}/out-2.mp4" in caplog.text
     assert last_time(tmp_path / "out.mp4") > 1.3 and len(read_back(tmp_path / "out-2.mp4")) == 10
     assert sink.files == [tmp_path / "out-2.mp4"] and list(tmp_path.glob(".out*")) == []
+
+
+@needs_av
+def test_a_killed_mkv_plays_too(tmp_path, model, start_process):
+    assert kill_while_recording(tmp_path, model, start_process, signal.SIGKILL, 2.3, ".mkv") < 1
+    assert record(f"{tmp_path}/out.mkv", 0.4).files == [tmp_path / "out-2.mkv"] and (tmp_path / "out.mkv").exists()
 
 
 @needs_av

@@ -105,6 +105,8 @@ FORMS = (
     "mjpeg://me:{}@127.0.0.1:0",
     "rtsp:/me:{}@cam",
     "webhook+http://me:{}@h/x",
+    "mqtt://me:{}@h/x",
+    "mqtts://me:{}@h:8883/x/y",
     "udp://me:{}@h:1#nonsense=1",
 )
 

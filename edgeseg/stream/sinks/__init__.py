@@ -5,6 +5,7 @@ A sink module has
     claims(uri) -> bool             whether this URI is its own
     open(uri, info) -> Sink         raises OptionError or FileError before anything runs: it checks that it can write
     SHARED = True                   only where several streams may open the same URI
+    IS_PATH = True                  only where a path stands behind its scheme
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from edgeseg.errors import FileError, OptionError, StreamError, did_you_mean
 from edgeseg.images import Image
 from edgeseg.result import Result
 from edgeseg.spec import Spec
+from edgeseg.stream.events.rules import Rules
+from edgeseg.stream.events.watch import Event, Observation
 from edgeseg.stream.uri import Uri
 
 SPARE_BYTES = 4 << 20
@@ -29,7 +32,8 @@ SPARE_BYTES = 4 << 20
 class Info:
     """What a sink may know about the stream it belongs to.
 
-    `fps` is None where nobody knows; `part` counts how often the sink was opened again after it failed.
+    `fps` is None where nobody knows; `part` counts how often the sink was opened again after it failed; `rules` are
+    those of this stream.
     """
 
     spec: Spec
@@ -37,17 +41,20 @@ class Info:
     live: bool = False
     name: str = ""
     part: int = 0
+    rules: Rules | None = None
 
 
 class Sink(ABC):
     """A context manager that takes results in order.
 
     `needs_image`: write() gets the frame with its overlay, too. `needs_detail`: results give their class map at the
-    frame's own size. `files` are the files and folders that it has written.
+    frame's own size. `needs_events`: observe() is called before each write(), and conclude() before close().
+    `files` are the files and folders that it has written.
     """
 
     needs_image = False
     needs_detail = False
+    needs_events = False
     name = ""
 
     def __init__(self) -> None:
@@ -65,6 +72,12 @@ class Sink(ABC):
 
         Raises StreamError or FileError when it cannot be kept.
         """
+
+    def observe(self, observation: Observation) -> None:  # noqa: B027 -- most sinks take results alone
+        """Take what the rules say of the result that write() gets next."""
+
+    def conclude(self, events: tuple[Event, ...]) -> None:  # noqa: B027 -- most sinks take results alone
+        """Take the ends of the events that the end of the run cuts off."""
 
     def close(self) -> None:  # noqa: B027 -- some sinks hold nothing
         """Finish what was written. Safe to call twice."""
@@ -109,6 +122,14 @@ def find(text: str) -> tuple[ModuleType, Uri]:
         raise OptionError(f"Cannot tell what to write to {uri}.", f"Known forms: {', '.join(sorted(forms))}.")
     schemes = [form.split("://")[0] for form in forms if "://" in form]
     raise OptionError(f"Unknown kind of sink {uri.scheme + '://'!r}.", did_you_mean(uri.scheme, schemes))
+
+
+def require_rules(uri: Uri, info: Info) -> Rules:
+    """The rules of the stream; OptionError where it has none."""
+    if info.rules is None or not info.rules.rules:
+        stream = f" for the stream {info.name!r}" if info.name else ""
+        raise OptionError(f"{uri} takes events, but there are no rules{stream}.", "Add --rules zones.toml.")
+    return info.rules
 
 
 def check_writable(path: Path) -> None:

@@ -1,13 +1,14 @@
-"""Video files: `out.mp4` (MPEG-4) or `out.avi` (Motion JPEG).
+"""Video files: `out.mp4` or `out.mkv` (H.264), or `out.avi` (Motion JPEG).
 
-Frames keep their times: a file's media time, a camera's time of capture. An mp4 holds any times if the extra `camera`
-(PyAV) is installed; else, and in an avi, the rate is constant (of a camera: measured), and frames are repeated or left
-out. `?fps=15` gives every frame of a file the same time instead, and sets the rate of a camera's avi.
+Frames keep their times: a file's media time, a camera's time of capture. An mp4 or mkv is H.264 and holds any times if
+the extra `camera` (PyAV) is installed; else, and in an avi, the rate is constant (of a camera: measured), and frames
+are repeated or left out. `?fps=15` gives every frame of a file the same time instead, and sets the rate of a camera's
+avi. `?encoder=h264_nvenc` names another encoder of PyAV's FFmpeg (encoders.py), such as one on a chip.
 
-A file is hidden and locked while it is written (partial.py) and takes its name on close. An mp4 plays at any time, so
-that a kill or a power cut costs a second. An existing file is never replaced (`out-2.mp4`), unless `?overwrite=1` says
-so. `?segment=10m` begins a new file every 10 minutes, named by its start (`out-20260501T123000Z.mp4`, UTC), and
-`&keep=24h` removes those that are older.
+A file is hidden and locked while it is written (partial.py) and takes its name on close. An mp4 or mkv plays at any
+time, so that a kill or a power cut costs a second. An existing file is never replaced (`out-2.mp4`), unless
+`?overwrite=1` says so. `?segment=10m` begins a new file every 10 minutes, named by its start
+(`out-20260501T123000Z.mp4`, UTC), and `&keep=24h` removes those that are older.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from edgeseg.stream.sinks import Info, Sink, require_space
 from edgeseg.stream.uri import Convert, Uri, duration, flag, number
 
 log = logging.getLogger(__name__)
-FORMS = "FILE.mp4, FILE.avi"
+FORMS = "FILE.mp4, FILE.mkv, FILE.avi"
 DEFAULT_FPS = 25.0
 YEAR = 366 * 86400
 OPTIONS: dict[str, Convert] = {
     "fps": number(0.1, 1000),
+    "encoder": str,
     "overwrite": flag,
     "segment": duration(1, YEAR),
     "keep": duration(1, 100 * YEAR),
@@ -59,6 +61,7 @@ def open(uri: Uri, info: Info) -> Sink:
         overwrite=options.get("overwrite", False) and not info.part,  # the parts before it are of this run
         segment=options.get("segment"),
         keep=options.get("keep"),
+        encoder=options.get("encoder", ""),
     )
     return VideoFile(Path(path), recording, first=not info.part)
 
@@ -73,6 +76,7 @@ class Recording:
     overwrite: bool = False
     segment: float | None = None
     keep: float | None = None
+    encoder: str = ""
 
 
 class VideoFile(Sink):
@@ -82,7 +86,7 @@ class VideoFile(Sink):
         super().__init__()
         self.path = path
         self._how = how
-        self._open_encoder = encoder_for(path, how.live, how.rate_given)
+        self._open_encoder = encoder_for(path, how.live, how.rate_given, how.encoder)
         self._encoder: Encoder | None = None
         self._size = (0, 0)
         self._written = 0  # frames of all files
