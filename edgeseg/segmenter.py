@@ -87,7 +87,7 @@ class Segmenter:
         self.margin = margin
         self._frames: list[Image] = [engine.inputs(slot)[FRAME] for slot in range(engine.slots)]
         self._free = deque(range(engine.slots))
-        self._busy: deque[tuple[int, Frame, float, float]] = deque()
+        self._busy: deque[tuple[int, Frame, bool, float, float]] = deque()
 
     def __enter__(self) -> Segmenter:
         return self
@@ -116,8 +116,10 @@ class Segmenter:
     def full(self) -> bool:
         return not self._free
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, margin: bool | None = None) -> None:
         """Start a frame. Raises RuntimeError when every slot is in flight: collect() first.
+
+        `margin`: whether its result has one, if not as the segmenter was opened.
 
         Raises ValueError for an image that is not [H, W, 3] uint8.
         """
@@ -135,15 +137,15 @@ class Segmenter:
         except BaseException:
             self._free.append(slot)
             raise
-        self._busy.append((slot, frame, started - begin, started))
+        self._busy.append((slot, frame, self.margin if margin is None else margin, started - begin, started))
 
     def collect(self) -> Result:
         """Wait for the oldest frame in flight."""
-        slot, frame, resized, started = self._busy.popleft()
+        slot, frame, margin, resized, started = self._busy.popleft()
         try:
             outputs = self.engine.wait(slot)
             inferred = time.perf_counter()
-            prediction = self.head.decode(outputs, self.margin)
+            prediction = self.head.decode(outputs, margin)
         finally:
             self._free.append(slot)
         done = time.perf_counter()

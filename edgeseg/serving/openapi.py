@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 Options = dict[str, Any]
-PLACES = ("/v1/segment", "/v1/models", "/v2", "/v2/health/ready", "/healthz", "/readyz", "/metrics", "/openapi.json")
+PLACES = (
+    "/v1/segment",
+    "/v1/models",
+    "/v1/streams",
+    "/v2",
+    "/v2/health/ready",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+)
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 ERROR_EXAMPLE = {
     "error": {
@@ -136,6 +146,9 @@ SEGMENT = _route(
     },
 )
 MODELS = _route(_json({"models": [MODEL_EXAMPLE]}), _errors("401", "403", "503"))
+STREAMS = _route(
+    _json({"streams": [{"name": "gate", "url": "http://127.0.0.1:8090/stream"}]}), _errors("401", "403", "503")
+)
 MODEL = _route(_json(MODEL_EXAMPLE), _errors("401", "403", "404", "503"), [NAME])
 CHANGE = _route(
     _json({"model": "street-int8", "bundle": "9c1d...", "before": "07aa...", "changed": True}),
