@@ -81,7 +81,8 @@ class Worker:
         return self.bundle.spec
 
     def submit(self, image: Image, margin: bool = False) -> Future[Result]:
-        """The result of [H, W, 3] uint8 BGR, with the margin of each pixel if asked for. Cancelling it before it starts saves the work."""
+        """The result of [H, W, 3] uint8 BGR, with its margin if asked for. Cancelling it before it starts saves the
+        work."""
         future: Future[Result] = Future()
         self._waiting.put((image, margin, future))
         return future
