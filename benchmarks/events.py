@@ -155,6 +155,7 @@ def rules_of(text: str) -> Rules:
 def killed_broker(spec: Spec, kills: int) -> dict[str, Any]:
     """A broker that is killed again and again while events are published, about 100 a second."""
     import paho.mqtt.client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
 
     rules = rules_of(f'[rules.seen]\nwhen = "{spec.classes[1]} in frame"\n')
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:

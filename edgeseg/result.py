@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import FileError, MissingPackage
 from edgeseg.files import write_bytes
-from edgeseg.fit import Placement, framed, place, seen_part, unfit
+from edgeseg.fit import OUTSIDE, Placement, framed, place, seen_part, unfit
 from edgeseg.geometry import rle, trace
 from edgeseg.geometry.regions import Region
 from edgeseg.images import Image, palette_png, write_image
@@ -114,6 +114,19 @@ class Result:
         if self.spec is None:
             raise ValueError("this result was made without a Spec")
         return self.spec
+
+    def confidence(self) -> Image:
+        """[H, W] uint8 of the frame's size: 255 * tanh(margin / 2), 0 where the network did not see it.
+
+        For logits, p1 - p2 of a softmax over each pixel's best two classes alone: 0 where they tie, 255 where sure.
+        ValueError for a result without a margin.
+        """
+        if self.margin is None:
+            raise ValueError("this result was made without a margin: open the bundle with margin=True")
+        gray = np.rint(255 * np.tanh(self.margin / 2)).astype(np.uint8)
+        height, width = self.frame.image.shape[:2]
+        gray = unfit(gray, self._spec, height, width)
+        return np.where(self.at_frame_size() == OUTSIDE, 0, gray).astype(np.uint8) if self._spec.fit == "crop" else gray
 
     def plot(self, alpha: float = 0.5, caption: str = "") -> Image:
         """[H, W, 3] uint8 BGR: the class colors over the frame, with a legend. `alpha`: of the colors, 0 to 1."""

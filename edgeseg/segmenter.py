@@ -89,7 +89,7 @@ class Segmenter:
         self._detail = False
         self._frames: list[Image] = [engine.inputs(slot)[FRAME] for slot in range(engine.slots)]
         self._free = deque(range(engine.slots))
-        self._busy: deque[tuple[int, Frame, float, float]] = deque()
+        self._busy: deque[tuple[int, Frame, bool, float, float]] = deque()
 
     def __enter__(self) -> Segmenter:
         return self
@@ -122,8 +122,10 @@ class Segmenter:
         """Have results keep what their class map at the frame's own size is made from."""
         self._detail = True
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, margin: bool | None = None) -> None:
         """Start a frame. Raises RuntimeError when every slot is in flight: collect() first.
+
+        `margin`: whether its result has one, if not as the segmenter was opened.
 
         Raises ValueError for an image that is not [H, W, 3] uint8.
         """
@@ -141,19 +143,19 @@ class Segmenter:
         except BaseException:
             self._free.append(slot)
             raise
-        self._busy.append((slot, frame, started - begin, started))
+        self._busy.append((slot, frame, self.margin if margin is None else margin, started - begin, started))
 
     def collect(self, adjust: Callable[[Outputs], Outputs] | None = None) -> Result:
         """Wait for the oldest frame in flight. `adjust` gives the head other outputs than the engine's."""
         return self._collect(adjust, self._detail)
 
     def _collect(self, adjust: Callable[[Outputs], Outputs] | None, with_detail: bool) -> Result:
-        slot, frame, resized, started = self._busy.popleft()
+        slot, frame, margin, resized, started = self._busy.popleft()
         try:
             outputs = self.engine.wait(slot)
             inferred = time.perf_counter()
             outputs = adjust(outputs) if adjust else outputs
-            prediction = self.head.decode(outputs, self.margin)
+            prediction = self.head.decode(outputs, margin)
             detail = self.head.detail(outputs) if with_detail else None
         finally:
             self._free.append(slot)

@@ -20,11 +20,11 @@ NAME = next((name for name in ("chromium", "chromium-browser", "google-chrome") 
 class Browser:
     """One page of a browser of its own. Messages of its console are in `console`."""
 
-    def __init__(self, profile: Path, width: int = 1280, height: int = 800):
+    def __init__(self, profile: Path, width: int = 1280, height: int = 800, flags: str = ""):
         self.console: list[str] = []
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        command = f"exec {NAME} {FLAGS} --user-data-dir={profile} 3<&{to_read} 4>&{to_write}"
+        command = f"exec {NAME} {FLAGS} {flags} --user-data-dir={profile} 3<&{to_read} 4>&{to_write}"
         self._process = subprocess.Popen(
             ["bash", "-c", command], pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -233,7 +233,7 @@ LAYERS = [
     "calibration",
     "quantization",
     "profiling",
-    "compile",
+    "compile exporters",
     "search",
     "training",
     "labeling",
@@ -250,7 +250,7 @@ monitoring stream serving""".split()
 NEVER_ON_A_DEVICE = ("torch", "onnx", "nncf", "edgeseg.onnx_graph", "edgeseg.quantization", "edgeseg.training")
 # Packages whose modules are found by file name and do not know each other.
 PLUGINS = ("backends", "training.families", "stream.sources", "stream.sinks", "heads", "data.formats", "data.checks",
-           "quantization.schemes")  # fmt: skip
+           "quantization.schemes", "exporters")  # fmt: skip
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

@@ -61,6 +61,13 @@ def serve(
     require_signature: Annotated[
         Path | None, typer.Option(help="A public key; refuse bundles that its owner did not sign.")
     ] = None,
+    live: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=URL",
+            help="A running stream for the page: http://HOST:PORT of its mjpeg:// sink; repeatable.",
+        ),
+    ] = None,
     bundle_name: options.BundleName = None,
     min_version: options.MinVersion = None,
 ) -> None:
@@ -72,7 +79,7 @@ def serve(
     from edgeseg.serving import models, server
     from edgeseg.serving.models import Models
     from edgeseg.serving.service import Service
-    from edgeseg.serving.settings import Settings
+    from edgeseg.serving.settings import Live, Settings
     from edgeseg.serving.worker import Opener
     from edgeseg.signature import Required
 
@@ -82,6 +89,7 @@ def serve(
     settings = Settings(
         queue=queue, deadline=deadline, max_bytes=max_megabytes << 20, max_pixels=round(max_megapixels * 1e6),
         max_memory=max_memory << 20, drain_seconds=drain, token=_token(token_file), hosts=tuple(allow_host or ()),
+        live=tuple(map(Live.parse, live or ())),
     )  # fmt: skip
     tls = _tls(tls_cert, tls_key)
     address = _address(host, port, settings.hosts, settings.token)

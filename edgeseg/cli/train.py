@@ -1,7 +1,8 @@
-"""train, distill, prune, qat, export: the training stages of a recipe, one at a time. `edgeseg pipeline` runs all."""
+"""train, distill, prune, qat: the training stages of a recipe, one at a time (`edgeseg pipeline` runs all); export."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from enum import Enum
@@ -12,10 +13,11 @@ import typer
 
 from edgeseg.cli import options
 from edgeseg.cli.common import results, resumable, size, wrote
-from edgeseg.errors import OptionError
+from edgeseg.errors import OptionError, unknown
 from edgeseg.recipe import Recipe
 
 app = typer.Typer()
+log = logging.getLogger(__name__)
 
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder for the checkpoint, its metrics (JSON) and the resume state.")
@@ -32,12 +34,13 @@ class Role(str, Enum):
     student = "student"
 
 
-class Format(str, Enum):
-    onnx = "onnx"
-    pth = "pth"
-    torchscript = "torchscript"
-    openvino = "openvino"
-    tflite = "tflite"
+FORMATS = ("onnx", "openvino", "pth", "tflite", "torchscript")  # of checkpoints
+
+
+def _complete_formats(incomplete: str) -> list[str]:
+    from edgeseg import exporters
+
+    return [name for name in (*FORMATS, *exporters.names()) if name.startswith(incomplete)]
 
 
 @app.command(
@@ -120,20 +123,49 @@ def qat(recipe: options.RecipeFile, student: Student, teacher: Teacher, out: Out
     epilog="Example: edgeseg export runs/street/pruned.pt --out street.onnx",
 )
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.pt) of a training stage.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
-    file_format: Annotated[Format, typer.Option("--format", "-f", help="Format of the file.")] = Format.onnx,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT|BUNDLE", help="Checkpoint (.pt) of a training stage, or a bundle.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write; of a bundle, the folder.")],
+    file_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Of a checkpoint: onnx, openvino, pth, tflite, torchscript. Of a bundle: deepstream, ovms, triton.",
+            autocompletion=_complete_formats,
+        ),
+    ] = "onnx",
     input_size: Annotated[
-        str, typer.Option("--size", help="Input size as WIDTHxHEIGHT, if not the size it was trained for.")
+        str, typer.Option("--size", help="Checkpoint: input size as WIDTHxHEIGHT, if not the size it was trained for.")
     ] = "",
+    name: Annotated[str, typer.Option(help="Bundle: name of the model on the server, if not the bundle's.")] = "",
 ) -> None:
-    """Write a checkpoint as a float model for other tools, with its Spec inside.
+    """Write a checkpoint as a float model for other tools, with its Spec inside, or a bundle for another server.
 
-    For model owners who deploy without edgeseg. `edgeseg compile` takes checkpoints and ONNX files alike.
+    For model owners who deploy without edgeseg. `edgeseg compile` takes checkpoints and ONNX files alike. A bundle's
+    digests are checked first; see docs/how-to/other-servers.md for what each server gets.
     """
+    from edgeseg import exporters
+
+    if file_format in exporters.names():
+        if input_size:
+            raise OptionError("--size with a bundle.", "A bundle's size is fixed; compile the model with --size.")
+        command = exporters.export(source, file_format, out, name)
+        wrote(out)
+        log.info("serve it with: %s", command)
+        return
+    if file_format not in FORMATS:
+        raise unknown("format", file_format, (*FORMATS, *exporters.names()))
+    if name or source.is_dir():
+        what = f"{source} is a folder." if source.is_dir() else "--name with a checkpoint."
+        raise OptionError(what, f"A bundle is exported for a server: --format {', '.join(exporters.names())}.")
     from edgeseg.training.export import export as write
 
-    path = write(checkpoint, out, file_format.value, size(input_size) if input_size else None)
+    path = write(source, out, file_format, size(input_size) if input_size else None)
     wrote(path)
 
 

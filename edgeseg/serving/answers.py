@@ -34,6 +34,11 @@ class Wanted:
     picture: str = JPEG
     min_area: int = 0
 
+    @property
+    def margin(self) -> bool:
+        """Whether the result must have one."""
+        return self.format == "confidence"
+
     @classmethod
     def of(cls, options: Mapping[str, str], accept: str) -> Wanted:
         """From ?format=, ?size=, ?min_area= and the Accept header; HttpError for what is not known."""
@@ -108,6 +113,12 @@ def _overlay(served: Served, wanted: Wanted, model: str) -> Answer:
     return Answer(wanted.picture, data.tobytes())
 
 
+def _confidence(served: Served, wanted: Wanted, model: str) -> Answer:
+    """Gray: see Result.confidence."""
+    _, data = cv2.imencode(".png", served.result.confidence(), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return Answer(PNG, data.tobytes())
+
+
 def _rle(served: Served, wanted: Wanted, model: str) -> Answer:
     return Answer.json({**_about(served, model), **served.result.to_dict()})
 
@@ -148,6 +159,7 @@ FORMATS: dict[str, Callable[[Served, Wanted, str], Answer]] = {
     "rle": _rle,
     "polygons": _polygons,
     "areas": _areas,
+    "confidence": _confidence,
 }
 
 

@@ -20,7 +20,8 @@ from edgeseg.serving.v1 import V1
 from edgeseg.serving.v2 import V2
 
 PAGE = Path(__file__).with_name("page")
-PAGE_FILES = {"page.js": "text/javascript", "page.css": "text/css"}
+TYPES = {".js": "text/javascript", ".css": "text/css"}
+PAGE_FILES = {path.name: TYPES[path.suffix] for path in sorted(PAGE.iterdir()) if path.suffix in TYPES}
 
 
 def create(service: Service, host: str) -> App:
@@ -42,6 +43,7 @@ def _add_v1(api: FastAPI, v1: V1) -> None:
     api.add_api_route("/v1/segment", v1.segment, methods=["POST"], tags=["segment"], **openapi.SEGMENT)
     api.add_api_route("/v1/models", v1.models, methods=["GET"], tags=["models"], **openapi.MODELS)
     api.add_api_route("/v1/models/{name}", v1.model, methods=["GET"], tags=["models"], **openapi.MODEL)
+    api.add_api_route("/v1/streams", v1.streams, methods=["GET"], tags=["models"], **openapi.STREAMS)
     for verb, handler in (("reload", v1.reload), ("rollback", v1.rollback)):
         path = f"/v1/models/{{name}}/{verb}"
         api.add_api_route(path, handler, methods=["POST"], tags=["models"], **openapi.CHANGE)

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,9 +37,11 @@ REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")  # answered without a token, and while draining
 PAGE = ("/", "/page/")  # files of the package, which hold nothing secret
 TOKEN_HINT = "Send the header Authorization: Bearer TOKEN."
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:{live}; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -63,12 +65,14 @@ class Guard:
         self._names = (host, *settings.hosts)
         self._traffic = traffic
         self._metrics = metrics
+        live = "".join(f" {origin}" for origin in dict.fromkeys(stream.origin for stream in settings.live))
+        self._security = {"Content-Security-Policy": POLICY.format(live=live), **SECURITY}
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        watched = _Watched(scope, send)
+        watched = _Watched(scope, send, self._security)
         scope["request_id"] = watched.id
         probe = scope["path"] in PROBES
         self._traffic.active += not probe
@@ -111,7 +115,7 @@ class Guard:
 class _Watched:
     """A request whose response gets an id and the headers for browsers, and whose status is noted."""
 
-    def __init__(self, scope: Scope, send: Send):
+    def __init__(self, scope: Scope, send: Send, security: Mapping[str, str]):
         self.began = time.perf_counter()
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
@@ -119,13 +123,14 @@ class _Watched:
         self.status = 0
         self.complete = False
         self._send = send
+        self._security = security
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.id
-            for name, value in SECURITY.items():
+            for name, value in self._security.items():
                 headers.setdefault(name, value)
             if self.status in (UNAVAILABLE, REQUEST_TIMEOUT):
                 headers["Connection"] = (

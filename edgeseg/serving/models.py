@@ -85,10 +85,10 @@ class Model:
         finally:
             self.in_flight -= images
 
-    async def segment(self, image: Image) -> Served:
+    async def segment(self, image: Image, margin: bool = False) -> Served:
         """[H, W, 3] uint8 BGR through the current bundle."""
         worker = self.worker
-        result = await asyncio.wrap_future(worker.submit(image))
+        result = await asyncio.wrap_future(worker.submit(image, margin))
         self._seconds += SMOOTHING * (sum(result.times.values()) - self._seconds)
         return Served(result, worker.bundle)
 

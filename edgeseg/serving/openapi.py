@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 Options = dict[str, Any]
-PLACES = ("/v1/segment", "/v1/models", "/v2", "/v2/health/ready", "/healthz", "/readyz", "/metrics", "/openapi.json")
+PLACES = (
+    "/v1/segment",
+    "/v1/models",
+    "/v1/streams",
+    "/v2",
+    "/v2/health/ready",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+)
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 ERROR_EXAMPLE = {
     "error": {
@@ -68,8 +78,11 @@ MODEL_EXAMPLE = {
     "classes": [{"id": 1, "name": "road", "color": [128, 64, 128]}],
     "spec": {"width": 384, "height": 224, "classes": ["road"]},
 }
+# 8x8 pixels, so that the example works as it is.
+GRAY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVQI12NsaGhgwAaYGHCAwSkBADAXAZBK52muAAAAAElFTkSuQmCC"
+HEADER_TEXT = "Bytes of the JSON, where binary data follows it; 0: the body is an image."
 INFER_EXAMPLE = {
-    "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["/9j/4AAQSkZJRg..."]}],
+    "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [GRAY_PNG]}],
     "outputs": [{"name": "png", "parameters": {"binary_data": False}}],
 }
 INFER_ANSWER = {
@@ -130,12 +143,19 @@ SEGMENT = _route(
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-            }
+                "properties": {
+                    "image": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+                },
+                "required": ["image"],
+            },
+            "encoding": {"image": {"contentType": f"{JPEG}, {PNG}, image/webp"}},
         },
     },
 )
 MODELS = _route(_json({"models": [MODEL_EXAMPLE]}), _errors("401", "403", "503"))
+STREAMS = _route(
+    _json({"streams": [{"name": "gate", "url": "http://127.0.0.1:8090/stream"}]}), _errors("401", "403", "503")
+)
 MODEL = _route(_json(MODEL_EXAMPLE), _errors("401", "403", "404", "503"), [NAME])
 CHANGE = _route(
     _json({"model": "street-int8", "bundle": "9c1d...", "before": "07aa...", "changed": True}),
@@ -155,9 +175,17 @@ V2_INFER = _route(
     _errors("400", "401", "403", "404", "408", "413", "415", "422", "429", "503", "504", key="v2"),
     [
         NAME,
-        _parameter(HEADER, "header", "Bytes of the JSON, where binary data follows it.", {"type": "integer"}),
+        _parameter(
+            HEADER,
+            "header",
+            HEADER_TEXT,
+            {"type": "integer"},
+        ),
     ],
-    {JSON: {"schema": {"type": "object"}, "example": INFER_EXAMPLE}, "application/octet-stream": BINARY},
+    {
+        JSON: {"schema": {"type": "object", "required": ["inputs"]}, "example": INFER_EXAMPLE},
+        "application/octet-stream": BINARY,
+    },
 )
 
 

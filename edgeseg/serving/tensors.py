@@ -4,6 +4,7 @@ https://github.com/kserve/open-inference-protocol and Triton's protocol/extensio
 with the header Inference-Header-Content-Length, binary data of its input follows it, as many bytes as its parameter
 binary_data_size says. An element of BYTES is its length (4 bytes, little endian) and its content; in JSON, it is base64
 text, or {"b64": text} as TensorFlow Serving and OpenVINO Model Server have it.
+With a header of 0 the body is the image (Triton's raw binary request).
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class Parsed:
 def parse(body: bytes, header_length: str | None) -> Parsed:
     """HttpError 400 for anything but a request with one image."""
     size = json_size(body, header_length)
+    if header_length is not None and not size:
+        return Parsed(InferRequest([]), body)
     request = _request(body[:size])
     for output in request.outputs:
         if output.name not in OUTPUTS:

@@ -51,13 +51,18 @@ class V1:
     async def _one(self, upload: body.Upload, model: Model, wanted: Wanted) -> tuple[Answer, Served]:
         service = self._service
         image = await service.in_pool(body.decode, upload)
-        served = await model.segment(image)
+        served = await model.segment(image, wanted.margin)
         service.metrics.segmented(model.name, served.result)
         return await service.in_pool(answers.single, served, wanted, model.name), served
 
     async def models(self, request: Request) -> JSONResponse:
         """The models that are served; the first one is meant where none is named."""
         return JSONResponse({"models": [about(model) for model in self._service.models]})
+
+    async def streams(self, request: Request) -> JSONResponse:
+        """Running streams that the page can show, as --live names them."""
+        live = self._service.settings.live
+        return JSONResponse({"streams": [{"name": stream.name, "url": stream.url} for stream in live]})
 
     async def model(self, request: Request) -> JSONResponse:
         """One model: its bundle, input, classes and colors."""

@@ -67,7 +67,7 @@ class Worker:
         self.backend = segmenter.backend
         self._segmenter = segmenter
         self._free = threading.Semaphore(segmenter.slots)
-        self._waiting: SimpleQueue[tuple[Image, Future[Result]] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[Image, bool, Future[Result]] | None] = SimpleQueue()
         self._started: SimpleQueue[Future[Result] | None] = SimpleQueue()
         self._busy_since: float | None = None
         self._threads = [
@@ -81,10 +81,11 @@ class Worker:
     def spec(self) -> Spec:
         return self.bundle.spec
 
-    def submit(self, image: Image) -> Future[Result]:
-        """The result of [H, W, 3] uint8 BGR. Cancelling it before it starts saves the work."""
+    def submit(self, image: Image, margin: bool = False) -> Future[Result]:
+        """The result of [H, W, 3] uint8 BGR, with its margin if asked for. Cancelling it before it starts saves the
+        work."""
         future: Future[Result] = Future()
-        self._waiting.put((image, future))
+        self._waiting.put((image, margin, future))
         return future
 
     def stalled(self) -> bool:
@@ -101,13 +102,13 @@ class Worker:
 
     def _feed(self) -> None:
         while (job := self._waiting.get()) is not None:
-            image, future = job
+            image, margin, future = job
             self._free.acquire()
             if not future.set_running_or_notify_cancel():  # its deadline passed while it waited
                 self._free.release()
                 continue
             try:
-                self._segmenter.submit(Frame(image))
+                self._segmenter.submit(Frame(image), margin)
             except Exception as error:
                 self._free.release()
                 future.set_exception(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 from serving_helpers import Served, multipart, serving
 
 from edgeseg import Client, EdgesegError, open_segmenter
+from edgeseg.errors import OptionError
 from edgeseg.geometry.regions import by_centers
 from edgeseg.geometry.rle import from_coco_text, from_runs
 from edgeseg.images import Image, decode_image, decode_mask
-from edgeseg.result import Result
+from edgeseg.result import Frame, Result
+from edgeseg.serving.settings import Live
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +213,57 @@ def test_crop_shows_what_was_not_seen(network: Path, tmp_path: Path, frames: lis
         colors = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)
         assert (colors[ids == 255] == 0).all()
         assert served.end() == 0
+
+
+def test_confidence_is_the_margin_as_gray(server: Served, jpegs: list[bytes], bundle: Path) -> None:
+    """Also beside requests that want no margin, which have none computed."""
+    with open_segmenter(bundle, margin=True) as segmenter:
+        expected = segmenter(decode_image(jpegs[0], Path("x.jpg")))
+    assert expected.margin is not None
+    answer = server.segment(jpegs[0], "?format=confidence")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "image/png")
+    gray = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(gray, expected.confidence())
+    by_hand = np.rint(255 * np.tanh(expected.margin.astype(np.float64) / 2))
+    by_hand = cv2.resize(by_hand, gray.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_allclose(gray, by_hand, atol=1)
+    assert server.segment(jpegs[0]).status == 200
+
+
+def test_what_a_cropping_net_did_not_see_has_no_confidence(frames: list[Image]) -> None:
+    import tiny
+
+    spec = dataclasses.replace(tiny.SPEC, fit="crop")
+    frame = Frame(np.zeros((64, 300, 3), np.uint8))
+    margin = np.full((64, 96), 20, np.float32)
+    result = Result(frame, np.zeros((64, 96), np.uint8), {}, margin, spec)
+    gray = result.confidence()
+    assert gray.shape == (64, 300)
+    assert (gray == 255).sum() == 64 * 96 and (gray == 0).sum() == 64 * 204
+    with pytest.raises(ValueError, match="made without a margin"):
+        dataclasses.replace(result, margin=None).confidence()
+
+
+def test_live_streams_are_listed_and_their_pictures_allowed(bundle: Path, tmp_path: Path) -> None:
+    live = ("--live", "gate=http://127.0.0.1:8090?token=abcdefgh", "--live", "b=https://cam.local/stream")
+    with serving(tmp_path / "log", f"tiny={bundle}", *live, token="a-token-of-tests") as served:
+        assert served.ask("GET", "/v1/streams").status == 401
+        answer = served.ask("GET", "/v1/streams", Authorization="Bearer a-token-of-tests")
+        assert answer.json["streams"] == [
+            {"name": "gate", "url": "http://127.0.0.1:8090/stream?token=abcdefgh"},
+            {"name": "b", "url": "https://cam.local/stream"},
+        ]
+        policy = answer.headers["Content-Security-Policy"]
+        assert "img-src 'self' blob: data: http://127.0.0.1:8090 https://cam.local;" in policy
+        assert "abcdefgh" not in policy
+        assert "abcdefgh" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["gate", "=http://127.0.0.1:1", "gate=rtsp://cam/1", "gate=http://", "gate=http://a b", "x=http://u:p@cam",
+     "gate=http://cam;script-src *", "gate=http://cam\r\nX: y", "gate=javascript:alert(1)", "gate=http://cam:port"],
+)  # fmt: skip
+def test_a_live_stream_that_is_none(text: str) -> None:
+    with pytest.raises(OptionError, match=r"Live stream .*\nExpected NAME=http://HOST:PORT"):
+        Live.parse(text)

@@ -220,3 +220,14 @@ def test_tritons_client_shows_our_errors(triton: Any) -> None:
         triton.infer("tiny", [image])
     with pytest.raises(InferenceServerException, match="no model"):
         triton.infer("absent", [image])
+
+
+def test_a_raw_binary_request_is_an_image_alone(server: Served, jpegs: list[bytes]) -> None:
+    """Triton's "raw binary request": no JSON, and no length before the element."""
+    raw = server.ask("POST", "/v2/models/tiny/infer", jpegs[0], Inference_Header_Content_Length="0")
+    assert raw.status == 200, raw.body
+    (output,) = raw.json["outputs"]
+    expected = decode_mask(server.segment(jpegs[0], "?size=model").body, Path("x.png"))
+    assert np.array_equal(np.reshape(output["data"], output["shape"]), expected)
+    empty = server.ask("POST", "/v2/models/tiny/infer", b"", Inference_Header_Content_Length="0")
+    assert empty.status == 415

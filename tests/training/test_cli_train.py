@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edgeseg.cli.train import Format, app
+from edgeseg.cli.train import FORMATS, app
 from edgeseg.errors import OptionError
 from edgeseg.training import checkpoint, export
 
@@ -60,7 +60,7 @@ def test_a_recipe_that_renders_needs_a_folder_here(tmp_path: Path) -> None:
 
 
 def test_the_command_line_knows_every_format() -> None:
-    assert {file_format.value for file_format in Format} == set(export.FORMATS)
+    assert set(FORMATS) == set(export.FORMATS)
 
 
 # SIGINT may be ignored in this process (nohup, background jobs), and children inherit that.

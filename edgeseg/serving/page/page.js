@@ -1,191 +1,271 @@
-// The page of edgeseg serve: an image goes to /v1/segment, the class map comes back and is drawn over it.
-// Names of files and classes come from strangers: they become text only (textContent), never markup.
-"use strict";
+// The page of edgeseg serve: images and frames go to /v1/segment, class maps come back and are drawn over them.
+// Names of files, classes and streams come from strangers: they become text only (textContent), never markup.
+import { confidence, decode, models, post, segment, streams } from "./api.js";
+import { draw, showLegend } from "./view.js";
+import { CLIP_FPS, clip, webcam } from "./video.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { models: [], file: null, image: null, ids: null, width: 0, height: 0, areas: null, png: null, hidden: new Set(), run: 0 };
+// shot: {name, blob, image, results} that is shown; frames: those of a clip, each {blob, pngs};
+// run: a number that everything started before compares, to see whether something else was started since.
+const state = { models: [], shot: null, frames: [], hidden: new Set(), run: 0, playing: 0 };
 
 function say(text, wrong = false) {
   $("status").textContent = text;
   $("status").classList.toggle("wrong", wrong);
 }
 
-async function ask(path, options = {}) {
-  const token = $("token").value.trim();
-  const headers = { ...(options.headers || {}) };
-  if (token) headers.Authorization = `Bearer ${token}`;
-  const answer = await fetch(path, { ...options, headers });
-  if (answer.ok) return answer;
-  if (answer.status === 401) $("token-label").hidden = false;
-  let text = `The server answered with status ${answer.status}.`;
-  try {
-    const { error } = await answer.json();
-    text = `${error.what} ${error.hint}`.trim();
-  } catch { /* not ours */ }
-  throw new Error(text);
-}
-
-async function loadModels() {
-  const before = $("model").value;
-  state.models = (await (await ask("v1/models")).json()).models;
-  $("model").replaceChildren(...state.models.map((model) => {
+function fill(select, names, first) {
+  const before = select.value;
+  select.replaceChildren(...(first ? [["", first]] : []).concat(names.map((name) => [name, name])).map(([value, text]) => {
     const option = document.createElement("option");
-    option.value = option.textContent = model.name;
+    [option.value, option.textContent] = [value, text];
     return option;
   }));
-  if (state.models.some((model) => model.name === before)) $("model").value = before;
+  if ([...select.options].some((option) => option.value === before)) select.value = before;
 }
 
-const chosen = () => state.models.find((model) => model.name === $("model").value);
+async function load() {
+  state.models = await models();
+  const names = state.models.map((model) => model.name);
+  fill($("model"), names);
+  fill($("compare"), names, "nothing");
+  $("compare-label").hidden = names.length < 2;
+  state.streams = await streams();
+  fill($("live"), state.streams.map((stream) => stream.name), "off");
+  $("live-label").hidden = !state.streams.length;
+}
 
-async function segment(file) {
-  const run = ++state.run;
+const named = (name) => state.models.find((model) => model.name === name);
+const chosen = () => [named($("model").value), named($("compare").value)].filter(Boolean);
+const wantsConfidence = () => document.querySelector("[name=view]:checked").value === "confidence";
+
+// The shot of an image or frame through every chosen model.
+async function take(blob, name) {
+  if (!state.models.length) await load();
+  const image = await createImageBitmap(blob).catch(() => { throw new Error(`${name} is no image that this browser can show.`); });
+  const results = [];
+  for (const model of chosen()) {
+    const result = await segment(blob, model);
+    if (wantsConfidence()) result.sure = await confidence(blob, model);
+    results.push(result);
+  }
+  if (results[0].width !== image.width || results[0].height !== image.height) throw new Error("The class map has another size than the image.");
+  return { name, blob, image, results };
+}
+
+function show(shot) {
+  state.shot = shot;
+  const names = shot.results.map((result) => result.model.name);
+  $("split-label").hidden = names.length < 2;
+  [$("left-name").textContent, $("right-name").textContent] = [names[0], names[1] || ""];
+  $("invitation").hidden = true;
+  showLegend(shot, state.hidden, redraw);
+  redraw();
+}
+
+function redraw() {
+  if (state.shot) draw(state.shot, state.hidden);
+}
+
+// Everything that goes on ends, and the number of what starts now comes back.
+function begin() {
+  clearTimeout(state.playing);
+  state.playing = 0;
+  state.frames = [];
+  $("play").textContent = "Play";
+  $("player").hidden = true;
+  $("webcam").setAttribute("aria-pressed", "false");
+  $("stream").removeAttribute("src");
+  $("stream").hidden = true;
+  $("live").value = "";
+  return ++state.run;
+}
+
+async function guarded(run, work) {
   try {
-    if (!chosen()) await loadModels();
-    say(`Segmenting ${file.name} ...`);
-    const image = await createImageBitmap(file).catch(() => { throw new Error(`${file.name} is no image that this browser can show.`); });
-    const model = encodeURIComponent(chosen().name);
-    const headers = { "Content-Type": file.type || "application/octet-stream" };
-    const post = (format) => ask(`v1/segment?model=${model}&format=${format}`, { method: "POST", body: file, headers });
-    const began = performance.now();
-    const png = await (await post("png")).arrayBuffer();
-    const ids = await decodeIds(png);
-    const areas = await (await post("areas")).json();
-    if (run !== state.run) return; // another image was chosen meanwhile
-    if (ids.width !== image.width || ids.height !== image.height) throw new Error("The class map has another size than the image.");
-    Object.assign(state, { file, image, png, areas, ids: ids.data, width: ids.width, height: ids.height });
-    showLegend();
-    draw();
-    say(`${file.name}: ${ids.width}x${ids.height}, ${Math.round(performance.now() - began)} ms with the way to the server and back.`);
+    await work();
   } catch (error) {
     if (run === state.run) say(error.message, true);
   }
 }
 
-// Class ids of a PNG with a palette of 8 bits and without filters, as the server writes it: browsers give colors only.
-async function decodeIds(buffer) {
-  const view = new DataView(buffer);
-  const parts = [];
-  let width = 0, height = 0;
-  for (let at = 8; at + 12 <= buffer.byteLength;) {
-    const length = view.getUint32(at);
-    const kind = String.fromCharCode(...new Uint8Array(buffer, at + 4, 4));
-    if (kind === "IHDR") [width, height] = [view.getUint32(at + 8), view.getUint32(at + 12)];
-    if (kind === "IDAT") parts.push(new Uint8Array(buffer, at + 8, length));
-    at += 12 + length;
-  }
-  const stream = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate"));
-  const rows = new Uint8Array(await new Response(stream).arrayBuffer());
-  const data = new Uint8Array(width * height);
-  for (let y = 0; y < height; y++) data.set(rows.subarray(y * (width + 1) + 1, (y + 1) * (width + 1)), y * width);
-  return { width, height, data };
+const open = (file) => file.type.startsWith("video/") ? openClip(file) : openImage(file);
+
+function openImage(file) {
+  const run = begin();
+  return guarded(run, async () => {
+    say(`Segmenting ${file.name} ...`);
+    const began = performance.now();
+    const shot = await take(file, file.name);
+    if (run !== state.run) return; // another image was chosen meanwhile
+    show(shot);
+    const { width, height } = shot.image;
+    say(`${file.name}: ${width}x${height}, ${Math.round(performance.now() - began)} ms with the way to the server and back.`);
+  });
 }
 
-function draw() {
-  const { image, ids, width, height, hidden } = state;
-  const canvas = $("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d");
-  context.drawImage(image, 0, 0);
-  const shown = new Map(chosen().classes.filter((row) => !hidden.has(row.name)).map((row) => [row.id, row.color]));
-  const opacity = Math.round(255 * $("opacity").value / 100);
-  const tint = new ImageData(width, height);
-  for (let i = 0; i < ids.length; i++) {
-    const color = shown.get(ids[i]);
-    if (!color) continue;
-    tint.data[4 * i] = color[0];
-    tint.data[4 * i + 1] = color[1];
-    tint.data[4 * i + 2] = color[2];
-    tint.data[4 * i + 3] = opacity;
-  }
-  const layer = new OffscreenCanvas(width, height);
-  layer.getContext("2d").putImageData(tint, 0, 0);
-  context.drawImage(layer, 0, 0);
-  canvas.hidden = false;
-  const words = state.areas.classes.map((row) => `${row.name} ${percent(row.share)}`);
-  canvas.setAttribute("aria-label", `Segmented image: ${words.join(", ")}`);
-  $("opacity-shown").textContent = `${$("opacity").value} %`;
-}
-
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
-
-function showLegend() {
-  const rows = [...state.areas.classes].sort((a, b) => b.share - a.share);
-  $("legend").replaceChildren(...rows.map((row) => {
-    const line = document.createElement("tr");
-    const box = document.createElement("input");
-    box.type = "checkbox";
-    box.id = `class-${row.id}`;
-    box.checked = !state.hidden.has(row.name);
-    box.addEventListener("change", () => {
-      if (box.checked) state.hidden.delete(row.name); else state.hidden.add(row.name);
-      draw();
+function openClip(file) {
+  const run = begin();
+  return guarded(run, async () => {
+    say(`Reading ${file.name} ...`);
+    const going = () => run === state.run && !state.stopped;
+    state.stopped = false;
+    await clip(file, going, async (blob, index, count) => {
+      const shot = await take(blob, file.name);
+      if (!going()) return;
+      state.frames.push({ blob, models: shot.results.map((result) => result.model), pngs: shot.results.map((result) => result.png) });
+      show(shot);
+      showFrame(index);
+      $("player").hidden = $("stop").hidden = false;
+      say(`${file.name}: frame ${index + 1} of ${count} ...`);
     });
-    const name = document.createElement("label");
-    name.htmlFor = box.id;
-    name.append(chip(row.color), row.name);
-    for (const content of [box, name, percent(row.share)]) {
-      const cell = document.createElement("td");
-      cell.append(content);
-      line.append(cell);
+    if (run !== state.run) return;
+    $("stop").hidden = true;
+    say(`${file.name}: ${state.frames.length} frames, ${CLIP_FPS} of each second. Play shows them again.`);
+  });
+}
+
+function showFrame(index) {
+  $("frame").max = state.frames.length - 1;
+  $("frame").value = index;
+  $("frame-shown").textContent = `${index + 1} of ${state.frames.length}`;
+}
+
+async function seek(index) {
+  const { run } = state;
+  const { blob, models: used, pngs } = state.frames[index];
+  const image = await createImageBitmap(blob);
+  const results = await Promise.all(pngs.map(async (png, i) => ({ model: used[i], png, ...await decode(png) })));
+  if (wantsConfidence()) for (const result of results) result.sure = await confidence(blob, result.model);
+  if (run !== state.run) return;
+  show({ name: state.shot.name, blob, image, results });
+  showFrame(index);
+}
+
+function play() {
+  if (state.playing) {
+    clearTimeout(state.playing);
+    state.playing = 0;
+    $("play").textContent = "Play";
+    return;
+  }
+  if (!state.frames.length) return;
+  let index = Number($("frame").value) >= state.frames.length - 1 ? 0 : Number($("frame").value);
+  $("play").textContent = "Pause";
+  const step = async () => {
+    await seek(index);
+    if (!state.playing) return;
+    if (++index >= state.frames.length) play(); else state.playing = setTimeout(step, 1000 / CLIP_FPS);
+  };
+  state.playing = setTimeout(step, 0);
+}
+
+function toggleWebcam() {
+  const on = $("webcam").getAttribute("aria-pressed") === "true";
+  const run = begin();
+  if (on) { say("The webcam is off."); return undefined; }
+  $("webcam").setAttribute("aria-pressed", "true");
+  return guarded(run, async () => {
+    let before = performance.now();
+    try {
+      await webcam(() => run === state.run, async (blob) => {
+        const shot = await take(blob, "webcam.jpg");
+        if (run !== state.run) return;
+        show(shot);
+        const now = performance.now();
+        say(`Webcam: ${(1000 / (now - before)).toFixed(1)} frames a second.`);
+        before = now;
+      });
+    } finally {
+      if (run === state.run) $("webcam").setAttribute("aria-pressed", "false");
     }
-    return line;
-  }));
-  $("panel").hidden = false;
-  document.querySelector("main").classList.add("filled");
+  });
 }
 
-function chip(color) {
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = 18;
-  const context = canvas.getContext("2d");
-  context.fillStyle = `rgb(${color.map(Number).join(",")})`;
-  context.fillRect(0, 0, 18, 18);
-  return canvas;
-}
-
-function setAll(shown) {
-  state.hidden = new Set(shown ? [] : chosen().classes.map((row) => row.name));
-  showLegend();
-  draw();
+function showLive() {
+  const name = $("live").value;
+  begin();
+  const stream = state.streams.find((one) => one.name === name);
+  $("canvas").hidden = Boolean(stream) || !state.shot;
+  if (!stream) { say("The live view is off."); return; }
+  $("live").value = name;
+  $("invitation").hidden = true;
+  $("stream").alt = `Live view of ${stream.name}`;
+  $("stream").hidden = false;
+  $("stream").src = stream.url;
+  say(`Live: ${stream.name}`);
 }
 
 function save(blob, ending) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = state.file.name.replace(/\.[^.]*$/, "") + ending;
+  link.download = state.shot.name.replace(/\.[^.]*$/, "") + ending;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
 async function saveJson() {
-  try {
-    const model = encodeURIComponent(chosen().name);
-    const answer = await ask(`v1/segment?model=${model}&format=rle`, { method: "POST", body: state.file, headers: { "Content-Type": state.file.type || "application/octet-stream" } });
-    save(await answer.blob(), ".json");
-  } catch (error) {
-    say(error.message, true);
-  }
+  const { shot } = state;
+  await guarded(state.run, async () => save(await (await post(shot.blob, shot.results[0].model.name, "rle")).blob(), ".json"));
 }
 
-const again = () => { if (state.file) segment(state.file); };
-$("file").addEventListener("change", (event) => { if (event.target.files[0]) segment(event.target.files[0]); event.target.value = ""; });
-$("model").addEventListener("change", again);
-$("token").addEventListener("change", () => loadModels().then(() => { say("Ready."); again(); }, (error) => say(error.message, true)));
-$("opacity").addEventListener("input", draw);
-$("all").addEventListener("click", () => setAll(true));
-$("none").addEventListener("click", () => setAll(false));
-$("save-png").addEventListener("click", () => save(new Blob([state.png], { type: "image/png" }), "-classes.png"));
-$("save-picture").addEventListener("click", () => $("canvas").toBlob((blob) => save(blob, "-overlay.png")));
-$("save-json").addEventListener("click", saveJson);
+// The image that is shown, again: other models, or another view of it.
+async function again() {
+  const { shot, run } = state;
+  if (!shot || $("webcam").getAttribute("aria-pressed") === "true") return;
+  await guarded(run, async () => {
+    if (wantsConfidence() || chosen().some((model, i) => shot.results[i]?.model !== model) || chosen().length !== shot.results.length) {
+      const fresh = await take(shot.blob, shot.name);
+      if (run === state.run && state.shot === shot) show(fresh);
+    } else {
+      for (const result of shot.results) delete result.sure;
+      redraw();
+    }
+  });
+}
+
+function setAll(shown) {
+  const names = state.shot.results.flatMap((result) => result.model.classes.map((row) => row.name));
+  state.hidden = new Set(shown ? [] : names);
+  showLegend(state.shot, state.hidden, redraw);
+  redraw();
+}
+
+function dragSplit(event) {
+  if (state.shot?.results.length !== 2 || !event.buttons) return;
+  const box = $("canvas").getBoundingClientRect();
+  $("split").value = 100 * (event.clientX - box.left) / box.width;
+  redraw();
+}
+
+const on = (id, kind, work) => $(id).addEventListener(kind, work);
+on("file", "change", (event) => { if (event.target.files[0]) open(event.target.files[0]); event.target.value = ""; });
+on("model", "change", again);
+on("compare", "change", again);
+on("token", "change", () => load().then(() => { say("Ready."); again(); }, (error) => say(error.message, true)));
+on("opacity", "input", redraw);
+on("split", "input", redraw);
+on("canvas", "pointerdown", dragSplit);
+on("canvas", "pointermove", dragSplit);
+on("webcam", "click", toggleWebcam);
+on("live", "change", showLive);
+on("stream", "error", () => { if ($("stream").hasAttribute("src")) say("The live stream cannot be shown: it does not run, or does not allow this page.", true); });
+on("play", "click", play);
+on("stop", "click", () => { state.stopped = true; });
+on("frame", "input", (event) => { if (state.playing) play(); seek(Number(event.target.value)); });
+on("all", "click", () => setAll(true));
+on("none", "click", () => setAll(false));
+on("save-png", "click", () => save(new Blob([state.shot.results[0].png], { type: "image/png" }), "-classes.png"));
+on("save-picture", "click", () => $("canvas").toBlob((blob) => save(blob, "-overlay.png")));
+on("save-json", "click", saveJson);
+for (const radio of document.querySelectorAll("[name=view]")) radio.addEventListener("change", again);
 document.addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   $("drop").classList.remove("over");
   const file = [...event.dataTransfer.files][0];
-  if (file) segment(file); else say("Drop an image file.", true);
+  if (file) open(file); else say("Drop an image or a clip.", true);
 });
-document.addEventListener("paste", (event) => { const file = [...event.clipboardData.files][0]; if (file) segment(file); });
-loadModels().catch((error) => say(error.message, true));
+document.addEventListener("paste", (event) => { const file = [...event.clipboardData.files][0]; if (file) open(file); });
+load().catch((error) => say(error.message, true));
