@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeseg.stream.progress import Progress as RunProgress
     from edgeseg.stream.soak.objectives import SoakReport
     from edgeseg.stream.summary import RunSummary
-    from edgeseg.telemetry.metrics import BuildInfo
+    from edgeseg.telemetry.families import BuildInfo
 
 SOURCE_HELP = (
     "Where frames come from: a video file, a folder, 'glob*.png', 0 or webcam, /dev/video1, rtsp://, http://, udp://, "
@@ -157,7 +157,7 @@ def _run(settings: Settings, json_to: str | None) -> None:
     from edgeseg.stream import assemble
     from edgeseg.stream.metrics_server import MetricsServer
     from edgeseg.stream.redact import redact_all
-    from edgeseg.telemetry.metrics import require_client
+    from edgeseg.telemetry.families import require_client
 
     # FFmpeg's own lines are switched off; what matters comes as our errors.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -193,7 +193,7 @@ def _settings(path: Path | None, options: dict[str, object], sinks_given: bool) 
 
 
 def build_info(bundle: BundleIdentity) -> BuildInfo:
-    from edgeseg.telemetry.metrics import BuildInfo
+    from edgeseg.telemetry.families import BuildInfo
 
     return BuildInfo(__version__, bundle.name, bundle.digest, bundle.target, bundle.precision)
 

@@ -138,6 +138,10 @@ class Run:
         """How each stream stands: the cheap part of summary()."""
         return tuple(pipeline.summary() for pipeline in self._pipelines)
 
+    def latest(self) -> tuple[Result | None, ...]:
+        """The newest result of each stream, in the order of streams(); None before the first."""
+        return tuple(pipeline.latest for pipeline in self._pipelines)
+
     def files(self) -> list[Path]:
         """The files and folders that the sinks have written, each once."""
         return list(dict.fromkeys(f for p in self._pipelines for sink in p.stream.sinks for f in sink.files))

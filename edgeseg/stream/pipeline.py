@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeseg.result import Frame
+from edgeseg.result import Frame, Result
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.clock import Clock
 from edgeseg.stream.sinks import Sink
@@ -47,6 +47,7 @@ class StreamPipeline:
         self.rate = FrameRate(clock)
         self.frames = 0
         self.age_from = ""
+        self.latest: Result | None = None
         self.skipped = 0  # by the fallback policy, on purpose
         self.inbox: Channel[Frame] = Channel(depth or (1 if source.live else READ_AHEAD), source.live, wake_up)
         self.writers = [Writer(sink, stream.name, source.live, timings, clock) for sink in stream.sinks]
@@ -72,6 +73,7 @@ class StreamPipeline:
             writer.put(rendered)
         self.frames += 1
         self.age_from = rendered.result.frame.age_from
+        self.latest = rendered.result
 
     def drops(self) -> Drops:
         sinks: Counter[str] = Counter()
