@@ -67,7 +67,7 @@ class Segmenter:
 
     One thread may submit() while another collect()s, as the streaming loop does; more than one of either may not.
     `bundle`: what was opened, None where it was no bundle. `backend`: what runs it, "through BACKEND" where that is not
-    its own.
+    its own. `margin`: of every result, or, with a number, of every n-th.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Segmenter:
         spec: Spec,
         engine: Engine,
         head: Head,
-        margin: bool = False,
+        margin: int = False,
         bundle: BundleIdentity | None = None,
         backend: str = "",
     ):
@@ -85,6 +85,7 @@ class Segmenter:
         self.engine = engine
         self.head = head
         self.margin = margin
+        self._collected = 0
         self._frames: list[Image] = [engine.inputs(slot)[FRAME] for slot in range(engine.slots)]
         self._free = deque(range(engine.slots))
         self._busy: deque[tuple[int, Frame, float, float]] = deque()
@@ -140,10 +141,12 @@ class Segmenter:
     def collect(self) -> Result:
         """Wait for the oldest frame in flight."""
         slot, frame, resized, started = self._busy.popleft()
+        self._collected += 1
+        margin = self.margin > 0 and self._collected % self.margin == 0
         try:
             outputs = self.engine.wait(slot)
             inferred = time.perf_counter()
-            prediction = self.head.decode(outputs, self.margin)
+            prediction = self.head.decode(outputs, margin)
         finally:
             self._free.append(slot)
         done = time.perf_counter()

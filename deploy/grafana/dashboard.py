@@ -87,6 +87,14 @@ ROWS = {
             "Mean margin between the best and the second class, where it is measured.",
             ((f"edgeseg_margin{RUN}", "{{instance}} {{stream}}"),),
         ),
+        Panel(
+            "Drift",
+            "Evidence that frames have changed, by statistic: an alarm at 1. Alarms of the last hour.",
+            (
+                (f"edgeseg_drift_score{RUN}", "{{instance}} {{stream}} {{statistic}}"),
+                (f"increase(edgeseg_drift_alarms_total{RUN}[1h])", "{{instance}} {{stream}} {{statistic}} alarms"),
+            ),
+        ),
     ),
     "Model and device": (
         Panel(

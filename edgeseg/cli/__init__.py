@@ -23,6 +23,7 @@ from edgeseg.cli import (
     compress,
     data,
     dataset,
+    drift,
     gate,
     init,
     logs,
@@ -74,7 +75,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(compile, compress, calibrate, predict, run, serve, measure, bench, gate, verify, pipeline, train),
+    *(compile, compress, calibrate, predict, run, drift, serve, measure, bench, gate, verify, pipeline, train),
     *(data, dataset, init),
 )
 for group in GROUPS:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from edgeseg.bundle import REFERENCE, Bundle
 from edgeseg.errors import OptionError
 from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Segmenter
@@ -18,7 +19,7 @@ from edgeseg.stream.fallback import FallbackPolicy, Level
 from edgeseg.stream.loop import Run
 from edgeseg.stream.pipeline import Stream
 from edgeseg.stream.reconnect import ReconnectingSink
-from edgeseg.stream.sinks import Sink
+from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.sources import Source
 from edgeseg.stream.supervise import SupervisedSource, Transition
 
@@ -33,12 +34,16 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
     with ExitStack() as opening:
         opened_sources = [opening.enter_context(_source(stream, settings)) for stream in settings.streams]
         mode = settings.mode or ("latency" if any(source.live for source in opened_sources) else "throughput")
-        segmenter = _segmenter(settings, mode, opened_sources)
+        bundle = Bundle.load(settings.bundle)
+        segmenter = _segmenter(bundle, settings, mode, opened_sources)
+        about = Info(
+            segmenter.spec, reference=bundle.files.get(REFERENCE), golden=next((f for f, _ in bundle.golden()), None)
+        )
         opening.callback(_close_within, segmenter, CLOSE_SECONDS)
         streams = [
             Stream(
                 source,
-                [opening.enter_context(_sink(uri, stream, source, segmenter, settings)) for uri in stream.sinks],
+                [opening.enter_context(_sink(uri, stream, source, about, settings)) for uri in stream.sinks],
                 stream.name,
             )
             for stream, source in zip(settings.streams, opened_sources)
@@ -59,11 +64,14 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
         _close_within(segmenter, CLOSE_SECONDS)
 
 
-def _segmenter(settings: Settings, mode: str, opened_sources: list[Source]) -> Segmenter | FallbackPolicy:
+def _segmenter(
+    bundle: Bundle, settings: Settings, mode: str, opened_sources: list[Source]
+) -> Segmenter | FallbackPolicy:
     """One Segmenter, or a fallback policy over several where a deadline is given; each has the signature required."""
     required = settings.required
     threads = settings.threads or 0
-    full = open_segmenter(settings.bundle, mode, required=required, threads=threads)
+    margin = sinks.margin_every(uri for stream in settings.streams for uri in stream.sinks)
+    full = open_segmenter(bundle, mode, margin, required=required, threads=threads)
     if settings.deadline_ms is None:
         return full
     if not any(source.live for source in opened_sources):
@@ -89,10 +97,8 @@ def _source(stream: StreamSettings, settings: Settings) -> Source:
     )
 
 
-def _sink(
-    uri: str, stream: StreamSettings, source: Source, segmenter: Segmenter | FallbackPolicy, settings: Settings
-) -> Sink:
-    info = sinks.Info(segmenter.spec, source.fps, source.live, stream.name)
+def _sink(uri: str, stream: StreamSettings, source: Source, about: Info, settings: Settings) -> Sink:
+    info = dataclasses.replace(about, fps=source.fps, live=source.live, name=stream.name)
     sink = sinks.open(uri, info)
     if not (settings.reconnect and sources.is_camera(stream.source)):
         return sink

@@ -138,9 +138,9 @@ class Run:
         """How each stream stands: the cheap part of summary()."""
         return tuple(pipeline.summary() for pipeline in self._pipelines)
 
-    def latest(self) -> tuple[Result | None, ...]:
-        """The newest result of each stream, in the order of streams(); None before the first."""
-        return tuple(pipeline.latest for pipeline in self._pipelines)
+    def pipelines(self) -> tuple[StreamPipeline, ...]:
+        """Each stream with its newest result and what its sinks say of it, in the order of streams()."""
+        return tuple(self._pipelines)
 
     def files(self) -> list[Path]:
         """The files and folders that the sinks have written, each once."""

@@ -88,10 +88,11 @@ def sample(run: Run) -> RunSample:
                 age_from=stream.age_from,
                 # A counter that appears with its first drop would hide that drop from rate().
                 dropped={"source": 0, **{redact(stage): n for stage, n in stream.drops.to_dict().items()}},
-                areas=latest.areas() if latest and latest.spec else {},
-                margin=float(latest.margin.mean()) if latest and latest.margin is not None else None,
+                areas=latest.areas() if (latest := pipeline.latest) and latest.spec else {},
+                margin=pipeline.margin,
+                drift=pipeline.drift(),
             )
-            for stream, latest in zip(run.streams(), run.latest())
+            for stream, pipeline in zip(run.streams(), run.pipelines())
         ],
         fallback_level=fallback.level if fallback else None,
         late=fallback.late if fallback else None,

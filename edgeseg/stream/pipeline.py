@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeseg.result import Frame, Result
+from edgeseg.results.drift import DriftState
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.clock import Clock
 from edgeseg.stream.sinks import Sink
@@ -48,6 +49,7 @@ class StreamPipeline:
         self.frames = 0
         self.age_from = ""
         self.latest: Result | None = None
+        self.margin: float | None = None  # mean of the latest result for which it was measured
         self.skipped = 0  # by the fallback policy, on purpose
         self.inbox: Channel[Frame] = Channel(depth or (1 if source.live else READ_AHEAD), source.live, wake_up)
         self.writers = [Writer(sink, stream.name, source.live, timings, clock) for sink in stream.sinks]
@@ -74,6 +76,8 @@ class StreamPipeline:
         self.frames += 1
         self.age_from = rendered.result.frame.age_from
         self.latest = rendered.result
+        if rendered.result.margin is not None:
+            self.margin = float(rendered.result.margin.mean())
 
     def drops(self) -> Drops:
         sinks: Counter[str] = Counter()
@@ -95,6 +99,10 @@ class StreamPipeline:
             drops=self.drops(),
             age_from=self.age_from,
         )
+
+    def drift(self) -> DriftState | None:
+        """Of the first sink that watches for it."""
+        return next((state for sink in self.stream.sinks if (state := sink.drift())), None)
 
     def warnings(self) -> list[str]:
         source = self.stream.source

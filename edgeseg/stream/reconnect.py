@@ -9,6 +9,7 @@ from collections.abc import Callable
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
 from edgeseg.result import Result
+from edgeseg.results.drift import DriftState
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.redact import redact
 from edgeseg.stream.sinks import Sink
@@ -50,6 +51,10 @@ class ReconnectingSink(Sink):
     def lost(self) -> int:
         sink = self._sink
         return self._lost + (sink.lost if sink else 0)
+
+    def drift(self) -> DriftState | None:
+        sink = self._sink
+        return sink.drift() if sink else None
 
     def write(self, result: Result, image: Image | None) -> None:
         try:

@@ -69,9 +69,16 @@ METRICS = (
     Metric(
         "edgeseg_margin",
         GAUGE,
-        "Confidence: by how much the best logit beats the second, mean over the latest frame, where it is measured.",
+        "Confidence: by how much the best logit beats the second, mean over a frame, where it is measured.",
         ("stream",),
     ),
+    Metric(
+        "edgeseg_drift_score",
+        GAUGE,
+        "Evidence of drift, 0 to 1: an alarm at 1, which stays until the statistic is back in its range.",
+        ("stream", "statistic"),
+    ),
+    Metric("edgeseg_drift_alarms", COUNTER, "Alarms of drift.", ("stream", "statistic")),
     Metric("edgeseg_temperature_celsius", GAUGE, "The hottest thermal zone.", (), "Cel", BOTH),
     Metric("edgeseg_power_watts", GAUGE, "Power of the board, where it has a sensor.", (), "W", BOTH),
     Metric("edgeseg_energy_joules", COUNTER, "Energy that the CPU package counts (RAPL).", (), "J", BOTH),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.results.drift import DriftState
 from edgeseg.telemetry.catalog import BY_NAME, HISTOGRAM, METRICS, RUN
 from edgeseg.telemetry.device import DeviceCollector
 from edgeseg.telemetry.families import BuildInfo, build_info, family, require_client
@@ -30,7 +31,8 @@ AGE, LATENCY = "age", "latency"  # stages that have a histogram of their own, pe
 @dataclass(frozen=True)
 class StreamSample:
     """One stream at the time of a scrape. `states`: every state its source can be in; `dropped`: stage -> frames;
-    `areas`: class -> share of its latest frame; `margin`: mean of that frame, None where it is not measured."""
+    `areas`: class -> share of its latest frame; `margin`: mean of the latest frame for which it was measured. `drift`:
+    None where nothing watches for it."""
 
     name: str
     frames: int
@@ -44,6 +46,7 @@ class StreamSample:
     age_from: str = ""
     areas: Mapping[str, float] = field(default_factory=dict)
     margin: float | None = None
+    drift: DriftState | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,10 @@ def rows(sample: RunSample) -> Iterator[tuple[str, list[str], float]]:
         if stream.age_from:
             yield "edgeseg_frame_age_from", [name, stream.age_from], 1.0
         yield from (("edgeseg_class_area_ratio", [name, c], share) for c, share in stream.areas.items())
+        if stream.drift is not None:
+            yield from (("edgeseg_drift_score", [name, which], value) for which, value in stream.drift.scores.items())
+            counts = {which: stream.drift.alarms.get(which, 0) for which in stream.drift.scores}
+            yield from (("edgeseg_drift_alarms", [name, which], number) for which, number in counts.items())
         if stream.margin is not None:
             yield "edgeseg_margin", [name], stream.margin
         if stream.silent is not None:
