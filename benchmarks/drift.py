@@ -203,19 +203,20 @@ def streams(out: Path, clips: list[str], seeds: range) -> None:
                 ranks = norm.cdf(lfilter([1.0], [1.0, -r], noise))
                 columns.append(np.interp(ranks, (np.arange(len(values)) + 0.5) / len(values), np.sort(values)))
             found[f"{Path(clip).stem} {seed}"] = np.stack(columns, 1)
-            picked = rng.integers(0, len(rows), 64)
+            picked = rng.integers(0, len(rows), 256)
             found[f"reference {Path(clip).stem} {seed}"] = rows[picked]
     np.savez(out, names=np.array(names()), **found)
 
 
 def false_alarms(path: Path) -> None:
     found = np.load(path)
-    print("| stream, 24 h at 30 FPS | reference of 64 frames | of its own 10 minutes |")
+    print("| stream, 24 h at 30 FPS | reference of 64 pictures | of 256 pictures | of its own 10 minutes |")
     for key in (k for k in found.files if not k.startswith(("reference", "names"))):
         stream = with_few_margins(found[key])
-        stills = len(list(alarms(reference(found[f"reference {key}"], False), stream[WARM:])))
+        pictures = found[f"reference {key}"]
+        stills = [len(list(alarms(reference(pictures[:n], False), stream[WARM:]))) for n in (64, 256)]
         own = len(list(alarms(reference(stream[:WARM], True), stream[WARM:])))
-        print(f"| {key} | {stills} | {own} |", flush=True)
+        print(f"| {key} | {stills[0]} | {stills[1]} | {own} |", flush=True)
 
 
 def peers(path: Path) -> None:

@@ -19,6 +19,7 @@ from edgeseg import __version__, user_cache
 from edgeseg.cli import (
     bench,
     calibrate,
+    collect,
     compile,
     compress,
     data,
@@ -75,7 +76,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(compile, compress, calibrate, predict, run, drift, serve, measure, bench, gate, verify, pipeline, train),
+    *(compile, compress, calibrate, predict, run, drift, collect, serve, measure, bench, gate, verify, pipeline, train),
     *(data, dataset, init),
 )
 for group in GROUPS:

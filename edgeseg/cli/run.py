@@ -115,7 +115,7 @@ def run(
         "bundle_name": bundle_name,
         "min_version": min_version,
     }
-    _run(_settings(config_file, values, sinks_given=bool(sink)), json_to)
+    run_streams(_settings(config_file, values, sinks_given=bool(sink)), json_to)
 
 
 @app.command(rich_help_panel=options.RUN, epilog=SOAK_EXAMPLE)
@@ -150,7 +150,7 @@ def soak(
         raise ObjectivesMissed("Objectives missed: " + "; ".join(report.breaches))
 
 
-def _run(settings: Settings, json_to: str | None) -> None:
+def run_streams(settings: Settings, json_to: str | None) -> None:
     from dataclasses import asdict
 
     from edgeseg.machine import fingerprint
