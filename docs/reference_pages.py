@@ -103,6 +103,8 @@ WRITTEN_BY = {
     "calibration": "`edgeseg calibrate`",
     "benches": "`edgeseg bench --host`",
     "check": "`edgeseg data check`",
+    "label-import": "`edgeseg label import`",
+    "disagreement": "`edgeseg label compare`",
     "reference": "`edgeseg drift --reference FRAMES --out FILE`, and `edgeseg compile` into a bundle",
     "stage": "`edgeseg train`, `distill`, `prune`, `qat`: NAME.json",
 }

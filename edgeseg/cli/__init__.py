@@ -27,6 +27,7 @@ from edgeseg.cli import (
     drift,
     gate,
     init,
+    label,
     logs,
     measure,
     pipeline,
@@ -77,7 +78,7 @@ app = typer.Typer(
 )
 GROUPS = (
     *(compile, compress, calibrate, predict, run, drift, collect, serve, measure, bench, gate, verify, pipeline, train),
-    *(data, dataset, init),
+    *(data, dataset, init, label),
 )
 for group in GROUPS:
     app.add_typer(group.app)

@@ -33,7 +33,8 @@ SOURCE_HELP = (
 )
 SINK_HELP = (
     "Where results go: FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, "
-    "window:// or null:// (the default, for timing); {name} stands for the stream's name; repeatable."
+    "drift://FOLDER/, collect://FOLDER, window:// or null:// (the default, for timing); {name} stands for the stream's "
+    "name; repeatable."
 )
 RUN_EXAMPLE = "Example: edgeseg run models/street/street-int8 --source clip.mp4 --sink out.mp4"
 SOAK_EXAMPLE = "Example: edgeseg soak models/street/street-int8 --minutes 60 --json soak.json"
