@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli import options
+from edgeseg.cli import options, signals
 from edgeseg.cli.common import emit, percent, progress, results, table, wrote
 
 if TYPE_CHECKING:
@@ -103,6 +103,32 @@ def compare_labels(
     for problem in result.problems[:SHOWN]:
         log.warning("left out: %s", problem)
     emit(result, json_to)
+
+
+@labels.command("review", epilog="Example: edgeseg label review gate/ --out gate-reviewed/")
+def review_labels(
+    collection: Collection,
+    out: Annotated[Path, typer.Option(help="Dataset for accepted frames; goes on where it was.", show_default=False)],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for a free one.")] = 0,
+    json_to: options.Json = None,
+) -> None:
+    """Review frames in the browser: accept, reject, or give a region another class. Ctrl-C ends it.
+
+    For those without CVAT. The page is served on this machine only.
+    """
+    from dataclasses import asdict
+
+    from edgeseg.labeling.review import Review, ReviewServer
+
+    review = Review(collection, out)
+    with signals.stop_event() as stop, ReviewServer(review, port) as server:
+        log.info("review at http://127.0.0.1:%d/", server.port)
+        while not stop.wait(0.5):
+            pass
+    summary = review.summary()
+    results(json_to).print(f"{summary.accepted} accepted, {summary.rejected} rejected, {summary.left} left")
+    wrote(out)
+    emit(asdict(summary), json_to)
 
 
 def _show(found: Disagreement, out: Console) -> None:

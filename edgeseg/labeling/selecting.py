@@ -41,10 +41,15 @@ def selected(root: Path, count: int | None) -> Iterator[Path]:
 
 def worths(root: Path) -> dict[str, float]:
     """Frame name -> worth, of a folder that `edgeseg collect` wrote; empty for another dataset."""
-    found: dict[str, float] = {}
+    return {name: sum(why.values()) for name, why in reasons(root).items()}
+
+
+def reasons(root: Path) -> dict[str, dict[str, float]]:
+    """Frame name -> why it was kept, of a folder that `edgeseg collect` wrote; empty for another dataset."""
+    found: dict[str, dict[str, float]] = {}
     with suppress(FileNotFoundError):
         for line in (root / "collected.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(ValueError, KeyError, TypeError, AttributeError):  # a line that was left unfinished
                 row = json.loads(line)
-                found[str(row["name"])] = float(row["worth"])
+                found[str(row["name"])] = {str(reason): float(value) for reason, value in row["why"].items()}
     return found
