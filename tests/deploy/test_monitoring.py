@@ -116,7 +116,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def scraped(bundle_of: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus with our alerts, scraping a live `edgeseg run` and `edgeseg serve`."""
+    """Prometheus with our alerts, scraping a live `edgeseg run` at night, which was told of the day only, and a server.
+    The alert of drift does not wait a minute here."""
     if not shutil.which("prometheus"):
         pytest.skip("needs prometheus (Debian's package)")
     for package in ("prometheus_client", "fastapi", "uvicorn"):
@@ -126,15 +127,18 @@ def scraped(bundle_of: Callable[[str, str], Path], tmp_path_factory: pytest.Temp
     run, serve, own = free_port(), free_port(), free_port()
     config = yaml.safe_load((ALERTS.parent / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "1s"}
-    config["rule_files"] = [str(ALERTS)]
+    document = yaml.safe_load(ALERTS.read_text())
+    next(rule for rule in document["groups"][0]["rules"] if rule["alert"] == "EdgesegDrift")["for"] = "1s"
+    (folder / "alerts.yml").write_text(yaml.safe_dump(document))
+    config["rule_files"] = [str(folder / "alerts.yml")]
     config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{run}", f"127.0.0.1:{serve}"]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     edgeseg = [sys.executable, "-m", "edgeseg"]
     day = ["--reference", "synthetic://street?frames=300&size=192x128", "--out", folder / "reference.json"]
     subprocess.run([*map(str, [*edgeseg, "drift", bundle, *day])], check=True)
     commands = [
-        [*edgeseg, "run", bundle, "--source", "synthetic://street?fps=15&size=192x128", "--metrics", f"127.0.0.1:{run}",
-         "--deadline", "500", "--sink", f"drift://{folder}/drift/?reference={folder}/reference.json"],
+        [*edgeseg, "run", bundle, "--source", "synthetic://street?fps=15&size=192x128&night=1",
+         "--metrics", f"127.0.0.1:{run}", "--deadline", "500", "--sink", f"drift://{folder}/drift/?reference={folder}/reference.json"],
         [*edgeseg, "serve", bundle, "--port", serve],
         ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
          f"--web.listen-address=127.0.0.1:{own}"],
@@ -197,7 +201,12 @@ def test_the_catalog_is_what_is_exported(scraped: Prometheus) -> None:
         assert (row["type"], row["help"]) == (names[name].kind, names[name].help)
 
 
-def test_the_rules_are_loaded_and_nothing_fires_on_a_healthy_run(scraped: Prometheus) -> None:
+def test_the_alert_of_drift_fires_and_no_other(scraped: Prometheus) -> None:
+    scraped.wait_for("ALERTS{alertname='EdgesegDrift', alertstate='firing'}")
     loaded = [rule for group in scraped.ask("rules")["groups"] for rule in group["rules"]]
     assert len(loaded) == len(rules()) and {rule["health"] for rule in loaded} <= {"ok", "unknown"}
-    assert [alert for alert in scraped.ask("alerts")["alerts"] if alert["state"] == "firing"] == []
+    firing = [alert for alert in scraped.ask("alerts")["alerts"] if alert["state"] == "firing"]
+    assert {alert["labels"]["alertname"] for alert in firing} == {"EdgesegDrift"}
+    assert (
+        "main on 127.0.0.1:" in firing[0]["annotations"]["summary"] and "drifted" in firing[0]["annotations"]["summary"]
+    )
