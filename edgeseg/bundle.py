@@ -4,6 +4,7 @@ bundle.json     Spec, target, digests of every file, parent, versions, metrics
 bundle.sig      a signature of bundle.json, where there is one (see signature.py)
 model.*         what the backend loads
 golden/N.png    frames as they came, golden/N.mask.png this bundle's class maps of them when it was compiled
+reference.json  statistics of the frames that it was made for (monitoring/), where there were enough
 
 It is read once. What was checked is what is loaded, whatever happens to the directory meanwhile.
 """
@@ -40,6 +41,7 @@ MAX_SIGNATURE = 1 << 12
 MAX_BYTES = 4 << 30  # of all files: they are read into memory
 MAX_LISTED = 5  # names in one message
 GOLDEN = "golden"
+REFERENCE = "reference.json"
 COPY_AGAIN = "Copy or compile the bundle again."
 
 
@@ -170,8 +172,10 @@ class Bundle:
 
     @property
     def size(self) -> int:
-        """Bytes of the model files, golden frames not counted."""
-        return sum(entry.bytes for name, entry in self.manifest.files.items() if not name.startswith(GOLDEN))
+        """Bytes of the model files, golden frames and reference statistics not counted."""
+        return sum(
+            entry.bytes for name, entry in self.manifest.files.items() if not name.startswith((GOLDEN, REFERENCE))
+        )
 
     @property
     def identity(self) -> BundleIdentity:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeseg import __version__, backends, heads, onnx_graph
-from edgeseg.bundle import GOLDEN, MANIFEST, Bundle, GraphNotes, Manifest, StoredMetrics, seal
+from edgeseg.bundle import GOLDEN, MANIFEST, REFERENCE, Bundle, GraphNotes, Manifest, StoredMetrics, seal
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.evaluation import parity, reuse_calibration
@@ -23,6 +23,8 @@ from edgeseg.files import replacing, sha256
 from edgeseg.fit import fit_frame
 from edgeseg.images import Image, list_images, read_image, write_image
 from edgeseg.mask import agreement
+from edgeseg.monitoring.ranges import MIN_FRAMES
+from edgeseg.monitoring.reference import collect_reference
 from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
 from edgeseg.records import parse_json
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 GOLDEN_FRAMES = 3
 PARITY_FRAMES = 12
+REFERENCE_FRAMES = 128  # whose statistics are stored, at most
 # Below this a float32 bundle is not the model it came from: the surgery is wrong, and no bundle is written.
 FLOAT_AGREEMENT = 0.995
 # Below this a bundle of lower precision is of no use: it is refused. The shipped INT8 bundles agree on 98 % and more,
@@ -142,7 +145,8 @@ def compile_model(
                 source = from_trained(source, target.quantizer, source.parent) if precision.is_int8 else source
             backend.compile(source, work, target, precision)
         log("parity and golden frames")
-        result = _parity(work, manifest, reference, parity_frames, _sized((golden or frames)[:GOLDEN_FRAMES], spec))
+        stored = _sized((golden or frames)[:GOLDEN_FRAMES], spec)
+        result = _parity(work, manifest, reference, parity_frames, stored, _watched(calibration, dataset, spec))
         _require_agreement(result, manifest, model, allow_loss, search)
         manifest = replace(manifest, parity=result)
         if dataset is not None:
@@ -216,15 +220,31 @@ def _parity(
     reference: tuple[list[Image], str],
     frames: list[Image],
     golden: list[Image],
+    watched: list[Image],
 ) -> Parity:
-    """Compare the bundle with its parent, and store golden frames."""
+    """Compare the bundle with its parent; store golden frames, and statistics of the `watched` ones."""
     seal(work, manifest)
     with open_segmenter(work, backend=manifest.proved_by) as segmenter:
         result = parity.compare(segmenter, reference[0], frames, reference[1])
         for i, frame in enumerate(golden):
             write_image(work / GOLDEN / f"{i}.png", frame)
             write_image(work / GOLDEN / f"{i}.mask.png", segmenter(frame).classmap)
+        if len(watched) >= MIN_FRAMES:
+            segmenter.margin = True
+            results = (segmenter(frame) for frame in watched)
+            # Without a picture: the golden frames are those that may be passed on.
+            collect_reference(results, manifest.spec.classes, picture=False).save(work / REFERENCE)
     return result
+
+
+def _watched(calibration: CalibrationSet | None, dataset: Dataset | None, spec: Spec) -> list[Image]:
+    """The frames whose statistics are the reference for drift: those of calibration, else of the dataset."""
+    if calibration is not None:
+        return list(islice(calibration.images(spec), REFERENCE_FRAMES))
+    if dataset is None:
+        return []
+    chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), REFERENCE_FRAMES)).astype(int)
+    return [fit_frame(dataset[i][0], spec) for i in chosen]
 
 
 def _require_agreement(

@@ -30,7 +30,7 @@ def saturates(bundle: Bundle, backend: str = "") -> bool:
 def open_segmenter(
     bundle: Bundle | Path | str,
     mode: str = "latency",
-    margin: bool = False,
+    margin: int = False,
     backend: str = "",
     required: Required | None = None,
     **options: Any,
@@ -38,9 +38,10 @@ def open_segmenter(
     """Open a bundle: its files are read once, checked against their digests, and these bytes are what runs.
 
     `mode`: `latency` (one frame at a time, the fastest result) or `throughput` (several frames in flight). `margin`:
-    also compute by how much each pixel's best logit beats the second. `backend`: a backend other than the bundle's own
-    that can load its files, as BACKEND or BACKEND:DEVICE; PROXY: its target's proxy where its own cannot run here. It
-    measures accuracy on a machine that is not the target, and says so in `Segmenter.backend`.
+    also compute by how much each pixel's best logit beats the second; a number n: of every n-th frame. `backend`: a
+    backend other than the bundle's own that can load its files, as BACKEND or BACKEND:DEVICE; PROXY: its target's proxy
+    where its own cannot run here. It measures accuracy on a machine that is not the target, and says so in
+    `Segmenter.backend`.
     `required`: the signature that it must have. `options` go to the backend (`threads=N`).
 
     Raises BundleError for a bundle that is damaged or does not fit its Spec, MissingPackage without its runtime.

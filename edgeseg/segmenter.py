@@ -67,8 +67,8 @@ class Segmenter:
 
     One thread may submit() while another collect()s, as the streaming loop does; more than one of either may not.
     `bundle`: what was opened, None where it was no bundle. `backend`: what runs it, "through BACKEND" where that is not
-    its own. Results of a call keep what their class map at the frame's own size is made from, others only after
-    keep_detail(): it takes about 0.1 ms a frame.
+    its own. `margin`: of every result, or, with a number, of every n-th. Results of a call keep what their class map at
+    the frame's own size is made from, others only after keep_detail(): it takes about 0.1 ms a frame.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Segmenter:
         spec: Spec,
         engine: Engine,
         head: Head,
-        margin: bool = False,
+        margin: int = False,
         bundle: BundleIdentity | None = None,
         backend: str = "",
     ):
@@ -87,6 +87,7 @@ class Segmenter:
         self.head = head
         self.margin = margin
         self._detail = False
+        self._submitted = 0
         self._frames: list[Image] = [engine.inputs(slot)[FRAME] for slot in range(engine.slots)]
         self._free = deque(range(engine.slots))
         self._busy: deque[tuple[int, Frame, bool, float, float]] = deque()
@@ -143,7 +144,9 @@ class Segmenter:
         except BaseException:
             self._free.append(slot)
             raise
-        self._busy.append((slot, frame, self.margin if margin is None else margin, started - begin, started))
+        self._submitted += 1
+        due = self.margin > 0 and self._submitted % self.margin == 0
+        self._busy.append((slot, frame, due if margin is None else margin, started - begin, started))
 
     def collect(self, adjust: Callable[[Outputs], Outputs] | None = None) -> Result:
         """Wait for the oldest frame in flight. `adjust` gives the head other outputs than the engine's."""

@@ -25,7 +25,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["recipe.md", "targets.md", "json.md"])
+@pytest.mark.parametrize("name", ["recipe.md", "targets.md", "json.md", "metrics.md"])
 def test_generated_pages_match_the_program(name: str) -> None:
     pages = {path.name: (path, text) for path, text in script("reference_pages").pages()}
     path, text = pages[name]

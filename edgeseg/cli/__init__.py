@@ -19,12 +19,15 @@ from edgeseg import __version__, user_cache
 from edgeseg.cli import (
     bench,
     calibrate,
+    collect,
     compile,
     compress,
     data,
     dataset,
+    drift,
     gate,
     init,
+    label,
     logs,
     measure,
     pipeline,
@@ -75,8 +78,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(compile, compress, calibrate, predict, run, zones, serve, measure, bench, gate, verify, pipeline, train),
-    *(data, dataset, init),
+    *(compile, compress, calibrate, predict, run, zones, drift, collect, serve, measure, bench, gate, verify, pipeline),
+    *(train, data, dataset, init, label),
 )
 for group in GROUPS:
     app.add_typer(group.app)

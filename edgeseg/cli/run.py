@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgeseg.stream.progress import Progress as RunProgress
     from edgeseg.stream.soak.objectives import SoakReport
     from edgeseg.stream.summary import RunSummary
-    from edgeseg.telemetry.metrics import BuildInfo
+    from edgeseg.telemetry.families import BuildInfo
 
 SOURCE_HELP = (
     "Where frames come from: a video file, a folder, 'glob*.png', 0 or webcam, /dev/video1, rtsp://, http://, udp://, "
@@ -34,7 +34,7 @@ SOURCE_HELP = (
 )
 SINK_HELP = (
     "Where results go: FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, "
-    "mqtt://BROKER/TOPIC, events://FILE.jsonl, "
+    "mqtt://BROKER/TOPIC, events://FILE.jsonl, drift://FOLDER/, collect://FOLDER, "
     "window:// or null:// (the default, for timing); {name} stands for the stream's name; repeatable."
 )
 RUN_EXAMPLE = "Example: edgeseg run models/street/street-int8 --source clip.mp4 --sink out.mp4"
@@ -136,7 +136,7 @@ def run(
         "bundle_name": bundle_name,
         "min_version": min_version,
     }
-    _run(_settings(config_file, values, sinks_given=bool(sink)), json_to)
+    run_streams(_settings(config_file, values, sinks_given=bool(sink)), json_to)
 
 
 @app.command(rich_help_panel=options.RUN, epilog=SOAK_EXAMPLE)
@@ -171,14 +171,14 @@ def soak(
         raise ObjectivesMissed("Objectives missed: " + "; ".join(report.breaches))
 
 
-def _run(settings: Settings, json_to: str | None) -> None:
+def run_streams(settings: Settings, json_to: str | None) -> None:
     from dataclasses import asdict
 
     from edgeseg.machine import fingerprint
     from edgeseg.stream import assemble
     from edgeseg.stream.metrics_server import MetricsServer
     from edgeseg.stream.redact import redact_all
-    from edgeseg.telemetry.metrics import require_client
+    from edgeseg.telemetry.families import require_client
 
     # FFmpeg's own lines are switched off; what matters comes as our errors.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -218,7 +218,7 @@ def _settings(path: Path | None, options: dict[str, object], sinks_given: bool) 
 
 
 def build_info(bundle: BundleIdentity) -> BuildInfo:
-    from edgeseg.telemetry.metrics import BuildInfo
+    from edgeseg.telemetry.families import BuildInfo
 
     return BuildInfo(__version__, bundle.name, bundle.digest, bundle.target, bundle.precision)
 

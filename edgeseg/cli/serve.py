@@ -112,7 +112,7 @@ def _ready(host: str, port: int, secure: bool, opened: object) -> None:
 
 
 def _require_packages() -> None:
-    from edgeseg.telemetry.metrics import require_client
+    from edgeseg.telemetry.families import require_client
 
     for package in ("fastapi", "uvicorn"):
         try:

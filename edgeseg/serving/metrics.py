@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgeseg import __version__
 from edgeseg.result import Result
 from edgeseg.serving.models import Models
 from edgeseg.stream.metrics_server import resident_bytes
-from edgeseg.telemetry.metrics import STAGE_BUCKETS, require_client
+from edgeseg.telemetry.catalog import BY_NAME
+from edgeseg.telemetry.device import DeviceCollector
+from edgeseg.telemetry.families import BuildInfo, build_info, family, require_client
+from edgeseg.telemetry.metrics import STAGE_BUCKETS
 
 REQUEST_BUCKETS = (*STAGE_BUCKETS, 4.0, 8.0, 16.0)
 
@@ -21,25 +24,26 @@ class ServerMetrics:
         client = require_client()
         self._client = client
         self._registry = client.CollectorRegistry()
-        own = {"registry": self._registry}
-        self._requests = client.Counter("edgeseg_requests", "Requests answered.", ["route", "status"], **own)
-        self._seconds = client.Histogram(
-            "edgeseg_request_seconds", "Time from a request's header to its answer.", ["route"],
-            buckets=REQUEST_BUCKETS, **own,
-        )  # fmt: skip
-        self._images = client.Counter("edgeseg_images", "Images segmented.", ["model"], **own)
-        self._stage = client.Histogram(
-            "edgeseg_stage_seconds", "Time that each stage of an image took.", ["model", "stage"],
-            buckets=STAGE_BUCKETS, **own,
-        )  # fmt: skip
-        self._changes = client.Counter("edgeseg_reloads", "Reloads and rollbacks.", ["model", "result"], **own)
-        self._registry.register(_Gauges(models, client))
+        self._requests = self._own(client.Counter, "edgeseg_requests")
+        self._seconds = self._own(client.Histogram, "edgeseg_request_seconds", buckets=REQUEST_BUCKETS)
+        self._images = self._own(client.Counter, "edgeseg_images")
+        self._stage = self._own(client.Histogram, "edgeseg_stage_seconds", "model", buckets=STAGE_BUCKETS)
+        self._changes = self._own(client.Counter, "edgeseg_reloads")
+        self._areas: dict[str, dict[str, float]] = {}
+        self._registry.register(_Gauges(models, self._areas))
+        self._registry.register(DeviceCollector())
+
+    def _own(self, kind: Any, name: str, *first: str, **options: Any) -> Any:
+        """A metric of the catalog in this registry; `first`: labels before its own."""
+        metric = BY_NAME[name]
+        return kind(name, metric.help, (*first, *metric.labels), registry=self._registry, **options)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def segmented(self, model: str, result: Result) -> None:
+        self._areas[model] = result.areas()
         self._images.labels(model).inc()
         for stage, seconds in result.times.items():
             self._stage.labels(model, stage).observe(seconds)
@@ -55,20 +59,25 @@ class ServerMetrics:
 class _Gauges:
     """Read at scrape time."""
 
-    def __init__(self, models: Models, client: Any):
+    def __init__(self, models: Models, areas: Mapping[str, Mapping[str, float]]):
         self._models = models
-        self._family = client.core.GaugeMetricFamily
+        self._areas = areas
 
     def describe(self) -> list[Any]:
         return []
 
     def collect(self) -> Iterator[Any]:
-        in_flight = self._family("edgeseg_in_flight", "Images let in and not answered.", labels=["model"])
-        waiting = self._family("edgeseg_queue", "Images that wait for a free slot.", labels=["model"])
-        info = self._family("edgeseg_model_info", "The bundle that serves.", labels=["model", "digest", "version"])
+        in_flight, waiting, info = map(family, ("edgeseg_in_flight", "edgeseg_queue", "edgeseg_model_info"))
+        areas = family("edgeseg_class_area_ratio", "model")
+        builds = []
         for model in self._models:
+            bundle = model.worker.bundle
             in_flight.add_metric([model.name], model.in_flight)
             waiting.add_metric([model.name], model.waiting)
-            info.add_metric([model.name, model.worker.bundle.digest, __version__], 1)
-        yield from (in_flight, waiting, info)
-        yield self._family("edgeseg_resident_bytes", "Memory of the process.", value=resident_bytes())
+            info.add_metric([model.name, bundle.digest, __version__], 1)
+            builds.append(BuildInfo(__version__, bundle.name, bundle.digest, bundle.target, bundle.precision.value))
+            for name, share in self._areas.get(model.name, {}).items():
+                areas.add_metric([model.name, name], share)
+        resident = family("edgeseg_resident_bytes")
+        resident.add_metric([], resident_bytes())
+        yield from (in_flight, waiting, info, areas, resident, build_info(builds))

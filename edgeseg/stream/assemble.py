@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from edgeseg.bundle import Bundle
+from edgeseg.bundle import REFERENCE, Bundle
 from edgeseg.errors import OptionError
 from edgeseg.reuse.policy import parse as parse_reuse
 from edgeseg.reuse.segmenter import AHEAD, ReusingSegmenter
@@ -27,7 +27,7 @@ from edgeseg.stream.loop import Run
 from edgeseg.stream.pipeline import Stream
 from edgeseg.stream.privacy import Privacy
 from edgeseg.stream.reconnect import ReconnectingSink
-from edgeseg.stream.sinks import Sink
+from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.sources import Source
 from edgeseg.stream.supervise import SupervisedSource, Transition
 
@@ -45,13 +45,17 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
             for source in opened_sources:
                 source.use_motion()
         mode = settings.mode or ("latency" if any(source.live for source in opened_sources) else "throughput")
-        segmenter = _segmenter(settings, mode, opened_sources)
+        bundle = Bundle.load(settings.bundle)
+        segmenter = _segmenter(bundle, settings, mode, opened_sources)
+        about = Info(
+            segmenter.spec, reference=bundle.files.get(REFERENCE), golden=next((f for f, _ in bundle.golden()), None)
+        )
         opening.callback(_close_within, segmenter, CLOSE_SECONDS)
         rules = _rules(settings, segmenter.spec)
         privacy = Privacy.of(segmenter.spec, settings.blur, settings.fill)
         streams = []
         for stream, source, own in zip(settings.streams, opened_sources, rules):
-            info = sinks.Info(segmenter.spec, source.fps, source.live, stream.name, rules=own)
+            info = dataclasses.replace(about, fps=source.fps, live=source.live, name=stream.name, rules=own)
             outputs = [opening.enter_context(_sink(uri, info, stream, settings)) for uri in stream.sinks]
             streams.append(Stream(source, outputs, stream.name, _watch(info, outputs), privacy))
         run = Run(
@@ -71,7 +75,7 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
 
 
 def _segmenter(
-    settings: Settings, mode: str, opened_sources: list[Source]
+    bundle: Bundle, settings: Settings, mode: str, opened_sources: list[Source]
 ) -> Segmenter | FallbackPolicy | ReusingSegmenter:
     """One Segmenter, or what stands in for it: with reuse, or with a fallback policy where a deadline is given.
 
@@ -79,8 +83,8 @@ def _segmenter(
     """
     required = settings.required
     threads = settings.threads or 0
-    bundle = Bundle.load(settings.bundle)
-    full = open_segmenter(bundle, mode, required=required, threads=threads)
+    margin = sinks.margin_every(uri for stream in settings.streams for uri in stream.sinks)
+    full = open_segmenter(bundle, mode, margin, required=required, threads=threads)
     if settings.reuse or settings.stabilize:
         calibration = bundle.manifest.reuse
         policy = parse_reuse(settings.reuse or "1", settings.max_drop, calibration.points if calibration else None)

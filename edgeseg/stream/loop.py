@@ -143,6 +143,10 @@ class Run:
         """How each stream stands: the cheap part of summary()."""
         return tuple(pipeline.summary() for pipeline in self._pipelines)
 
+    def pipelines(self) -> tuple[StreamPipeline, ...]:
+        """Each stream with its newest result and what its sinks say of it, in the order of streams()."""
+        return tuple(self._pipelines)
+
     def files(self) -> list[Path]:
         """The files and folders that the sinks have written, each once."""
         return list(dict.fromkeys(f for p in self._pipelines for sink in p.stream.sinks for f in sink.files))

@@ -18,7 +18,8 @@ from edgeseg.stream.redact import redact
 from edgeseg.stream.summary import StreamSummary
 from edgeseg.stream.supervise import STATES
 from edgeseg.stream.uri import Uri
-from edgeseg.telemetry.metrics import BuildInfo, RunMetrics, RunSample, StreamSample
+from edgeseg.telemetry.families import BuildInfo
+from edgeseg.telemetry.metrics import RunMetrics, RunSample, StreamSample
 
 FRESH_SECONDS = 10.0
 DEFAULT_STREAM = "main"
@@ -85,9 +86,13 @@ def sample(run: Run) -> RunSample:
                 reconnects=stream.reconnects,
                 damaged=stream.damaged,
                 age_from=stream.age_from,
-                dropped={redact(stage): number for stage, number in stream.drops.to_dict().items()},
+                # A counter that appears with its first drop would hide that drop from rate().
+                dropped={"source": 0, **{redact(stage): n for stage, n in stream.drops.to_dict().items()}},
+                areas=latest.areas() if (latest := pipeline.latest) and latest.spec else {},
+                margin=pipeline.margin,
+                drift=pipeline.drift(),
             )
-            for stream in run.streams()
+            for stream, pipeline in zip(run.streams(), run.pipelines())
         ],
         fallback_level=fallback.level if fallback else None,
         late=fallback.late if fallback else None,

@@ -8,7 +8,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgeseg.result import Frame
+from edgeseg.result import Frame, Result
+from edgeseg.results.drift import DriftState
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.clock import Clock
 from edgeseg.stream.events.watch import Watch
@@ -53,6 +54,8 @@ class StreamPipeline:
         self.rate = FrameRate(clock)
         self.frames = 0
         self.age_from = ""
+        self.latest: Result | None = None
+        self.margin: float | None = None  # mean of the latest result for which it was measured
         self.skipped = 0  # by the fallback policy, on purpose
         self.inbox: Channel[Frame] = Channel(
             depth or (1 if source.live else READ_AHEAD),
@@ -89,6 +92,9 @@ class StreamPipeline:
             writer.put(rendered)
         self.frames += 1
         self.age_from = rendered.result.frame.age_from
+        self.latest = rendered.result
+        if rendered.result.margin is not None:
+            self.margin = float(rendered.result.margin.mean())
 
     def drops(self) -> Drops:
         sinks: Counter[str] = Counter()
@@ -110,6 +116,10 @@ class StreamPipeline:
             drops=self.drops(),
             age_from=self.age_from,
         )
+
+    def drift(self) -> DriftState | None:
+        """Of the first sink that watches for it."""
+        return next((state for sink in self.stream.sinks if (state := sink.drift())), None)
 
     def warnings(self) -> list[str]:
         source = self.stream.source

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
 from edgeseg.result import Result
+from edgeseg.results.drift import DriftState
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.events.watch import Event, Observation
 from edgeseg.stream.redact import redact
@@ -70,6 +71,10 @@ class ReconnectingSink(Sink):
                 self._events.clear()
         except Exception as error:
             self._fail(_described(error))
+
+    def drift(self) -> DriftState | None:
+        sink = self._sink
+        return sink.drift() if sink else None
 
     def write(self, result: Result, image: Image | None) -> None:
         try:

@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.errors import MissingPackage
+from edgeseg.results.drift import DriftState
+from edgeseg.telemetry.catalog import BY_NAME, HISTOGRAM, METRICS, RUN
+from edgeseg.telemetry.device import DeviceCollector
+from edgeseg.telemetry.families import BuildInfo, build_info, family, require_client
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -23,43 +26,13 @@ if TYPE_CHECKING:
 STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.125, 0.25, 0.5, 1.0, 2.0)
 AGE_BUCKETS = (0.016, 0.033, 0.066, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 AGE, LATENCY = "age", "latency"  # stages that have a histogram of their own, per stream
-# name -> (kind, help, labels), for what is read at scrape time
-FAMILIES = {
-    "edgeseg_uptime_seconds": ("gauge", "Seconds since the run started.", ()),
-    "edgeseg_resident_bytes": ("gauge", "Memory of the process.", ()),
-    "edgeseg_frames": ("counter", "Results delivered to the sinks.", ("stream",)),
-    "edgeseg_fps": ("gauge", "Results per second over the latest 30.", ("stream",)),
-    "edgeseg_dropped": ("counter", "Frames lost, by the stage that lost them.", ("stream", "stage")),
-    "edgeseg_damaged": ("counter", "Packets that did not decode.", ("stream",)),
-    "edgeseg_reconnects": ("counter", "Connections after the first.", ("stream",)),
-    "edgeseg_silent_seconds": ("gauge", "Seconds since the latest result.", ("stream",)),
-    "edgeseg_state": ("gauge", "1 for the state the source is in, 0 for the others.", ("stream", "state")),
-    "edgeseg_frame_age_from": (
-        "gauge",
-        "1: ages of this stream start at the capture, the arrival of the data, or when it was read.",
-        ("stream", "origin"),
-    ),
-    "edgeseg_fallback_level": ("gauge", "0 at full quality, else how many steps down the deadline forced.", ()),
-    "edgeseg_late": ("counter", "Results older than the deadline.", ()),
-    "edgeseg_key_frames": ("counter", "With --reuse: frames that went through the network.", ()),
-    "edgeseg_reuse_estimated_drop": ("gauge", "With --reuse auto: the estimated loss in points of mIoU.", ()),
-}
-
-
-@dataclass(frozen=True)
-class BuildInfo:
-    """Labels of edgeseg_build_info."""
-
-    version: str
-    bundle: str
-    digest: str
-    target: str
-    precision: str
 
 
 @dataclass(frozen=True)
 class StreamSample:
-    """One stream at the time of a scrape. `states`: every state its source can be in; `dropped`: stage -> frames."""
+    """One stream at the time of a scrape. `states`: every state its source can be in; `dropped`: stage -> frames;
+    `areas`: class -> share of its latest frame; `margin`: mean of the latest frame for which it was measured. `drift`:
+    None where nothing watches for it."""
 
     name: str
     frames: int
@@ -71,6 +44,9 @@ class StreamSample:
     damaged: int
     dropped: Mapping[str, int]
     age_from: str = ""
+    areas: Mapping[str, float] = field(default_factory=dict)
+    margin: float | None = None
+    drift: DriftState | None = None
 
 
 @dataclass(frozen=True)
@@ -94,16 +70,15 @@ class RunMetrics:
         client = require_client()
         self._client = client
         self._registry = client.CollectorRegistry()
-        self._stage = self._histogram("stage", "Time that each stage of a frame took.", "stage", STAGE_BUCKETS)
+        self._stage = self._histogram("edgeseg_stage_seconds", STAGE_BUCKETS)
         self._per_stream = {
-            LATENCY: self._histogram("latency", "Time of the model's own stages together.", "stream", STAGE_BUCKETS),
-            AGE: self._histogram("frame_age", "Age of a frame when a sink has written it.", "stream", AGE_BUCKETS),
+            LATENCY: self._histogram("edgeseg_latency_seconds", STAGE_BUCKETS),
+            AGE: self._histogram("edgeseg_frame_age_seconds", AGE_BUCKETS),
         }
-        info = client.Info("edgeseg_build", "The version of edgeseg and the bundle that runs.", registry=self._registry)
-        info.info(vars(build))
         # Looking up a labeled histogram takes a lock and builds a key, which costs more than counting the value.
         self._labeled: dict[tuple[str, str], Any] = {}
-        self._registry.register(_SampleCollector(sample))
+        self._registry.register(_SampleCollector(sample, build))
+        self._registry.register(DeviceCollector())
 
     def observe(self, stream: str, stage: str, seconds: float) -> None:
         """Count one frame's time in a stage, its age or its latency; may be called by any thread."""
@@ -114,10 +89,9 @@ class RunMetrics:
             self._labeled[stream, stage] = histogram
         histogram.observe(seconds)
 
-    def _histogram(self, name: str, text: str, label: str, buckets: Sequence[float]) -> Any:
-        return self._client.Histogram(
-            f"edgeseg_{name}_seconds", text, [label], buckets=buckets, registry=self._registry
-        )
+    def _histogram(self, name: str, buckets: Sequence[float]) -> Any:
+        metric = BY_NAME[name]
+        return self._client.Histogram(name, metric.help, metric.labels, buckets=buckets, registry=self._registry)
 
     def exposition(self) -> tuple[str, bytes]:
         """(content type, body) in the text format that Prometheus scrapes."""
@@ -127,8 +101,9 @@ class RunMetrics:
 class _SampleCollector:
     """Reads counters and gauges at scrape time."""
 
-    def __init__(self, sample: Callable[[], RunSample]):
+    def __init__(self, sample: Callable[[], RunSample], build: BuildInfo):
         self._sample = sample
+        self._build = build
 
     def describe(self) -> list[Metric]:
         """Names for the registry's check for duplicates, without taking a sample."""
@@ -139,10 +114,11 @@ class _SampleCollector:
         for name, labels, value in rows(self._sample()):
             families[name].add_metric(labels, value)
         yield from families.values()
+        yield build_info([self._build])
 
 
 def rows(sample: RunSample) -> Iterator[tuple[str, list[str], float]]:
-    """(name, label values in the order of FAMILIES, value) of every counter and gauge."""
+    """(name, label values in the order of the catalog, value) of every counter and gauge."""
     yield "edgeseg_uptime_seconds", [], sample.uptime
     yield "edgeseg_resident_bytes", [], sample.resident_bytes
     for stream in sample.streams:
@@ -155,6 +131,13 @@ def rows(sample: RunSample) -> Iterator[tuple[str, list[str], float]]:
         yield from (("edgeseg_dropped", [name, stage], number) for stage, number in stream.dropped.items())
         if stream.age_from:
             yield "edgeseg_frame_age_from", [name, stream.age_from], 1.0
+        yield from (("edgeseg_class_area_ratio", [name, c], share) for c, share in stream.areas.items())
+        if stream.drift is not None:
+            yield from (("edgeseg_drift_score", [name, which], value) for which, value in stream.drift.scores.items())
+            counts = {which: stream.drift.alarms.get(which, 0) for which in stream.drift.scores}
+            yield from (("edgeseg_drift_alarms", [name, which], number) for which, number in counts.items())
+        if stream.margin is not None:
+            yield "edgeseg_margin", [name], stream.margin
         if stream.silent is not None:
             yield "edgeseg_silent_seconds", [name], stream.silent
     if sample.fallback_level is not None:
@@ -168,17 +151,6 @@ def rows(sample: RunSample) -> Iterator[tuple[str, list[str], float]]:
 
 
 def _families() -> dict[str, Any]:
-    core = require_client().core
-    kinds = {"counter": core.CounterMetricFamily, "gauge": core.GaugeMetricFamily}
-    return {name: kinds[kind](name, text, labels=labels) for name, (kind, text, labels) in FAMILIES.items()}
-
-
-def require_client() -> Any:
-    """The module prometheus_client; MissingPackage where it is not installed."""
-    try:
-        import prometheus_client
-        import prometheus_client.core
-        import prometheus_client.exposition
-    except ImportError as error:
-        raise MissingPackage("prometheus-client", "Serving metrics", "metrics") from error
-    return prometheus_client
+    """Those of a run that its sample fills, by name."""
+    filled = [m.name for m in METRICS if m.where == RUN and m.kind != HISTOGRAM]
+    return {name: family(name) for name in (*filled, "edgeseg_class_area_ratio", "edgeseg_resident_bytes")}

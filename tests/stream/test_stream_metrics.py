@@ -19,7 +19,8 @@ from edgeseg.stream.pipeline import Stream
 from edgeseg.stream.sinks.null import Null
 from edgeseg.stream.sources import EndOfStream, Source
 from edgeseg.stream.summary import Drops, StreamSummary
-from edgeseg.telemetry.metrics import AGE_BUCKETS, STAGE_BUCKETS, BuildInfo
+from edgeseg.telemetry.families import BuildInfo
+from edgeseg.telemetry.metrics import AGE_BUCKETS, STAGE_BUCKETS
 
 parser = pytest.importorskip("prometheus_client.parser", reason="needs: pip install 'edgeseg[metrics]'")
 BUILD = BuildInfo("1.2.3", "street-int8", "abc", "openvino-cpu", "int8")
@@ -71,6 +72,8 @@ def test_a_scrape_of_a_run_with_two_streams(clock):
     assert found["edgeseg_state"][("STOPPED", "front")] == 1 and found["edgeseg_state"][("STREAMING", "front")] == 0
     assert found["edgeseg_uptime_seconds"] == {(): 3} and found["edgeseg_resident_bytes"][()] > 1 << 20
     assert found["edgeseg_build_info"] == {("street-int8", "abc", "int8", "openvino-cpu", "1.2.3"): 1}
+    shares = {key: share for key, share in found["edgeseg_class_area_ratio"].items() if key[1] == "front"}
+    assert set(shares) == {(name, "front") for name in SPEC.classes} and sum(shares.values()) == pytest.approx(1)
     assert "edgeseg_fallback_level" not in found and "edgeseg_late_total" not in found
 
 
@@ -99,6 +102,13 @@ def test_stages_and_ages_are_histograms_that_add_up(clock):
     assert not any("quantile" in line for line in get_lines(found))
 
 
+def test_the_margin_is_exported_where_it_is_measured(clock):
+    run = Run(Segmenter(SPEC, ColorEngine(), HEAD, margin=True), [Stream(Frames(3, clock), [Null()])], clock=clock)
+    with MetricsServer("127.0.0.1:0", run, BUILD) as server:
+        run.go()
+        assert scrape(server)["edgeseg_margin"][("main",)] > 0
+
+
 def get_lines(found: dict[str, dict[tuple[str, ...], float]]) -> list[str]:
     return [f"{name} {labels}" for name, rows in found.items() for labels in rows]
 
@@ -112,7 +122,8 @@ def test_drops_are_counted_by_the_stage_that_lost_them_and_the_fallback_is_shown
         found = scrape(server)
     assert found["edgeseg_fallback_level"] == {(): 1}
     assert found["edgeseg_late_total"][()] == summary.fallback.late >= WINDOW
-    assert found["edgeseg_dropped_total"] == {("fallback", "front"): summary.drops["front fallback"]}
+    skipped = summary.drops["front fallback"]
+    assert found["edgeseg_dropped_total"] == {("fallback", "front"): skipped, ("source", "front"): 0}
     assert summary.frames + summary.drops["front fallback"] == 30
 
 

@@ -6,13 +6,15 @@ A sink module has
     open(uri, info) -> Sink         raises OptionError or FileError before anything runs: it checks that it can write
     SHARED = True                   only where several streams may open the same URI
     IS_PATH = True                  only where a path stands behind its scheme
+    MARGIN_EVERY: int               only where it uses Result.margin: it is measured of every n-th frame
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +22,7 @@ from edgeseg import plugins
 from edgeseg.errors import FileError, OptionError, StreamError, did_you_mean
 from edgeseg.images import Image
 from edgeseg.result import Result
+from edgeseg.results.drift import DriftState
 from edgeseg.spec import Spec
 from edgeseg.stream.events.rules import Rules
 from edgeseg.stream.events.watch import Event, Observation
@@ -33,7 +36,8 @@ class Info:
     """What a sink may know about the stream it belongs to.
 
     `fps` is None where nobody knows; `part` counts how often the sink was opened again after it failed; `rules` are
-    those of this stream.
+    those of this stream. `reference`: the content of the bundle's reference.json, `golden`: its first golden frame;
+    None where it has none.
     """
 
     spec: Spec
@@ -42,6 +46,8 @@ class Info:
     name: str = ""
     part: int = 0
     rules: Rules | None = None
+    reference: bytes | None = field(default=None, repr=False)
+    golden: Image | None = field(default=None, repr=False, compare=False)
 
 
 class Sink(ABC):
@@ -65,6 +71,10 @@ class Sink(ABC):
     def lost(self) -> int:
         """How many results it could not keep, at this moment; never falls."""
         return 0
+
+    def drift(self) -> DriftState | None:
+        """For a sink that watches for drift: how the stream stands. May be called by any thread."""
+        return None
 
     @abstractmethod
     def write(self, result: Result, image: Image | None) -> None:
@@ -94,6 +104,12 @@ class Sink(ABC):
 
 def modules() -> list[ModuleType]:
     return [plugins.load(__name__, name) for name in plugins.names(__name__)]
+
+
+def margin_every(uris: Iterable[str]) -> int:
+    """Of how many frames the sinks at these URIs need one with its margin; 0: they need none."""
+    wanted = [getattr(find(uri)[0], "MARGIN_EVERY", 0) for uri in uris]
+    return min(filter(None, wanted), default=0)
 
 
 def open(text: str, info: Info) -> Sink:

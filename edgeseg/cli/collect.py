@@ -1,0 +1,43 @@
+"""collect: frames of a stream that are worth labeling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeseg.cli import options
+from edgeseg.cli.run import run_streams
+
+app = typer.Typer()
+EXAMPLE = "Example: edgeseg collect street-int8 --source 'rtsp://camera/live' --out gate/ --budget 2000 --per-day 200"
+
+
+@app.command(rich_help_panel=options.RUN, epilog=EXAMPLE)
+def collect(
+    bundle: options.Bundle,
+    source: Annotated[list[str], typer.Option(help="Where frames come from, as for edgeseg run; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Dataset to collect into; with several sources, a folder of them in it.")],
+    budget: Annotated[float, typer.Option(min=0.1, help="MB on the disk; the least worthy frames make room.")] = 2000,
+    per_day: Annotated[int, typer.Option(min=1, help="Frames in 24 hours, at most.")] = 200,
+    every: Annotated[str, typer.Option(help="Keep the best of every 10s, 5m ... at most.")] = "10s",
+    reference: Annotated[
+        Path | None, typer.Option(help="Statistics of what is usual (edgeseg drift --out) [default: the bundle's].")
+    ] = None,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
+    json_to: options.Json = None,
+) -> None:
+    """Keep frames that are worth labeling: uncertain, drifted, novel or diverse ones, within a budget.
+
+    For operators. Writes a dataset with the model's class maps as pre-labels, and why each frame was kept
+    (collected.jsonl). In a run it is the sink collect://. See docs/how-to/collect.md.
+    """
+    from edgeseg.stream import config
+
+    place = f"{out}/{{name}}" if len(source) > 1 else str(out)
+    sink = f"collect://{place}?disk={budget:.10g}&per_day={per_day}&every={every}"
+    if reference is not None:
+        sink += f"&reference={reference}"
+    streams = config.from_options(source, [sink])
+    run_streams(config.Settings(bundle, streams, overlay=False, max_frames=max_frames), json_to)

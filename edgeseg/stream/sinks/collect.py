@@ -1,0 +1,146 @@
+"""Frames worth labeling: `collect://DIR?disk=2000&per_day=200&every=10s` keeps uncertain, drifted, novel and diverse
+ones.
+
+The best of every `every` seconds is kept, if there is a reason to (monitoring/worth.py), at most `per_day` in 24 hours
+and `disk` MB; the least worthy make room. DIR is a dataset with the model's class maps as pre-labels
+(monitoring/ring.py). `?reference=FILE.json` in place of the bundle's statistics. A full disk or a removed folder stops
+nothing: it is logged, and tried again after RETRY_SECONDS.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeseg.errors import EdgesegError
+from edgeseg.images import Image
+from edgeseg.monitoring.reference import load, parse
+from edgeseg.monitoring.ring import DAY, Ring
+from edgeseg.monitoring.worth import Judge, Worth
+from edgeseg.result import Result
+from edgeseg.results.drift import ReferenceStatistics
+from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
+from edgeseg.stream.sinks import Info, Sink
+from edgeseg.stream.uri import Convert, Uri, duration, number, whole
+
+log = logging.getLogger(__name__)
+FORMS = "collect://FOLDER"
+MARGIN_EVERY = 15
+RETRY_SECONDS = 30.0
+OPTIONS: dict[str, Convert] = {
+    "disk": number(0.1, 1e8),
+    "per_day": whole(1, 10**7),
+    "every": duration(0, 86400),
+    "reference": str,
+}
+
+
+def claims(uri: Uri) -> bool:
+    return uri.scheme == "collect"
+
+
+def open(uri: Uri, info: Info) -> Sink:
+    path, options = uri.split(OPTIONS)
+    return Collect(Path(path), info, **options)
+
+
+class Collect(Sink):
+    """`disk` in MB, `every` in seconds. `wall`: Unix seconds."""
+
+    def __init__(
+        self,
+        folder: Path,
+        info: Info,
+        disk: float = 2000.0,
+        per_day: int = 200,
+        every: float = 10.0,
+        reference: str = "",
+        clock: Clock = SYSTEM_CLOCK,
+        wall: Callable[[], float] = time.time,
+    ):
+        super().__init__()
+        self.ring = Ring(folder, info.spec, int(disk * 1e6))
+        self._judge = Judge(len(info.spec.classes), _reference(reference, info))
+        self._before = len(self.ring.kept)  # of earlier runs, which the judge has not seen
+        self._stream = info.name
+        self._per_day, self._every = per_day, every
+        self._clock, self._wall = clock, wall
+        self._window_ends = clock.monotonic() + every
+        self._best: tuple[Worth, Result] | None = None
+        self._own: list[float] = []  # monotonic times of this run's frames
+        self._retry_at = 0.0
+        self._failing = False
+        self._lost = 0
+
+    @property
+    def lost(self) -> int:
+        return self._lost
+
+    def write(self, result: Result, image: Image | None) -> None:
+        if result.margin is not None:
+            worth = self._judge.rate(result)
+            if worth.why and (self._best is None or worth.score > self._best[0].score):
+                self._best = worth, result
+        if self._clock.monotonic() >= self._window_ends:
+            self._window_ends = self._clock.monotonic() + self._every
+            self._keep_best()
+
+    def close(self) -> None:
+        self._keep_best()
+
+    def _keep_best(self) -> None:
+        best, self._best = self._best, None
+        now = self._clock.monotonic()
+        if best is None or now < self._retry_at or self._today(now) >= self._per_day:
+            return
+        worth, result = best
+        try:
+            self._notice_removal()
+            kept, gone = self.ring.add(result, self._stream, worth.why, self._wall())
+        except (EdgesegError, OSError) as error:
+            self._lost += 1
+            self._retry_at = now + RETRY_SECONDS
+            self._report(error.what if isinstance(error, EdgesegError) else str(error))
+            return
+        self._failing = False
+        self._forget(gone)
+        if kept:
+            self._judge.keep(worth.features)
+            self._own.append(now)
+            self.files = [self.ring.folder]
+
+    def _notice_removal(self) -> None:
+        """Somebody took the collection away: what was kept says nothing about what is new."""
+        if self.ring.kept and not self.ring.intact():
+            log.warning("%s was removed; a new collection begins.", self.ring.folder)
+            self.ring.kept.clear()
+            self._judge.clear()
+            self._before = 0
+
+    def _forget(self, gone: list[int]) -> None:
+        """The judge compares new frames with those that are still there."""
+        for place in gone:
+            if place < self._before:
+                self._before -= 1
+            else:
+                self._judge.forget(place - self._before)
+
+    def _today(self, now: float) -> int:
+        """Frames kept in the latest 24 hours: this run's by a clock that cannot jump, others by the wall clock."""
+        self._own = [at for at in self._own if now - at < DAY]
+        earlier = self.ring.kept[: self._before]
+        return len(self._own) + sum(abs(self._wall() - row.time) < DAY for row in earlier)
+
+    def _report(self, what: str) -> None:
+        if not self._failing:
+            self.warnings.append(what)
+            log.warning("frames are not collected: %s", what)
+        self._failing = True
+
+
+def _reference(path: str, info: Info) -> ReferenceStatistics | None:
+    if path:
+        return load(Path(path), info.spec.classes)
+    return parse(info.reference, Path("reference.json"), info.spec.classes) if info.reference else None
