@@ -150,9 +150,13 @@ class Result:
             )
         return path
 
-    def areas(self) -> dict[str, float]:
-        """{class: its share of the pixels that the network saw, 0 to 1}, without absent classes."""
-        return class_shares(seen_part(self.classmap, self._spec, *self.frame.image.shape[:2]), self._spec)
+    def areas(self, exact: bool = True) -> dict[str, float]:
+        """{class: its share of the part that the network saw, 0 to 1}, without absent classes. Of the frame's own
+        pixels; not `exact`: of the network's, which is cheaper."""
+        size = self.frame.image.shape[:2]
+        if exact and self.detail is not None:
+            return class_shares(place(self._spec, *size).seen.of(self.at_frame_size()), self._spec)
+        return class_shares(seen_part(self.classmap, self._spec, *size), self._spec)
 
     def milliseconds(self) -> dict[str, float]:
         """`times`, to be read."""

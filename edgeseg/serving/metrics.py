@@ -43,7 +43,7 @@ class ServerMetrics:
         self._seconds.labels(route).observe(seconds)
 
     def segmented(self, model: str, result: Result) -> None:
-        self._areas[model] = result.areas()
+        self._areas[model] = result.areas(exact=False)
         self._images.labels(model).inc()
         for stage, seconds in result.times.items():
             self._stage.labels(model, stage).observe(seconds)
