@@ -154,7 +154,8 @@ def rules_of(text: str) -> Rules:
 
 def killed_broker(spec: Spec, kills: int) -> dict[str, Any]:
     """A broker that is killed again and again while events are published, about 100 a second."""
-    import paho.mqtt.client as paho
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion
 
     rules = rules_of(f'[rules.seen]\nwhen = "{spec.classes[1]} in frame"\n')
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
@@ -167,7 +168,7 @@ def killed_broker(spec: Spec, kills: int) -> dict[str, Any]:
             "autosave_interval 1\nautosave_on_changes true\nuser root\n"
         )
         got: list[dict[str, Any]] = []
-        observer = paho.Client(paho.CallbackAPIVersion.VERSION2, "observer", clean_session=False)
+        observer = Client(CallbackAPIVersion.VERSION2, "observer", clean_session=False)
         observer.reconnect_delay_set(1, 1)
         observer.on_connect = lambda client, *_: client.subscribe("site/event", 1)
         observer.on_message = lambda _, __, message: got.append(json.loads(message.payload))
