@@ -80,7 +80,7 @@ def test_a_device_needs_its_own_runtime_only(
 
 
 def test_int8_for_openvino_needs_no_other_runtime(network: Path, street: Path, tmp_path: Path) -> None:
-    """`make demo` installs [openvino,compress]: ranges and biases need no ONNX Runtime, with equal results."""
+    """`make demo` installs [openvino,compress,camera]: ranges and biases need no ONNX Runtime, with equal results."""
     words = ("compile", network, "-p", "int8", "--calibration", street, "--equalize", "--json", "-", "-o")
     agreement = []
     for name, missing in (("lean", ("onnxruntime",)), ("full", ())):
