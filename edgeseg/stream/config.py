@@ -134,6 +134,11 @@ class Settings:
                 "A deadline together with --reuse or --stabilize.",
                 "Reuse makes frames cheaper, which a deadline is for; leave one of them out.",
             )
+        if (self.reuse or self.stabilize) and (self.blur or self.fill):
+            raise OptionError(
+                "--blur or --fill together with --reuse or --stabilize.",
+                "Who comes into view would be seen for some frames: leave --reuse and --stabilize out.",
+            )
         if not self.streams:
             raise OptionError("No source is given.", "Give --source URI, or a [[stream]] table in --config FILE.")
         _check_names(self.streams)

@@ -341,6 +341,8 @@ def test_without_reuse_nothing_is_said_of_it(edgeseg: Any, video: Path, tmp_path
         (["--reuse", "0"], "--reuse is '0'"),
         (["--max-drop", "1"], "max_drop without reuse"),
         (["--reuse", "2", "--deadline", "50"], "A deadline together with --reuse"),
+        (["--reuse", "2", "--blur", "car"], "Who comes into view would be seen"),
+        (["--stabilize", "--fill", "car"], "--blur or --fill together with"),
         (["--stabilize", "--deadline", "50"], "A deadline together with --reuse or --stabilize"),
     ],
 )
