@@ -22,7 +22,7 @@ app.add_typer(
     labels,
     name="label",
     rich_help_panel=options.DATA,
-    help="Collected frames: export, import corrected labels, compare.",
+    help="Collected frames: export, review, import, compare.",
 )
 log = logging.getLogger(__name__)
 SHOWN = 10  # problems named one by one

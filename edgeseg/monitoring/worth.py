@@ -26,8 +26,10 @@ from edgeseg.results.drift import ReferenceStatistics
 
 Features = NDArray[np.float32]
 THUMBNAIL, GRID = 8, 4  # cells on a side
+COARSE = 64  # pixels of the shorter side that are looked at
 NEAR = 0.02  # distance below which two frames show the same
 LATEST = 400  # observations that ranks are among
+MOST_COMPARED = 2000  # of the frames that were kept, the latest
 FIRST = 20  # observations before there are ranks
 RARE = 0.9  # rank from which a frame is among the extreme ones
 MOST_DRIFTED = 3  # statistics out of range that count in full
@@ -50,26 +52,26 @@ class Judge:
 
     def __init__(self, classes: int, reference: ReferenceStatistics | None = None):
         self._classes = classes
-        self._kept: list[Features] = []
+        self._kept: Features = np.zeros((0, THUMBNAIL * THUMBNAIL * 3 + GRID * GRID * classes), np.float32)
         self._margins: deque[float] = deque(maxlen=LATEST)
         self._distances: deque[float] = deque(maxlen=LATEST)
         self._reference = _Reference(reference) if reference else None
 
     def keep(self, features: Features) -> None:
-        self._kept.append(features)
+        self._kept = np.vstack([self._kept, features])
 
     def forget(self, number: int) -> None:
         """The frame that was kept as number `number`, counted from 0, is gone."""
-        del self._kept[number]
+        self._kept = np.delete(self._kept, number, 0)
 
     def clear(self) -> None:
         """All that was kept is gone."""
-        self._kept.clear()
+        self._kept = self._kept[:0]
 
     def rate(self, result: Result) -> Worth:
         features = describe(result, self._classes)
         row = statistics.measure(result, self._classes)
-        distance = min((_distance(features, other) for other in self._kept), default=1.0)
+        distance = float(_distances(self._kept[-MOST_COMPARED:], features).min()) if len(self._kept) else 1.0
         margin = float(row[-1])
         uncertain, diverse = _rank(self._margins, margin, below=False), _rank(self._distances, distance, below=True)
         self._margins.append(margin)
@@ -78,7 +80,7 @@ class Judge:
             return Worth({}, features)
         why = {"uncertain": uncertain, "diverse": diverse}
         why = {reason: rank for reason, rank in why.items() if rank >= RARE}
-        if not self._kept:
+        if not len(self._kept):
             why["diverse"] = 1.0
         if self._reference:
             why |= self._reference.reasons(row)
@@ -107,20 +109,23 @@ class _Reference:
 
 def describe(result: Result, classes: int) -> Features:
     """[8 * 8 * 3 + 4 * 4 * C]: the frame, small, 0 to 1, and the share of each class in each cell of a grid."""
-    small = cv2.resize(result.frame.image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    image = result.frame.image
+    step = max(1, min(image.shape[:2]) // COARSE)
+    small = cv2.resize(image[::step, ::step], (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     ids = np.arange(classes, dtype=np.uint8)[:, None, None]
     height, width = (side - side % GRID for side in result.classmap.shape)
-    coarse = result.classmap[: height : max(1, height // 64), : width : max(1, width // 64)]
+    coarse = result.classmap[: height : max(1, height // COARSE), : width : max(1, width // COARSE)]
     layers = (coarse[None] == ids).astype(np.float32)
     cells = np.stack([cv2.resize(layer, (GRID, GRID), interpolation=cv2.INTER_AREA) for layer in layers])
     return np.concatenate([small.astype(np.float32).ravel() / 255, cells.ravel()])
 
 
-def _distance(a: Features, b: Features) -> float:
-    """Root mean square over the pixels of the thumbnail, plus that over the cells of the grid."""
-    square = (a - b) ** 2
+def _distances(kept: Features, features: Features) -> Features:
+    """[N]: to each row of `kept`, root mean square over the thumbnail's pixels, plus that over the grid's cells."""
+    square = (kept - features) ** 2
     picture = THUMBNAIL * THUMBNAIL * 3
-    return float(square[:picture].mean() ** 0.5 + (square[picture:].sum() / GRID**2) ** 0.5)
+    apart = np.sqrt(square[:, :picture].mean(1)) + np.sqrt(square[:, picture:].sum(1) / GRID**2)
+    return np.asarray(apart, np.float32)
 
 
 def _rank(latest: deque[float], value: float, below: bool) -> float:

@@ -92,13 +92,16 @@ def test_compiling_with_calibration_frames_stores_their_statistics(
     assert watched.code == 0 and json.loads(watched.out)["reference"] == 20
 
 
-def test_a_bundle_without_reference_says_how_to_make_one(edgeseg: Callable[..., Any], bundle: Path) -> None:
+def test_a_bundle_without_reference_says_how_to_make_one(
+    edgeseg: Callable[..., Any], bundle: Path, tmp_path: Path
+) -> None:
     assert of_bundle(Bundle.load(bundle)) is None
     refused = edgeseg("drift", bundle, "--source", DAY)
     assert refused.code == 2 and f"Bundle {bundle} has no reference statistics." in refused.err
     assert f"edgeseg drift {bundle} --reference FRAMES --out FILE.json" in refused.err
     with pytest.raises(BundleError, match=r"no reference statistics to watch for drift\.\nMake some .*reference=ref"):
-        sinks.open("drift://x/", sinks.Info(tiny.SPEC))
+        sinks.open(f"drift://{tmp_path}/x/", sinks.Info(tiny.SPEC))
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_reference_of_another_model_or_a_damaged_one(edgeseg: Callable[..., Any], reference: Path, tmp_path: Path):

@@ -57,7 +57,6 @@ class Drift(Sink):
         self._file = folder / "alarms.jsonl"
         self._stream = info.name
         self._logged = ""
-        check_writable(self._file)
         self._monitor = DriftMonitor(
             _reference(reference, info),
             fps=info.fps,
@@ -66,6 +65,7 @@ class Drift(Sink):
             pictures=folder if pictures else None,
             then=info.golden,
         )
+        check_writable(self._file)
         self.files = [folder]
 
     def drift(self) -> DriftState | None:
