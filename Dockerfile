@@ -17,7 +17,7 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY edgeseg edgeseg
 # Byte code is compiled now: nothing can be written where it runs. pip itself is not needed there.
 RUN python3 -m venv /opt/edgeseg && \
-    /opt/edgeseg/bin/pip install --no-cache-dir --compile ".[openvino,serve,camera,metrics,sign]" && \
+    /opt/edgeseg/bin/pip install --no-cache-dir --compile ".[openvino,serve,camera,metrics,mqtt,sign]" && \
     /opt/edgeseg/bin/pip uninstall -y pip setuptools
 
 FROM base

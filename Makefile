@@ -49,13 +49,13 @@ test-trt: $(VENV)/dev.stamp ## TensorRT without a GPU: the real parser, and our 
 	PYTHONPATH=build/trt/rtx $(BIN)/pytest tests/trt
 	$(BIN)/python tests/trt/stubs.py build/trt
 
-test-tools: ## Debian's RTSP server, ffmpeg and sshd for the tests that need them, where this may install them (else those skip)
+test-tools: ## Debian's RTSP server, ffmpeg, sshd, mosquitto and Prometheus for the tests that need them, where this may install them (else those skip)
 	@command -v ffmpeg >/dev/null && /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
-	&& test -x /usr/sbin/sshd \
+	&& test -x /usr/sbin/sshd && test -x /usr/sbin/mosquitto && command -v promtool >/dev/null \
 	|| { test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-	--no-install-recommends openssh-server openssh-client ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+	--no-install-recommends mosquitto prometheus openssh-server openssh-client ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav >/dev/null; } \
-	|| echo "not installed here: tests of real RTSP cameras and of remote benches will skip"
+	|| echo "not installed here: tests of real RTSP cameras, brokers, Prometheus and remote benches will skip"
 
 SEED := 1
 SECONDS := 600

@@ -20,6 +20,7 @@ import argparse
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,13 +104,16 @@ def running(command: list[str], port: int) -> Iterator[int]:
     """The id of a server's process, once it listens."""
     paths = os.pathsep.join((str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")))
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stderr=log, stdout=log, env={**os.environ, "PYTHONPATH": paths})
+        environment = {**os.environ, "PYTHONPATH": paths}
+        process = subprocess.Popen(command, stderr=log, stdout=log, env=environment, start_new_session=True)
         try:
             wait_for(port, process)
             yield process.pid
         finally:
             process.terminate()
             process.wait(60)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves its workers behind
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

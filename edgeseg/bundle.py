@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ class Bundle:
     def upsample(self) -> str:
         return self.manifest.upsample
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 of bundle.json, which holds the digests of everything else."""
         return hashlib.sha256(self.text).hexdigest()

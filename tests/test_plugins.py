@@ -1,4 +1,4 @@
-"""A backend with its own INT8, a source, a sink, a family and a head are one new file each, named nowhere else."""
+"""A backend with its own INT8, source, sink, family, head and exporter are one new file each, named nowhere else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from edgeseg import backends, heads, target
+from edgeseg import backends, exporters, heads, target
 from edgeseg.bundle import Manifest, seal
 from edgeseg.precision import Precision
 from edgeseg.quantization import schemes
@@ -97,6 +97,18 @@ def build(classes, width, encoder):
     net.classifier = [net[0]]
     return net
 """
+EXPORTER = """
+TITLE = "A toy server"
+
+
+def refuse(bundle):
+    pass
+
+
+def write(bundle, name, out):
+    (out / f"{name}.toy").write_bytes(bundle.read("model.xml"))
+    return f"toy {out}"
+"""
 # K queries, each with class scores and a mask: class map = argmax over classes of sum over queries.
 HEAD = """
 import numpy as np
@@ -133,6 +145,16 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType
         monkeypatch.delitem(__import__("sys").modules, f"{package.__name__}.{name}", raising=False)
 
     return put
+
+
+def test_a_server_to_export_to_is_one_module(
+    add: Callable[..., None], bundle: Path, tmp_path: Path, edgeseg: Callable[..., object]
+) -> None:
+    add(exporters, "toy", EXPORTER)
+    assert "toy" in exporters.names()
+    ran = edgeseg("export", bundle, "--format", "toy", "--out", tmp_path / "out", "--name", "street")
+    assert ran.code == 0, ran.err  # type: ignore[attr-defined]
+    assert (tmp_path / "out/street.toy").read_bytes() == (bundle / "model.xml").read_bytes()
 
 
 def test_a_backend_with_its_own_int8_is_two_modules_and_a_table(
