@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import EdgesegError
 from edgeseg.fit import fit_frame
-from edgeseg.heads import Head, Outputs
+from edgeseg.heads import DetailedHead, Head, Outputs
 from edgeseg.images import Image, read_image, turn
 from edgeseg.result import Frame, Result
 from edgeseg.results.common import BundleIdentity
@@ -86,6 +86,7 @@ class Segmenter:
         self.engine = engine
         self.head = head
         self.margin = margin
+        self._detailed = head if isinstance(head, DetailedHead) else None
         self._detail = False
         self._submitted = 0
         self._frames: list[Image] = [engine.inputs(slot)[FRAME] for slot in range(engine.slots)]
@@ -159,7 +160,7 @@ class Segmenter:
             inferred = time.perf_counter()
             outputs = adjust(outputs) if adjust else outputs
             prediction = self.head.decode(outputs, margin)
-            detail = self.head.detail(outputs) if with_detail else None
+            detail = self._detailed.detail(outputs) if with_detail and self._detailed else None
         finally:
             self._free.append(slot)
         done = time.perf_counter()

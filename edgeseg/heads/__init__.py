@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,13 @@ class Head(Protocol):
         """The outputs are views that are valid during the call only."""
         ...
 
-    def detail(self, outputs: Outputs) -> Detail | None:
-        """What gives the class map at a frame's own size, at any time; None where only decode()'s can be stretched."""
+
+@runtime_checkable
+class DetailedHead(Head, Protocol):
+    """A head whose class map need not be stretched to a frame's size."""
+
+    def detail(self, outputs: Outputs) -> Detail:
+        """What gives the class map at a frame's own size, at any time."""
         ...
 
 
