@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import shutil
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browser as browsers
 import numpy as np
 import pytest
 import tiny
@@ -56,21 +56,10 @@ def ask(server: ReviewServer, method: str, path: str, body: object = None, **hea
         connection.close()
 
 
-def browser_module() -> Any:
-    path = Path(__file__).parents[1] / "serving" / "browser.py"
-    spec = importlib.util.spec_from_file_location("review_browser", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_accept_fix_and_reject_in_a_browser(server: ReviewServer, collection: Path, tmp_path: Path) -> None:
-    module = browser_module()
-    if not module.NAME:
-        pytest.skip("needs chromium")
-    with module.Browser(tmp_path / "profile") as browser:
+    if not browsers.NAME:
+        pytest.skip("no chromium")
+    with browsers.Browser(tmp_path / "profile") as browser:
         browser.go(f"http://127.0.0.1:{server.port}/")
         browser.wait("document.getElementById('overlay').naturalWidth === 96")
         assert browser.value("document.getElementById('left').textContent") == "3 frames left"
