@@ -19,7 +19,7 @@ from edgeseg.fit import fit_frame, fit_labels
 from edgeseg.images import Image
 from edgeseg.recipe import Settings
 from edgeseg.spec import Spec
-from edgeseg.training import cached_logits
+from edgeseg.training import cached_logits, mix
 from edgeseg.training.augment import Floats, Geometry, augment
 from edgeseg.training.objectives.losses import IGNORE
 
@@ -51,14 +51,16 @@ class SegmentationDataset(TorchDataset[Sample]):
         self._mean = np.array(spec.mean, np.float32) * np.float32(255)
         self._scale = 1 / (np.array(spec.std, np.float32) * np.float32(255))
         self._decoded: dict[int, tuple[Image, Image]] = {}
-        self.pixels: NDArray[np.int64] = np.zeros(len(spec.classes), np.int64)
+        pixels = np.zeros((len(dataset), len(spec.classes)), np.int64)
         bytes_left = cache * 1e9
         for i in range(len(dataset)):  # reads every mask once: a bad one stops the run before it starts
             if bytes_left > 0:
                 self._decoded[i] = self._item(i)
                 bytes_left -= sum(part.nbytes for part in self._decoded[i])
             mask = self._decoded[i][1] if i in self._decoded else dataset.mask(i)
-            self.pixels += np.bincount(mask.ravel(), minlength=256)[: len(self.pixels)]
+            pixels[i] = np.bincount(mask.ravel(), minlength=256)[: len(spec.classes)]
+        self.pixels: NDArray[np.int64] = pixels.sum(0)
+        self._rare = mix.RareClasses.among(pixels)
 
     def _item(self, index: int) -> tuple[Image, Image]:
         if index in self._decoded:
@@ -70,6 +72,14 @@ class SegmentationDataset(TorchDataset[Sample]):
             frame = np.ascontiguousarray(frame[:, :, ::-1])
         ignore = self.dataset.classes.ignore_index
         return frame, mask if ignore is None else np.where(mask == ignore, np.uint8(IGNORE), mask)
+
+    def _objects(self, index: int) -> NDArray[np.uint16] | None:
+        """The objects of a frame, for its mask as _item gives it."""
+        objects = self.dataset.instances(index)
+        if objects is None or self.spec.fit == "stretch":
+            return objects
+        low, high = (fit_labels(part.astype(np.uint8), self.spec, 0) for part in (objects & 255, objects >> 8))
+        return (low + high.astype(np.uint16) * np.uint16(256)).astype(np.uint16)
 
     @property
     def frames_in_memory(self) -> int:
@@ -88,9 +98,11 @@ class SegmentationDataset(TorchDataset[Sample]):
         else:
             random = np.random.default_rng((self.seed, self.epoch, index))
             geometry = Geometry.draw(height, width, self.settings, random)
-            image, mask = augment(frame, mask, height, width, self.settings, random, geometry)
+            others = mix.Frames(len(self), self._rare, self._item, self._objects)
+            layers = mix.layers(others, index, height, width, self.settings, (self.seed, self.epoch, index))
+            image, mask = augment(frame, mask, height, width, self.settings, random, geometry, layers)
             if self.teacher_cache is not None:
-                cached = [cached_logits.read_logits(self.teacher_cache, index, geometry)]
+                cached = [cached_logits.read_logits(self.teacher_cache, index, geometry, layers)]
         scaled = (image - self._mean) * self._scale
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))), torch.from_numpy(mask).long(), *cached
 
