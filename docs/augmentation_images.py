@@ -12,6 +12,7 @@ from edgeseg.images import Image, write_image
 from edgeseg.recipe import Settings
 from edgeseg.report.labeled_sheet import Tile, labeled_sheet
 from edgeseg.synth.street import CLASSES
+from edgeseg.training import mix
 from edgeseg.training.augment import augment
 
 DOCS = Path(__file__).parent
@@ -32,19 +33,40 @@ SHOWN: dict[str, dict[str, Any]] = {
     "rain = 1": {"rain": 1.0},
     "jpeg = 5": {"jpeg": 5},
     "cutout = 0.5": {"cutout": 0.5},
+    "perspective = 0.2": {"perspective": 0.2},
+    "cutmix = 0.7": {"cutmix": 0.7},
+    "copy_paste = 1": {"copy_paste": 1.0},
 }
 
 
-def strong(frame: Image, mask: Image, settings: Settings) -> Image:
+def rendered(seed: int, number: int) -> tuple[Image, Image]:
+    """A frame in RGB and its labels."""
+    bgr, mask = edgeseg.Street(seed=seed, height=HEIGHT, width=WIDTH).frame(number)
+    return np.ascontiguousarray(bgr[..., ::-1]), mask
+
+
+def other_frames() -> mix.Frames:
+    """Those of other streets with the largest pedestrians, for what shows a part of another frame."""
+    pedestrian = CLASSES.names.index("pedestrian")
+    frames = [rendered(seed, number) for seed in range(12, 24) for number in (20, 50, 80)]
+    frames = sorted(frames, key=lambda frame: int((frame[1] == pedestrian).sum()))[-3:]
+    pixels = np.array([np.bincount(mask.ravel(), minlength=256)[: len(CLASSES.names)] for _, mask in frames])
+    return mix.Frames(len(frames), mix.RareClasses.among(pixels), frames.__getitem__, lambda index: None)
+
+
+def strong(frame: Image, mask: Image, settings: Settings, others: mix.Frames) -> Image:
     """Of several draws one that changes the frame more than most."""
-    draws = [augment(frame, mask, HEIGHT, WIDTH, settings, np.random.default_rng(seed))[0] for seed in range(20)]
+    draws = []
+    for seed in range(20):
+        layers = mix.layers(others, 0, HEIGHT, WIDTH, settings, (seed,))
+        draws.append(augment(frame, mask, HEIGHT, WIDTH, settings, np.random.default_rng(seed), None, layers)[0])
     return sorted(draws, key=lambda image: float(np.abs(image - frame).mean()))[16].clip(0, 255).astype(np.uint8)
 
 
 def main() -> None:
-    bgr, mask = edgeseg.Street(seed=11, height=HEIGHT, width=WIDTH).frame(40)
-    rgb = np.ascontiguousarray(bgr[..., ::-1])
-    pictures = [(name, strong(rgb, mask, Settings(**(STILL | keys)))) for name, keys in SHOWN.items()]
+    rgb, mask = rendered(11, 40)
+    others = other_frames()
+    pictures = [(name, strong(rgb, mask, Settings(**(STILL | keys)), others)) for name, keys in SHOWN.items()]
     tiles = [Tile(name, picture[..., ::-1]) for name, picture in pictures]
     write_image(DOCS / "images" / "augmentations.jpg", labeled_sheet(tiles, CLASSES, width=280, columns=5))
 

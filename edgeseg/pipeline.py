@@ -22,6 +22,7 @@ from edgeseg.bundle import MANIFEST, Bundle
 from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import GOLDEN_FRAMES, PARITY_FRAMES, compile_model, golden_frames, held_out, spec_of
 from edgeseg.data.dataset import Dataset
+from edgeseg.data.datasheet import read_datasheet
 from edgeseg.evaluation.pictures import strips
 from edgeseg.files import require_file, sha256, write_bytes
 from edgeseg.images import read_image, write_image
@@ -61,6 +62,7 @@ class _Stages:
         self.pairs = [target.split(entry) for entry in recipe.targets.compile]
         self.ledger = Ledger(out, log)
         self.root = self._data()
+        self.datasheet = read_datasheet(self.root)
         self.test = Dataset.open(self.root, "test")
         self.data = {split: Dataset.open(self.root, split).digest() for split in ("train", "val", "test")}
         self.checkpoints: dict[str, str] = {}  # digests, by stage
@@ -81,7 +83,7 @@ class _Stages:
             fps=fastest.fps,
             recipe=self.recipe.to_dict(),
             machine=fingerprint(),
-            data=PipelineData(len(self.test), self.data),
+            data=PipelineData(len(self.test), self.data, self.datasheet),
             calibration=vars(calibration.identity),
             stages=tuple(stages),
             bundles=tuple(bundles),

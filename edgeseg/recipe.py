@@ -96,7 +96,9 @@ class Settings:
     `hue`: largest turn of all hues in degrees. `gamma`: largest logarithm of the exponent of brightness. `shadow`:
     largest share by which a random part is darker. `fog`: largest share of haze. `rain`: largest density of streaks.
     `jpeg`: worst quality that a frame is encoded with; 0 is off. `cutout`: largest share of each side of a hidden
-    rectangle, whose pixels do not count.
+    rectangle, whose pixels do not count. `perspective`: largest shift of each corner as a share of the sides. `cutmix`:
+    largest share of each side of a rectangle that shows another training frame, with its labels. `copy_paste`: share of
+    the frames that get an object or region of a rare class of another training frame.
     `crop`: height and width of the training crop, multiples of 32; [0, 0] is the whole input. `precision`: of the
     training: full, or autocast to bf16 or fp16 (GPUs only). `encoder_lr`: the encoder's learning rate as a share of
     lr; below 1 for pretrained encoders.
@@ -139,6 +141,9 @@ class Settings:
     rain: float = number(0.0, 0, 1)
     jpeg: int = number(0, 0, 100)
     cutout: float = number(0.0, 0, 0.9)
+    perspective: float = number(0.0, 0, 0.2)
+    cutmix: float = number(0.0, 0, 0.9)
+    copy_paste: float = number(0.0, 0, 1)
     crop: tuple[int, int] = number((0, 0), 0, 4096)
     precision: str = choice("fp32", "bf16", "fp16")
     encoder_lr: float = number(1.0, 0, 1)

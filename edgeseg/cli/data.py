@@ -249,6 +249,8 @@ def _show(result: CheckResult, json_to: str | None) -> None:
         _print_worst(shown_on, severity, findings)
     for line in result.fixed:
         shown_on.print(f"fixed {line}")
+    for line in result.datasheet.lines() if result.datasheet else ():
+        shown_on.print(line)
     for reason in result.skipped:
         log.info("skipped %s", reason)
     counts = ", ".join(f"{count} {split}" for split, count in result.splits.items())

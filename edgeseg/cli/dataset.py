@@ -48,6 +48,8 @@ def stats(dataset: DatasetFolder, json_to: options.Json = None) -> None:
         more = f", and {len(split.sizes) - 5} other sizes" if len(split.sizes) > 5 else ""
         shown_on.print(f"  sizes: {sizes}{more}; ignored pixels: {percent(split.ignored)} %")
         shown_on.print(f"  mean (RGB, 0..1): {_three(split.mean)}   std: {_three(split.std)}\n")
+    for line in result.datasheet.lines() if result.datasheet else ():
+        shown_on.print(line)
     emit(result, json_to)
 
 

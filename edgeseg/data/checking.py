@@ -14,6 +14,7 @@ from edgeseg.cpus import usable_cpus
 from edgeseg.data import checks
 from edgeseg.data.checks import CannotCheck, Check, Context, Sample, load_sample
 from edgeseg.data.dataset import SPLITS, read_classes
+from edgeseg.data.datasheet import read_datasheet
 from edgeseg.errors import EdgesegError, FileError, unknown
 from edgeseg.images import IMAGE_SUFFIXES
 from edgeseg.results.check import CheckResult, Finding
@@ -33,11 +34,11 @@ def check_dataset(
     """Everything that is found in the dataset `root`; nothing of it is changed.
 
     `segmenter`: a model of the dataset's classes, whose confident disagreement is a sign of wrong labels. `skip`: names
-    of checks. Raises FileError for a folder that is no dataset, OptionError for an unknown check or a model of other
-    classes.
+    of checks. Raises FileError for a folder that is no dataset, OptionError for an unknown check, a model of other
+    classes or a datasheet that says something else.
     """
     started = time.perf_counter()
-    context = open_context(root, segmenter)
+    context, datasheet = open_context(root, segmenter), read_datasheet(root)
     for name in skip:
         if name not in checks.names():
             raise unknown("check", name, checks.names())
@@ -57,6 +58,7 @@ def check_dataset(
         seconds=round(time.perf_counter() - started, 3),
         groups=tuple(group for check in running.values() for group in check.groups),
         skipped=tuple(skipped),
+        datasheet=datasheet,
     )
 
 

@@ -123,6 +123,16 @@ class Dataset:
                 total.update(hashlib.sha256(path.read_bytes()).digest())
         return total.hexdigest()
 
+    def instances_digest(self) -> str:
+        """sha256 over the names and bytes of the maps of objects that there are."""
+        total = hashlib.sha256()
+        for image in self.images:
+            path = self.root / self.split / "instances" / f"{image.stem}.png"
+            if path.is_file():
+                total.update(path.name.encode())
+                total.update(hashlib.sha256(path.read_bytes()).digest())
+        return total.hexdigest()
+
 
 def open_splits(root: Path) -> list[Dataset]:
     """Every split that the dataset has, in the order of SPLITS; FileError if there is none."""

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data.dataset import Dataset, open_splits
+from edgeseg.data.datasheet import read_datasheet
 from edgeseg.errors import unknown
 from edgeseg.images import Image
 from edgeseg.records import Record
+from edgeseg.results.datasheet import Datasheet
 
 Progress = Callable[[int, int], None]
 Three = tuple[float, float, float]
@@ -49,17 +51,18 @@ class SplitStats:
 
 @dataclass(frozen=True, kw_only=True)
 class StatsResult(Record):
-    """The statistics of every split of the dataset `root`."""
+    """The statistics of every split of the dataset `root`, and what its owner states about it."""
 
     KIND = "stats"
 
     root: str
     splits: dict[str, SplitStats]
+    datasheet: Datasheet | None = None
 
 
 def dataset_stats(root: Path, progress: Progress = lambda done, total: None) -> StatsResult:
     """Statistics of every split there is. FileError for a dataset that cannot be read, and the frame that cannot."""
-    parts = open_splits(root)
+    parts, datasheet = open_splits(root), read_datasheet(root)
     total, done = sum(map(len, parts)), 0
     splits = {}
     for part in parts:
@@ -69,7 +72,7 @@ def dataset_stats(root: Path, progress: Progress = lambda done, total: None) -> 
             done += 1
             progress(done, total)
         splits[part.split] = running.summary()
-    return StatsResult(root=str(root), splits=splits)
+    return StatsResult(root=str(root), splits=splits, datasheet=datasheet)
 
 
 def class_weights(pixels: Sequence[int], pixels_where_present: Sequence[int]) -> tuple[float, ...]:

@@ -31,6 +31,7 @@ def check(d: CheckResult) -> list[Block]:
             f"{d.frames} frames ({splits}): {len(d.errors)} errors, {len(d.warnings)} warnings, in {d.seconds:.1f} s."
             + "".join(f" Skipped: {reason}." for reason in d.skipped)
         ),
+        *_datasheet(d),
         *_counts(d),
         *_findings("Errors", d.errors),
         *_findings("Warnings", d.warnings),
@@ -46,6 +47,11 @@ def _counts(d: CheckResult) -> list[Block]:
             per_split = Counter(finding.split for finding in findings if finding.kind == kind)
             rows.append([kind, severity, str(count), *(str(per_split[split]) for split in d.splits)])
     return [Heading("Kinds", 3), Table(["kind", "", "findings", *d.splits], rows)] if rows else []
+
+
+def _datasheet(d: CheckResult) -> list[Block]:
+    rows = [line.split(": ", 1) for line in d.datasheet.lines()] if d.datasheet else []
+    return [Heading("Datasheet", 3), Table(["", "stated by the owner"], rows, text=True)] if rows else []
 
 
 def _fixed(d: CheckResult) -> list[Block]:

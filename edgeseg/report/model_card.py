@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeseg.data.datasheet import read_datasheet
 from edgeseg.recipe import Recipe
 from edgeseg.report.blocks import Block, Heading, Table, Text, markdown
 from edgeseg.report.comparison import compare
@@ -31,6 +32,7 @@ def model_card(recipe: Recipe, results: Sequence[Any]) -> str:
         Heading("Data and license"),
         Text(_data(recipe)),
         Text(f"License of the weights: {recipe.card.license.rstrip('.')}."),
+        *_datasheet(recipe, results),
         *_digests(results),
         Heading("Limits"),
         Text(recipe.card.limits),
@@ -50,6 +52,16 @@ def _data(recipe: Recipe) -> str:
         f"Rendered by edgeseg.synth.street: {rendered.train} training, {rendered.val} validation and "
         f"{rendered.test} test frames, seed {rendered.seed}; no camera and no person was involved."
     )
+
+
+def _datasheet(recipe: Recipe, results: Sequence[Any]) -> list[Block]:
+    """Of the dataset that a pipeline trained on; without a pipeline, of the recipe's as it is now."""
+    trained_on = [r.data.datasheet for r in results if isinstance(r, PipelineResult)]
+    if not trained_on and recipe.data.root:
+        trained_on = [read_datasheet(recipe.resolve(recipe.data.root))]
+    sheets = dict.fromkeys(sheet for sheet in trained_on if sheet)
+    rows = [line.split(": ", 1) for sheet in sheets for line in sheet.lines()]
+    return [Table(["data", "stated by its owner"], rows, text=True)] if rows else []
 
 
 def _digests(results: Sequence[Any]) -> list[Block]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from edgeseg.records import Record
 from edgeseg.results.common import Picture
+from edgeseg.results.datasheet import Datasheet
 
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright image
 
@@ -39,7 +40,8 @@ class Group:
 class CheckResult(Record):
     """`errors`: what training or evaluation would refuse or what makes a figure wrong. `warnings`: what to look at;
     both with the worst of each kind first. `score`: the share of frames that nothing was found in, in percent.
-    `skipped`: checks that were not made, and why. `fixed`: what `--fix` did, file by file, before this check."""
+    `skipped`: checks that were not made, and why. `fixed`: what `--fix` did, file by file, before this check.
+    `datasheet`: what the dataset's owner states about it."""
 
     KIND: ClassVar[str] = "check"
     HINT: ClassVar[str] = "Check it again."
@@ -55,3 +57,4 @@ class CheckResult(Record):
     skipped: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    datasheet: Datasheet | None = None

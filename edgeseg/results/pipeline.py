@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeseg.records import Record
 from edgeseg.results.common import Machine, Parity, Picture
+from edgeseg.results.datasheet import Datasheet
 from edgeseg.results.evaluation import ClassScores
 from edgeseg.timing import Percentiles
 
@@ -44,10 +45,11 @@ class MeasuredStage(MeasuredBundle):
 
 @dataclass(frozen=True)
 class PipelineData:
-    """`digests`: of the splits."""
+    """`digests`: of the splits. `datasheet`: what the dataset's owner states about it."""
 
     test_frames: int
     digests: dict[str, str]
+    datasheet: Datasheet | None = None
 
 
 @dataclass(frozen=True)

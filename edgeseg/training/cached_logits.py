@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,13 +11,24 @@ import torch
 from torch import Tensor
 
 from edgeseg.errors import FileError
-from edgeseg.training.augment import Geometry
+from edgeseg.training.augment import Geometry, Layer
 
 CHANNELS = 64  # warped at once: OpenCV refuses more than 128
 
 
-def read_logits(folder: Path, index: int, geometry: Geometry) -> Tensor:
-    """The logits [C, H, W] float32 of frame `index`, transformed by `geometry`; 0 outside the frame."""
+def read_logits(folder: Path, index: int, geometry: Geometry, layers: Sequence[Layer] = ()) -> Tensor:
+    """The logits [C, H, W] float32 of frame `index`, transformed by `geometry`; 0 outside the frame.
+
+    Where `layers` cover it, those of the covering frames.
+    """
+    logits = _read(folder, index, geometry)
+    for layer in layers:
+        covering = _read(folder, layer.index, layer.geometry)
+        logits = torch.where(torch.from_numpy(layer.where), covering, logits)
+    return logits
+
+
+def _read(folder: Path, index: int, geometry: Geometry) -> Tensor:
     path = logits_path(folder, index)
     try:
         small = np.load(path, allow_pickle=False).astype(np.float32)

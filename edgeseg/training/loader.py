@@ -19,7 +19,7 @@ from edgeseg.fit import fit_frame, fit_labels
 from edgeseg.images import Image
 from edgeseg.recipe import Settings
 from edgeseg.spec import Spec
-from edgeseg.training import cached_logits
+from edgeseg.training import cached_logits, mix
 from edgeseg.training.augment import Floats, Geometry, augment
 from edgeseg.training.objectives.losses import IGNORE
 
@@ -31,16 +31,24 @@ class SegmentationDataset(TorchDataset[Sample]):
     """Item i: image [3, H, W] float32 normalized by `spec`, labels [H, W] int64 with IGNORE for unlabeled pixels.
 
     Decoded frames stay in memory, up to `cache` GB (`frames_in_memory` counts them). With `settings` the items are
-    augmented, otherwise only resized. Set `epoch` before each pass: the random choices of an item depend on (seed,
-    epoch, index) and nothing else, so the number of workers or a resume cannot change them. `pixels` counts the labeled
-    pixels of every class. With `teacher_cache` set to a folder of teacher_cache.py, augmented items end in the
-    teacher's logits [C, H, W] float32. OptionError where the classes are not those of `spec`.
+    augmented, otherwise only resized; with `own_size` they start from the size of their frame instead of that of
+    `spec` (see collate_fn). `sizes` [N, 2] are the heights and widths of the items, `pixels` counts the labeled pixels
+    of every class. Set `epoch` before each pass: the random choices of an item depend on (seed, epoch, index) and
+    nothing else, so the number of workers or a resume cannot change them. With `teacher_cache` set to a folder of
+    teacher_cache.py, augmented items end in the teacher's logits [C, H, W] float32. OptionError where the classes are
+    not those of `spec`.
     """
 
     teacher_cache: Path | None = None
 
     def __init__(
-        self, dataset: Dataset, spec: Spec, settings: Settings | None = None, seed: int = 0, cache: float = 4.0
+        self,
+        dataset: Dataset,
+        spec: Spec,
+        settings: Settings | None = None,
+        seed: int = 0,
+        cache: float = 4.0,
+        own_size: bool = False,
     ):
         if dataset.classes.names != spec.classes:
             raise OptionError(
@@ -48,28 +56,52 @@ class SegmentationDataset(TorchDataset[Sample]):
                 f"Expected those of the Spec: {', '.join(spec.classes)}.",
             )
         self.dataset, self.spec, self.settings, self.seed, self.epoch = dataset, spec, settings, seed, 0
+        self.own_size = own_size
         self._mean = np.array(spec.mean, np.float32) * np.float32(255)
         self._scale = 1 / (np.array(spec.std, np.float32) * np.float32(255))
         self._decoded: dict[int, tuple[Image, Image]] = {}
-        self.pixels: NDArray[np.int64] = np.zeros(len(spec.classes), np.int64)
+        pixels = np.zeros((len(dataset), len(spec.classes)), np.int64)
+        self.sizes: NDArray[np.int64] = np.zeros((len(dataset), 2), np.int64)
         bytes_left = cache * 1e9
         for i in range(len(dataset)):  # reads every mask once: a bad one stops the run before it starts
             if bytes_left > 0:
                 self._decoded[i] = self._item(i)
                 bytes_left -= sum(part.nbytes for part in self._decoded[i])
             mask = self._decoded[i][1] if i in self._decoded else dataset.mask(i)
-            self.pixels += np.bincount(mask.ravel(), minlength=256)[: len(self.pixels)]
+            pixels[i] = np.bincount(mask.ravel(), minlength=256)[: len(spec.classes)]
+            self.sizes[i] = self._size(mask)
+        self.pixels: NDArray[np.int64] = pixels.sum(0)
+        self._rare = mix.RareClasses.among(pixels)
 
     def _item(self, index: int) -> tuple[Image, Image]:
         if index in self._decoded:
             return self._decoded[index]
         frame, mask = self.dataset[index]
-        if self.settings is not None and self.spec.fit != "stretch":  # which augmentation does by itself
+        if self._is_fitted_first:
             frame, mask = fit_frame(frame, self.spec), fit_labels(mask, self.spec, IGNORE)
         if self.spec.color == "RGB":
             frame = np.ascontiguousarray(frame[:, :, ::-1])
         ignore = self.dataset.classes.ignore_index
         return frame, mask if ignore is None else np.where(mask == ignore, np.uint8(IGNORE), mask)
+
+    def _objects(self, index: int) -> NDArray[np.uint16] | None:
+        """The objects of a frame, for its mask as _item gives it."""
+        objects = self.dataset.instances(index)
+        if objects is None or not self._is_fitted_first:
+            return objects
+        low, high = (fit_labels(part.astype(np.uint8), self.spec, 0) for part in (objects & 255, objects >> 8))
+        return (low + high.astype(np.uint16) * np.uint16(256)).astype(np.uint16)
+
+    @property
+    def _is_fitted_first(self) -> bool:
+        """Whether a frame is fitted to the input before it is augmented, which stretches by itself."""
+        return self.settings is not None and self.spec.fit != "stretch" and not self.own_size
+
+    def _size(self, mask: Image) -> tuple[int, int]:
+        """Height and width of the item with this mask."""
+        height, width = mask.shape if self.own_size else (self.spec.height, self.spec.width)
+        crop = (0, 0) if self.settings is None else self.settings.crop
+        return crop[0] or height, crop[1] or width
 
     @property
     def frames_in_memory(self) -> int:
@@ -80,17 +112,20 @@ class SegmentationDataset(TorchDataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         frame, mask = self._item(index)
-        height, width = self.spec.height, self.spec.width
+        height, width = mask.shape if self.own_size else (self.spec.height, self.spec.width)
         cached: list[Tensor] = []
         if self.settings is None:
-            image: Floats = fit_frame(frame, self.spec).astype(np.float32)
-            mask = fit_labels(mask, self.spec, IGNORE)
+            if not self.own_size:
+                frame, mask = fit_frame(frame, self.spec), fit_labels(mask, self.spec, IGNORE)
+            image: Floats = frame.astype(np.float32)
         else:
             random = np.random.default_rng((self.seed, self.epoch, index))
             geometry = Geometry.draw(height, width, self.settings, random)
-            image, mask = augment(frame, mask, height, width, self.settings, random, geometry)
+            others = mix.Frames(len(self), self._rare, self._item, self._objects)
+            layers = mix.layers(others, index, height, width, self.settings, (self.seed, self.epoch, index))
+            image, mask = augment(frame, mask, height, width, self.settings, random, geometry, layers)
             if self.teacher_cache is not None:
-                cached = [cached_logits.read_logits(self.teacher_cache, index, geometry)]
+                cached = [cached_logits.read_logits(self.teacher_cache, index, geometry, layers)]
         scaled = (image - self._mean) * self._scale
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))), torch.from_numpy(mask).long(), *cached
 
@@ -98,16 +133,35 @@ class SegmentationDataset(TorchDataset[Sample]):
 def collate(samples: list[Sample]) -> Sample:
     """images [N, 3, H, W] channels_last, labels [N, H, W] and, with a teacher cache, logits [N, C, H, W].
 
-    Where sizes differ, samples are padded at the right and bottom to the largest, rounded up to a multiple of STRIDE:
-    images and logits with 0 (the mean color), labels with IGNORE.
+    Where sizes differ, samples are padded as in collate_fn.
     """
     sizes = {tuple(sample[1].shape) for sample in samples}
-    if len(sizes) > 1:
-        height, width = (-(-max(side) // STRIDE) * STRIDE for side in zip(*sizes))
-        fills = (0, IGNORE, 0)
-        samples = [tuple(_pad(t, height, width, fill) for t, fill in zip(sample, fills)) for sample in samples]
-    images, *rest = (torch.stack(parts) for parts in zip(*samples))
+    images, *rest = (torch.stack(parts) for parts in zip(*(_padded(samples) if len(sizes) > 1 else samples)))
     return images.contiguous(memory_format=torch.channels_last), *rest
+
+
+def collate_fn(samples: list[Sample]) -> Sample:
+    """For a DataLoader over frames of different sizes: images [N, 3, H, W] channels_last, labels [N, H, W], what else
+    the samples hold, and the sizes [N, 2] int64, height and width of each before it was padded.
+
+    Samples are padded at the right and bottom to the largest, rounded up to a multiple of STRIDE: images and logits
+    with 0 (the mean color), labels with IGNORE. OptionError for an image and labels of different sizes.
+    """
+    for number, (image, labels, *_) in enumerate(samples):
+        if image.shape[-2:] != labels.shape:
+            (height, width), (tall, wide) = image.shape[-2:], labels.shape
+            raise OptionError(
+                f"Sample {number} of a batch has an image of {width}x{height} and labels of {wide}x{tall}.",
+                "Both must have the same size.",
+            )
+    sizes = torch.tensor([sample[1].shape for sample in samples])
+    return *collate(_padded(samples)), sizes
+
+
+def _padded(samples: list[Sample]) -> list[Sample]:
+    height, width = (-(-max(side) // STRIDE) * STRIDE for side in zip(*(sample[1].shape for sample in samples)))
+    fills = (0, IGNORE, 0)
+    return [tuple(_pad(t, height, width, fill) for t, fill in zip(sample, fills)) for sample in samples]
 
 
 def _pad(tensor: Tensor, height: int, width: int, value: int) -> Tensor:

@@ -13,16 +13,22 @@ from edgeseg.recipe import Recipe, Role
 from edgeseg.spec import Spec
 from edgeseg.training.loader import SegmentationDataset
 
+OTHERS = 16
+
 
 def augmented(dataset: Dataset, recipe: Recipe, role: Role, index: int, count: int) -> Iterator[tuple[Image, Image]]:
     """Frame `index` of the dataset in the first `count` epochs of training: [H, W, 3] uint8 BGR, and its mask [H, W].
 
-    Ignored pixels, and those outside of the frame, are 255 in the mask.
+    Ignored pixels, and those outside of the frame, are 255 in the mask. What is pasted comes from a few frames, evenly
+    spaced, so that the preview of a large dataset is quick.
     """
     (height, width), names = recipe.data.size, dataset.classes.names
     spec = Spec(height=height, width=width, classes=names, fit=recipe.data.fit)
-    one = dataclasses.replace(dataset, images=dataset.images[index : index + 1])
-    frames = SegmentationDataset(one, spec, role, recipe.seed + index)
+    images = dataset.images[index : index + 1]
+    if role.cutmix or role.copy_paste:
+        images += (dataset.images[:index] + dataset.images[index + 1 :])[:: -(-len(dataset) // OTHERS)]
+    few = dataclasses.replace(dataset, images=images)
+    frames = SegmentationDataset(few, spec, role, recipe.seed + index)
     for epoch in range(count):
         frames.epoch = epoch
         image, labels = frames[0][:2]

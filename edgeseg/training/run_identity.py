@@ -27,6 +27,8 @@ def run_identity(
     total = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     for frames in (train, val):
         total.update(frames.dataset.digest().encode())
+    if settings.copy_paste:
+        total.update(train.dataset.instances_digest().encode())
     for net in (model, teacher):
         if net is not None:
             total.update(weights_digest(net))

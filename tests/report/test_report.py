@@ -343,6 +343,13 @@ def test_a_card_holds_what_was_measured_and_says_what_was_not_stated(results: di
     assert "License of the weights: Not stated by the recipe's author." in silent
 
 
+def test_a_card_quotes_the_datasheet_of_the_data_that_was_trained_on(results: dict[str, Path]) -> None:
+    d = document(results, "pipeline")
+    d["data"]["datasheet"] = {"source": "Our vans", "consent": "In\nwriting"}
+    text = model_card(Recipe.from_dict(d["recipe"], Path("r")), [parse(d, "report.json")])
+    assert "| source | Our vans |\n| license | not stated |\n| consent | In writing |" in text
+
+
 def test_drawing_from_zero_latency_does_not_divide_by_it(results: dict[str, Path], tmp_path: Path) -> None:
     d = document(results, "pipeline")
     for row in [*d["stages"], *d["bundles"]]:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from training_helpers import HEIGHT, WIDTH, scene
 
 from edgeseg.recipe import Settings
 from edgeseg.training import distort
-from edgeseg.training.augment import augment, blur_and_noise, recolor, shifts, warp
+from edgeseg.training.augment import Geometry, augment, blur_and_noise, recolor, shifts, tilt, warp
 from edgeseg.training.objectives.losses import IGNORE
 
 STILL = {"scale": (1.0, 1.0), "jitter": 0.0, "flip": False}
@@ -22,9 +24,11 @@ STILL = {"scale": (1.0, 1.0), "jitter": 0.0, "flip": False}
         Settings(scale=(0.5, 2.0)),
         Settings(**STILL | {"rotate": 45.0}),
         Settings(**STILL | {"elastic": 6.0}),
+        Settings(**STILL | {"perspective": 0.2}),
         Settings(scale=(0.5, 2.0), rotate=180.0, elastic=6.0, crop=(64, 64)),
+        Settings(scale=(0.5, 2.0), rotate=180.0, elastic=6.0, perspective=0.2, crop=(64, 64)),
     ],
-    ids=["zoom", "rotate", "elastic", "all"],
+    ids=["zoom", "rotate", "elastic", "perspective", "all", "all with perspective"],
 )
 def test_image_and_mask_move_together(settings: Settings) -> None:
     """A frame that is its own mask must still be so after any change of geometry (away from blended edges)."""
@@ -59,6 +63,33 @@ def test_a_quarter_turn_by_hand() -> None:
     image, labels = warp(frame, mask, 64, 64, Settings(**STILL | {"rotate": 90.0}), Angle())  # type: ignore[arg-type]
     assert (labels == np.rot90(mask, -1)).mean() > 0.999
     assert np.abs(image.astype(int) - np.rot90(frame, -1)).max() <= 1
+
+
+@given(seed=st.integers(0, 2**32), largest=st.floats(0.001, 0.2), width=st.integers(32, 2000))
+def test_a_perspective_moves_corners_as_far_as_asked_and_nothing_to_infinity(
+    seed: int, largest: float, width: int
+) -> None:
+    homography = tilt((width, 64), largest, np.random.default_rng(seed))
+    corners = np.array([(0, 0, 1), (width - 1, 0, 1), (width - 1, 63, 1), (0, 63, 1)]) @ homography.T
+    assert (corners[:, 2] > 0.1).all(), "and so for every position between them"
+    share = (corners[:, :2] / corners[:, 2:] - [(0, 0), (width - 1, 0), (width - 1, 63), (0, 63)]) / (width - 1, 63)
+    assert np.abs(share).max() <= largest + 1e-3
+
+
+def test_a_perspective_keeps_straight_lines_and_ignores_what_lies_outside() -> None:
+    frame, mask = scene(1)
+    mask[mask == 9] = 0
+    settings = Settings(**STILL | {"perspective": 0.2})  # type: ignore[arg-type]
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        geometry = Geometry.draw(HEIGHT, WIDTH, settings, random)
+        _, labels = warp(frame, mask, HEIGHT, WIDTH, settings, random, geometry)
+        x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+        source = np.stack([x, y, np.ones_like(x)], 2) @ geometry.homography.T  # type: ignore[union-attr]
+        at = source[..., :2] / source[..., 2:]
+        outside = ((at < -0.6) | (at > np.array((WIDTH, HEIGHT)) - 0.4)).any(2)
+        inside = ((at > -0.4) & (at < np.array((WIDTH, HEIGHT)) - 0.6)).all(2)
+        assert (labels[outside] == IGNORE).all() and (labels[inside] != IGNORE).all()
 
 
 def test_elastic_shifts_are_smooth_and_bounded() -> None:

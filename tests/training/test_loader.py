@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_helpers import HEIGHT, SPEC, WIDTH, write_scenes
+from torch.utils.data import DataLoader
+from training_helpers import CLASSES, HEIGHT, SPEC, WIDTH, scene, write_scenes
 
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import FileError, OptionError
 from edgeseg.images import resize, write_image
 from edgeseg.recipe import Settings
 from edgeseg.spec import Spec
-from edgeseg.training.loader import SegmentationDataset, batches, collate
+from edgeseg.training.loader import STRIDE, SegmentationDataset, batches, collate, collate_fn
 from edgeseg.training.objectives.losses import IGNORE
+from edgeseg.training.size_buckets import SizeBuckets
 
 STILL = Settings(scale=(1.0, 1.0), jitter=0.0, flip=False)
 ALL = Settings(rotate=20.0, elastic=3.0, blur=1.0, noise=5.0)
@@ -118,3 +120,99 @@ def test_processes_share_every_batch_without_overlap(root: Path) -> None:
     parts = [[images for images, _ in batches(frames, 4, 0, rank=rank, world=2)] for rank in range(2)]
     for one, first, second in zip(whole, *parts):
         assert torch.equal(one[::2], first) and torch.equal(one[1::2], second)
+
+
+SIZES = [(64, 96), (70, 60), (64, 96), (128, 90), (60, 140), (33, 33), (64, 97), (128, 96)]
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Frames of different sizes."""
+    root = tmp_path_factory.mktemp("uneven")
+    (root / "classes.txt").write_text(CLASSES.text())
+    for i, (height, width) in enumerate(SIZES):
+        frame, mask = scene(i, height, width)
+        write_image(root / "train" / "images" / f"{i}.png", frame)
+        write_image(root / "train" / "masks" / f"{i}.png", mask)
+    return Dataset.open(root, "train")
+
+
+def test_frames_of_their_own_size_are_the_frames(uneven: Dataset) -> None:
+    frames = SegmentationDataset(uneven, SPEC, own_size=True)
+    assert frames.sizes.tolist() == [list(size) for size in SIZES]
+    for i, size in enumerate(SIZES):
+        image, labels = frames[i]
+        assert image.dtype == torch.float32 and image.shape == (3, *size)
+        assert labels.dtype == torch.int64 and labels.shape == size
+        frame, mask = uneven[i]
+        expected = (frame[..., ::-1] / 255 - np.array(SPEC.mean)) / np.array(SPEC.std)
+        np.testing.assert_allclose(image.numpy(), expected.transpose(2, 0, 1), atol=1e-5)
+        assert (labels.numpy() == np.where(mask == 9, IGNORE, mask)).all()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_frames_of_their_own_size_are_augmented_at_that_size(uneven: Dataset, fit: str) -> None:
+    spec = dataclasses.replace(SPEC, fit=fit)
+    mixed = dataclasses.replace(ALL, cutmix=0.9, copy_paste=1.0, perspective=0.1)
+    plain = SegmentationDataset(uneven, spec, STILL, own_size=True)
+    torch.testing.assert_close(plain[1], SegmentationDataset(uneven, spec, own_size=True)[1])
+    frames = SegmentationDataset(uneven, spec, mixed, own_size=True)
+    assert [tuple(frames[i][1].shape) for i in range(len(frames))] == SIZES
+    assert (torch.cat([frames[i][1].unique() for i in range(len(frames))]).unique() <= 2).sum() == 3
+    cropped = SegmentationDataset(uneven, spec, dataclasses.replace(mixed, crop=(64, 32)), own_size=True)
+    assert {tuple(cropped[i][1].shape) for i in range(len(cropped))} == {(64, 32)} and (cropped.sizes == (64, 32)).all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_of_different_sizes_can_be_taken_apart_again(uneven: Dataset, workers: int) -> None:
+    frames = SegmentationDataset(uneven, SPEC, own_size=True)
+    loader = DataLoader(frames, batch_size=3, num_workers=workers, collate_fn=collate_fn)
+    seen = 0
+    for images, labels, sizes in loader:
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert images.shape[2] % STRIDE == images.shape[3] % STRIDE == 0 and sizes.dtype == torch.int64
+        for image, label, (height, width) in zip(images, labels, sizes.tolist()):
+            original, known = frames[seen]
+            assert torch.equal(image[:, :height, :width], original) and torch.equal(label[:height, :width], known)
+            assert not image[:, height:].any() and not image[:, :, width:].any()
+            assert (label[height:] == IGNORE).all() and (label[:, width:] == IGNORE).all()
+            seen += 1
+    assert seen == len(SIZES)
+
+
+def test_frames_of_one_size_are_padded_to_the_stride_of_nets() -> None:
+    small = torch.ones(3, 20, 40), torch.ones(20, 40, dtype=torch.int64), torch.ones(3, 20, 40)
+    images, labels, logits, sizes = collate_fn([small, small])
+    assert images.shape == logits.shape == (2, 3, 32, 64) and sizes.tolist() == [[20, 40], [20, 40]]
+    assert (labels == IGNORE).sum() == 2 * (32 * 64 - 20 * 40) and logits.sum() == 2 * 3 * 20 * 40
+
+
+def test_an_image_and_labels_of_different_sizes_are_refused() -> None:
+    fine = torch.ones(3, 20, 40), torch.ones(20, 40, dtype=torch.int64)
+    with pytest.raises(OptionError, match=r"Sample 1 of a batch has an image of 40x20 and labels of 41x20\."):
+        collate_fn([fine, (fine[0], torch.ones(20, 41, dtype=torch.int64))])
+
+
+def test_buckets_hold_every_frame_once_and_pad_less(uneven: Dataset) -> None:
+    frames = SegmentationDataset(uneven, SPEC, own_size=True, seed=3)
+    buckets = SizeBuckets(frames, 3)
+    orders = []
+    for epoch in range(2):
+        frames.epoch = epoch
+        groups = list(buckets)
+        assert groups == list(buckets) and len(groups) == len(buckets) == 3
+        assert sorted(i for group in groups for i in group) == list(range(len(SIZES)))
+        orders.append(groups)
+    assert orders[0] != orders[1]
+
+    def padded(groups: list[list[int]]) -> int:
+        return sum(collate_fn([frames[i] for i in group])[1].numel() for group in groups)
+
+    assert padded(orders[0]) < padded([[0, 1, 2], [3, 4, 5], [6, 7]])
+    loader = DataLoader(frames, batch_sampler=buckets, num_workers=2, collate_fn=collate_fn)
+    assert [sizes.tolist() for *_, sizes in loader] == [frames.sizes[group].tolist() for group in buckets]
+
+
+def test_an_empty_bucket_is_refused(uneven: Dataset) -> None:
+    with pytest.raises(OptionError, match=r"The batch is 0\.\nExpected at least 1"):
+        SizeBuckets(SegmentationDataset(uneven, SPEC), 0)

@@ -1,0 +1,25 @@
+"""ROOT/datasheet.toml, an optional file in which the owner of a dataset states where it comes from.
+
+source = "Dashboard cameras of our delivery vans, 2025; labeled by our own staff"
+license = "Internal use only"
+consent = "Drivers agreed in writing; passers-by could not be asked"
+sensitive = "Faces and number plates are visible"
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeseg import toml
+from edgeseg.results.datasheet import Datasheet
+
+NAME = "datasheet.toml"
+
+
+def read_datasheet(root: Path) -> Datasheet | None:
+    """The datasheet of the dataset `root`; None where it has none.
+
+    FileError for a file that is no TOML, OptionError for a key that is unknown or no text.
+    """
+    path = root / NAME
+    return toml.to_dataclass(Datasheet, toml.read(path, "Datasheet"), "", path) if path.exists() else None
