@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from training_helpers import CLASSES, SPEC, scene, write_scenes
 
 from edgeseg.bundle import Bundle
+from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import compile_model, spec_of
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import FileError, OptionError
@@ -346,3 +350,37 @@ def test_golden_frames_are_none_that_were_collected(place: Path) -> None:
     first = Dataset.open(place / "data", "test").images[0]
     golden, _ = next(Bundle.load(place / "deployed").golden())
     assert (golden == read_image(first)).all()
+
+
+def test_an_int8_bundle_is_replaced_by_one(place: Path) -> None:
+    spec, _ = spec_of(place / "student.onnx", {})
+    shutil.rmtree(place / "deployed")
+    calibration = CalibrationSet.choose(place / "data", 8, 1)
+    target, frames = Target.load("openvino-cpu"), [scene(seed)[0] for seed in range(4)]
+    compile_model(
+        place / "student.onnx", place / "deployed", target, "int8", spec=spec, frames=frames, calibration=calibration,
+        allow_loss=True,
+    )  # fmt: skip
+    with (place / "recipe.toml").open("a") as file:
+        file.write('[quantize]\nframes = 8\nranges = "minmax"\n')
+    ledger.run(settings(place), quiet)
+    label(place)
+    result = ledger.run(settings(place), quiet)
+    assert result.state == "promoted", result.note
+    manifest = Bundle.load(place / "deployed").manifest
+    assert manifest.precision.is_int8 and manifest.calibration is not None and manifest.calibration.frames == 8
+
+
+def test_the_examples_of_the_documentation_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/loop.md").read_text()
+    example = re.search(r"```toml\n(.*?)```", page, re.S)
+    assert example is not None
+    (tmp_path / "loop.toml").write_text(example[1])
+    found = LoopSettings.load(tmp_path / "loop.toml")
+    given = {"deployed", "checkpoint", "recipe", "data", "collected", "seed", "folder"}
+    for row in fields(LoopSettings):
+        assert row.name == "seed" or row.name == "folder" or f"\n{row.name} = " in example[1]
+        assert row.name in given or getattr(found, row.name) == row.default, "the page shows the defaults"
+    job = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.S)[1])
+    container = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    assert job["kind"] == "CronJob" and container["command"][-4:] == ["loop", "loop.toml", "--json", "turn.json"]
