@@ -104,6 +104,7 @@ WRITTEN_BY = {
     "benches": "`edgeseg bench --host`",
     "check": "`edgeseg data check`",
     "label-import": "`edgeseg label import`",
+    "loop": "`edgeseg loop`, and its ledger OUT/turns.json",
     "disagreement": "`edgeseg label compare`",
     "reference": "`edgeseg drift --reference FRAMES --out FILE`, and `edgeseg compile` into a bundle",
     "stage": "`edgeseg train`, `distill`, `prune`, `qat`: NAME.json",

@@ -29,6 +29,7 @@ from edgeseg.cli import (
     init,
     label,
     logs,
+    loop,
     measure,
     pipeline,
     predict,
@@ -79,7 +80,7 @@ app = typer.Typer(
 )
 GROUPS = (
     *(compile, compress, calibrate, predict, run, zones, drift, collect, serve, measure, bench, gate, verify, pipeline),
-    *(train, data, dataset, init, label),
+    *(train, loop, data, dataset, init, label),
 )
 for group in GROUPS:
     app.add_typer(group.app)

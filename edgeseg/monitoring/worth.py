@@ -71,7 +71,7 @@ class Judge:
     def rate(self, result: Result) -> Worth:
         features = describe(result, self._classes)
         row = statistics.measure(result, self._classes)
-        distance = float(_distances(self._kept[-MOST_COMPARED:], features).min()) if len(self._kept) else 1.0
+        distance = float(distances(self._kept[-MOST_COMPARED:], features).min()) if len(self._kept) else 1.0
         margin = float(row[-1])
         uncertain, diverse = _rank(self._margins, margin, below=False), _rank(self._distances, distance, below=True)
         self._margins.append(margin)
@@ -120,7 +120,7 @@ def describe(result: Result, classes: int) -> Features:
     return np.concatenate([small.astype(np.float32).ravel() / 255, cells.ravel()])
 
 
-def _distances(kept: Features, features: Features) -> Features:
+def distances(kept: Features, features: Features) -> Features:
     """[N]: to each row of `kept`, root mean square over the thumbnail's pixels, plus that over the grid's cells."""
     square = (kept - features) ** 2
     picture = THUMBNAIL * THUMBNAIL * 3
