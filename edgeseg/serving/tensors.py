@@ -79,6 +79,8 @@ def parse(body: bytes, header_length: str | None) -> Parsed:
     """HttpError 400 for anything but a request with one image."""
     size = json_size(body, header_length)
     if header_length is not None and not size:
+        if not body:
+            raise _bad("The request is empty.", f"Expected JSON, or with {HEADER}: 0 an image file.")
         return Parsed(InferRequest([]), body)
     request = _request(body[:size])
     for output in request.outputs:

@@ -301,7 +301,7 @@ def test_every_key_that_the_documentation_names_is_one(tmp_path):
 
     settings = load("reuse|max_drop|stabilize")
     assert settings.threads == 2 and settings.policy == ReconnectPolicy() and settings.deadline_ms == 150
-    settings = load("deadline_ms|fallback")
+    settings = load("deadline_ms|fallback|blur|fill")
     assert (settings.reuse, settings.max_drop, settings.stabilize) == ("auto", 1.0, True)
     uncommented = {line.split(" = ")[0].removeprefix("# ") for line in EXAMPLE.splitlines() if " = " in line}
     assert uncommented - {"name", "source", "sinks"} == set(config.KEY_TYPES)
