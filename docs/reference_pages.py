@@ -103,6 +103,7 @@ WRITTEN_BY = {
     "calibration": "`edgeseg calibrate`",
     "benches": "`edgeseg bench --host`",
     "check": "`edgeseg data check`",
+    "fleet": "`edgeseg rollout`, and its ledger",
     "label-import": "`edgeseg label import`",
     "disagreement": "`edgeseg label compare`",
     "reference": "`edgeseg drift --reference FRAMES --out FILE`, and `edgeseg compile` into a bundle",

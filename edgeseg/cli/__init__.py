@@ -32,6 +32,7 @@ from edgeseg.cli import (
     measure,
     pipeline,
     predict,
+    rollout,
     run,
     serve,
     signals,
@@ -78,7 +79,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(compile, compress, calibrate, predict, run, zones, drift, collect, serve, measure, bench, gate, verify, pipeline),
+    *(
+        compile,
+        compress,
+        calibrate,
+        predict,
+        run,
+        zones,
+        drift,
+        collect,
+        serve,
+        rollout,
+        measure,
+        bench,
+        gate,
+        verify,
+        pipeline,
+    ),
     *(train, data, dataset, init, label),
 )
 for group in GROUPS:
