@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_imports import imports
 
 from edgeseg.bench.remote import Host
 from edgeseg.errors import EdgesegError, FileError, OptionError
+from edgeseg.fleet import agent
 from edgeseg.fleet.config import Fleet, canaries
 
 GOOD = '[[devices]]\nname = "a"\nhost = "me@gate-1"\nfolder = "/srv/edgeseg"\n'
@@ -120,3 +124,11 @@ def test_what_a_command_needs(tmp_path: Path, edgeseg: Callable[..., Any], bundl
     (tmp_path / "fleet.ledger.json").write_text("{}}")
     broken = edgeseg("rollout", "--status", *fleet)
     assert broken.code == 2 and "fleet.ledger.json" in broken.err
+
+
+def test_the_program_that_is_sent_needs_python_3_9_alone() -> None:
+    """It imports nothing but the standard library, and runs where edgeseg is in a container only."""
+    path = Path(agent.__file__)
+    ast.parse(path.read_text(), feature_version=(3, 9))
+    names = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+    assert names <= set(sys.stdlib_module_names)
