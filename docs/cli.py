@@ -28,8 +28,8 @@ def document() -> str:
         f"{root.help}",
         "\n".join(["| | |", "|---|---|", *overview]),
         "Results are printed on standard output, progress and log lines on standard error. Exit status: 0 done; 1 a "
-        "limit was missed (gate, soak, data check); 2 the user's error; 3 gate undecided; 70 a bug in edgeseg; "
-        "130 interrupted.",
+        "limit was missed (gate, soak, data check) or a device is not well (rollout); 2 the user's error; 3 gate "
+        "undecided; 70 a bug in edgeseg; 130 interrupted.",
         "Options of every verb, before its name:",
         _table([_option(p) for p in root.params if not p.hidden and p.name not in SHELL]),
     ]

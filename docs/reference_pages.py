@@ -103,6 +103,7 @@ WRITTEN_BY = {
     "calibration": "`edgeseg calibrate`",
     "benches": "`edgeseg bench --host`",
     "check": "`edgeseg data check`",
+    "fleet": "`edgeseg rollout`, and its ledger",
     "label-import": "`edgeseg label import`",
     "loop": "`edgeseg loop`, and its ledger OUT/turns.json",
     "disagreement": "`edgeseg label compare`",

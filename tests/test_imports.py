@@ -237,6 +237,7 @@ LAYERS = [
     "search",
     "training",
     "labeling",
+    "fleet",
     "pipeline loop",
     "cli",
 ]

@@ -39,7 +39,9 @@ class Host:
 
     @classmethod
     def parse(cls, uri: str) -> Host:
-        match = re.fullmatch(r"ssh://(?:([A-Za-z0-9._-]+)@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::(\d{1,5}))?/?", uri)
+        match = re.fullmatch(
+            r"ssh://(?:([A-Za-z0-9_][A-Za-z0-9._-]*)@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::(\d{1,5}))?/?", uri
+        )
         if not match:
             raise OptionError(f"--host {uri[:80]!r} is not a host.", "Expected ssh://user@device or ssh://device:2222.")
         return cls(match[2], match[1] or "", int(match[3] or 0))
@@ -115,7 +117,7 @@ def _bench(
             f"{host.name} did not answer within {timeout:.0f} s.", "Log in with ssh to see whether it hangs."
         ) from None
     if process.returncode:
-        raise _failure(host, process.returncode, process.stderr.decode(errors="replace"))
+        raise failure(host, process.returncode, process.stderr.decode(errors="replace"))
     try:
         result = BenchResult.from_dict(json.loads(process.stdout), f"The output of {host.name}")
     except (ValueError, EdgesegError) as error:
@@ -127,7 +129,7 @@ def _bench(
     return replace(result, host=host.name)
 
 
-def _failure(host: Host, code: int, stderr: str) -> EdgesegError:
+def failure(host: Host, code: int, stderr: str, job: str = "bench") -> EdgesegError:
     """The error for what ssh or the remote shell wrote to `stderr`, with what to do about it."""
     last = (stderr.strip().splitlines() or [f"exit status {code}"])[-1][:300]
     for pattern, what, do in (
@@ -142,4 +144,4 @@ def _failure(host: Host, code: int, stderr: str) -> EdgesegError:
     ):  # fmt: skip
         if re.search(pattern, stderr):
             return EdgesegError(f"{host.name} {what}: {last}.", do)
-    return EdgesegError(f"The bench on {host.name} failed ({code}): {last}.", "Run it there by hand to see more.")
+    return EdgesegError(f"The {job} on {host.name} failed ({code}): {last}.", "Run it there by hand to see more.")

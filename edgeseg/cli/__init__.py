@@ -33,6 +33,7 @@ from edgeseg.cli import (
     measure,
     pipeline,
     predict,
+    rollout,
     run,
     serve,
     signals,
@@ -79,8 +80,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(compile, compress, calibrate, predict, run, zones, drift, collect, serve, measure, bench, gate, verify, pipeline),
-    *(train, loop, data, dataset, init, label),
+    *(compile, compress, calibrate, predict, run, zones, drift, collect, serve, rollout, measure, bench, gate, verify),
+    *(pipeline, train, loop, data, dataset, init, label),
 )
 for group in GROUPS:
     app.add_typer(group.app)

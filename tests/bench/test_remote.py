@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,57 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sshd import Server, needs_sshd
 
 from edgeseg.bench.remote import Host, bench_on, pack
 from edgeseg.bundle import Bundle
 from edgeseg.cpus import usable_cpus
 from edgeseg.errors import EdgesegError, OptionError
-
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-needs_sshd = pytest.mark.skipif(
-    not (Path(SSHD).is_file() and shutil.which("ssh") and shutil.which("ssh-keygen")), reason="no OpenSSH here"
-)
-
-
-class Server:
-    """sshd for this user on a port of its own, with keys and a temporary folder of its own."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.key, self.stranger = folder / "key", folder / "stranger"
-        for name in ("host", "key", "stranger"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-        shutil.copy(folder / "key.pub", folder / "authorized")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.temporary = folder / "tmp"
-        self.temporary.mkdir()
-        (folder / "config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\n"
-            f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\n"
-            f"PasswordAuthentication no\nPidFile {folder}/pid\nSetEnv TMPDIR={self.temporary}\n"
-        )
-        if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)
-        self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "config"], stderr=subprocess.DEVNULL)
-        for _ in range(100):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-
-    @property
-    def host(self) -> Host:
-        return Host("127.0.0.1", getpass.getuser(), self.port)
-
-    def ssh(self, key: Path | None = None) -> list[str]:
-        known = ["-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={self.folder}/known"]
-        return ["-F", "none", "-o", "IdentitiesOnly=yes", "-i", str(key or self.key), *known]
-
-    def left(self) -> list[str]:
-        return [path.name for path in self.temporary.iterdir()]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +103,7 @@ def test_a_host_without_the_packages(server: Server, bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["device", "http://device", "ssh://", "ssh://a b", "ssh://-oProxyCommand=x", "ssh://a:b"]
+    "uri", ["device", "http://device", "ssh://", "ssh://a b", "ssh://-oProxyCommand=x", "ssh://-Ffile@a", "ssh://a:b"]
 )
 def test_invalid_hosts_are_rejected(uri: str, edgeseg: Callable[..., Any], bundle: Path) -> None:
     with pytest.raises(OptionError, match=r"is not a host\.\nExpected ssh://user@device"):
