@@ -23,7 +23,7 @@ from edgeseg.bundle import Bundle
 from edgeseg.fleet.config import Fleet
 from edgeseg.fleet.connection import Parcel
 from edgeseg.fleet.rollout import read_ledger, roll_out
-from edgeseg.results.fleet import FleetState
+from edgeseg.results.fleet import DeviceState, FleetState
 
 pytestmark = needs_sshd
 ROOT = Path(__file__).parents[2]
@@ -233,6 +233,10 @@ def test_health_over_http(fleets: Fleets, bundles: Any) -> None:
     assert "It was healthy, and then no longer: the health URL answered 503" in state.devices["b"].why
 
 
+def has(device: DeviceState, bundle: Bundle) -> bool:
+    return device.state == "well" and device.digest == bundle.digest
+
+
 def test_a_rollout_that_is_killed_goes_back_and_resumes(fleets: Fleets, bundles: Any) -> None:
     """The first process is killed while a device's health is watched; the canary before it stays, and a failure in the
     second process takes that canary back, too."""
@@ -253,7 +257,7 @@ roll_out(fleet, fleet.devices, parcel, 2, print, {fleets.server.ssh()!r})
 """
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
-        wait(lambda: started.exists() and read_ledger(Fleet.load(fleets.path)).devices["a"].state == "well")
+        wait(lambda: started.exists() and has(read_ledger(Fleet.load(fleets.path)).devices["a"], new))
     finally:
         process.kill()
         process.wait()
