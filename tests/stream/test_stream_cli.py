@@ -68,7 +68,7 @@ def test_a_signal_finishes_the_video_and_prints_the_summary(tmp_path, model, sta
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=ignore_interrupts if ignored else None,
+        preexec_fn=ignore_interrupts if ignored else hear_hangups,
     )
     wait_until(run, lambda: any(p.stat().st_size for p in tmp_path.glob(".out*.mp4")))
     run.send_signal(number)
@@ -92,6 +92,11 @@ def test_nohup_outlives_its_terminal(tmp_path, model, start_process):
     wait_until(run, lambda: log.stat().st_size > 2 * size + 2000)
     run.send_signal(signal.SIGTERM)
     assert run.wait(20) == 0
+
+
+def hear_hangups() -> None:
+    """Also where these tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def ignore_interrupts() -> None:
