@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgeseg.errors import FileError
+from edgeseg.errors import EdgesegError, FileError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Faults of disks, paths and limits.
@@ -74,6 +75,21 @@ def cannot_write(path: Path | str, error: Exception) -> FileError:
     reason = getattr(error, "strerror", None) or str(error)
     hint = FREE_SPACE if number in NO_SPACE else "Choose a folder you may write."
     return FileError(f"Cannot write {str(path)[:200]}: {reason}.", hint)
+
+
+@contextmanager
+def alone(path: Path, busy: EdgesegError) -> Iterator[None]:
+    """One process at a time: `busy` is raised while another holds `path`. What a process that died held is free."""
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise busy from None
+        yield
 
 
 def sync_folder(folder: Path) -> None:

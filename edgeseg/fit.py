@@ -8,6 +8,7 @@ pad         the whole frame at the upper left, never enlarged; the rest is paddi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -44,6 +45,10 @@ class Placement:
 
     seen: Box
     filled: Box
+
+
+Detail = Callable[[Placement], Image]
+"""Gives the class map [seen.height, seen.width] uint8 of the part of a frame that the network saw."""
 
 
 def place(spec: Spec, height: int, width: int) -> Placement:

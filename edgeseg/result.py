@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import FileError, MissingPackage
 from edgeseg.files import write_bytes
-from edgeseg.fit import OUTSIDE, Placement, framed, place, seen_part, unfit
+from edgeseg.fit import OUTSIDE, Detail, framed, place, seen_part, unfit
 from edgeseg.geometry import rle, trace
 from edgeseg.geometry.regions import Region
 from edgeseg.images import Image, palette_png, write_image
@@ -24,7 +24,6 @@ from edgeseg.motion import Motion
 from edgeseg.overlay import Overlay
 from edgeseg.spec import Spec
 
-Detail = Callable[[Placement], Image]
 PICTURES = (".jpg", ".jpeg", ".webp")
 SHOWN = 3  # classes in a repr
 MOST_MOTIONS = 30  # of dropped frames: a second or so, after which the picture is another one

@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgeseg import plugins
-from edgeseg.errors import unknown
 
 if TYPE_CHECKING:
     from edgeseg.target import Target
@@ -28,9 +27,7 @@ def names() -> list[str]:
 
 def get(name: str) -> ModuleType:
     """The backend module called `name`; OptionError if there is none."""
-    if name not in names():
-        raise unknown("backend", name, names())
-    return plugins.load(__name__, name)
+    return plugins.get(__name__, "backend", name)
 
 
 def missing(target: Target) -> str:

@@ -17,7 +17,7 @@ from types import ModuleType
 
 from edgeseg import plugins
 from edgeseg.bundle import Bundle
-from edgeseg.errors import OptionError, unknown
+from edgeseg.errors import OptionError
 from edgeseg.files import replacing
 
 ABOUT = "edgeseg.json"  # in every folder that is written: what it came from, and what clients need to know
@@ -30,9 +30,7 @@ def names() -> list[str]:
 
 def get(name: str) -> ModuleType:
     """The exporter called `name`; OptionError if there is none."""
-    if name not in names():
-        raise unknown("format", name, names())
-    return plugins.load(__name__, name)
+    return plugins.get(__name__, "format", name)
 
 
 def export(path: Path, server: str, out: Path, name: str = "") -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from edgeseg.errors import EdgesegError, FileError
-from edgeseg.files import cannot_write
+from edgeseg.files import alone
 from edgeseg.fleet.config import Device, Fleet
 from edgeseg.fleet.connection import Lost, Parcel, Refused, deploy, undo
 from edgeseg.results.fleet import WELL, DeviceState, FleetState
@@ -152,19 +151,7 @@ def _shown(error: EdgesegError) -> str:
     return redact(" ".join(error.what.split()))
 
 
-@contextmanager
-def _locked(ledger: Path) -> Iterator[None]:
+def _locked(ledger: Path) -> AbstractContextManager[None]:
     """One rollout of a fleet at a time; FileError where another one is at work."""
-    path = ledger.with_name(f".{ledger.name}.lock")
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise FileError(
-                f"Another rollout works with {ledger}.", "Wait for it to end; edgeseg rollout --status shows it."
-            ) from None
-        yield
+    what, hint = f"Another rollout works with {ledger}.", "Wait for it to end; edgeseg rollout --status shows it."
+    return alone(ledger.with_name(f".{ledger.name}.lock"), FileError(what, hint))

@@ -7,7 +7,7 @@ and imports nothing of another head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg import plugins
-from edgeseg.errors import unknown
-from edgeseg.fit import Placement
+from edgeseg.fit import Detail
 
 Outputs = Mapping[str, NDArray[Any]]
 """What an engine gives for one frame: arrays without a batch axis, by the name of the graph's output."""
@@ -30,10 +29,6 @@ class Prediction:
 
     classmap: NDArray[np.uint8]
     margin: NDArray[np.float32] | None = None
-
-
-Detail = Callable[[Placement], NDArray[np.uint8]]
-"""The class map [seen.height, seen.width] uint8 of the part of a frame that the network saw."""
 
 
 class Head(Protocol):
@@ -60,6 +55,4 @@ def names() -> list[str]:
 
 def get(task: str) -> ModuleType:
     """The head of a task; OptionError, naming the tasks there are, if there is none."""
-    if task not in names():
-        raise unknown("task", task, names())
-    return plugins.load(__name__, task)
+    return plugins.get(__name__, "task", task)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from edgeseg import mask
 from edgeseg.errors import BundleError, OptionError
-from edgeseg.heads import Detail, Head, Outputs, Prediction
+from edgeseg.fit import Detail
+from edgeseg.heads import Head, Outputs, Prediction
 from edgeseg.spec import Spec
 
 LOGITS = "logits"  # [C, h, w] float32

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 
 from edgeseg.bundle import Bundle
 from edgeseg.errors import OptionError
-from edgeseg.files import cannot_write
+from edgeseg.files import alone, cannot_write
 from edgeseg.loop.settings import LoopSettings
 from edgeseg.loop.turn import Done, Log, Refused, Turn, Waiting
 from edgeseg.results.loop import LoopResult, LoopStep, LoopTurn
@@ -32,7 +29,13 @@ def run(settings: LoopSettings, log: Log) -> LoopResult:
 
     `state` of the result is waiting, promoted or refused. OptionError while another run is at work.
     """
-    with _alone(settings.path(settings.out)):
+    out = settings.path(settings.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    # A schedule may start the next run before a long training has ended.
+    with alone(out / ".lock", OptionError(f"Another run is at work in {out}.", "Wait until it has ended.")):
         return _Run(settings, log).run()
 
 
@@ -83,19 +86,3 @@ class _Run:
         result = LoopResult(turns=(*self.earlier, self.turn), state=state, note=note)
         result.save(self.settings.path(self.settings.out) / LEDGER)
         return result
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one run at a time: a schedule may start the next before a long training has ended."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OptionError(f"Another run is at work in {folder}.", "Wait until it has ended.") from None
-        yield

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from edgeseg.images import Image
 from edgeseg.motion.field import Field, Grid
 
+Thumbnail = NDArray[np.uint8]
 SIDE = 320  # pixels, of the longer side
 NOISE = 3.0  # levels of gray: a picture that differs by less has not moved
 
 
-def thumbnail(image: Image) -> NDArray[np.uint8]:
+def thumbnail(image: Image) -> Thumbnail:
     """[H, W, 3] BGR as a small gray picture."""
     height, width = image.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
@@ -26,9 +27,10 @@ def thumbnail(image: Image) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-def field(before: NDArray[np.uint8], now: NDArray[np.uint8], grid: Grid) -> Field:
+def field(before: Thumbnail, now: Thumbnail, grid: Grid) -> Field:
     """The Field from thumbnail `now` back to `before`, which has the same size."""
-    if float(cv2.absdiff(before, now).mean()) < NOISE / 10 and float(cv2.absdiff(before, now).max()) < 8 * NOISE:
+    differs = cv2.absdiff(before, now)
+    if float(differs.mean()) < NOISE / 10 and float(differs.max()) < 8 * NOISE:
         return grid.still()
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(now, before, None)  # type: ignore[call-overload]
     rows, columns = grid.shape

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from edgeseg.errors import OptionError
-from edgeseg.fit import Placement
+from edgeseg.fit import Detail, Placement
 from edgeseg.heads import Outputs
 from edgeseg.heads.semantic import LOGITS, SemanticHead
 from edgeseg.mask import ClassMap, agreement
@@ -203,7 +203,7 @@ class ReusingSegmenter:
         self.segmenter.close()
 
 
-def _moved_detail(key: Result, step: Step) -> Callable[[Placement], ClassMap]:
+def _moved_detail(key: Result, step: Step) -> Detail:
     def detail(placed: Placement) -> ClassMap:
         return warp.frame_map(placed.seen.of(key.at_frame_size()), step.field, step.grid, placed.seen)
 

@@ -35,6 +35,7 @@ class Tracker:
     def __init__(self) -> None:
         self._grid: Grid | None = None
         self._before: Image | None = None  # the latest picture
+        self._thumbnail: tuple[Image, flow.Thumbnail] | None = None  # a picture and its own
         self._since_key: Field | None = None  # of the latest picture that others refer to
         self._latest: Field | None = None  # from one such picture to the next
 
@@ -54,7 +55,7 @@ class Tracker:
             if reference := motion.reference:
                 self._since_key, self._latest = now, moved
         by_itself = any(len(motion.blocks) == 0 for motion in frame.motion)
-        cut = change > CODED_ANEW and (by_itself or anew > CODED_ANEW) and _differs(before, frame.image)
+        cut = (by_itself or anew > CODED_ANEW) and _differ(*self._thumbnails(before, frame.image))
         return Step(now, grid, change, cut, reference)
 
     def restart(self) -> None:
@@ -71,17 +72,23 @@ class Tracker:
 
     def _by_flow(self, before: Image, now: Image, grid: Grid) -> Step:
         assert self._since_key is not None
-        small, then = flow.thumbnail(now), flow.thumbnail(before)
-        if float(cv2.absdiff(small, then).mean()) > OTHER_PICTURE:
+        then, small = self._thumbnails(before, now)
+        if _differ(then, small):
             return Step(grid.still(), grid, 1.0, cut=True, reference=True)
         moved = flow.field(then, small, grid)
         self._since_key = field.compose(self._since_key, moved, grid)
         return Step(self._since_key, grid, _change(moved, grid), cut=False, reference=True)
+
+    def _thumbnails(self, before: Image, now: Image) -> tuple[flow.Thumbnail, flow.Thumbnail]:
+        """Of two pictures that follow each other; that of the second is kept for the next time."""
+        then = self._thumbnail[1] if self._thumbnail and self._thumbnail[0] is before else flow.thumbnail(before)
+        self._thumbnail = now, flow.thumbnail(now)
+        return then, self._thumbnail[1]
 
 
 def _change(moved: Field, grid: Grid) -> float:
     return float(abs(moved).mean()) / grid.width * 100
 
 
-def _differs(before: Image, now: Image) -> bool:
-    return float(cv2.absdiff(flow.thumbnail(before), flow.thumbnail(now)).mean()) > OTHER_PICTURE
+def _differ(then: flow.Thumbnail, now: flow.Thumbnail) -> bool:
+    return float(cv2.absdiff(then, now).mean()) > OTHER_PICTURE

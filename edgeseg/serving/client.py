@@ -17,10 +17,10 @@ import numpy as np
 
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.files import require_file
-from edgeseg.fit import Placement
+from edgeseg.fit import Detail, Placement
 from edgeseg.image_header import PNG
 from edgeseg.images import Image, decode_image, decode_mask
-from edgeseg.result import Detail, Frame, Result
+from edgeseg.result import Frame, Result
 from edgeseg.spec import Spec
 
 SENT_AS_THEY_ARE = (PNG, b"\xff\xd8")  # and WebP

@@ -22,7 +22,7 @@ from edgeseg import plugins
 from edgeseg.data.dataset import Classes
 from edgeseg.data.formats import _files
 from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, LabelMap, Object, objects
-from edgeseg.errors import FileError, OptionError, unknown
+from edgeseg.errors import FileError, OptionError
 from edgeseg.images import Image
 
 NONE, KEPT = "none", "kept"
@@ -83,9 +83,7 @@ def names() -> list[str]:
 
 def get(name: str) -> ModuleType:
     """The format called `name`; OptionError if there is none."""
-    if name not in names():
-        raise unknown("format", name, names())
-    return plugins.load(__name__, name)
+    return plugins.get(__name__, "format", name)
 
 
 def writable() -> list[str]:

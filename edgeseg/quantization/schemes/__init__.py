@@ -7,7 +7,6 @@ whose name starts with an underscore.
 from __future__ import annotations
 
 from edgeseg import plugins
-from edgeseg.errors import unknown
 from edgeseg.quantization.scheme import Scheme
 
 
@@ -17,7 +16,5 @@ def names() -> list[str]:
 
 def get(name: str) -> Scheme:
     """The scheme called `name`; OptionError if there is none."""
-    if name not in names():
-        raise unknown("quantizer", name, names())
-    scheme: Scheme = plugins.load(__name__, name).SCHEME
+    scheme: Scheme = plugins.get(__name__, "quantizer", name).SCHEME
     return scheme
