@@ -25,7 +25,7 @@ import numpy as np
 
 from edgeseg import mask
 from edgeseg.data.dataset import Dataset
-from edgeseg.evaluation.clip import evaluate_clip, frames_of, open_clip
+from edgeseg.evaluation.clip import ClipFrames, evaluate_clip, open_clip
 from edgeseg.fit import place
 from edgeseg.motion import Motion, field, flow, warp
 from edgeseg.motion.field import Grid
@@ -59,8 +59,9 @@ def main() -> None:
     with open_segmenter(args.bundle) as segmenter, tempfile.TemporaryDirectory() as scratch:
         for name, clip in clips(args, Path(scratch), segmenter.spec):
             print(f"{name}: {len(clip)} frames", flush=True)
+            frames = ClipFrames(clip)
             for row in args.rows:
-                result = measured(segmenter, clip, row)
+                result = measured(segmenter, clip, frames, row)
                 found[f"{name} {row}"] = result.to_dict()
                 show(row, result)
     if args.json:
@@ -89,16 +90,15 @@ def clips(args: argparse.Namespace, scratch: Path, spec: Spec) -> Iterator[tuple
             yield root.name, open_clip(root, spec)
 
 
-def measured(segmenter: Segmenter, clip: Dataset, row: str) -> ClipResult:
+def measured(segmenter: Segmenter, clip: Dataset, frames: ClipFrames, row: str) -> ClipResult:
     reuse, _, how = row.partition(" ")
-    frames, motion = frames_of(clip, "h264")
     change: dict[str, Callable[[Frame], Frame]] = {
         "hold": lambda frame: replace(frame, motion=(Motion(NO_BLOCKS),)),
         "flow": lambda frame: replace(frame, motion=None),
     }
-    frames = map(change.get(how, lambda frame: frame), frames)
-    result = evaluate_clip(segmenter, clip, frames, parse(reuse), how == "stabilized")
-    return replace(result, reuse=row, motion=motion)
+    changed = map(change.get(how, lambda frame: frame), frames)
+    result = evaluate_clip(segmenter, clip, changed, parse(reuse), how == "stabilized")
+    return replace(result, reuse=row, motion=frames.motion)
 
 
 def show(row: str, r: ClipResult) -> None:

@@ -182,7 +182,7 @@ def _evaluate_clip(
     from dataclasses import replace
 
     from edgeseg.bundle import Bundle
-    from edgeseg.evaluation.clip import CODECS, evaluate_clip, frames_of, open_clip
+    from edgeseg.evaluation.clip import CODECS, ClipFrames, evaluate_clip, open_clip
     from edgeseg.machine import fingerprint
     from edgeseg.reuse.policy import parse
     from edgeseg.runtime import PROXY, open_segmenter
@@ -195,9 +195,9 @@ def _evaluate_clip(
     policy = parse(every, max_drop, calibration.points if calibration else None)
     dataset = open_clip(clip, loaded.spec)
     with open_segmenter(loaded, backend=PROXY) as segmenter, progress(f"evaluating {loaded.name}") as update:
-        frames, motion = frames_of(dataset, codec)
+        frames = ClipFrames(dataset, codec)
         result = evaluate_clip(segmenter, dataset, frames, policy, stabilize, update)
-    result = replace(result, reuse=every, motion=motion, bundle=loaded.identity, machine=fingerprint())
+    result = replace(result, reuse=every, motion=frames.motion, bundle=loaded.identity, machine=fingerprint())
     _show_clip(f"{loaded.name} on {clip} ({result.frames} frames, motion: {result.motion})", result, json_to)
     emit(result, json_to)
 

@@ -63,7 +63,11 @@ class Dataset:
         if not (root / split).is_dir():
             splits = [s for s in SPLITS if (root / s).is_dir()]
             raise FileError(f"Dataset {root} has no split {split!r}.", f"It has: {', '.join(splits) or 'none'}.")
-        classes = read_classes(root / "classes.txt")
+        return cls.of_split(root, split, read_classes(root / "classes.txt"))
+
+    @classmethod
+    def of_split(cls, root: Path, split: str, classes: Classes) -> Dataset:
+        """ROOT/SPLIT/images and masks, whatever the split is called; FileError for an image without a mask."""
         images = tuple(list_images(root / split / "images"))
         for image in images:
             mask = root / split / "masks" / f"{image.stem}.png"

@@ -17,7 +17,7 @@ from edgeseg.evaluation.evaluate import Progress
 from edgeseg.evaluation.flicker import Flicker
 from edgeseg.evaluation.metrics import RIGHT, TRUTH, Counts, Table
 from edgeseg.fit import fit_labels, unfit
-from edgeseg.images import Image, list_images
+from edgeseg.images import Image
 from edgeseg.mask import agreement
 from edgeseg.motion import h264
 from edgeseg.result import Frame
@@ -53,37 +53,49 @@ def open_clip(folder: Path, spec: Spec) -> Dataset:
             f"The model's classes are {', '.join(spec.classes)}; the clip's {', '.join(classes.names)}.",
             "Evaluate on a clip with the same class list in the same order.",
         )
-    images = tuple(list_images(folder / "images"))
-    for image in images:
-        if not (folder / "masks" / f"{image.stem}.png").is_file():
-            raise FileError(f"Image {image} has no mask.", f"Expected {folder / 'masks' / image.stem}.png.")
-    if len(images) < 2:
-        raise FileError(f"Clip {folder} has {len(images)} images.", "Expected the frames of a video, two at least.")
-    return Dataset(folder.parent, folder.name, classes, images)
+    clip = Dataset.of_split(folder.parent, folder.name, classes)
+    if len(clip) < 2:
+        raise FileError(f"Clip {folder} has {len(clip)} images.", "Expected the frames of a video, two at least.")
+    return clip
 
 
-def frames_of(clip: Dataset, codec: str) -> tuple[Iterator[Frame], str]:
-    """The clip's frames, and where their motion comes from. Coded as H.264, as a camera sends them, where that can be
-    done; else as they are. OptionError for frames of several sizes."""
-    first = clip[0][0]
-    even = first.shape[0] % 2 == 0 and first.shape[1] % 2 == 0
-    if codec == "none" or not even or not h264.available():
-        if codec != "none":
-            reason = "'edgeseg[camera]' is not installed" if even else "their size is odd"
-            log.warning("the frames are taken as they are, not coded as H.264: %s", reason)
-        return (Frame(clip[i][0], i) for i in range(len(clip))), "optical flow"
+class ClipFrames:
+    """The clip's frames, as often as they are iterated over; `motion`: where theirs comes from.
 
-    def pictures() -> Iterator[Image]:
-        for i in range(len(clip)):
-            image = clip[i][0]
-            if image.shape != first.shape:
+    Coded as H.264, as a camera sends them, where that can be done (once); else as they are. OptionError for frames of
+    several sizes.
+    """
+
+    def __init__(self, clip: Dataset, codec: str = CODECS[0]):
+        self._clip = clip
+        self._coded = (
+            h264.encode(self._pictures(), FPS, KEY_FRAME_EVERY) if codec != "none" and self._may_code() else None
+        )
+        self.motion = "optical flow" if self._coded is None else "H.264 motion vectors"
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._coded is None:
+            return (Frame(self._clip[i][0], i) for i in range(len(self._clip)))
+        return (Frame(image, i, motion=(m,)) for i, (image, m) in enumerate(h264.decode(self._coded)))
+
+    def _may_code(self) -> bool:
+        height, width = self._clip[0][0].shape[:2]
+        even = height % 2 == 0 and width % 2 == 0
+        if even and h264.available():
+            return True
+        reason = "'edgeseg[camera]' is not installed" if even else "their size is odd"
+        log.warning("the frames are taken as they are, not coded as H.264: %s", reason)
+        return False
+
+    def _pictures(self) -> Iterator[Image]:
+        first = self._clip[0][0].shape
+        for i, path in enumerate(self._clip.images):
+            image = self._clip[i][0]
+            if image.shape != first:
                 raise OptionError(
-                    f"{clip.images[i]} has another size than {clip.images[0]}.", "Expected the frames of one video."
+                    f"{path} has another size than {self._clip.images[0]}.", "Expected the frames of one video."
                 )
             yield image
-
-    coded = h264.encode(pictures(), FPS, KEY_FRAME_EVERY)
-    return (Frame(image, i, motion=(m,)) for i, (image, m) in enumerate(h264.decode(coded))), "H.264 motion vectors"
 
 
 def evaluate_clip(
@@ -95,7 +107,7 @@ def evaluate_clip(
     progress: Progress | None = None,
 ) -> ClipResult:
     """Every frame against its label. Each goes through the whole network, too, right before, which is what the speed
-    and the accuracy of reuse are compared with. `frames`: the clip's, see frames_of."""
+    and the accuracy of reuse are compared with. `frames`: the clip's, see ClipFrames."""
     reusing = ReusingSegmenter(segmenter, policy, stabilize, ahead=0)
     names, spec = clip.classes.names, segmenter.spec
     counts = [Counts(len(names), clip.classes.ignore_index) for _ in range(2)]

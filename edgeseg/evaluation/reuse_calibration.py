@@ -6,7 +6,7 @@ import numpy as np
 
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import FileError
-from edgeseg.evaluation.clip import CODECS, evaluate_clip, frames_of
+from edgeseg.evaluation.clip import ClipFrames, evaluate_clip
 from edgeseg.results.common import ReuseCalibration
 from edgeseg.reuse.policy import FixedInterval
 from edgeseg.segmenter import Segmenter
@@ -34,11 +34,11 @@ def calibrate(segmenter: Segmenter, clip: Dataset) -> ReuseCalibration:
     that of neighboring frames. FileError for a clip that is too short to say."""
     if len(clip) < LEAST_FRAMES:
         raise FileError(f"Clip {clip.root / clip.split} has {len(clip)} frames.", f"Expected {LEAST_FRAMES} or more.")
+    frames = ClipFrames(clip)
     drops: dict[int, float] = {}
     differences: dict[int, float] = {}
     for every in (1, *INTERVALS):
         watched = _Watched(every)
-        frames, _ = frames_of(clip, CODECS[0])
         result = evaluate_clip(segmenter, clip, frames, lambda stream: watched)  # noqa: B023 -- used at once
         drops[every] = result.drop.value or 0.0
         differences[every] = float(np.mean(watched.differences))

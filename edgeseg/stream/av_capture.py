@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
-import numpy as np
 
 from edgeseg.images import Image
 from edgeseg.motion import Motion, vectors
+from edgeseg.stream.pictures import Pictures, quarter_turns
 
 if TYPE_CHECKING:
     import av
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 class AvCapture:
     """What of cv2.VideoCapture sources.video uses, and `motion` of the frame that was read last."""
 
-    def __init__(self, container: av.container.InputContainer):
+    def __init__(self, container: av.container.InputContainer, pictures: Pictures):
         self.motion: tuple[Motion, ...] | None = None
         self._container = container
+        self._pictures = pictures
         stream = container.streams.video[0]
         context = stream.codec_context
         rate = stream.average_rate or stream.guessed_rate
@@ -39,7 +40,7 @@ class AvCapture:
         self._frames: Iterator[av.VideoFrame] = container.decode(stream)
 
     @classmethod
-    def open(cls, path: Path) -> AvCapture | None:
+    def open(cls, path: Path, pictures: Pictures) -> AvCapture | None:
         """None where there is no PyAV, or the codec of the file tells no motion: OpenCV reads it as well."""
         try:
             import av
@@ -53,7 +54,7 @@ class AvCapture:
         if not streams or streams[0].codec_context.name not in vectors.CODECS:
             container.close()
             return None
-        return cls(container)
+        return cls(container, pictures)
 
     def isOpened(self) -> bool:
         return True
@@ -71,10 +72,9 @@ class AvCapture:
             return False, None
         if frame.time is not None:
             self._seconds = frame.time - self._begin
-        quarters = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise
         gap, self._gap = self._gap or frame.is_corrupt, False
-        self.motion = None if gap or quarters else (vectors.of_frame(frame),)
-        return True, np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), quarters))
+        self.motion = None if gap or quarter_turns(frame) else (vectors.of_frame(frame),)
+        return True, self._pictures.of(frame)
 
     def release(self) -> None:
         self._container.close()

@@ -446,6 +446,10 @@ def test_rotation_is_the_same_from_a_file_and_from_the_network(tmp_path, degrees
         (received,) = frames(camera, 1)
     with sources.open(str(rotated)) as file, sources.open(str(upright)) as stored:
         (read,), (plain,) = frames(file, 1), frames(stored, 1)
+    with sources.open(str(rotated)) as file:
+        file.use_motion()
+        (moving,) = frames(file, 1)
+    assert moving.image.shape == shape and np.abs(moving.image.astype(int) - read.image).mean() < 3
     assert received.image.shape == read.image.shape == shape
     assert np.abs(received.image.astype(int) - read.image).mean() < 3
     assert (
@@ -472,13 +476,16 @@ MATRIX = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-bsf:v"]
     ids=["HLG", "PQ", "BT.2020 constant luminance", "ICtCp", "YCgCo"],
 )
 def test_colors_of_many_kinds_are_read(tmp_path, options):
-    """From a file and from the network: a picture like the source's, and no error."""
+    """From a file, also with its motion, and from the network: a picture like the source's, and no error."""
     path = ffmpeg_clip(tmp_path / "a.mp4", *options)
     with sources.open(str(path)) as file:
         read = frames(file, 12)
+    with sources.open(str(path)) as file:
+        file.use_motion()
+        moving = frames(file, 12)
     with Files(lambda _: path.read_bytes(), "video/mp4") as server, sources.open(server.uri) as camera:
         received = frames(camera, 12)
-    for image in (read[5].image, received[5].image):
+    for image in (read[5].image, moving[5].image, received[5].image):
         assert image.shape == (96, 160, 3) and image.std() > 30
 
 

@@ -21,12 +21,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgeseg.errors import MissingPackage, OptionError, StreamError, unknown
-from edgeseg.images import Image
 from edgeseg.motion import Motion, vectors
 from edgeseg.result import Frame
+from edgeseg.stream.pictures import Pictures, quarter_turns
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Refused, Source, check_size
 from edgeseg.stream.uri import Convert, Uri, choice, number
 
@@ -62,8 +60,6 @@ OPEN_OPTIONS = {"probesize": "500000", "analyzeduration": "1000000", "fpsprobesi
 # RTSP says at the start what it carries, so that nothing has to be found out of packets. Sound is not asked for: some
 # servers hold the images back until the sound that belongs to them.
 RTSP_OPTIONS = {"probesize": "32", "allowed_media_types": "video"}
-MATRICES = {10: 9}  # BT.2020 with constant luminance looks nearly like the one without (ITU-T H.273)
-UNSPECIFIED = 2
 
 
 def claims(uri: Uri) -> bool:
@@ -123,7 +119,7 @@ class Network(Source):
         self._camera_clock = clock == "camera"
         self._taken: dict[int, float] = {}  # pts of the latest packets -> Unix seconds, by the camera's clock
         self._strict = True  # a JPEG that is cut off or holds an error is damaged, though most of it can be shown
-        self._matrix: int | None = None  # in place of the stream's own (ITU-T H.273), once that has failed
+        self._pictures = Pictures(uri, self.warnings)
         self._image_at = self._packet_at = 0.0  # when the latest image and the latest packet of the video came
         self._key_frames = 0  # since the latest image
         self._motion = False  # whether frames get what the decoder knows of it
@@ -230,7 +226,7 @@ class Network(Source):
                         self._in_connection += 1
                         self._index += 1
                         captured, origin = self._captured(video_frame, arrived)
-                        image, motion = self._pixels(video_frame), self._motion_of(video_frame, packet.stream)
+                        image, motion = self._pictures.of(video_frame), self._motion_of(video_frame, packet.stream)
                         yield Frame(image, self._index - 1, captured, "", video_frame.time, origin, motion)
             self._check_progress(arrived)
             yield None
@@ -239,7 +235,7 @@ class Network(Source):
     def _motion_of(self, frame: av.VideoFrame, stream: Any) -> tuple[Motion, ...] | None:
         """None where the frame before it is not the one that the decoder means, and for a picture that is turned."""
         gap, self._gap = self._gap, False
-        known = self._motion and stream.codec_context.name in vectors.CODECS and not getattr(frame, "rotation", 0)
+        known = self._motion and stream.codec_context.name in vectors.CODECS and not quarter_turns(frame)
         return (vectors.of_frame(frame),) if known and not gap else None
 
     def _note_camera_time(self, packet: Any) -> None:
@@ -278,19 +274,6 @@ class Network(Source):
                 f"{self.uri} has sent no key frame for {KEY_FRAME_SECONDS:g} s.",
                 "Set the camera's key frame interval (GOP, I-frame interval) to a few seconds.",
             )
-
-    def _pixels(self, frame: av.VideoFrame) -> Image:
-        """[H, W, 3] uint8 BGR, turned as the stream says."""
-        if self._matrix is not None:
-            frame.colorspace = self._matrix
-        try:
-            image = frame.to_ndarray(format="bgr24")
-        except (OSError, ValueError):  # a YUV matrix that FFmpeg cannot convert
-            self.warnings.append(f"{self.uri}: colors are approximate: YUV matrix {int(frame.colorspace)} is unknown.")
-            self._matrix = frame.colorspace = MATRICES.get(int(frame.colorspace), UNSPECIFIED)
-            image = frame.to_ndarray(format="bgr24")
-        quarters = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise; PyAV 14.0 has no rotation
-        return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image  # type: ignore[return-value]
 
     def _video_frames(self, packet: Any) -> list[av.VideoFrame]:
         """What a packet decodes to; damaged ones are counted, and too many key frames in a row are an error."""

@@ -18,6 +18,7 @@ from edgeseg.result import Frame
 from edgeseg.stream.av_capture import AvCapture
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.pace import Pace
+from edgeseg.stream.pictures import Pictures
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Source, check_size
 from edgeseg.stream.uri import Uri, flag, number
 
@@ -76,7 +77,7 @@ class Video(Source):
         self._capture, self._next = self._start()
 
     def _start(self) -> tuple[cv2.VideoCapture | AvCapture, Image]:
-        with_motion = AvCapture.open(self.path) if self._motion else None
+        with_motion = AvCapture.open(self.path, Pictures(f"Video {self.path}", self.warnings)) if self._motion else None
         # Not the bare name: FFmpeg takes what stands before a colon (12:30:00.mp4) for a protocol.
         capture = with_motion or cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
         if not capture.isOpened():
