@@ -50,7 +50,6 @@ def gate(
     from edgeseg.bundle import Bundle
     from edgeseg.data.dataset import Dataset
     from edgeseg.evaluation import gate as rules
-    from edgeseg.results.gate import GateResult
     from edgeseg.runtime import require_own_backend
 
     if parent and baseline:
@@ -80,16 +79,7 @@ def gate(
         if limits.max_p99 is not None:
             frames = [dataset[i][0] for i in range(min(16, len(dataset)))]
             checks.append(rules.latency(bundle, frames, limits.max_p99))
-    result = GateResult(
-        verdict=rules.verdict(checks),
-        bundle=build.name,
-        digest=build.digest,
-        against=reference.name if reference else None,
-        data=build.data,
-        checks=tuple(checks),
-        machine=build.machine,
-        backend=build.backend,
-    )
+    result = rules.result_of(build, reference, checks)
     _show(result, json_to)
     if junit:
         _write_junit(junit, build.name, checks)

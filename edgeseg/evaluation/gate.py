@@ -6,7 +6,7 @@ same frames) lies on one side of the limit. Otherwise it is `undecided`, and say
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from edgeseg.files import require_file
 from edgeseg.machine import fingerprint
 from edgeseg.records import Record
 from edgeseg.results.common import DataIdentity, Machine
-from edgeseg.results.gate import Check
+from edgeseg.results.gate import Check, GateResult
 from edgeseg.runtime import PROXY, open_segmenter
 from edgeseg.timing import Percentiles
 
@@ -118,6 +118,20 @@ def same_data(build: Measured, reference: Measured) -> None:
         )
 
 
+def result_of(build: Measured, reference: Measured | None, checks: Sequence[Check]) -> GateResult:
+    """The checks of a build with their verdict."""
+    return GateResult(
+        verdict=verdict(checks),
+        bundle=build.name,
+        digest=build.digest,
+        against=reference.name if reference else None,
+        data=build.data,
+        checks=tuple(checks),
+        machine=build.machine,
+        backend=build.backend,
+    )
+
+
 def check_accuracy(build: Measured, reference: Measured | None, limits: Limits) -> list[Check]:
     """Every accuracy check that `limits` asks for."""
     checks = []
@@ -161,7 +175,7 @@ def latency(path: Path, frames: list[Any], limit: float, seconds: float = 5.0) -
     return Check("latency p99", verdict, text, value, limit, low, high)
 
 
-def verdict(checks: list[Check]) -> str:
+def verdict(checks: Sequence[Check]) -> str:
     """The worst verdict: fail, then undecided, then pass. OptionError where there is no check."""
     if not checks:
         raise OptionError("The gate has nothing to check.", "Give --parent or --baseline, --class-floor or --max-p99.")

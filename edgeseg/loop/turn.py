@@ -39,7 +39,6 @@ from edgeseg.labeling.choosing import Candidate, candidates, choose
 from edgeseg.labeling.importing import import_labels
 from edgeseg.loop.settings import LoopSettings
 from edgeseg.recipe import PTQ, Recipe
-from edgeseg.results.gate import GateResult
 from edgeseg.results.loop import LoopTurn
 from edgeseg.results.stage import StageResult
 from edgeseg.target import Target
@@ -314,16 +313,7 @@ class Turn:
             dataset = Dataset.open(root, "test")
             before, after = gate.measure(self.deployed, dataset), gate.measure(self.bundle, dataset)
             checks = gate.check_accuracy(after, before, gate.Limits(max_drop=limit, max_gain=None))
-            result = GateResult(
-                verdict=gate.verdict(checks),
-                bundle=after.name,
-                digest=after.digest,
-                against=before.name,
-                data=after.data,
-                checks=tuple(checks),
-                machine=after.machine,
-                backend=after.backend,
-            )
+            result = gate.result_of(after, before, checks)
             result.save(self.folder / f"gate-{name}.json")
             digests |= {"deployed": before.digest, "bundle": after.digest}
             drop = checks[0]

@@ -51,7 +51,8 @@ class DriftMonitor:
         self._ranges = Ranges.of(reference, blocks)
         self._detector = ChangeDetector(self._ranges, blocks, -(-patience // EVERY))
         self._pictures = pictures
-        self._then = picture_of(reference) if then is None else then
+        own = picture_of(reference)
+        self._then = then if own is None else own
         self.seconds = 0.0  # that watching took, the pictures of alarms left out
         self._frames = 0
         self._margin = float("nan")

@@ -74,6 +74,13 @@ def load(path: Path, classes: tuple[str, ...]) -> ReferenceStatistics:
     return _checked(ReferenceStatistics.load(path), path, classes)
 
 
+def given(path: str, stored: bytes | None, classes: tuple[str, ...]) -> ReferenceStatistics | None:
+    """Those of the file that a user names, else the `stored` ones of the bundle; None where there are neither."""
+    if path:
+        return load(Path(path), classes)
+    return parse(stored, Path(REFERENCE), classes) if stored else None
+
+
 def parse(data: bytes, name: Path, classes: tuple[str, ...]) -> ReferenceStatistics:
     """Those in a file with this content."""
     try:

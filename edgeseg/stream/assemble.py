@@ -29,7 +29,7 @@ from edgeseg.stream.privacy import Privacy
 from edgeseg.stream.reconnect import ReconnectingSink
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.sources import Source
-from edgeseg.stream.supervise import SupervisedSource, Transition
+from edgeseg.stream.supervise import ReconnectPolicy, SupervisedSource, Transition
 
 log = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0
@@ -40,7 +40,10 @@ FAULT_STATES = ("STALLED", "BROKEN", "BACKING_OFF")
 def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[Run]:
     """A Run that is ready to go(). Every change of a camera's state and of the fallback level is logged."""
     with ExitStack() as opening:
-        opened_sources = [opening.enter_context(_source(stream, settings)) for stream in settings.streams]
+        opened_sources = [
+            opening.enter_context(open_source(stream.source, stream.name, settings.policy, settings.reconnect))
+            for stream in settings.streams
+        ]
         if settings.reuse or settings.stabilize:
             for source in opened_sources:
                 source.use_motion()
@@ -48,7 +51,9 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
         bundle = Bundle.load(settings.bundle)
         segmenter = _segmenter(bundle, settings, mode, opened_sources)
         about = Info(
-            segmenter.spec, reference=bundle.files.get(REFERENCE), golden=next((f for f, _ in bundle.golden()), None)
+            segmenter.spec,
+            reference=bundle.files.get(REFERENCE),
+            golden=lambda: next((frame for frame, _ in bundle.golden()), None),
         )
         opening.callback(_close_within, segmenter, CLOSE_SECONDS)
         rules = _rules(settings, segmenter.spec)
@@ -104,14 +109,16 @@ def _segmenter(
     )
 
 
-def _source(stream: StreamSettings, settings: Settings) -> Source:
-    source = sources.open(stream.source)
-    if not (settings.reconnect and sources.is_camera(stream.source)):
+def open_source(uri: str, name: str = "", policy: ReconnectPolicy | None = None, reconnect: bool = True) -> Source:
+    """The source at `uri`; a camera is connected again whenever it fails, unless `reconnect` is false. `name`: in the
+    log, for its URI."""
+    source = sources.open(uri)
+    if not (reconnect and sources.is_camera(uri)):
         return source
     source.close()  # opening it has checked its options; each connection opens it again
-    name = stream.name or source.name
+    shown = name or source.name
     return SupervisedSource(
-        lambda: sources.open(stream.source), source.name, settings.policy, lambda change: log_transition(name, change)
+        lambda: sources.open(uri), source.name, policy, lambda change: log_transition(shown, change)
     )
 
 

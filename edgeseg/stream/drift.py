@@ -20,12 +20,11 @@ from edgeseg.results.drift import Alarm, DriftResult, ReferenceStatistics
 from edgeseg.runtime import open_segmenter
 from edgeseg.segmenter import Segmenter
 from edgeseg.stream import loop, sources
-from edgeseg.stream.assemble import log_transition
+from edgeseg.stream.assemble import open_source
 from edgeseg.stream.progress import OnProgress
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.sources import EndOfStream, Source
 from edgeseg.stream.sources.folder import Folder
-from edgeseg.stream.supervise import ReconnectPolicy, SupervisedSource
 
 log = logging.getLogger(__name__)
 READ_SECONDS = 1.0
@@ -73,11 +72,10 @@ def watch(
     on_progress: OnProgress | None = None,
 ) -> DriftResult:
     """Watch the source at `uri` to its end, or until `stop`; cameras are connected again. Raises what broke it."""
-    source = _source(uri)
+    source = open_source(uri)
     golden = next((frame for frame, _ in bundle.golden()), None)
     monitor = DriftMonitor(
-        reference, fps=source.fps, days=days, patience=patience, pictures=pictures,
-        then=None if reference.picture else golden,
+        reference, fps=source.fps, days=days, patience=patience, pictures=pictures, then=golden
     )  # fmt: skip
     watcher = Watcher(monitor)
     with open_segmenter(bundle, "latency" if source.live else "throughput", MARGIN_EVERY) as segmenter:
@@ -125,14 +123,3 @@ def _frames(source: Source) -> Iterator[Frame]:
             return
         if frame is not None:
             yield frame
-
-
-def _source(uri: str) -> Source:
-    source = sources.open(uri)
-    if not sources.is_camera(uri):
-        return source
-    source.close()  # opening it has checked its options
-    name = source.name
-    return SupervisedSource(
-        lambda: sources.open(uri), name, ReconnectPolicy(), lambda change: log_transition(name, change)
-    )

@@ -86,7 +86,7 @@ class StreamPipeline:
         if self.stream.watch:
             rendered.observation = self.stream.watch.update(rendered.result)
         if self.stream.privacy:
-            shown = any(writer.sink.needs_image for writer in self.writers)
+            shown = any(writer.sink.needs_image or writer.sink.needs_frame for writer in self.writers)
             rendered.result = self.stream.privacy.applied(rendered.result, shown)
         for writer in self.writers:
             writer.put(rendered)

@@ -12,14 +12,13 @@ from edgeseg.images import Image
 from edgeseg.result import Result
 from edgeseg.results.drift import DriftState
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
-from edgeseg.stream.events.watch import Event, Observation
+from edgeseg.stream.events.watch import MOST_WAITING, Event, Observation
 from edgeseg.stream.redact import redact
 from edgeseg.stream.sinks import Sink
 
 log = logging.getLogger(__name__)
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
-MOST_EVENTS = 1000
 
 
 class ReconnectingSink(Sink):
@@ -27,7 +26,7 @@ class ReconnectingSink(Sink):
 
     The delay before it is opened again doubles from `first_delay` to LONGEST_DELAY seconds. While it is broken,
     results are lost, and counted in `lost`. Whatever a sink raises is its own fault alone; the first failure in a row
-    is logged, and so is the recovery. Events are not lost: they wait, MOST_EVENTS at most, until it works again.
+    is logged, and so is the recovery. Events are not lost: they wait, MOST_WAITING at most, until it works again.
     """
 
     def __init__(
@@ -40,6 +39,7 @@ class ReconnectingSink(Sink):
         super().__init__()
         self.name = sink.name or type(sink).__name__
         self.needs_image = sink.needs_image
+        self.needs_frame = sink.needs_frame
         self.needs_detail = sink.needs_detail
         self.needs_events = sink.needs_events
         self.failures = 0
@@ -52,7 +52,7 @@ class ReconnectingSink(Sink):
         self._retry_at = 0.0
         self._reasons: Counter[str] = Counter()
         self._observation: Observation | None = None
-        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)  # that no sink has written
+        self._events: deque[Event] = deque(maxlen=MOST_WAITING)  # that no sink has written
 
     @property
     def lost(self) -> int:

@@ -12,13 +12,12 @@ from edgeseg.images import Image
 from edgeseg.result import Result
 from edgeseg.stream.channel import Channel, Closed
 from edgeseg.stream.clock import Clock
-from edgeseg.stream.events.watch import Event, Observation
+from edgeseg.stream.events.watch import MOST_WAITING, Event, Observation
 from edgeseg.stream.sinks import Sink
 from edgeseg.stream.timings import StageTimings
 
 FILE_DEPTH = 4
 LIVE_DEPTH = 2
-MOST_EVENTS = 1000  # of results that were dropped
 
 
 class RenderedResult:
@@ -54,7 +53,7 @@ class Writer:
         self._timings = timings
         self._clock = clock
         self._inbox: Channel[RenderedResult] = Channel(LIVE_DEPTH if live else FILE_DEPTH, drop=live)
-        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self._events: deque[Event] = deque(maxlen=MOST_WAITING)
         self._thread = threading.Thread(target=self._work, name="edgeseg-writer", daemon=True)
 
     @property

@@ -179,3 +179,17 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert [secret_pixels(image) for image in pictures(tmp_path / "out")] == [0, 0, 0]
     done = subprocess.run([*program, "--blur", "person"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "Unknown class 'person'" in done.stderr
+
+
+def test_frames_that_are_collected_hide_the_classes_and_nothing_else(tmp_path: Path) -> None:
+    """A sink without an overlay that looks at the frame: alone, it gets the frame all the same."""
+    privacy = Privacy.of(SPEC, (), ("car",))
+    sink = sinks.open(f"collect://{tmp_path / 'kept'}?every=0s", sinks.Info(SPEC, 10.0))
+    segmenter = Segmenter(SPEC, ColorEngine(), HEAD, margin=1)
+    summary = loop.Run(segmenter, [Stream(Streets(SECRET), [sink], privacy=privacy)]).go()
+    assert summary.error is None
+    kept = [cv2.imread(str(path)) for path in sorted((tmp_path / "kept/train/images").iterdir())]
+    assert kept
+    for image in kept:
+        assert secret_pixels(image) == 0
+        assert np.abs(image[:60].astype(int) - COLORS[1].astype(int)).max() < 12  # the sky is as it was

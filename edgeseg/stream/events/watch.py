@@ -22,6 +22,7 @@ from edgeseg.stream.events.zones import WHOLE, ZonePixels, rasterize
 
 log = logging.getLogger(__name__)
 DEFAULT_FPS = 25.0
+MOST_WAITING = 1000  # events that no sink has taken yet
 MOST_SIZES = 16  # of frames: a stream may change its own all the time
 STARTED = "%Y%m%dT%H%M%SZ"
 NO_IMAGE = np.zeros((0, 0, 3), np.uint8)

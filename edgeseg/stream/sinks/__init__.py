@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -36,8 +36,8 @@ class Info:
     """What a sink may know about the stream it belongs to.
 
     `fps` is None where nobody knows; `part` counts how often the sink was opened again after it failed; `rules` are
-    those of this stream. `reference`: the content of the bundle's reference.json, `golden`: its first golden frame;
-    None where it has none.
+    those of this stream. `reference`: the content of the bundle's reference.json, None where it has none; `golden()`
+    decodes its first golden frame.
     """
 
     spec: Spec
@@ -47,18 +47,19 @@ class Info:
     part: int = 0
     rules: Rules | None = None
     reference: bytes | None = field(default=None, repr=False)
-    golden: Image | None = field(default=None, repr=False, compare=False)
+    golden: Callable[[], Image | None] = field(default=lambda: None, repr=False, compare=False)
 
 
 class Sink(ABC):
     """A context manager that takes results in order.
 
-    `needs_image`: write() gets the frame with its overlay, too. `needs_detail`: results give their class map at the
-    frame's own size. `needs_events`: observe() is called before each write(), and conclude() before close().
-    `files` are the files and folders that it has written.
+    `needs_image`: write() gets the frame with its overlay, too. `needs_frame`: it looks at the frame itself.
+    `needs_detail`: results give their class map at the frame's own size. `needs_events`: observe() is called before
+    each write(), and conclude() before close(). `files` are the files and folders that it has written.
     """
 
     needs_image = False
+    needs_frame = False
     needs_detail = False
     needs_events = False
     name = ""

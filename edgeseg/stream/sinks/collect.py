@@ -16,11 +16,10 @@ from pathlib import Path
 
 from edgeseg.errors import EdgesegError
 from edgeseg.images import Image
-from edgeseg.monitoring.reference import load, parse
+from edgeseg.monitoring.reference import given
 from edgeseg.monitoring.ring import DAY, Ring
 from edgeseg.monitoring.worth import Judge, Worth
 from edgeseg.result import Result
-from edgeseg.results.drift import ReferenceStatistics
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Convert, Uri, duration, number, whole
@@ -49,6 +48,8 @@ def open(uri: Uri, info: Info) -> Sink:
 class Collect(Sink):
     """`disk` in MB, `every` in seconds. `wall`: Unix seconds."""
 
+    needs_frame = True
+
     def __init__(
         self,
         folder: Path,
@@ -62,7 +63,7 @@ class Collect(Sink):
     ):
         super().__init__()
         self.ring = Ring(folder, info.spec, int(disk * 1e6))
-        self._judge = Judge(len(info.spec.classes), _reference(reference, info))
+        self._judge = Judge(len(info.spec.classes), given(reference, info.reference, info.spec.classes))
         self._before = len(self.ring.kept)  # of earlier runs, which the judge has not seen
         self._stream = info.name
         self._per_day, self._every = per_day, every
@@ -138,9 +139,3 @@ class Collect(Sink):
             self.warnings.append(what)
             log.warning("frames are not collected: %s", what)
         self._failing = True
-
-
-def _reference(path: str, info: Info) -> ReferenceStatistics | None:
-    if path:
-        return load(Path(path), info.spec.classes)
-    return parse(info.reference, Path("reference.json"), info.spec.classes) if info.reference else None

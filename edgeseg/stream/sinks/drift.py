@@ -17,7 +17,7 @@ from edgeseg.errors import BundleError
 from edgeseg.images import Image
 from edgeseg.monitoring import monitor
 from edgeseg.monitoring.monitor import USUAL_FPS, DriftMonitor
-from edgeseg.monitoring.reference import load, parse
+from edgeseg.monitoring.reference import given
 from edgeseg.result import Result
 from edgeseg.results.drift import Alarm, DriftState, ReferenceStatistics
 from edgeseg.stream.sinks import Info, Sink, check_writable
@@ -44,6 +44,8 @@ def open(uri: Uri, info: Info) -> Sink:
 
 
 class Drift(Sink):
+    needs_frame = True
+
     def __init__(
         self,
         folder: Path,
@@ -63,7 +65,7 @@ class Drift(Sink):
             days=days,
             patience=round(patience * (info.fps or USUAL_FPS)),
             pictures=folder if pictures else None,
-            then=info.golden,
+            then=info.golden(),
         )
         check_writable(self._file)
         self.files = [folder]
@@ -91,12 +93,11 @@ class Drift(Sink):
 
 
 def _reference(path: str, info: Info) -> ReferenceStatistics:
-    if path:
-        return load(Path(path), info.spec.classes)
-    if info.reference is None:
+    found = given(path, info.reference, info.spec.classes)
+    if found is None:
         raise BundleError(
             "The bundle has no reference statistics to watch for drift.",
             "Make some from frames that are as they should be (edgeseg drift BUNDLE --reference FRAMES --out ref.json) "
             "and name them: drift://FOLDER/?reference=ref.json",
         )
-    return parse(info.reference, Path("reference.json"), info.spec.classes)
+    return found
