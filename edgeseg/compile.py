@@ -129,6 +129,7 @@ def compile_model(
         search = None
         with tempfile.TemporaryDirectory(dir=work) as scratch:
             if calibration is not None and precision.is_int8:
+                from edgeseg.onnx_graph.attention_masks import masked_layers
                 from edgeseg.quantization.int8_search import Int8Search
 
                 log(f"INT8 from {len(calibration.frames)} frames")
@@ -137,7 +138,8 @@ def compile_model(
                 judged = (others or parity_frames, truth[0])
                 images = calibration.images(spec)
                 search = Int8Search(deploy.model, Path(scratch), target, manifest, images, *judged, log)
-                source, variant = search.run(ptq, tuple(excluded))
+                masked = masked_layers(deploy.model)
+                source, variant = search.run(ptq, tuple(dict.fromkeys((*excluded, *masked))))
                 manifest = replace(manifest, ptq=variant.ptq, kept=variant.excluded)
             else:
                 source = Path(scratch) / "deploy.onnx"

@@ -23,7 +23,13 @@ def is_checkpoint(model: Path) -> bool:
 
 
 def as_onnx(model: Path, folder: Path | None = None, shape: tuple[int, int] | None = None) -> Path:
-    """A checkpoint is exported first, into `folder` or beside itself, for its own input size or (height, width)."""
+    """A checkpoint or a Hugging Face folder is exported first, into `folder` or beside itself, for its own input size
+    or (height, width)."""
+    if (model / "config.json").is_file():
+        from edgeseg.training.hugging_face import export_hugging_face
+
+        model = model.resolve()
+        return export_hugging_face(model, (folder or model.parent) / f"{model.name}.onnx", shape)
     if not is_checkpoint(model):
         return model
     from edgeseg.training.export import export_onnx

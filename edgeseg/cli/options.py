@@ -33,7 +33,10 @@ VERIFY, TRAIN, DATA = "Verify and gate", "Train", "Data"  # panels of the help
 JSON_OPTION = typer.Option("--json", metavar="FILE", help="Write the result as JSON to this file, or - for stdout.")
 
 Model = Annotated[
-    Path, typer.Argument(help="ONNX segmentation model, or a checkpoint (.pt) of edgeseg.", show_default=False)
+    Path,
+    typer.Argument(
+        help="ONNX segmentation model, a checkpoint (.pt) of edgeseg, or a Hugging Face folder.", show_default=False
+    ),
 ]
 Bundle = Annotated[Path, typer.Argument(help="Folder of the bundle.", show_default=False)]
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe (TOML).", show_default=False, autocompletion=complete_recipes)]

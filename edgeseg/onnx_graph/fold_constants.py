@@ -27,8 +27,23 @@ def fold_constants(model: ModelProto) -> None:
         while _fold_once(model):
             pass
         if not fold_if(model):
-            return
+            return _bypass_factors_of_one(model)
         bypass_identities(model)
+
+
+def _bypass_factors_of_one(model: ModelProto) -> None:
+    """Let the readers of a product with the number 1, as exporters write scales, read its other factor instead."""
+    index = GraphIndex(model)
+    for node in model.graph.node:
+        ones = [i for i, name in enumerate(node.input) if (v := index.constant(name)) is not None and _is_one(v)]
+        if node.op_type == "Mul" and ones and node.output[0] not in index.outputs:
+            node.op_type = "Identity"
+            del node.input[ones[0]]
+    bypass_identities(model)
+
+
+def _is_one(values: Array) -> bool:
+    return values.ndim == 0 and bool(values == 1)
 
 
 def bypass_identities(model: ModelProto) -> None:

@@ -14,6 +14,8 @@ from onnx import ModelProto
 from edgeseg.errors import EdgesegError, FileError, OptionError, first_line
 from edgeseg.files import require_file, sha256
 from edgeseg.onnx_graph import outputs
+from edgeseg.onnx_graph.attention_masks import bound_masks
+from edgeseg.onnx_graph.einsum import einsum_to_matmul
 from edgeseg.onnx_graph.fold_batchnorm import fold_batchnorm
 from edgeseg.onnx_graph.fold_constants import fold_constants
 from edgeseg.onnx_graph.formats import require_onnx
@@ -136,6 +138,8 @@ def simplify(model: ModelProto, height: int, width: int, output: str = "") -> Mo
         output_value.type.tensor_type.ClearField("shape")
     with graph_errors():
         fold(model)
+        einsum_to_matmul(model)
+        bound_masks(model)
         shapes = static_shapes(model) if batch > 1 or len(model.graph.output) > 1 else {}
     if batch > 1 and any(shapes.get(o.name, [1])[:1] == [batch] for o in model.graph.output):
         raise OptionError(

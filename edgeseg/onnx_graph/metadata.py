@@ -20,17 +20,18 @@ MAX_JSON = 4 << 20
 @dataclass(frozen=True)
 class ExporterMetadata:
     """`classes`: their names in the order of their ids; `size`: (height, width) in pixels. None: it does not say.
-    `fit`: see Spec. These networks take RGB, (pixel / 255 - mean) / std."""
+    `fit` and `color`: see Spec. These networks take (pixel / 255 - mean) / std."""
 
     classes: tuple[str, ...] | None
     size: tuple[int, int] | None
     fit: str = "stretch"
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    color: str = "RGB"
 
     def to_spec(self) -> dict[str, object]:
         """The keys of the Spec but for the size."""
-        spec: dict[str, object] = {"color": "RGB", "mean": self.mean, "std": self.std, "fit": self.fit}
+        spec: dict[str, object] = {"color": self.color, "mean": self.mean, "std": self.std, "fit": self.fit}
         return {**spec, "classes": self.classes} if self.classes else spec
 
 
@@ -58,7 +59,7 @@ def exporter_metadata(model: ModelProto) -> ExporterMetadata | None:
 
 def hugging_face_metadata(model: Path) -> ExporterMetadata | None:
     """What a Hugging Face folder says beside its ONNX file, in config.json (id2label) and preprocessor_config.json
-    (image_mean, image_std, size), there or a folder above; None where the second is absent.
+    (image_mean, image_std, size, do_flip_channel_order), there or a folder above; None where the second is absent.
 
     FileError for files that cannot be read.
     """
@@ -77,6 +78,7 @@ def hugging_face_metadata(model: Path) -> ExporterMetadata | None:
         "stretch",
         tuple(v * scale for v in mean or (0.0, 0.0, 0.0)),
         tuple(v * scale for v in std or (1.0, 1.0, 1.0)),
+        "BGR" if settings.get("do_flip_channel_order") is True else "RGB",
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from edgeseg.errors import EdgesegError
+from edgeseg.onnx_graph.single_precision import to_float32
 from edgeseg.spec import ONNX_KEY, Spec
 from edgeseg.training import checkpoint
 from edgeseg.training.branch_merging import has_branches
@@ -63,6 +64,7 @@ def to_onnx(model: nn.Module, spec: Spec) -> bytes:
             dynamo=False,
         )
     graph = onnx.load_from_string(buffer.getvalue())
+    to_float32(graph)  # Mask2Former computes coordinates in float64, which no runtime samples at
     # The input fixes it, but the exporter loses track where a net computes sizes at run time.
     for dimension, size in zip(graph.graph.output[0].type.tensor_type.shape.dim, _output_shape(model, spec)):
         dimension.dim_value = size

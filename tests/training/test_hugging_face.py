@@ -1,0 +1,210 @@
+"""Hugging Face folders: exported, compiled and compared with what transformers itself computes from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import edgeseg.training
+from edgeseg.bundle import Bundle
+from edgeseg.cli import app
+from edgeseg.errors import EdgesegError, FileError, OptionError
+from edgeseg.onnx_graph.metadata import hugging_face_metadata
+from edgeseg.training.hugging_face import export_hugging_face, load
+
+transformers = pytest.importorskip("transformers")
+assert edgeseg.training  # before transformers' models, which import torchvision
+
+NAMES = ["road", "car", "sky", "tree", "person"]
+LABELS: dict[str, Any] = {"id2label": dict(enumerate(NAMES)), "label2id": {n: i for i, n in enumerate(NAMES)}}
+PROCESSOR = {
+    "do_normalize": True, "do_rescale": True, "do_resize": True, "size": {"height": 128, "width": 128},
+    "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
+}  # fmt: skip
+SWIN: dict[str, Any] = {
+    "image_size": 128, "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2], "window_size": 4,
+    "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}  # fmt: skip
+TINY_VIT: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 128, "patch_size": 16,
+}  # fmt: skip
+
+
+def network(kind: str) -> Any:
+    """A tiny network of a family with random weights."""
+    t = transformers
+    torch.manual_seed(0)
+    if kind == "segformer":
+        sizes: dict[str, Any] = {"hidden_sizes": [16, 32, 40, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32}
+        return t.SegformerForSemanticSegmentation(t.SegformerConfig(**sizes, **LABELS))
+    if kind == "eomt":
+        return t.EomtForUniversalSegmentation(t.EomtConfig(**TINY_VIT, num_blocks=1, num_queries=10, **LABELS))
+    if kind == "mask2former":
+        config = t.Mask2FormerConfig(
+            backbone_config=t.SwinConfig(**SWIN), hidden_dim=32, feature_size=32, mask_feature_size=32,
+            encoder_layers=1, decoder_layers=2, num_attention_heads=2, encoder_feedforward_dim=32,
+            dim_feedforward=32, num_queries=10, **LABELS,
+        )  # fmt: skip
+        return t.Mask2FormerForUniversalSegmentation(config)
+    if kind == "upernet":
+        features: dict[str, Any] = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+        backbone = t.ConvNextConfig(**features, out_features=["stage1", "stage2", "stage3", "stage4"])
+        config = t.UperNetConfig(backbone_config=backbone, hidden_size=16, auxiliary_in_channels=24, **LABELS)
+        return t.UperNetForSemanticSegmentation(config)
+    sizes = {"neck_hidden_sizes": [8, 8, 8, 8], "fusion_hidden_size": 8, "backbone_out_indices": [0, 1, 2, 3]}
+    return t.DPTForSemanticSegmentation(t.DPTConfig(**TINY_VIT, intermediate_size=32, **sizes, **LABELS))
+
+
+def saved(folder: Path, kind: str) -> tuple[Path, Any]:
+    model = network(kind).eval()
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    return folder, model
+
+
+@pytest.fixture(scope="module")
+def segformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("hub") / "segformer", "segformer")[0]
+
+
+def semantic(model: Any, image: torch.Tensor) -> torch.Tensor:
+    """What transformers' image processors make of a network's outputs, before the argmax."""
+    with torch.inference_mode():
+        found = model(pixel_values=image)
+    if hasattr(found, "logits"):
+        small = found.logits
+    else:
+        classes = found.class_queries_logits.softmax(-1)[..., :-1]
+        small = torch.einsum("bqc,bqhw->bchw", classes, found.masks_queries_logits.sigmoid())
+    return torch.nn.functional.interpolate(small, size=image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+@pytest.mark.parametrize("kind", ["segformer", "eomt", "mask2former", "upernet", "dpt"])
+def test_every_family_computes_what_transformers_does(kind: str, tmp_path: Path) -> None:
+    folder, model = saved(tmp_path / kind, kind)
+    onnx_file = export_hugging_face(folder, tmp_path / "model.onnx")
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+
+    session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"image": image.numpy()})[0]
+
+    expected = semantic(model, image).numpy()
+    assert np.abs(found - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", ["segformer", "eomt", "mask2former"])
+def test_compile_takes_a_folder(kind: str, tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path / kind, kind)
+    result = CliRunner().invoke(app, ["compile", str(folder), "--out", str(tmp_path / "bundle")])
+
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.spec.classes == tuple(NAMES)
+    assert (bundle.spec.height, bundle.spec.width) == (128, 128)
+    assert bundle.manifest.parity is not None and bundle.manifest.parity.agreement > 0.999
+
+
+def test_masks_of_attention_do_not_break_int8(tmp_path: Path) -> None:
+    """Mask2Former's hold minus infinity: its INT8 agreed on 25 % of pixels, or found no range at all."""
+    folder, _ = saved(tmp_path / "mask2former", "mask2former")
+    runner = CliRunner()
+    assert (
+        runner.invoke(app, ["synth", str(tmp_path / "streets"), "--train", "12", "--val", "1", "--test", "1"]).exit_code
+        == 0
+    )
+    arguments = ["compile", str(folder), "--precision", "int8", "--calibration", str(tmp_path / "streets")]
+    for target in ("openvino-cpu", "jetson-orin"):
+        result = runner.invoke(app, [*arguments, "--target", target, "--out", str(tmp_path / target)])
+        assert result.exit_code == 0, (result.output, result.exception)
+        kept = Bundle.load(tmp_path / target).manifest.kept
+        assert any("cross_attn" in layer for layer in kept)
+
+
+def test_another_input_size(segformer: Path) -> None:
+    model, spec = load(segformer, (96, 160))
+    assert (spec.height, spec.width) == (96, 160)
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 96, 160)).shape == (1, len(NAMES), 96, 160)
+
+
+def test_a_fixed_size_is_said(tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path / "eomt", "eomt")
+    with pytest.raises(OptionError, match=r"(?s)does not take 160x96.*Leave out --input-size"):
+        load(folder, (96, 160))
+
+
+def test_channels_that_are_swapped(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "do_flip_channel_order": True}))
+    found = hugging_face_metadata(tmp_path / "model.safetensors")
+    assert found is not None and found.to_spec()["color"] == "BGR"
+
+
+def edited(segformer: Path, tmp_path: Path, name: str, **changes: object) -> Path:
+    """A copy of the folder with other values in one of its JSON files."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in segformer.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / name).write_text(json.dumps({**json.loads((folder / name).read_text()), **changes}))
+    return folder
+
+
+def test_a_network_of_another_task(segformer: Path, tmp_path: Path) -> None:
+    folder = edited(segformer, tmp_path, "config.json", architectures=["SegformerForImageClassification"])
+    with pytest.raises(OptionError, match=r"SegformerForImageClassification, not a segmentation network"):
+        load(folder)
+
+
+def test_a_network_that_is_not_known(segformer: Path, tmp_path: Path) -> None:
+    folder = edited(segformer, tmp_path, "config.json", model_type="something_new")
+    with pytest.raises(FileError, match=r"config.json cannot be used"):
+        load(folder)
+
+
+def test_weights_of_another_architecture(segformer: Path, tmp_path: Path) -> None:
+    folder = edited(segformer, tmp_path, "config.json", depths=[2, 1, 1, 1])
+    with pytest.raises(FileError, match=r"lack \d+ tensors of SegformerForSemanticSegmentation"):
+        load(folder)
+
+
+def test_weights_of_another_size(segformer: Path, tmp_path: Path) -> None:
+    folder = edited(segformer, tmp_path, "config.json", decoder_hidden_size=48)
+    with pytest.raises(FileError, match=r"weights of .* cannot be loaded"):
+        load(folder)
+
+
+def test_names_of_another_number_of_classes(segformer: Path, tmp_path: Path) -> None:
+    folder = edited(
+        segformer, tmp_path, "config.json", id2label={"0": "road", "1": "car"}, label2id={"road": 0, "car": 1}
+    )
+    with pytest.raises(EdgesegError, match=r"cannot be loaded|5 outputs and 2 names"):
+        load(folder)
+
+
+def test_pickles_are_refused(segformer: Path, tmp_path: Path) -> None:
+    folder = edited(segformer, tmp_path, "config.json")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(FileError, match=r"(?s)has no model.safetensors.*pickles"):
+        load(folder)
+
+
+def test_damaged_weights(segformer: Path, tmp_path: Path) -> None:
+    folder = edited(segformer, tmp_path, "config.json")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(FileError, match=r"(?s)weights of .* cannot be loaded.*damaged"):
+        load(folder)
+
+
+def test_no_preprocessing(segformer: Path, tmp_path: Path) -> None:
+    folder = edited(segformer, tmp_path, "config.json")
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(FileError, match=r"has no preprocessor_config.json"):
+        load(folder)
