@@ -218,6 +218,7 @@ def test_int8_for_onnxruntime_needs_no_torch(network: Path, street: Path, tmp_pa
 LAYERS = [
     "errors plugins cpus files directory user_cache image_header images toml ledger timing records",
     "precision spec fit geometry motion overlay result target recipe mask results heads bundle signature",
+    "zoo",
     "onnx_graph",
     "segmenter reuse",
     "tensorrt tflite runner",

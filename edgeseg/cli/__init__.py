@@ -40,6 +40,7 @@ from edgeseg.cli import (
     train,
     verify,
     zones,
+    zoo,
 )
 from edgeseg.cli.common import Interrupted
 from edgeseg.errors import EdgesegError, out_of_memory, unknown
@@ -80,7 +81,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(compile, compress, calibrate, predict, run, zones, drift, collect, serve, rollout, measure, bench, gate, verify),
+    *(
+        compile,
+        zoo,
+        compress,
+        calibrate,
+        predict,
+        run,
+        zones,
+        drift,
+        collect,
+        serve,
+        rollout,
+        measure,
+        bench,
+        gate,
+        verify,
+    ),
     *(pipeline, train, loop, data, dataset, init, label),
 )
 for group in GROUPS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 from onnx import ModelProto
 
 from edgeseg.errors import FileError, OptionError
+from edgeseg.files import write_bytes
+from edgeseg.onnx_graph.loading import load
 from edgeseg.records import parse_json
+from edgeseg.spec import ONNX_KEY, Spec
 
 SEMANTIC_TASKS = ("semantic", "sem")
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -80,6 +84,22 @@ def hugging_face_metadata(model: Path) -> ExporterMetadata | None:
         tuple(v * scale for v in std or (1.0, 1.0, 1.0)),
         "BGR" if settings.get("do_flip_channel_order") is True else "RGB",
     )
+
+
+def with_spec(model: Path, spec: Spec, path: Path) -> Path:
+    """Write a copy of an ONNX file that carries `spec`; FileError for one that cannot be read."""
+    loaded = load(model)
+    set_spec(loaded, spec)
+    write_bytes(path, loaded.SerializeToString())
+    return path
+
+
+def set_spec(model: ModelProto, spec: Spec) -> None:
+    """Store `spec` in the metadata, in place of the one that is there."""
+    others = [entry for entry in model.metadata_props if entry.key != ONNX_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(others)
+    model.metadata_props.add(key=ONNX_KEY, value=json.dumps(spec.to_dict()))
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import warnings
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from torch import nn
 
 from edgeseg.errors import EdgesegError
+from edgeseg.onnx_graph.metadata import set_spec
 from edgeseg.onnx_graph.single_precision import to_float32
-from edgeseg.spec import ONNX_KEY, Spec
+from edgeseg.spec import Spec
 from edgeseg.training import checkpoint
 from edgeseg.training.branch_merging import has_branches
 from edgeseg.training.fusion import fuse
@@ -68,8 +68,7 @@ def to_onnx(model: nn.Module, spec: Spec) -> bytes:
     # The input fixes it, but the exporter loses track where a net computes sizes at run time.
     for dimension, size in zip(graph.graph.output[0].type.tensor_type.shape.dim, _output_shape(model, spec)):
         dimension.dim_value = size
-    entry = graph.metadata_props.add()
-    entry.key, entry.value = ONNX_KEY, json.dumps(spec.to_dict())
+    set_spec(graph, spec)
     onnx.checker.check_model(graph)
     return bytes(graph.SerializeToString())
 
