@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test test-slow test-trt test-tools fuzz check pipeline camvid docs docs-site bench clean
+.PHONY: help demo test test-slow test-trt test-gpu test-tools fuzz check pipeline camvid docs docs-site bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ test-trt: $(VENV)/dev.stamp ## TensorRT without a GPU: the real parser, and our 
 	$(BIN)/pip install -q --target build/trt/rtx tensorrt-rtx==1.7.1.116
 	PYTHONPATH=build/trt/rtx $(BIN)/pytest tests/trt
 	$(BIN)/python tests/trt/stubs.py build/trt
+
+test-gpu: $(VENV)/dev.stamp ## on a machine with an NVIDIA GPU: real engines, what they compute and how fast, training in half precision
+	@! command -v nvidia-smi >/dev/null || $(BIN)/pip install -q tensorrt cuda-python
+	$(BIN)/pytest tests/gpu -rs
 
 test-tools: ## Debian's RTSP server, ffmpeg, sshd, mosquitto and Prometheus for the tests that need them, where this may install them (else those skip)
 	@command -v ffmpeg >/dev/null && /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
