@@ -16,7 +16,7 @@ import typer
 from edgeseg import __version__
 from edgeseg.cli import options, signals
 from edgeseg.cli.common import console, emit, results, table
-from edgeseg.errors import OptionError
+from edgeseg.errors import EdgesegError, OptionError
 
 if TYPE_CHECKING:
     from edgeseg.results.common import BundleIdentity
@@ -38,7 +38,7 @@ SINK_HELP = (
     "window:// or null:// (the default, for timing); {name} stands for the stream's name; repeatable."
 )
 RUN_EXAMPLE = "Example: edgeseg run models/street/street-int8 --source clip.mp4 --sink out.mp4"
-SOAK_EXAMPLE = "Example: edgeseg soak models/street/street-int8 --minutes 60 --json soak.json"
+SOAK_EXAMPLE = "Example: edgeseg soak models/street/street-int8 --hours 24 --json soak.json"
 NOTIFY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -145,6 +145,7 @@ def soak(
     minutes: Annotated[
         float, typer.Option(min=0.2, help="How long to run; one round of all faults takes about two minutes.")
     ] = 5.0,
+    hours: Annotated[float | None, typer.Option(min=0.01, help="How long to run, in hours, instead.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random durations of the faults.")] = 0,
     sabotage: Annotated[
         str | None, typer.Option(help="leak or hang: break the run on purpose, to verify that the soak notices.")
@@ -156,17 +157,28 @@ def soak(
 ) -> None:
     """Test how a bundle survives faults: two simulated cameras through disconnects, freezes and full disks.
 
-    For whoever deploys to the field. Exits 1 if uptime, recovery, frame age or memory misses its objective.
+    For whoever deploys to the field. Exits 1 if uptime, recovery, frame age or memory misses its objective. With
+    --json FILE what was measured so far is written there after every round of faults ("finished": false), so that
+    an end of power does not take a day's figures along.
     """
     from edgeseg.stream.soak.objectives import ObjectivesMissed
     from edgeseg.stream.soak.run import soak as run_soak
 
+    def keep(report: SoakReport) -> None:
+        if json_to not in (None, "-"):
+            try:
+                emit({**report.to_dict(), "finished": False}, json_to)
+            except EdgesegError as error:  # a full disk does not end the soak
+                log.warning("%s", error.what)
+
+    duration = 60 * hours if hours else minutes
     with signals.interruptible(), progress_reporter("soak") as on_progress:
         report = run_soak(
-            bundle, minutes, seed=seed, sabotage=sabotage, faults=tuple(fault or ()), on_progress=on_progress
-        )
+            bundle, duration, seed=seed, sabotage=sabotage, faults=tuple(fault or ()),
+            on_progress=on_progress, on_interim=keep,
+        )  # fmt: skip
     show_soak(report, json_to)
-    emit(report.to_dict(), json_to)
+    emit({**report.to_dict(), "finished": True}, json_to)
     if not report.ok:
         raise ObjectivesMissed("Objectives missed: " + "; ".join(report.breaches))
 

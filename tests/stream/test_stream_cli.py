@@ -411,3 +411,15 @@ def test_without_a_terminal_progress_and_what_was_written_are_logged(tmp_path, m
 def test_every_setting_has_a_key_in_the_config():
     settings = {f.name for f in dataclasses.fields(config.Settings)} - {"streams", "policy"}
     assert settings | set(config.POLICY_KEYS) == set(config.KEY_TYPES)
+
+
+def test_what_a_soak_measured_survives_it(tmp_path, model, start_process):
+    """A report is written after every round of faults, so that kill -9 after hours leaves their figures."""
+    found = tmp_path / "soak.json"
+    soak = start_process([*EDGESEG, "soak", model, "--hours", "1", "--fault", "slow", "--json", found])
+    wait_until(soak, found.exists, 60)
+    soak.kill()
+    soak.wait()
+    report = json.loads(found.read_text())
+    assert report["finished"] is False and report["result"] == "running"
+    assert report["faults"]["slow"]["count"] == 1

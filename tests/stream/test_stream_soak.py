@@ -119,7 +119,10 @@ def test_a_hang_is_found(model):
 
 @real_time
 def test_a_sink_whose_folder_goes_away_comes_back(model):
-    report = soak(model, 0.08, faults=("folder_removed",), timing=QUICK)
+    so_far: list[SoakReport] = []
+    report = soak(model, 0.08, faults=("folder_removed",), timing=QUICK, on_interim=so_far.append)
+    assert so_far and all(early.result == "running" for early in so_far)
+    assert so_far[0].faults["folder_removed"].count == 1 and so_far[0].frames < report.frames
     assert report.faults["folder_removed"].count >= 1
     assert report.faults["folder_removed"].recovered == report.faults["folder_removed"].count
     assert report.error is None

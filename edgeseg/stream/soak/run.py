@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from edgeseg.stream.soak.faults import FAULTS, inject
 from edgeseg.stream.soak.loopback import LoopbackCamera
 from edgeseg.stream.soak.objectives import CAMERAS, RECOVER_SECONDS, SoakReport
 from edgeseg.stream.soak.rig import AgeObserver, FaultySink, HangingEngine, SoakSetup, Timing, sample
+from edgeseg.stream.summary import RunSummary
 from edgeseg.stream.supervise import ReconnectPolicy, SupervisedSource
 
 SABOTAGE = ("leak", "hang")
@@ -55,11 +56,12 @@ def soak(
     faults: Sequence[str] = (),
     timing: Timing | None = None,
     on_progress: OnProgress | None = None,
+    on_interim: Callable[[SoakReport], None] | None = None,
 ) -> SoakReport:
     """Run for `minutes` and report; the report is `ok` when every objective was kept.
 
-    `seed` draws how long each fault lasts; `faults`: some of FAULTS, by default all. OptionError for an unknown one
-    and for an unknown `sabotage`.
+    `on_interim` gets a report of what was measured so far after every round of all faults. `seed` draws how long each
+    fault lasts; `faults`: some of FAULTS, by default all. OptionError for an unknown one and for an unknown `sabotage`.
     """
     for kind in faults:
         if kind not in FAULTS:
@@ -67,13 +69,19 @@ def soak(
     if sabotage is not None and sabotage not in SABOTAGE:
         raise unknown("sabotage", sabotage, SABOTAGE)
     with _setup(bundle, minutes * 60, sabotage, faults or FAULTS, timing or Timing()) as setup:
-        script = threading.Thread(target=_script, args=(setup, random.Random(seed)), name="edgeseg-faults", daemon=True)
+        tell = on_interim or (lambda report: None)
+        arguments = (setup, random.Random(seed), lambda: tell(_report(setup, setup.run.summary())))
+        script = threading.Thread(target=_script, args=arguments, name="edgeseg-faults", daemon=True)
         script.start()
         summary = setup.run.go(on_progress)
         setup.stop.set()
         script.join(RECOVER_SECONDS)
-        ages = [age for observer in setup.observers for age in observer.ages.values()]
-        return SoakReport.of(summary, setup.measured, ages, [setup.problem] if setup.problem else [])
+        return _report(setup, summary)
+
+
+def _report(setup: SoakSetup, summary: RunSummary) -> SoakReport:
+    ages = [age for observer in setup.observers for age in observer.ages.values()]
+    return SoakReport.of(summary, setup.measured, ages, [setup.problem] if setup.problem else [])
 
 
 @contextmanager
@@ -111,7 +119,7 @@ def _supervised(camera: LoopbackCamera, name: str) -> SupervisedSource:
     return SupervisedSource(lambda: sources.open(f"{camera.uri}#timeout=3"), name, POLICY)
 
 
-def _script(setup: SoakSetup, rng: random.Random) -> None:
+def _script(setup: SoakSetup, rng: random.Random, after_round: Callable[[], None]) -> None:
     """Faults, one after another, until the time is up; then stop the run. Samples are taken all the while."""
     end = time.monotonic() + setup.seconds
     try:
@@ -121,6 +129,8 @@ def _script(setup: SoakSetup, rng: random.Random) -> None:
             if time.monotonic() > end or setup.stop.is_set():
                 break
             inject(setup, kind, rng.uniform(*setup.timing.fault))
+            if kind == setup.faults[-1]:
+                after_round()
         sample(setup, setup.timing.calm)
     except Exception as error:
         setup.problem = f"the script of faults failed: {type(error).__name__}: {error}"
