@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,3 +113,17 @@ def _value(kind: Any, value: Any, dotted: str, path: Path, span: tuple[float, fl
     if span and not span[0] <= value <= span[1]:
         raise OptionError(f"{path}: {dotted} is {value}, out of range.", f"Expected {span[0]:g} to {span[1]:g}.")
     return float(value) if kind is float else value
+
+
+def dumps(table: Mapping[str, Any]) -> str:
+    """TOML of nested tables whose values are text, numbers, booleans and lists of these; None is left out."""
+    return "\n".join(_lines(table, ""))
+
+
+def _lines(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in table.items():
+        if not isinstance(value, Mapping) and value is not None:
+            yield f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from ("", f"[{prefix}{key}]", *_lines(value, f"{prefix}{key}."))

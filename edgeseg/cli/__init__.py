@@ -35,6 +35,7 @@ from edgeseg.cli import (
     predict,
     rollout,
     run,
+    search,
     serve,
     signals,
     train,
@@ -98,7 +99,7 @@ GROUPS = (
         gate,
         verify,
     ),
-    *(pipeline, train, loop, data, dataset, init, label),
+    *(pipeline, train, search, loop, data, dataset, init, label),
 )
 for group in GROUPS:
     app.add_typer(group.app)

@@ -102,6 +102,46 @@ class AutotuneResult(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DesignRow:
+    """A student that was measured. `size`: width, height; `ms`: median latency; `miou`: 0..1 on the validation frames,
+    None where it was slower than the limit and was not trained; `found_by`: own (the recipe's), guided, random."""
+
+    name: str
+    arch: str
+    width: float
+    size: tuple[int, int]
+    precision: str
+    ms: float
+    miou: float | None
+    seconds: float
+    found_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureResult(Record):
+    """`hypervolume`: by sampler, of what it found: ms below the slowest or the limit x mIoU, 0..1 of that rectangle;
+    `seconds`: what its trials cost. `speedup`: of the chosen over the recipe's own, interleaved. `held`: whether any
+    design holds `max_ms`."""
+
+    KIND = "architecture-search"
+
+    recipe: str
+    target: str
+    chosen: str
+    own: str
+    held: bool
+    max_ms: float | None
+    epochs: int
+    trials: int
+    speedup: float
+    front: tuple[str, ...]
+    hypervolume: dict[str, float]
+    seconds: dict[str, float]
+    rows: tuple[DesignRow, ...]
+    machine: Machine
+
+
+@dataclass(frozen=True, kw_only=True)
 class SensitivityResult(Record):
     KIND = "sensitivity"
 
