@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgeseg.data.dataset import open_splits
 from edgeseg.errors import FileError
+from edgeseg.labeling import records
 
 
 @contextmanager
@@ -36,6 +36,7 @@ def selected(root: Path, count: int | None) -> Iterator[Path]:
                         f"{path} cannot be copied: {error.strerror}.", "Was it removed meanwhile?"
                     ) from error
         shutil.copyfile(root / "classes.txt", copy / "classes.txt")
+        records.carry(root, copy)
         yield copy
 
 
@@ -46,10 +47,4 @@ def worths(root: Path) -> dict[str, float]:
 
 def reasons(root: Path) -> dict[str, dict[str, float]]:
     """Frame name -> why it was kept, of a folder that `edgeseg collect` wrote; empty for another dataset."""
-    found: dict[str, dict[str, float]] = {}
-    with suppress(FileNotFoundError):
-        for line in (root / "collected.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, KeyError, TypeError, AttributeError):  # a line that was left unfinished
-                row = json.loads(line)
-                found[str(row["name"])] = {str(reason): float(value) for reason, value in row["why"].items()}
-    return found
+    return {name: frame.why for name, frame in records.read(root).items()}
