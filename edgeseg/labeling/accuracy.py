@@ -2,7 +2,8 @@
 
 Frames that were chosen because they are uncertain, rare or new say nothing of how good a bundle is on all the others.
 Where frames were drawn at random (monitoring/random_draw.py), these alone decide. Intervals are bootstrapped over
-blocks: frames of one camera within `block` seconds are alike, and drawn together (block bootstrap; Kuensch 1989).
+blocks: frames of one camera within `block` seconds are alike, and drawn together (Kuensch, "The jackknife and the
+bootstrap for general stationary observations", Annals of Statistics 17, 1989); for few blocks they are wider.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import OptionError, unknown
 from edgeseg.evaluation.evaluate import Progress
 from edgeseg.evaluation.metrics import Table, scores, table_of
-from edgeseg.evaluation.statistics import intervals, miou
+from edgeseg.evaluation.statistics import intervals, miou, share_of_few
 from edgeseg.labeling.history import History, HistoryHead
 from edgeseg.labeling.scoring import Scored, score_new
 from edgeseg.results.accuracy import AccuracyResult, CameraAccuracy, SampleScore, ScoredFrame, WindowAccuracy
@@ -160,10 +161,11 @@ def _sample(frames: Sequence[ScoredFrame], names: tuple[str, ...], block: float)
     total = tables.sum(0)
     iou = {name: None if np.isnan(v) else round(float(v), 6) for name, v in zip(names, scores(total)["iou"])}
     mean = float(miou(total))
-    known = intervals(tables, names) if len(tables) >= LEAST_BLOCKS else None
+    count = len(tables)
+    known = intervals(tables, names, draw_share=share_of_few(count)) if count >= LEAST_BLOCKS else None
     return SampleScore(
         frames=len(frames),
-        blocks=len(tables),
+        blocks=count,
         miou=None if np.isnan(mean) else round(mean, 6),
         interval=known.miou if known else None,
         iou=iou,

