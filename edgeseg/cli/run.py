@@ -99,6 +99,19 @@ def run(
     fill: Annotated[
         list[str] | None, typer.Option(help="Classes that every sink gets filled with gray.", metavar="CLASS")
     ] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Mark results as undecided whose confidence is below this, 0 to 1.")
+    ] = None,
+    review_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS[:CONFIDENCE]",
+            help="Mark results with this class as undecided, or only those that are less sure of it; repeatable.",
+        ),
+    ] = None,
+    review_queue: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep undecided frames in this folder, for edgeseg label review.")
+    ] = None,
     require_signature: Annotated[
         Path | None, typer.Option(help="A public key; refuse bundles that its owner did not sign.")
     ] = None,
@@ -132,6 +145,9 @@ def run(
         "rules": rules,
         "blur": _names(blur),
         "fill": _names(fill),
+        "min_confidence": min_confidence,
+        "review_class": tuple(review_class or ()),
+        "review_queue": review_queue,
         "require_signature": require_signature,
         "bundle_name": bundle_name,
         "min_version": min_version,
@@ -282,6 +298,9 @@ def show(summary: RunSummary, json_to: str | None = None) -> None:
         shown.add_row(stage, *(f"{value:.1f}" for value in (row.p50, row.p90, row.p99)))
     out = results(json_to)
     out.print(shown)
+    undecided = sum(stream.undecided for stream in summary.streams)
+    if undecided:
+        out.print(f"undecided: {undecided} of {summary.frames}, a person has to look at them")
     for stage, number in summary.drops.items():
         out.print(f"dropped at {stage}: {number}")
     if fallback := summary.fallback:

@@ -41,7 +41,8 @@ SPARE = 32 << 20  # bytes that are left free on the disk
 @dataclass(frozen=True)
 class Kept:
     """A frame in the ring. `time`: Unix seconds when it was kept. `worth`: the sum of `why`. `bytes`: of its files.
-    `number`: counts all that were ever kept here."""
+    `number`: counts all that were ever kept here. `undecided`: why a person has to look at it, whatever else it was
+    kept for."""
 
     name: str
     time: float
@@ -51,6 +52,7 @@ class Kept:
     bytes: int
     why: dict[str, float] = field(default_factory=dict)
     number: int = 0
+    undecided: tuple[str, ...] = ()
 
 
 class Ring:
@@ -72,8 +74,14 @@ class Ring:
     def bytes_used(self) -> int:
         return sum(row.bytes for row in self.kept)
 
-    def intact(self) -> bool:
-        """Whether the folder is still there."""
+    def begin_anew(self) -> bool:
+        """Whether somebody removed the folder; what was in it is forgotten then."""
+        if not self.kept or self._intact():
+            return False
+        self.kept.clear()
+        return True
+
+    def _intact(self) -> bool:
         return (self.folder / "classes.txt").is_file()
 
     def add(self, result: Result, stream: str, why: dict[str, float], time: float) -> tuple[Kept | None, list[int]]:
@@ -100,7 +108,9 @@ class Ring:
             self._drop(place)
             gone.append(place)
             self._write(name, image, mask)
-        row = Kept(name, round(time, 3), stream, result.frame.index, round(worth, 4), size, why, self._number)
+        reasons = result.decision.reasons if result.decision else ()
+        place_of, worth = result.frame.index, round(worth, 4)
+        row = Kept(name, round(time, 3), stream, place_of, worth, size, why, self._number, reasons)
         self._number += 1
         self.kept.append(row)
         self._append(row)
@@ -162,7 +172,7 @@ class Ring:
         if self.folder.exists() and not self.folder.is_dir():
             raise FileError(f"{self.folder} is a file, not a folder.", "Give the folder for frames another name.")
         listed = self.folder / "classes.txt"
-        if not self.intact():
+        if not self._intact():
             write_bytes(listed, self._classes)
         elif not self.kept and listed.read_bytes() != self._classes:
             raise FileError(f"{self.folder} holds frames of other classes.", "Choose another folder for this bundle.")

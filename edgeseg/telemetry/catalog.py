@@ -83,6 +83,18 @@ METRICS = (
     ),
     Metric("edgeseg_drift_alarms", COUNTER, "Alarms of drift.", ("stream", "statistic")),
     Metric(
+        "edgeseg_undecided_frames",
+        COUNTER,
+        "Results that a person has to look at, by the first of their reasons.",
+        ("stream", "reason"),
+    ),
+    Metric(
+        "edgeseg_review_frames",
+        COUNTER,
+        "Undecided results by what became of them: queued, limited, or lost for want of room.",
+        ("stream", "outcome"),
+    ),
+    Metric(
         "edgeseg_accuracy_miou_ratio",
         GAUGE,
         "mIoU on labeled frames of the field, 0 to 1; sample: all of them, or those drawn at random.",

@@ -74,6 +74,8 @@ class Collect(Sink):
         self.ring = Ring(folder, info.spec, int(disk * 1e6))
         self._classes = len(info.spec.classes)
         self._judge = Judge(self._classes, given(reference, info.reference, info.spec.classes))
+        self._measured = 0  # results with a margin
+        self._rate_every = -(-MARGIN_EVERY // info.margin_every) if info.margin_every else 1
         self._before = len(self.ring.kept)  # of earlier runs, which the judge has not seen
         self._stream = info.name
         self._per_day, self._every = per_day - drawn, every
@@ -92,7 +94,7 @@ class Collect(Sink):
         return self._lost
 
     def write(self, result: Result, image: Image | None) -> None:
-        if result.margin is not None:
+        if result.margin is not None and self._is_due():
             worth = self._judge.rate(result)
             if worth.why and (self._best is None or worth.score > self._best[0].score):
                 self._best = worth, result
@@ -102,6 +104,11 @@ class Collect(Sink):
         if now >= self._window_ends:
             self._window_ends = now + self._every
             self._keep_best()
+
+    def _is_due(self) -> bool:
+        """Where margins come more often than this sink needs them, it leaves some of them out."""
+        self._measured += 1
+        return (self._measured - 1) % self._rate_every == 0
 
     def close(self) -> None:
         if self._draw:
@@ -143,9 +150,8 @@ class Collect(Sink):
 
     def _notice_removal(self) -> None:
         """Somebody took the collection away: what was kept says nothing about what is new."""
-        if self.ring.kept and not self.ring.intact():
+        if self.ring.begin_anew():
             log.warning("%s was removed; a new collection begins.", self.ring.folder)
-            self.ring.kept.clear()
             self._judge.clear()
             self._before = 0
 
