@@ -99,16 +99,8 @@ def run(
     fill: Annotated[
         list[str] | None, typer.Option(help="Classes that every sink gets filled with gray.", metavar="CLASS")
     ] = None,
-    min_confidence: Annotated[
-        float | None, typer.Option(help="Mark results as undecided whose confidence is below this, 0 to 1.")
-    ] = None,
-    review_class: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CLASS[:CONFIDENCE]",
-            help="Mark results with this class as undecided, or only those that are less sure of it; repeatable.",
-        ),
-    ] = None,
+    min_confidence: options.MinConfidence = None,
+    review_class: options.ReviewClass = None,
     review_queue: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep undecided frames in this folder, for edgeseg label review.")
     ] = None,
