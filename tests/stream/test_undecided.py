@@ -144,9 +144,9 @@ def test_events_say_whether_the_frame_that_decided_them_is_undecided(tmp_path: P
 
     assert events(result(0)) == []
     [start] = events(result(1, UNSURE, person=20))
-    assert (start["event"], start["undecided"], start["reasons"]) == ("start", True, ("confidence",))
+    assert (start["event"], start["undecided"], start["reasons"]) == ("start", True, ["confidence"])
     [end] = events(result(2))
-    assert (end["event"], end["undecided"], end["reasons"], end["reason"]) == ("end", False, (), "cleared")
+    assert (end["event"], end["undecided"], end["reasons"], end["reason"]) == ("end", False, [], "cleared")
     assert events(result(3, SURE, person=20))[0]["undecided"] is False
     events(result(4, UNSURE, person=20))
     assert watch.stop()[0].undecided

@@ -59,7 +59,7 @@ class Event:
     def to_dict(self) -> dict[str, Any]:
         rounded = {"time": round(self.time, 3), "began": round(self.began, 3), "seconds": round(self.seconds, 3)}
         shares = {"share": round(self.share, 4), "peak": round(self.peak, 4)}
-        return {"kind": "event", "schema": 1, **asdict(self), **rounded, **shares}
+        return {"kind": "event", "schema": 1, **asdict(self), **rounded, **shares, "reasons": list(self.reasons)}
 
 
 @dataclass(frozen=True)
