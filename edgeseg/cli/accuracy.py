@@ -51,6 +51,9 @@ def accuracy(
     prometheus: Annotated[
         Path | None, typer.Option(metavar="FILE.prom", help="Write metrics for node_exporter's textfile collector.")
     ] = None,
+    mlflow: Annotated[
+        bool, typer.Option("--mlflow", help="Log to MLflow: its server, or mlflow.db beside the history.")
+    ] = False,
     json_to: options.Json = None,
 ) -> None:
     """Evaluate a bundle on labeled frames of the field as they come back: per camera and day, with 95 % intervals.
@@ -63,9 +66,12 @@ def accuracy(
     from edgeseg.labeling.accuracy import View, accepted_level, evaluate_field
     from edgeseg.telemetry.accuracy import write
     from edgeseg.telemetry.families import require_client
+    from edgeseg.telemetry.mlflow_run import log_accuracy, require_mlflow
 
     if prometheus:
         require_client()  # before an hour of scoring
+    if mlflow:
+        require_mlflow("--mlflow")
     loaded = Bundle.load(bundle)
     view = View(accepted_level(loaded, min_miou, max_drop), window, recent, block)
     with progress("scoring") as update:
@@ -80,6 +86,8 @@ def accuracy(
     if prometheus:
         write(result, prometheus)
         wrote(prometheus)
+    if mlflow:
+        log_accuracy(result, history.parent if history else Path())
     emit(result, json_to)
     if result.verdict:
         raise typer.Exit(EXIT[result.verdict])
