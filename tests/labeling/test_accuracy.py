@@ -379,3 +379,19 @@ def test_metrics_for_the_textfile_collector(
         <= found["edgeseg_accuracy_miou_ratio", "random", "gate"]
         <= high
     )
+
+
+def test_only_the_frames_drawn_at_random_are_exported_and_none_of_them_is_trained_with(
+    edgeseg: Edgeseg, bundle: Path, truth: Callable[[int], np.ndarray], tmp_path: Path
+) -> None:
+    from edgeseg.labeling.choosing import candidates
+
+    collection = field(tmp_path / "c", truth, [*rows_of(3), *rows_of(5, why="uncertain")])
+    words = ("label", "export", collection, "--format", "masks", "--out")
+    assert edgeseg(*words, tmp_path / "drawn", "--only", "random").code == 0
+    assert {path.stem for path in (tmp_path / "drawn").rglob("f*.png")} == {"f000", "f001", "f002"}
+    assert edgeseg(*words, tmp_path / "two", "--only", "uncertain", "--frames", "2").code == 0
+    assert len({path.stem for path in (tmp_path / "two").rglob("f*.png")}) == 2
+    wrong = edgeseg(*words, tmp_path / "none", "--only", "randm")
+    assert wrong.code == 2 and "kept for the reason 'randm'" in wrong.err and "Did you mean 'random'" in wrong.err
+    assert {one.image.stem for one in candidates([collection])} == {f"f{i:03d}" for i in range(3, 8)}
