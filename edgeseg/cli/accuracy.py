@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, percent, progress, results, styled, table, wrote
+from edgeseg.cli.common import emit, percent, progress, results, resumable, styled, table, wrote
 from edgeseg.cli.gate import EXIT, MARKS
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def accuracy(
         require_mlflow("--mlflow")
     loaded = Bundle.load(bundle)
     view = View(accepted_level(loaded, min_miou, max_drop), window, recent, block)
-    with progress("scoring") as update:
+    with resumable() if history else nullcontext(), progress("scoring") as update:
         result = evaluate_field(loaded, labels, history, view, update)
     _show(result, results(json_to))
     for problem in result.problems[:SHOWN]:

@@ -21,6 +21,8 @@ from edgeseg.records import Record, parse_json
 from edgeseg.results.accuracy import ScoredFrame
 
 ANOTHER = "Keep a history for each bundle: --history OTHER.jsonl."
+MOST_PIXELS = 1 << 40
+LATEST = 2.5e11  # Unix seconds that a calendar has a day for
 DAMAGED = "Restore it, or begin a new one: --history OTHER.jsonl."
 
 
@@ -111,8 +113,12 @@ class History:
 def _scored(line: bytes, where: str, classes: int) -> ScoredFrame:
     try:
         frame = msgspec.convert(parse_json(line), ScoredFrame, strict=True)
-        if any(not (0 <= t < classes and 0 <= p < classes and n > 0) for t, p, n in frame.confusion):
+        if any(not (0 <= t < classes and 0 <= p < classes) for t, p, _ in frame.confusion):
             raise ValueError("its confusion matrix is of other classes")
+        if any(not 0 < pixels < MOST_PIXELS for *_, pixels in frame.confusion):
+            raise ValueError("its confusion matrix holds no numbers of pixels")
+        if frame.time is not None and not 0 <= frame.time < LATEST:
+            raise ValueError(f"its time is {frame.time:g}")
     except (ValueError, RecursionError, OverflowError) as error:  # msgspec's error is a ValueError
         raise FileError(f"{where} is no scored frame: {error}.", DAMAGED) from None
     return frame

@@ -6,15 +6,21 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeseg.data.dataset import Classes
+from edgeseg.errors import EdgesegError, FileError
 from edgeseg.images import write_image
+from edgeseg.labeling.history import History, HistoryHead
 from edgeseg.runtime import open_segmenter
 
 Edgeseg = Callable[..., Any]
@@ -296,6 +302,39 @@ def test_a_confusion_matrix_of_other_classes_is_refused(
     history.write_text("\n".join([*lines[:2], json.dumps(row)]) + "\n")
     ran = edgeseg(*words)
     assert ran.code == 2 and "h.jsonl:3 is no scored frame: its confusion matrix is of other classes" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("time", 1e300, "its time is 1e\\+300"),
+        ("time", float("nan"), "its time is nan"),
+        ("confusion", [[0, 0, 0]], "no numbers of pixels"),
+        ("confusion", [[0, 0, 1 << 62]], "no numbers of pixels"),
+        ("confusion", [[0, 0]], "confusion"),
+        ("camera", None, "camera"),
+    ],
+)
+def test_a_line_that_was_tampered_with_is_named(tmp_path: Path, key: str, value: object, message: str) -> None:
+    row = {**GOOD, key: value}
+    with pytest.raises(FileError, match=f"h.jsonl:2 is no scored frame.*{message}"):
+        read_history(tmp_path, json.dumps(row).encode())
+
+
+@given(st.binary(max_size=80), st.integers(0, 400), st.integers(0, 60))
+def test_a_damaged_history_is_read_or_refused(noise: bytes, at: int, length: int) -> None:
+    line = json.dumps(GOOD).encode()
+    with TemporaryDirectory() as folder, suppress(EdgesegError):
+        read_history(Path(folder), line[:at] + noise + line[at + length :])
+
+
+GOOD = {"frame": "a", "image": "0", "labels": "1", "camera": "gate", "time": START, "random": True, "why": ["random"],
+        "confusion": [[0, 0, 5], [1, 0, 2]]}  # fmt: skip
+
+
+def read_history(folder: Path, line: bytes) -> History:
+    (folder / "h.jsonl").write_bytes(head(digest="d").encode() + line + b"\n")
+    return History(folder / "h.jsonl", HistoryHead(bundle="b", digest="d", classes=NAMES))
 
 
 def test_a_full_disk_keeps_what_was_scored(
