@@ -59,18 +59,19 @@ class Frame:
 @dataclass(frozen=True)
 class Decision:
     """Whether a person has to look at a result. `confidence`: mean over the frame, 0 to 1, None where unknown.
-    `reasons`: `confidence`, `class NAME`; none for a result that is decided. See monitoring/undecided.py."""
+    `reasons`: `confidence`, `class NAME`; none for a result that is decided. `levels`: the confidence of the frame or
+    of the class that each reason is about. See monitoring/undecided.py."""
 
     confidence: float | None
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    levels: tuple[float, ...] = ()
 
     @property
     def undecided(self) -> bool:
         return bool(self.reasons)
 
     def __str__(self) -> str:
-        value = "" if self.confidence is None else f" ({self.confidence:.2f})"
-        return ", ".join(reason + value * (reason == "confidence") for reason in self.reasons)
+        return ", ".join(f"{reason} ({level:.2f})" for reason, level in zip(self.reasons, self.levels))
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,10 @@ def _show(result: AccuracyResult, out: Console) -> None:
     for camera in result.cameras:
         if camera.text:
             out.print(f"{camera.camera}: {camera.text}")
-    if result.limit_from:
-        out.print(f"accepted: {100 * result.limit:.1f}, {result.limit_from}")  # type: ignore[operator]
+    if result.limit is None:
+        out.print("no accepted level, so no verdict: give --min-miou, or compile the bundle with --data")
+    else:
+        out.print(f"accepted: {100 * result.limit:.1f}, {result.limit_from}")
     if result.missing:
         out.print(f"{result.missing} frames that were drawn at random are not labeled: the figures are without them")
     for note in result.notes:

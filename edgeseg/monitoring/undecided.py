@@ -60,16 +60,17 @@ class ReviewPolicy:
         """Of a result with its margin; `before`, the latest one, holds on for a result that has none, such as one that
         was moved along with the motion of a video."""
         if result.margin is None or result.spec is None:
-            return before or Decision(None, ())
+            return before or Decision(None)
         seen = place(result.spec, *result.frame.image.shape[:2]).filled
         certain, classmap = np.tanh(seen.of(result.margin) / 2), seen.of(result.classmap)
         confidence = float(certain.mean())
-        reasons = [CONFIDENCE] if self.min_confidence is not None and confidence < self.min_confidence else []
+        low = self.min_confidence is not None and confidence < self.min_confidence
+        levels = {CONFIDENCE: confidence} if low else {}
         for class_id, limit in self.classes.items():
             pixels = classmap == class_id
-            if pixels.mean() > PRESENT and float(certain[pixels].mean()) < limit:
-                reasons.append(CLASS + self.names[class_id])
-        return Decision(round(confidence, 4), tuple(reasons))
+            if pixels.mean() > PRESENT and (level := float(certain[pixels].mean())) < limit:
+                levels[CLASS + self.names[class_id]] = level
+        return Decision(round(confidence, 4), tuple(levels), tuple(round(level, 4) for level in levels.values()))
 
 
 def _parsed(text: str, known: Sequence[str]) -> tuple[str, float]:

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -171,7 +171,10 @@ def _about(served: Served, model: str) -> dict[str, Any]:
     """`undecided`, `reasons` and `confidence` where the server marks results that a person has to look at."""
     decision = served.result.decision
     about = {"model": model, "bundle": served.bundle.digest}
-    return about if decision is None else {**about, "undecided": decision.undecided, **asdict(decision)}
+    if decision is None:
+        return about
+    reasons = {"reasons": list(decision.reasons), "confidence": decision.confidence}
+    return {**about, "undecided": decision.undecided, **reasons}
 
 
 def _closed(ring: NDArray[np.int64]) -> list[list[int]]:

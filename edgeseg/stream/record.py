@@ -10,7 +10,7 @@ from edgeseg.fit import seen_part
 from edgeseg.result import Decision, Result, class_shares
 from edgeseg.stream.sinks import Info
 
-DECIDED = Decision(None, ())
+DECIDED = Decision(None)
 
 
 @dataclass(frozen=True)

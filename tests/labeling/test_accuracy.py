@@ -168,6 +168,9 @@ def test_without_records_a_dataset_is_taken_as_it_is(edgeseg: Edgeseg, bundle: P
     found = result(ran)
     assert ran.code == 1 and found["known"] == 18 and found["random"] is None and not found["windows"]
     assert found["cameras"][0]["camera"] == "main" and "not known how the frames were chosen" in found["notes"][0]
+    assert "no accepted level, so no verdict" in edgeseg("accuracy", bundle, "--labels", street).out
+    wrong = edgeseg("accuracy", bundle, "--labels", street, "--window", "month")
+    assert wrong.code == 2 and "Unknown window 'month'" in wrong.err
     unlimited = edgeseg("accuracy", bundle, "--labels", street, "--json", "-")  # this bundle was never evaluated
     assert unlimited.code == 0 and result(unlimited)["limit"] is None and result(unlimited)["verdict"] == ""
     same = result(edgeseg("eval", bundle, "--data", street, "--split", "train", "--json", "-"))

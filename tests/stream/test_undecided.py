@@ -47,7 +47,7 @@ def result(index: int = 0, margin: float | np.ndarray | None = SURE, person: int
 
 
 def undecided(index: int = 0, reasons: tuple[str, ...] = ("confidence",), confidence: float = 0.1) -> Result:
-    return replace(result(index), decision=Decision(confidence, reasons))
+    return replace(result(index), decision=Decision(confidence, reasons, (confidence,) * len(reasons)))
 
 
 def policy(least: float | None = None, *classes: str) -> ReviewPolicy:
@@ -85,6 +85,7 @@ def test_a_class_that_requires_review() -> None:
     margins = np.full((64, 96), SURE, np.float32)
     margins[:20] = UNSURE
     assert below.decide(result(margin=margins, person=20)).reasons == ("class person",)
+    assert below.decide(result(margin=margins, person=20)).levels == (pytest.approx(np.tanh(UNSURE / 2), abs=1e-4),)
     assert policy(0.99, "person:0.8", "road").decide(result(margin=margins, person=20)).reasons == (
         "confidence",
         "class person",

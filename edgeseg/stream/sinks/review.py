@@ -89,13 +89,11 @@ class ReviewQueue(Sink):
         if now < self._retry_at:
             self._counts[LOST] += 1
             return
-        doubt = 1.0 - (decision.confidence or 0.0)
+        doubts = {reason: round(1 - level, 4) for reason, level in zip(decision.reasons, decision.levels)}
         try:
             if self.ring.begin_anew():
                 log.warning("%s was removed; a new queue begins.", self.ring.folder)
-            kept, gone = self.ring.add(
-                result, self._stream, dict.fromkeys(decision.reasons, round(doubt, 4)), self._wall()
-            )
+            kept, gone = self.ring.add(result, self._stream, doubts, self._wall())
         except (EdgesegError, OSError) as error:
             self._counts[LOST] += 1
             self._retry_at = now + RETRY_SECONDS
