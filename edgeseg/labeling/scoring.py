@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -88,7 +88,7 @@ class _Scorer:
         self._labels: dict[int, Image] = {}
 
     def jobs(self, parts: list[Dataset]) -> list[_Job]:
-        """What is to be scored, each image once."""
+        """What is to be scored, each image once: under a name by which it was drawn at random, if it has one."""
         found: dict[str, _Job] = {}
         for part in parts:
             for index, path in enumerate(part.images):
@@ -98,11 +98,15 @@ class _Scorer:
                 except OSError as error:
                     self._name_problem(path, f"It cannot be read: {error.strerror}. Was it removed meanwhile?")
                     continue
-                if self._history.scored(job.image, job.labels):
-                    self._note_random(job)
-                elif job.image not in found or self._is_random(path):
+                if job.image not in found or self._is_random(path):
                     found[job.image] = job
-        return list(found.values())
+        jobs = []
+        for job in found.values():
+            if self._history.scored(job.image, job.labels):
+                self._note_random(job)
+            else:
+                jobs.append(job)
+        return jobs
 
     def score(self, jobs: list[_Job]) -> Iterator[None]:
         """Run them through the network and into the history, one after another."""
@@ -127,21 +131,21 @@ class _Scorer:
             yield Frame(image, number)
 
     def _scored(self, job: _Job, confusion: tuple[tuple[int, int, int], ...]) -> ScoredFrame:
-        row = self._collected.get(job.path.stem)
+        """With what is recorded of it; what was drawn at random once stays so."""
+        row, known = self._collected.get(job.path.stem), self._history.frames.get(job.image)
         if row is None:
             return ScoredFrame(job.path.stem, job.image, job.labels, "", None, False, (), confusion)
         time = row.time if _plausible(row.time) else None
         if time is None:
             self._name_problem(job.path, f"Its time, {row.time}, is none of a clock that is set: it is of no day.")
-        why = tuple(row.why)
+        why = tuple(dict.fromkeys((*row.why, *(known.why if known else ()))))
         return ScoredFrame(job.path.stem, job.image, job.labels, row.camera, time, RANDOM in why, why, confusion)
 
     def _note_random(self, job: _Job) -> None:
         """A frame that was scored as a chosen one, and was drawn at random, too."""
         known = self._history.frames[job.image]
         if self._is_random(job.path) and not known.random:
-            again = self._scored(job, known.confusion)
-            self._history.add(replace(again, why=tuple(dict.fromkeys((*again.why, *known.why)))))
+            self._history.add(self._scored(job, known.confusion))
 
     def _is_random(self, path: Path) -> bool:
         row = self._collected.get(path.stem)

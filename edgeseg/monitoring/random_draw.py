@@ -9,10 +9,19 @@ counts alike, also where a camera gives fewer frames.
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 from edgeseg.result import Result
 
 RANDOM = "random"  # the reason for which such a frame is kept
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A result, and when it came, in monotonic seconds."""
+
+    result: Result
+    at: float
 
 
 class RandomDraw:
@@ -23,9 +32,9 @@ class RandomDraw:
         self._begin = now
         self._random = source
         self._seen = 0
-        self._drawn: Result | None = None
+        self._drawn: Drawn | None = None
 
-    def offer(self, result: Result, now: float) -> Result | None:
+    def offer(self, result: Result, now: float) -> Drawn | None:
         """Let a result take part. With the first one of a new window comes what was drawn from the one before."""
         complete = None
         if now - self._begin >= self._seconds:
@@ -33,10 +42,10 @@ class RandomDraw:
             complete, self._drawn, self._seen = self._drawn, None, 0
         self._seen += 1
         if self._random.random() * self._seen < 1:
-            self._drawn = result
+            self._drawn = Drawn(result, now)
         return complete
 
-    def finish(self, now: float) -> Result | None:
+    def finish(self, now: float) -> Drawn | None:
         """What is drawn from the window that the end cuts off: nothing, as often as it is short."""
         drawn, self._drawn = self._drawn, None
         share = min(1.0, (now - self._begin) / self._seconds)

@@ -221,6 +221,10 @@ def test_a_frame_that_was_chosen_and_drawn_counts_as_drawn(
         file.write(json.dumps({"name": "g003", "stream": "gate", "time": START, "why": {"random": 1.0}}) + "\n")
     found = result(edgeseg(*words))
     assert found["known"] == 12 and found["random"]["frames"] == 1 and found["new"] == 0
+    write_image(labels / "train" / "masks" / "g003.png", spoiled(truth(3), 9))  # and somebody labeled them differently
+    assert result(edgeseg(*words))["replaced"] == 1
+    again = result(edgeseg(*words))
+    assert again["new"] == 0 and again["random"]["frames"] == 1 and again["random"]["miou"] < 1
 
 
 def test_labels_that_do_not_fit_are_named_and_the_rest_counts(

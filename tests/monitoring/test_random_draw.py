@@ -30,7 +30,7 @@ def draws(times: list[float], seconds: float, seed: int) -> list[int]:
     """The numbers of the frames at `times` that are drawn."""
     draw = RandomDraw(seconds, times[0], random.Random(seed))
     found = [draw.offer(frame(i), at) for i, at in enumerate(times)]
-    return [one.frame.index for one in [*found, draw.finish(times[-1])] if one is not None]
+    return [one.result.frame.index for one in [*found, draw.finish(times[-1])] if one is not None]
 
 
 def test_every_frame_of_a_window_is_as_likely_as_any_other() -> None:
@@ -60,6 +60,8 @@ def test_collect_keeps_a_tenth_at_random_by_default(tmp_path: Path, clock: Hand)
     drawn = [row for row in lines(tmp_path / "c") if "random" in row["why"]]
     assert len(drawn) in (11, 12, 13) and all(row["why"] == {"random": 1.0} for row in drawn)
     assert [row["frame"] // 10 for row in drawn[:11]] == list(range(11))
+    begin = clock.wall - 120
+    assert all(row["time"] == pytest.approx(begin + 1 + row["frame"]) for row in drawn)  # not when it was decided
 
 
 def test_the_chosen_ones_leave_room_for_the_random_ones_of_a_day(tmp_path: Path, clock: Hand) -> None:  # noqa: F811

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.images import Image
-from edgeseg.monitoring.random_draw import RANDOM, RandomDraw
+from edgeseg.monitoring.random_draw import RANDOM, Drawn, RandomDraw
 from edgeseg.monitoring.reference import given
 from edgeseg.monitoring.ring import DAY, Ring
 from edgeseg.monitoring.worth import Features, Judge, Worth, describe
@@ -115,9 +115,9 @@ class Collect(Sink):
             self._keep_drawn(self._draw.finish(self._clock.monotonic()))
         self._keep_best()
 
-    def _keep_drawn(self, result: Result | None) -> None:
-        if result is not None:
-            self._keep(result, {RANDOM: 1.0}, describe(result, self._classes), self._clock.monotonic())
+    def _keep_drawn(self, drawn: Drawn | None) -> None:
+        if drawn is not None:
+            self._keep(drawn.result, {RANDOM: 1.0}, describe(drawn.result, self._classes), drawn.at)
 
     def _keep_best(self) -> None:
         best, self._best = self._best, None
@@ -128,14 +128,15 @@ class Collect(Sink):
         if self._keep(result, worth.why, worth.features, now):
             self._own.append(now)
 
-    def _keep(self, result: Result, why: dict[str, float], features: Features, now: float) -> bool:
-        """Whether it was kept."""
+    def _keep(self, result: Result, why: dict[str, float], features: Features, at: float) -> bool:
+        """Whether it was kept. `at`: its time, in monotonic seconds."""
+        now = self._clock.monotonic()
         if now < self._retry_at:
             self._lost += RANDOM in why  # another one of the others is as good
             return False
         try:
             self._notice_removal()
-            kept, gone = self.ring.add(result, self._stream, why, self._wall())
+            kept, gone = self.ring.add(result, self._stream, why, self._wall() - (now - at))
         except (EdgesegError, OSError) as error:
             self._lost += 1
             self._retry_at = now + RETRY_SECONDS
