@@ -34,7 +34,7 @@ SOURCE_HELP = (
 )
 SINK_HELP = (
     "Where results go: FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, "
-    "mqtt://BROKER/TOPIC, events://FILE.jsonl, drift://FOLDER/, collect://FOLDER, "
+    "mqtt://BROKER/TOPIC, events://FILE.jsonl, drift://FOLDER/, collect://FOLDER, review://FOLDER, "
     "window:// or null:// (the default, for timing); {name} stands for the stream's name; repeatable."
 )
 RUN_EXAMPLE = "Example: edgeseg run models/street/street-int8 --source clip.mp4 --sink out.mp4"
