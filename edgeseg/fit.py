@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeseg.images import Image
 from edgeseg.spec import Spec
 
+Pixel = TypeVar("Pixel", bound=np.generic)
 INTERPOLATIONS = {
     "linear": cv2.INTER_LINEAR,
     "nearest": cv2.INTER_NEAREST,
@@ -35,7 +38,7 @@ class Box:
     width: int
     height: int
 
-    def of(self, array: Image) -> Image:
+    def of(self, array: NDArray[Pixel]) -> NDArray[Pixel]:
         return array[self.top : self.top + self.height, self.left : self.left + self.width]
 
 

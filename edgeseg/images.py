@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,13 @@ def write_image(path: Path, image: Image) -> None:
     write_bytes(path, data.tobytes(), durable=False)  # there may be many of them
 
 
-def palette_png(classmap: Image, palette: Sequence[tuple[int, int, int]]) -> bytes:
+def palette_png(
+    classmap: Image, palette: Sequence[tuple[int, int, int]], text: Mapping[str, str] | None = None
+) -> bytes:
     """A PNG (ISO 15948, color type 3) whose pixels are the class ids and whose palette shows them in color.
 
     OpenCV cannot write one. Image programs show the colors; PIL reads the ids back. Ids without a color are black.
+    `text`: keyword -> UTF-8 text that travels with it (iTXt chunks; PIL has them in Image.text).
     """
     missing = max(0, int(classmap.max()) + 1 - len(palette))
     height, width = classmap.shape
@@ -141,6 +144,7 @@ def palette_png(classmap: Image, palette: Sequence[tuple[int, int, int]]) -> byt
         (
             _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, INDEXED, 0, 0, 0)),
             _chunk(b"PLTE", bytes(channel for color in (*palette, *[(0, 0, 0)] * missing) for channel in color)),
+            *(_chunk(b"iTXt", f"{key}\0\0\0\0\0{value}".encode()) for key, value in (text or {}).items()),
             _chunk(b"IDAT", zlib.compress(rows.tobytes(), 1)),
             _chunk(b"IEND", b""),
         )

@@ -14,6 +14,7 @@ from edgeseg.spec import Rgb, Spec
 SHARE = 0.005
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 UNTINTED = "background"
+AMBER = (0, 176, 255)  # BGR
 
 
 class Overlay:
@@ -52,6 +53,21 @@ class Overlay:
         if caption:
             _write(out, caption, scale)
         return out
+
+
+def mark_undecided(image: Image, reasons: str) -> Image:
+    """A copy of [H, W, 3] BGR that nobody takes for a decided one: an amber frame, and why in the upper right."""
+    out = image.copy()
+    height, width = out.shape[:2]
+    scale = max(0.35, min(height, width) / 1000)
+    edge = max(2, round(8 * scale))
+    cv2.rectangle(out, (0, 0), (width - 1, height - 1), AMBER, 2 * edge - 1)
+    text = f"UNDECIDED: {reasons}".encode("ascii", "replace").decode()
+    (wide, high), below = cv2.getTextSize(text, FONT, scale, 1)
+    left, bottom = max(0, width - wide - 3 * edge), high + below + 3 * edge
+    cv2.rectangle(out, (left, 0), (width - 1, bottom), AMBER, cv2.FILLED)
+    cv2.putText(out, text, (left + edge, high + 2 * edge), FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return out
 
 
 @lru_cache(maxsize=64)

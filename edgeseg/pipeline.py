@@ -10,6 +10,7 @@ OUT/ledger.json           what each stage was made from; OUT/report.{json,html,m
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
@@ -36,6 +37,7 @@ from edgeseg.results.common import Picture
 from edgeseg.results.pipeline import Int8Drop, MeasuredBundle, MeasuredStage, PipelineData, PipelineResult
 from edgeseg.results.stage import StageResult
 from edgeseg.runtime import open_segmenter
+from edgeseg.telemetry import mlflow_run
 
 STAGES = ("teacher", "student", "distilled", "pruned")
 BENCH_SECONDS = 4.0
@@ -92,6 +94,8 @@ class _Stages:
             pictures=_pictures(Path(bundles[-1].path), self.test, self.out),
         )
         result.save(self.out / "report.json")
+        if self.recipe.machine.track == "mlflow":
+            note_bundles(result, self.out / ("qat" if self.recipe.qat.epochs else "pruned"))
         return result
 
     def _data(self) -> Path:
@@ -242,6 +246,16 @@ def measured(path: Path, test: Dataset) -> MeasuredBundle:
         pure_fps=speed.pure_fps,
         stages_ms=speed.stages_ms,
     )
+
+
+def note_bundles(result: PipelineResult, training: Path) -> None:
+    """Add what was made of it to the MLflow run of a training: the recipe, each bundle's digest and mIoU."""
+    with mlflow_run.continued(training, "track = 'mlflow'") as run:
+        if run is None:
+            return
+        digests = {f"edgeseg.bundle.{made.name}": Bundle.load(Path(made.path)).digest for made in result.bundles}
+        run.tag({"edgeseg.recipe": json.dumps(result.recipe), **digests})
+        run.log({f"bundle/{made.name}/miou": made.miou for made in result.bundles if made.miou is not None}, step=0)
 
 
 def publish(result: PipelineResult, out: Path, folder: Path) -> None:

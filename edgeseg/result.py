@@ -57,6 +57,24 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """Whether a person has to look at a result. `confidence`: mean over the frame, 0 to 1, None where unknown.
+    `reasons`: `confidence`, `class NAME`; none for a result that is decided. `levels`: the confidence of the frame or
+    of the class that each reason is about. See monitoring/undecided.py."""
+
+    confidence: float | None
+    reasons: tuple[str, ...] = ()
+    levels: tuple[float, ...] = ()
+
+    @property
+    def undecided(self) -> bool:
+        return bool(self.reasons)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{reason} ({level:.2f})" for reason, level in zip(self.reasons, self.levels))
+
+
+@dataclass(frozen=True)
 class Polygon:
     """One connected piece of a class: corners [N, 2] (x, y) in pixels of the frame, along the edges of its pixels.
 
@@ -76,7 +94,8 @@ class Result:
 
     `times`: resize, infer (from start to finish, waiting behind other requests included), mask. `margin` (if the
     Segmenter was opened with it): by how much each pixel's best logit beats the second, like classmap but float32.
-    `reused`: how many frames before this one went through the network; 0 where this one did.
+    `reused`: how many frames before this one went through the network; 0 where this one did. `decision`: whether a
+    person has to look at it, None where nobody asked.
     What the methods give is in the geometry of the frame: padding is gone, and pixels that the network did not see
     (Spec.fit "crop") are fit.OUTSIDE and belong to no class.
     """
@@ -88,6 +107,7 @@ class Result:
     spec: Spec | None = None
     reused: int = 0
     detail: Detail | None = field(default=None, compare=False)
+    decision: Decision | None = None
 
     def __repr__(self) -> str:
         height, width = self.frame.image.shape[:2]

@@ -95,6 +95,30 @@ ROWS = {
                 (f"increase(edgeseg_drift_alarms_total{RUN}[1h])", "{{instance}} {{stream}} {{statistic}} alarms"),
             ),
         ),
+        Panel(
+            "Undecided",
+            "Results per second that a person has to look at, by reason, and what became of them.",
+            (
+                (f"rate(edgeseg_undecided_frames_total{RUN}[$__rate_interval])", "{{instance}} {{stream}} {{reason}}"),
+                (f"rate(edgeseg_review_frames_total{RUN}[$__rate_interval])", "{{instance}} {{stream}} {{outcome}}"),
+            ),
+        ),
+        Panel(
+            "Accuracy in the field",
+            "mIoU on labeled frames with its 95 % interval, and what is accepted (edgeseg accuracy --prometheus).",
+            (
+                ('edgeseg_accuracy_miou_ratio{stream=~"$stream"}', "{{stream}}, {{sample}}"),
+                ('edgeseg_accuracy_low_ratio{stream=~"$stream"}', "{{stream}}, {{sample}} low"),
+                ('edgeseg_accuracy_high_ratio{stream=~"$stream"}', "{{stream}}, {{sample}} high"),
+                ('edgeseg_accuracy_limit_ratio{stream=~"$stream"}', "{{stream}} accepted"),
+            ),
+            "percentunit",
+        ),
+        Panel(
+            "Labeled frames",
+            "That the accuracy in the field is from.",
+            (('edgeseg_accuracy_frames{stream=~"$stream"}', "{{stream}}, {{sample}}"),),
+        ),
     ),
     "Model and device": (
         Panel(

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from edgeseg import __version__, user_cache
 from edgeseg.cli import (
+    accuracy,
     bench,
     calibrate,
     collect,
@@ -82,24 +83,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(
-        compile,
-        zoo,
-        compress,
-        calibrate,
-        predict,
-        run,
-        zones,
-        drift,
-        collect,
-        serve,
-        rollout,
-        measure,
-        bench,
-        gate,
-        verify,
-    ),
-    *(pipeline, train, search, loop, data, dataset, init, label),
+    *(compile, zoo, compress, calibrate, predict, run, zones, drift, collect, serve, rollout, accuracy, measure),
+    *(bench, gate, verify, pipeline, train, search, loop, data, dataset, init, label),
 )
 for group in GROUPS:
     app.add_typer(group.app)

@@ -21,6 +21,10 @@ def collect(
     out: Annotated[Path, typer.Option(help="Dataset to collect into; with several sources, a folder of them in it.")],
     budget: Annotated[float, typer.Option(min=0.1, help="MB on the disk; the least worthy frames make room.")] = 2000,
     per_day: Annotated[int, typer.Option(min=1, help="Frames in 24 hours, at most.")] = 200,
+    random: Annotated[
+        int | None,
+        typer.Option(min=0, help="How many of --per-day are drawn at random, for edgeseg accuracy [default: a tenth]."),
+    ] = None,
     every: Annotated[str, typer.Option(help="Keep the best of every 10s, 5m ... at most.")] = "10s",
     reference: Annotated[
         Path | None, typer.Option(help="Statistics of what is usual (edgeseg drift --out) [default: the bundle's].")
@@ -37,6 +41,8 @@ def collect(
 
     place = f"{out}/{{name}}" if len(source) > 1 else str(out)
     sink = f"collect://{place}?disk={budget:.10g}&per_day={per_day}&every={every}"
+    if random is not None:
+        sink += f"&random={random}"
     if reference is not None:
         sink += f"&reference={reference}"
     streams = config.from_options(source, [sink])

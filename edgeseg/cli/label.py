@@ -40,13 +40,16 @@ def export_labels(
         str, typer.Option("--format", help="cvat, label_studio, coco, masks, or another of edgeseg data export.")
     ] = "cvat",
     frames: Annotated[int | None, typer.Option(min=1, help="Only so many, those of most worth.")] = None,
+    only: Annotated[
+        str, typer.Option(metavar="REASON", help="Only frames that were kept for this reason, such as random.")
+    ] = "",
     json_to: options.Json = None,
 ) -> None:
     """Export collected frames with the model's labels, to be corrected in CVAT, Label Studio or another tool."""
     from edgeseg.data.exporting import export_dataset
     from edgeseg.labeling.selecting import selected
 
-    with selected(collection, frames) as root, progress("exporting") as update:
+    with selected(collection, frames, only) as root, progress("exporting") as update:
         result = export_dataset(root, format_name, out, update)
     shown = results(json_to)
     shown.print(f"{result.frames} frames as {result.format}: {', '.join(result.classes)}")

@@ -86,6 +86,17 @@ MaxDrop = Annotated[
 ]
 Stabilize = Annotated[bool, typer.Option("--stabilize", help="Keep classes from flickering: average along the motion.")]
 
+MinConfidence = Annotated[
+    float | None, typer.Option(help="Mark results as undecided whose confidence is below this, 0 to 1.")
+]
+ReviewClass = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CLASS[:CONFIDENCE]",
+        help="Mark results with this class as undecided, or only those that are less sure of it; repeatable.",
+    ),
+]
+
 Data = Annotated[
     Path, typer.Option("--data", help="Labeled dataset: ROOT/{train,val,test}/{images,masks}.", show_default=False)
 ]

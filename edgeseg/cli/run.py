@@ -34,7 +34,7 @@ SOURCE_HELP = (
 )
 SINK_HELP = (
     "Where results go: FILE.mp4, FOLDER/, FILE.jsonl, mjpeg://127.0.0.1:8090, rtsp://SERVER/PATH, webhook+http://, "
-    "mqtt://BROKER/TOPIC, events://FILE.jsonl, drift://FOLDER/, collect://FOLDER, "
+    "mqtt://BROKER/TOPIC, events://FILE.jsonl, drift://FOLDER/, collect://FOLDER, review://FOLDER, "
     "window:// or null:// (the default, for timing); {name} stands for the stream's name; repeatable."
 )
 RUN_EXAMPLE = "Example: edgeseg run models/street/street-int8 --source clip.mp4 --sink out.mp4"
@@ -99,6 +99,11 @@ def run(
     fill: Annotated[
         list[str] | None, typer.Option(help="Classes that every sink gets filled with gray.", metavar="CLASS")
     ] = None,
+    min_confidence: options.MinConfidence = None,
+    review_class: options.ReviewClass = None,
+    review_queue: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep undecided frames in this folder, for edgeseg label review.")
+    ] = None,
     require_signature: Annotated[
         Path | None, typer.Option(help="A public key; refuse bundles that its owner did not sign.")
     ] = None,
@@ -132,6 +137,9 @@ def run(
         "rules": rules,
         "blur": _names(blur),
         "fill": _names(fill),
+        "min_confidence": min_confidence,
+        "review_class": tuple(review_class or ()),
+        "review_queue": review_queue,
         "require_signature": require_signature,
         "bundle_name": bundle_name,
         "min_version": min_version,
@@ -294,6 +302,9 @@ def show(summary: RunSummary, json_to: str | None = None) -> None:
         shown.add_row(stage, *(f"{value:.1f}" for value in (row.p50, row.p90, row.p99)))
     out = results(json_to)
     out.print(shown)
+    undecided = sum(stream.undecided for stream in summary.streams)
+    if undecided:
+        out.print(f"undecided: {undecided} of {summary.frames}, a person has to look at them")
     for stage, number in summary.drops.items():
         out.print(f"dropped at {stage}: {number}")
     if fallback := summary.fallback:

@@ -68,6 +68,8 @@ def serve(
             help="A running stream for the page: http://HOST:PORT of its mjpeg:// sink; repeatable.",
         ),
     ] = None,
+    min_confidence: options.MinConfidence = None,
+    review_class: options.ReviewClass = None,
     bundle_name: options.BundleName = None,
     min_version: options.MinVersion = None,
 ) -> None:
@@ -95,7 +97,8 @@ def serve(
     address = _address(host, port, settings.hosts, settings.token)
     with signals.interruptible(), server.listen(address) as sock:
         with status("opening bundles"):
-            opened = Models.open(models.places(bundles), Opener(mode, threads, required), queue)
+            opener = Opener(mode, threads, required, min_confidence, tuple(review_class or ()))
+            opened = Models.open(models.places(bundles), opener, queue)
         service = Service(opened, settings)
         try:
             server.run(service, sock, host, tls, lambda: _ready(host, sock.getsockname()[1], tls is not None, opened))

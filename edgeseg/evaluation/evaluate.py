@@ -16,10 +16,11 @@ from edgeseg.evaluation.errors import Errors
 from edgeseg.evaluation.metrics import RIGHT, TRUTH, Counts, Table
 from edgeseg.fit import OUTSIDE, unfit
 from edgeseg.images import Image
-from edgeseg.result import Frame
+from edgeseg.result import Frame, Result
 from edgeseg.results.common import DataIdentity
 from edgeseg.results.evaluation import EvalResult, SliceScores, WorstFrame
 from edgeseg.segmenter import Segmenter
+from edgeseg.spec import Spec
 from edgeseg.timing import Percentiles
 
 log = logging.getLogger(__name__)
@@ -81,12 +82,7 @@ def count(
     segmenter: Segmenter | Augmented, dataset: Dataset, progress: Progress | None = None, errors: Errors | None = None
 ) -> tuple[Counts, list[float]]:
     """The counts of every frame, in the dataset's order, and the seconds each frame took. `errors` sees them too."""
-    if dataset.classes.names != segmenter.spec.classes:
-        raise OptionError(
-            f"The model's classes are {', '.join(segmenter.spec.classes)}; "
-            f"the dataset's {', '.join(dataset.classes.names)}.",
-            "Evaluate on data with the same class list in the same order.",
-        )
+    require_classes(segmenter.spec, dataset)
     counts = Counts(len(dataset.classes.names), dataset.classes.ignore_index)
     labels: dict[int, Image] = {}
     seconds: list[float] = []
@@ -100,9 +96,7 @@ def count(
     ignored = 0
     for done, result in enumerate(segmenter.stream(frames()), 1):
         label = labels.pop(result.frame.index)
-        classmap = unfit(result.classmap, segmenter.spec, *label.shape)
-        if segmenter.spec.fit == "crop":  # what the network does not see is not judged
-            label = np.where(classmap == OUTSIDE, np.uint8(dataset.classes.ignore_index or OUTSIDE), label)
+        label, classmap = at_label_size(result, label, segmenter.spec, dataset.classes.ignore_index)
         counts.add(label, classmap)
         ignored += int(np.count_nonzero(label == dataset.classes.ignore_index))
         if errors:
@@ -112,6 +106,23 @@ def count(
             progress(done, len(dataset))
     _warn_of_absent_classes(counts, dataset, ignored)
     return counts, seconds
+
+
+def require_classes(spec: Spec, dataset: Dataset) -> None:
+    """OptionError when the dataset's class list is not the model's."""
+    if dataset.classes.names != spec.classes:
+        raise OptionError(
+            f"The model's classes are {', '.join(spec.classes)}; the dataset's {', '.join(dataset.classes.names)}.",
+            "Evaluate on data with the same class list in the same order.",
+        )
+
+
+def at_label_size(result: Result, label: Image, spec: Spec, ignore_index: int | None) -> tuple[Image, Image]:
+    """(label, class map) of the label's size (nearest neighbor); what the network does not see is not judged."""
+    classmap = unfit(result.classmap, spec, *label.shape)
+    if spec.fit == "crop":
+        label = np.where(classmap == OUTSIDE, np.uint8(ignore_index or OUTSIDE), label)
+    return label, classmap
 
 
 def _warn_of_absent_classes(counts: Counts, dataset: Dataset, ignored: int) -> None:

@@ -36,12 +36,10 @@ class Counts:
 
     def add(self, truth: Image, prediction: Image) -> None:
         """Count one pair of [H, W] uint8 class maps; pixels whose truth is the ignore id do not count."""
-        valid = truth < self.classes if self.ignore_index is None else truth != self.ignore_index
-        pairs = truth[valid].astype(np.int64) * self.classes + prediction[valid]
-        confusion = np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
+        valid = counted(truth, self.classes, self.ignore_index)
+        confusion = confusion_of(truth[valid], prediction[valid], self.classes)
         self.confusion += confusion
-        table = np.zeros((self.classes, 7), np.int64)
-        table[:, RIGHT], table[:, PREDICTED], table[:, TRUTH] = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+        table = table_of(confusion)
         self._add_boundaries(table, truth, prediction, valid.astype(np.uint8))
         self.frames.append(table)
 
@@ -79,6 +77,24 @@ class Counts:
                 for c, name in enumerate(names)
             },
         )
+
+
+def counted(truth: Image, classes: int, ignore_index: int | None) -> NDArray[np.bool_]:
+    """[H, W]: the pixels that count."""
+    return truth < classes if ignore_index is None else truth != ignore_index
+
+
+def confusion_of(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int) -> Table:
+    """[classes, classes]: pixels [truth, prediction], of two arrays of the ids of the same pixels."""
+    pairs = truth.astype(np.int64) * classes + prediction
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def table_of(confusion: Table) -> Table:
+    """A count table [C, 7] of a confusion matrix, which says nothing of boundaries."""
+    table = np.zeros((len(confusion), 7), np.int64)
+    table[:, RIGHT], table[:, PREDICTED], table[:, TRUTH] = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+    return table
 
 
 def scores(table: NDArray[Any]) -> dict[str, NDArray[np.float64]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -62,13 +63,14 @@ def difference(before: Table, after: Table, metric: Metric, share: float = SHARE
     return _estimate(value, metric(_resampled(before, seed)) - metric(_resampled(after, seed)), share)
 
 
-def intervals(tables: Table, names: tuple[str, ...], seed: int = 0) -> Intervals:
-    """[low, high] of miou, boundary_f1 and each class's IoU; None where a class is undefined."""
+def intervals(tables: Table, names: tuple[str, ...], seed: int = 0, draw_share: float = SHARE) -> Intervals:
+    """[low, high] of miou, boundary_f1 and each class's IoU; None where a class is undefined. `draw_share`: of the
+    draws that lie between, see share_of_few."""
     drawn = _resampled(tables, seed)
     by_metric = scores(drawn)
 
     def ends(values: NDArray[np.float64]) -> Interval | None:
-        interval = _estimate(0.0, values, SHARE)
+        interval = _estimate(0.0, values, draw_share)
         return None if np.isnan(interval.low) else (round(interval.low, 6), round(interval.high, 6))
 
     return Intervals(
@@ -77,6 +79,22 @@ def intervals(tables: Table, names: tuple[str, ...], seed: int = 0) -> Intervals
         boundary_f1=ends(_nanmean(by_metric["boundary_f1"])),
         iou={name: ends(by_metric["iou"][:, c]) for c, name in enumerate(names)},
     )
+
+
+def share_of_few(count: int) -> float:
+    """The share of draws between the ends of a SHARE interval of few frames, for which a percentile interval is too
+    narrow: that of Student's t with the sample's own variance (Hesterberg, "What teachers should know about the
+    bootstrap", The American Statistician 69, 2015, "expanded percentile interval"). `count`: two or more."""
+    t = student_t(NormalDist().inv_cdf((1 + SHARE) / 2), count - 1)
+    return 2 * NormalDist().cdf(t * (count / (count - 1)) ** 0.5) - 1
+
+
+def student_t(z: float, freedom: float) -> float:
+    """The quantile of Student's distribution that is `z` of the normal one (Abramowitz and Stegun, 26.7.5)."""
+    first = (z**3 + z) / (4 * freedom)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    return z + first + second + third
 
 
 def _resampled(tables: Table, seed: int) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from edgeseg.data.dataset import SPLITS, read_classes
 from edgeseg.errors import EdgesegError
 from edgeseg.images import IMAGE_SUFFIXES, read_image, read_mask
 from edgeseg.labeling.selecting import reasons
+from edgeseg.monitoring.random_draw import RANDOM
 from edgeseg.monitoring.worth import Features, describe, distances
 from edgeseg.result import Frame, Result
 
@@ -41,7 +42,8 @@ class Candidate:
 
 
 def candidates(collections: Iterable[Path], taken: Collection[Path] = ()) -> list[Candidate]:
-    """The frames of folders that `edgeseg collect` wrote, in the order of folders and names, but those of `taken`.
+    """The frames of folders that `edgeseg collect` wrote, in the order of folders and names, but those of `taken`, and
+    those that were drawn at random: what a bundle is judged by, it must not be trained with.
 
     A frame that is removed meanwhile, by the budget of `edgeseg collect`, is left out, and a folder that is not there.
     """
@@ -53,7 +55,8 @@ def candidates(collections: Iterable[Path], taken: Collection[Path] = ()) -> lis
         for split in SPLITS:
             for image in _images(root / split / "images"):
                 mask = root / split / "masks" / f"{image.stem}.png"
-                if image.resolve() not in taken and mask.is_file():
+                drawn = RANDOM in why.get(image.stem, {})
+                if image.resolve() not in taken and mask.is_file() and not drawn:
                     found.append(Candidate(image, mask, why.get(image.stem, {}), ignore))
     return found
 

@@ -22,6 +22,7 @@ from edgeseg.data.store import check_image
 from edgeseg.errors import EdgesegError, FileError, MissingPackage, did_you_mean
 from edgeseg.files import replacing, write_bytes
 from edgeseg.images import Image, read_mask, write_image
+from edgeseg.labeling import records
 from edgeseg.labeling.compare import Comparison
 from edgeseg.results.labeling import LabelImport, LabelProblem
 
@@ -47,6 +48,7 @@ def import_labels(
         labels = formats.get(name).read(root)
         table = _table(labels.classes, classes)
         write_bytes(work / "classes.txt", Classes(classes.names, classes.palette, IGNORE).text().encode())
+        records.carry(collection, work)
         comparison = Comparison(classes, "model", "corrected")
         problems: list[LabelProblem] = []
         done: set[str] = set()

@@ -23,6 +23,7 @@ from edgeseg.data.labelmap import IGNORE
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.files import write_bytes
 from edgeseg.images import Image, palette_png
+from edgeseg.labeling import records
 from edgeseg.labeling.selecting import reasons
 from edgeseg.stream.http import Address, Handler, Server
 
@@ -61,6 +62,7 @@ class Review:
         if listed.is_file() and listed.read_text() != self.classes.text():
             raise FileError(f"{out} is a dataset of other classes.", "Choose another folder.")
         write_bytes(listed, self.classes.text().encode())
+        records.carry(collection, out)
         self._decided = self._read()
 
     def frames(self) -> dict[str, Any]:

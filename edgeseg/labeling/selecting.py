@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgeseg.data.dataset import open_splits
-from edgeseg.errors import FileError
+from edgeseg.errors import FileError, OptionError, did_you_mean
+from edgeseg.labeling import records
 
 
 @contextmanager
-def selected(root: Path, count: int | None) -> Iterator[Path]:
-    """The dataset `root`, or, with `count`, a temporary copy of its `count` frames of most worth (collected.jsonl)."""
-    if count is None:
+def selected(root: Path, count: int | None, only: str = "") -> Iterator[Path]:
+    """The dataset `root`, or, with `count`, a temporary copy of its `count` frames of most worth (collected.jsonl).
+
+    `only`: those that were kept for this reason; OptionError where there are none.
+    """
+    if count is None and not only:
         yield root
         return
-    worth = worths(root)
+    worth, why = worths(root), reasons(root)
     frames = [(part.split, image) for part in open_splits(root) for image in part.images]
+    if only:
+        frames = [frame for frame in frames if only in why.get(frame[1].stem, {})]
+        if not frames:
+            raise OptionError(
+                f"No frame of {root} was kept for the reason {only!r}.",
+                did_you_mean(only, {reason for reasons in why.values() for reason in reasons}),
+            )
     chosen = sorted(frames, key=lambda frame: (-worth.get(frame[1].stem, 0.0), frame[1].stem))[:count]
     with TemporaryDirectory(dir=root.absolute().parent, prefix=f".{root.name}.") as name:
         copy = Path(name) / root.name
@@ -36,6 +46,7 @@ def selected(root: Path, count: int | None) -> Iterator[Path]:
                         f"{path} cannot be copied: {error.strerror}.", "Was it removed meanwhile?"
                     ) from error
         shutil.copyfile(root / "classes.txt", copy / "classes.txt")
+        records.carry(root, copy)
         yield copy
 
 
@@ -46,10 +57,4 @@ def worths(root: Path) -> dict[str, float]:
 
 def reasons(root: Path) -> dict[str, dict[str, float]]:
     """Frame name -> why it was kept, of a folder that `edgeseg collect` wrote; empty for another dataset."""
-    found: dict[str, dict[str, float]] = {}
-    with suppress(FileNotFoundError):
-        for line in (root / "collected.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, KeyError, TypeError, AttributeError):  # a line that was left unfinished
-                row = json.loads(line)
-                found[str(row["name"])] = {str(reason): float(value) for reason, value in row["why"].items()}
-    return found
+    return {name: frame.why for name, frame in records.read(root).items()}

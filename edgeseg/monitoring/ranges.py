@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import OptionError
+from edgeseg.evaluation.statistics import student_t
 from edgeseg.monitoring.statistics import AREA, MARGIN
 from edgeseg.results.drift import ReferenceStatistics
 
@@ -147,11 +148,3 @@ def autocorrelation_time(values: Values) -> float:
         return found
     lag1 = min(0.999, float(correlation[1] / correlation[0]) * len(values) / (len(values) - 1))
     return max(found, (1 + lag1) / (1 - lag1))
-
-
-def student_t(z: float, freedom: float) -> float:
-    """The quantile of Student's distribution that is `z` of the normal one (Abramowitz and Stegun, 26.7.5)."""
-    first = (z**3 + z) / (4 * freedom)
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    return z + first + second + third

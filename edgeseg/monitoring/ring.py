@@ -3,7 +3,9 @@
 DIR/train/images/NAME.jpg, DIR/train/masks/NAME.png (the model's class map, a pre-label), DIR/classes.txt, and
 DIR/collected.jsonl: a line for each frame that says when it came from where, and why it was kept. An image never stands
 without its mask. What was kept is worth half as much after every HALF_LIFE frames that came later, so that an old
-collection does not keep new frames out; the clock plays no part in that, it may jump.
+collection does not keep new frames out; the clock plays no part in that, it may jump. Frames that were drawn at random
+have RANDOM_SHARE of the disk for themselves, and the oldest of them goes first: which one stays must not depend on what
+it shows.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from edgeseg.data.dataset import Classes
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.files import NO_SPACE, write_bytes
 from edgeseg.images import palette_png
+from edgeseg.monitoring.random_draw import RANDOM
 from edgeseg.result import Result
 from edgeseg.spec import Spec
 
@@ -30,6 +33,7 @@ SPLIT = "train"
 IGNORE = 255
 QUALITY = 95
 HALF_LIFE = 200
+RANDOM_SHARE = 0.1
 DAY = 86400.0
 SPARE = 32 << 20  # bytes that are left free on the disk
 
@@ -37,7 +41,8 @@ SPARE = 32 << 20  # bytes that are left free on the disk
 @dataclass(frozen=True)
 class Kept:
     """A frame in the ring. `time`: Unix seconds when it was kept. `worth`: the sum of `why`. `bytes`: of its files.
-    `number`: counts all that were ever kept here."""
+    `number`: counts all that were ever kept here. `undecided`: why a person has to look at it, whatever else it was
+    kept for."""
 
     name: str
     time: float
@@ -47,6 +52,7 @@ class Kept:
     bytes: int
     why: dict[str, float] = field(default_factory=dict)
     number: int = 0
+    undecided: tuple[str, ...] = ()
 
 
 class Ring:
@@ -68,8 +74,14 @@ class Ring:
     def bytes_used(self) -> int:
         return sum(row.bytes for row in self.kept)
 
-    def intact(self) -> bool:
-        """Whether the folder is still there."""
+    def begin_anew(self) -> bool:
+        """Whether somebody removed the folder; what was in it is forgotten then."""
+        if not self.kept or self._intact():
+            return False
+        self.kept.clear()
+        return True
+
+    def _intact(self) -> bool:
         return (self.folder / "classes.txt").is_file()
 
     def add(self, result: Result, stream: str, why: dict[str, float], time: float) -> tuple[Kept | None, list[int]]:
@@ -79,8 +91,8 @@ class Ring:
         size, worth = len(image) + len(mask), sum(why.values())
         gone: list[int] = []
         while self.kept and self.bytes_used + size > self._disk:
-            place = self._least()
-            if self._value(place) >= worth:
+            place = self._least(size if RANDOM in why else 0)
+            if RANDOM not in why and self._value(place) >= worth:
                 break
             self._drop(place)
             gone.append(place)
@@ -96,14 +108,21 @@ class Ring:
             self._drop(place)
             gone.append(place)
             self._write(name, image, mask)
-        row = Kept(name, round(time, 3), stream, result.frame.index, round(worth, 4), size, why, self._number)
+        reasons = result.decision.reasons if result.decision else ()
+        place_of, worth = result.frame.index, round(worth, 4)
+        row = Kept(name, round(time, 3), stream, place_of, worth, size, why, self._number, reasons)
         self._number += 1
         self.kept.append(row)
         self._append(row)
         return row, gone
 
-    def _least(self) -> int:
-        return min(range(len(self.kept)), key=lambda place: (self._value(place), place))
+    def _least(self, drawn: int = 0) -> int:
+        """The place of the frame to go. `drawn`: bytes of a frame drawn at random that is about to come."""
+        at_random = [RANDOM in row.why for row in self.kept]
+        taken = drawn + sum(row.bytes for row in self.kept if RANDOM in row.why)
+        pool = all(at_random) or (any(at_random) and taken > RANDOM_SHARE * self._disk)
+        places = [place for place, of_pool in enumerate(at_random) if of_pool == pool]
+        return min(places, key=lambda place: (self._value(place), place))
 
     def _value(self, place: int) -> float:
         row = self.kept[place]
@@ -150,8 +169,10 @@ class Ring:
 
     def _check(self) -> None:
         """Have the folder and its class list, also after somebody removed them; leave some of the disk free."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise FileError(f"{self.folder} is a file, not a folder.", "Give the folder for frames another name.")
         listed = self.folder / "classes.txt"
-        if not self.intact():
+        if not self._intact():
             write_bytes(listed, self._classes)
         elif not self.kept and listed.read_bytes() != self._classes:
             raise FileError(f"{self.folder} holds frames of other classes.", "Choose another folder for this bundle.")

@@ -1,4 +1,4 @@
-"""Pictures of numbers for reports: bars, stacked bars, a heat map, a histogram, a scatter of points.
+"""Pictures of numbers for reports: bars, stacked bars, a heat map, a histogram, a scatter of points, a track of days.
 
 Bars are HTML so that they stay readable on a phone; the rest is SVG that a narrow screen scrolls sideways.
 """
@@ -6,13 +6,14 @@ Bars are HTML so that they stay readable on a phone; the rest is SVG that a narr
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeseg.results.search import pareto_front
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 NAME_PX = 7.4  # of a letter of 13 px: a little more than a name takes in the usual fonts
+MOST_NAMES = 6  # of days below an axis
 SERIES = 6  # colors in the style sheet: .s0 to .s5, then again
 
 STYLE = """
@@ -26,6 +27,8 @@ color:#fff;text-shadow:0 0 2px #000,0 0 2px #000,0 0 3px #000}
 .legend i{display:inline-block;width:.75rem;height:.75rem;margin:0 .25rem 0 .7rem}
 .s0{background:#2f7dd1;fill:#2f7dd1}.s1{background:#e08a2e;fill:#e08a2e}.s2{background:#4aa564;fill:#4aa564}
 .s3{background:#b0568f;fill:#b0568f}.s4{background:#8a7bd8;fill:#8a7bd8}.s5{background:#8b8f98;fill:#8b8f98}
+.track{fill:none;stroke-width:2}.c0{stroke:#2f7dd1}.c1{stroke:#e08a2e}.c2{stroke:#4aa564}.c3{stroke:#b0568f}
+.c4{stroke:#8a7bd8}.c5{stroke:#8b8f98}
 .heat td,.heat th{padding:.2rem .35rem;font-size:.75rem;text-align:center;min-width:2.2rem}
 .heat th:first-child{text-align:right}.heat td{border:1px solid var(--bg)}
 """
@@ -191,6 +194,91 @@ class Scatter:
 
     def markdown(self) -> str:
         return "\n".join(f"- {label}: {self.y} {y:.2f}, {self.x} {x:.2f}" for label, x, y in self.points)
+
+
+@dataclass(frozen=True)
+class TrackPoint:
+    """`day`: a number of days; `name`: what to call it; `low`, `high`: an interval, None where there is none."""
+
+    day: int
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Track:
+    """Values over days, a line for each series; `limit`: a dashed line across."""
+
+    title: str
+    y: str
+    series: Mapping[str, Sequence[TrackPoint]]
+    limit: float | None = None
+
+    def html(self) -> str:
+        points = [point for row in self.series.values() for point in row]
+        first, last = min(p.day for p in points), max(p.day for p in points)
+        ends = [v for p in points for v in (p.low, p.value, p.high) if v is not None]
+        ends += [] if self.limit is None else [self.limit]
+        pad = max(2.0, 0.1 * (max(ends) - min(ends)))
+        low, high = max(0.0, min(ends) - pad), min(100.0, max(ends) + pad)
+
+        def at(day: float, value: float) -> tuple[float, float]:
+            share = (day - first) / (last - first) if last > first else 0.5
+            return 80 + share * 560, 270 - (value - low) / (high - low) * 250
+
+        parts = ["<line class=axis x1=60 y1=270 x2=660 y2=270 /><line class=axis x1=60 y1=20 x2=60 y2=270 />"]
+        for quarter in range(5):
+            value = low + quarter * (high - low) / 4
+            parts.append(f"<text x=54 y={at(first, value)[1] + 4:.0f} text-anchor=end>{value:.1f}</text>")
+        for point in _apart(points):
+            parts.append(
+                f"<text x={at(point.day, low)[0]:.0f} y=288 text-anchor=middle>{html.escape(point.name)}</text>"
+            )
+        if self.limit is not None:
+            y = at(first, self.limit)[1]
+            parts.append(f"<line class=front x1=60 x2=660 y1={y:.1f} y2={y:.1f} />")
+            parts.append(f"<text x=666 y={y + 4:.1f}>accepted {self.limit:.1f}</text>")
+        for k, row in enumerate(self.series.values()):
+            parts.append(self._line(k, [(p, *at(p.day, p.value)) for p in row], at))
+        parts.append(f"<text x=60 y=14>{html.escape(self.y)}</text>")
+        legend = _legend(list(self.series)) if len(self.series) > 1 else ""
+        return legend + _figure(self.title, "".join(parts), 780, 296)
+
+    def _line(
+        self, k: int, row: Sequence[tuple[TrackPoint, float, float]], at: Callable[[float, float], tuple[float, float]]
+    ) -> str:
+        """Series number `k`: its line, its points, their intervals; series are set apart by some pixels."""
+        shift = 5 * k
+        joined = " ".join(f"{x + shift:.1f},{y:.1f}" for _, x, y in row)
+        parts = [f"<polyline class='track c{k % SERIES}' points='{joined}' />"]
+        for point, x, y in row:
+            if point.low is not None and point.high is not None:
+                top, bottom = at(point.day, point.high)[1], at(point.day, point.low)[1]
+                span = f"x1={x + shift:.1f} x2={x + shift:.1f} y1={top:.1f} y2={bottom:.1f}"
+                parts.append(f"<line class='track c{k % SERIES}' {span} />")
+            parts.append(f"<rect class=s{k % SERIES} x={x + shift - 4:.1f} y={y - 4:.1f} width=8 height=8 />")
+        return "".join(parts)
+
+    def markdown(self) -> str:
+        lines = [f"| | {self.y} | 95 % |", "| --- | --: | --: |"]
+        for name, row in self.series.items():
+            for p in row:
+                span = "-" if p.low is None or p.high is None else f"{p.low:.1f} to {p.high:.1f}"
+                lines.append(f"| {name} {p.name} | {p.value:.1f} | {span} |")
+        return "\n".join(lines)
+
+
+def _apart(points: Sequence[TrackPoint]) -> list[TrackPoint]:
+    """One point a day, as many as have room for their names below the axis."""
+    days = sorted({point.day: point for point in points}.values(), key=lambda point: point.day)
+    step = max(1.0, (days[-1].day - days[0].day) / MOST_NAMES)
+    shown: list[TrackPoint] = []
+    for point in days:
+        if not shown or point.day - shown[-1].day >= step:
+            shown.append(point)
+    return shown
 
 
 def _labels(places: Sequence[tuple[str, float, float]]) -> list[str]:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeseg.report import search_results
+from edgeseg.report.accuracy import accuracy
 from edgeseg.report.blocks import Block, Heading, Table, Text
 from edgeseg.report.charts import Bars, Heat, Histogram, Scatter, Stack
 from edgeseg.report.check import check
+from edgeseg.results.accuracy import AccuracyResult
 from edgeseg.results.bench import BenchResult, DeviceLog, HostsResult
 from edgeseg.results.check import CheckResult
 from edgeseg.results.common import Interval, Machine
@@ -252,4 +254,5 @@ DRAWINGS: dict[type[Any], Callable[[Any], list[Block]]] = {
     ControlResult: search_results.control,
     AutotuneResult: search_results.autotune,
     CheckResult: check,
+    AccuracyResult: accuracy,
 }

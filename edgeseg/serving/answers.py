@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import unknown
 from edgeseg.images import palette_png
+from edgeseg.overlay import mark_undecided
 from edgeseg.serving.errors import BAD_REQUEST, NOT_ACCEPTABLE, HttpError
 from edgeseg.serving.models import Served
 
@@ -109,7 +110,10 @@ def _png(served: Served, wanted: Wanted, model: str) -> Answer:
 
 def _overlay(served: Served, wanted: Wanted, model: str) -> Answer:
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if wanted.picture == JPEG else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    _, data = cv2.imencode(".jpg" if wanted.picture == JPEG else ".png", served.result.plot(), options)
+    picture, decision = served.result.plot(), served.result.decision
+    if decision and decision.undecided:
+        picture = mark_undecided(picture, str(decision))
+    _, data = cv2.imencode(".jpg" if wanted.picture == JPEG else ".png", picture, options)
     return Answer(wanted.picture, data.tobytes())
 
 
@@ -164,7 +168,13 @@ FORMATS: dict[str, Callable[[Served, Wanted, str], Answer]] = {
 
 
 def _about(served: Served, model: str) -> dict[str, Any]:
-    return {"model": model, "bundle": served.bundle.digest}
+    """`undecided`, `reasons` and `confidence` where the server marks results that a person has to look at."""
+    decision = served.result.decision
+    about = {"model": model, "bundle": served.bundle.digest}
+    if decision is None:
+        return about
+    reasons = {"reasons": list(decision.reasons), "confidence": decision.confidence}
+    return {**about, "undecided": decision.undecided, **reasons}
 
 
 def _closed(ring: NDArray[np.int64]) -> list[list[int]]:

@@ -27,6 +27,7 @@ SENT_AS_THEY_ARE = (PNG, b"\xff\xd8")  # and WebP
 AGAIN = (429, 503)  # the server may answer a moment later
 DEFAULT_WAIT = 0.2
 TIMES = "X-Edgeseg-Times"  # milliseconds of each stage: resize=0.3,infer=4.1
+UNDECIDED = "X-Edgeseg-Undecided"  # why a person has to look at the image, percent-encoded
 BUNDLE = "X-Edgeseg-Bundle"  # digest of the bundle that answered
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edgeseg.serving import answers, body
 from edgeseg.serving.answers import Answer, Wanted
-from edgeseg.serving.client import BUNDLE, TIMES
+from edgeseg.serving.client import BUNDLE, TIMES, UNDECIDED
 from edgeseg.serving.errors import BAD_REQUEST, FORBIDDEN, TOO_LARGE, HttpError
 from edgeseg.serving.models import Change, Model, Served
 from edgeseg.serving.service import Service
@@ -112,7 +113,9 @@ def about(model: Model) -> dict[str, Any]:
 
 def _headers(served: Served) -> dict[str, str]:
     times = ",".join(f"{stage}={1e3 * seconds:.3f}" for stage, seconds in served.result.times.items())
-    return {BUNDLE: served.bundle.digest, TIMES: times}
+    decision = served.result.decision
+    undecided = {UNDECIDED: quote(str(decision), safe=", ().")} if decision and decision.undecided else {}
+    return {BUNDLE: served.bundle.digest, TIMES: times, **undecided}
 
 
 def _changed(change: Change) -> dict[str, Any]:

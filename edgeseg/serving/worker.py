@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, EdgesegError
 from edgeseg.images import Image
+from edgeseg.monitoring.undecided import ReviewPolicy
 from edgeseg.result import Frame, Result
 from edgeseg.runtime import golden_agreement, open_segmenter
 from edgeseg.segmenter import Segmenter
@@ -32,15 +33,19 @@ MIN_AGREEMENT = 0.99  # with a golden class map, as edgeseg verify asks for
 
 @dataclass(frozen=True)
 class Opener:
-    """How bundles are opened: see runtime.open_segmenter. `threads` 0: as many as this process may use."""
+    """How bundles are opened: see runtime.open_segmenter. `threads` 0: as many as this process may use.
+    `min_confidence`, `review_class`: which results are undecided, see monitoring/undecided.py."""
 
     mode: str = "throughput"
     threads: int = 0
     required: Required | None = None
+    min_confidence: float | None = None
+    review_class: tuple[str, ...] = ()
 
     def open(self, source: Bundle | Path) -> Worker:
         """A worker for a bundle whose golden frames come out right on this machine; BundleError where they do not."""
         bundle = source if isinstance(source, Bundle) else Bundle.load(source)
+        review = ReviewPolicy.of(bundle.spec, self.min_confidence, self.review_class)
         options: dict[str, Any] = {"threads": self.threads} if self.threads else {}
         segmenter = open_segmenter(bundle, mode=self.mode, required=self.required, **options)
         try:
@@ -55,14 +60,15 @@ class Opener:
             segmenter.close()
             raise
         segmenter.keep_detail()
-        return Worker(bundle, segmenter)
+        return Worker(bundle, segmenter, review)
 
 
 class Worker:
     """Takes images until close(); what was taken before is still answered. Any thread may submit."""
 
-    def __init__(self, bundle: Bundle, segmenter: Segmenter):
+    def __init__(self, bundle: Bundle, segmenter: Segmenter, review: ReviewPolicy | None = None):
         self.bundle = bundle
+        self._review = review
         self.slots = segmenter.slots
         self.backend = segmenter.backend
         self._segmenter = segmenter
@@ -85,7 +91,7 @@ class Worker:
         """The result of [H, W, 3] uint8 BGR, with its margin if asked for. Cancelling it before it starts saves the
         work."""
         future: Future[Result] = Future()
-        self._waiting.put((image, margin, future))
+        self._waiting.put((image, margin or self._review is not None, future))
         return future
 
     def stalled(self) -> bool:
@@ -117,11 +123,14 @@ class Worker:
             del job, image, future  # or the image would live until the next one comes
         self._started.put(None)
 
+    def _decided(self, result: Result) -> Result:
+        return replace(result, decision=self._review.decide(result)) if self._review else result
+
     def _collect(self) -> None:
         while (future := self._started.get()) is not None:
             self._busy_since = time.monotonic()
             try:
-                future.set_result(self._segmenter.collect())
+                future.set_result(self._decided(self._segmenter.collect()))
             except Exception as error:
                 future.set_exception(error)
             finally:

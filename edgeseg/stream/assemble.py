@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 from edgeseg.bundle import REFERENCE, Bundle
 from edgeseg.errors import OptionError
+from edgeseg.monitoring.undecided import ReviewPolicy
 from edgeseg.reuse.policy import parse as parse_reuse
 from edgeseg.reuse.segmenter import AHEAD, ReusingSegmenter
 from edgeseg.runtime import open_segmenter
@@ -54,15 +55,19 @@ def opened(settings: Settings, stop: threading.Event | None = None) -> Iterator[
             segmenter.spec,
             reference=bundle.files.get(REFERENCE),
             golden=lambda: next((frame for frame, _ in bundle.golden()), None),
+            margin_every=_margin_every(settings),
         )
         opening.callback(_close_within, segmenter, CLOSE_SECONDS)
         rules = _rules(settings, segmenter.spec)
         privacy = Privacy.of(segmenter.spec, settings.blur, settings.fill)
+        review = ReviewPolicy.of(segmenter.spec, settings.min_confidence, settings.review_class)
         streams = []
         for stream, source, own in zip(settings.streams, opened_sources, rules):
             info = dataclasses.replace(about, fps=source.fps, live=source.live, name=stream.name, rules=own)
-            outputs = [opening.enter_context(_sink(uri, info, stream, settings)) for uri in stream.sinks]
-            streams.append(Stream(source, outputs, stream.name, _watch(info, outputs), privacy))
+            info = dataclasses.replace(info, review=review is not None)
+            uris = (*stream.sinks, *_review_queue(settings, stream.name))
+            outputs = [opening.enter_context(_sink(uri, info, stream, settings)) for uri in uris]
+            streams.append(Stream(source, outputs, stream.name, _watch(info, outputs), privacy, review))
         run = Run(
             segmenter,
             streams,
@@ -88,7 +93,7 @@ def _segmenter(
     """
     required = settings.required
     threads = settings.threads or 0
-    margin = sinks.margin_every(uri for stream in settings.streams for uri in stream.sinks)
+    margin = _margin_every(settings)
     full = open_segmenter(bundle, mode, margin, required=required, threads=threads)
     if settings.reuse or settings.stabilize:
         calibration = bundle.manifest.reuse
@@ -102,11 +107,27 @@ def _segmenter(
     levels = [Level("full", full), Level("skip", full, every=2)]
     owner = Required(required.key) if required else None  # a fallback has another name and versions of its own
     levels += [
-        Level(path.name, open_segmenter(path, mode, required=owner, threads=threads)) for path in settings.fallback
+        Level(path.name, open_segmenter(path, mode, margin, required=owner, threads=threads))
+        for path in settings.fallback
     ]
     return FallbackPolicy(
         levels, settings.deadline_ms / 1e3, lambda name, reason: log.warning("fallback level: %s (%s)", name, reason)
     )
+
+
+def _margin_every(settings: Settings) -> int:
+    """Of how many frames one is measured with its margin: of all where results may be undecided."""
+    if settings.min_confidence is not None or settings.review_class:
+        return 1
+    return sinks.margin_every(uri for stream in settings.streams for uri in stream.sinks)
+
+
+def _review_queue(settings: Settings, stream: str) -> list[str]:
+    """The sink for undecided frames, where they are kept: a folder for each of several streams."""
+    queue = settings.review_queue
+    if queue is None:
+        return []
+    return [f"review://{queue / stream if len(settings.streams) > 1 else queue}"]
 
 
 def open_source(uri: str, name: str = "", policy: ReconnectPolicy | None = None, reconnect: bool = True) -> Source:

@@ -42,6 +42,9 @@ KEY_TYPES: dict[str, type] = {
     "rules": str,
     "blur": list,
     "fill": list,
+    "min_confidence": float,
+    "review_class": list,
+    "review_queue": str,
     "overlay": bool,
     "reconnect": bool,
     "max_frames": int,
@@ -83,7 +86,8 @@ class Settings:
     `deadline_ms` switches the fallback policy on (fallback.py); `fallback`: its cheaper bundles, in the order they are
     tried. `require_signature`: a public key; every bundle must be signed by its owner, and `bundle` as a version of
     `bundle_name` from `min_version` up, where they are given. `rules`: the zones.toml of streams that name none;
-    `blur`, `fill`: classes that no sink gets to see.
+    `blur`, `fill`: classes that no sink gets to see. `min_confidence`, `review_class`: what makes a result undecided
+    (monitoring/undecided.py); `review_queue`: the folder that such frames go to.
 
     `reuse`: how many frames share an inference, or "auto", for a loss of at most `max_drop` points of mIoU;
     `stabilize`: classes do not flicker. See edgeseg/reuse.
@@ -104,6 +108,9 @@ class Settings:
     rules: Path | None = None
     blur: tuple[str, ...] = ()
     fill: tuple[str, ...] = ()
+    min_confidence: float | None = None
+    review_class: tuple[str, ...] = ()
+    review_queue: Path | None = None
     require_signature: Path | None = None
     bundle_name: str = ""
     min_version: int | None = None
@@ -124,6 +131,10 @@ class Settings:
         if (self.bundle_name or self.min_version is not None) and not self.require_signature:
             raise OptionError(
                 "A name or version of the bundle without a signature.", "Add --require-signature PUBLIC.pem."
+            )
+        if self.review_queue is not None and self.min_confidence is None and not self.review_class:
+            raise OptionError(
+                "A review queue, but nothing says what is to be reviewed.", "Add --min-confidence or --review-class."
             )
         if self.reuse is not None:
             parse_reuse(self.reuse, self.max_drop)
@@ -175,10 +186,10 @@ def load(path: Path, **options: object) -> Settings:
     values = {key: _typed(path, key, value, KEY_TYPES[key]) for key, value in data.items() if key != "stream"}
     if "fallback" in values:
         values["fallback"] = tuple(path.parent / _typed(path, "fallback", name, str) for name in values["fallback"])
-    for key in ("blur", "fill"):
+    for key in ("blur", "fill", "review_class"):
         if key in values:
             values[key] = tuple(_typed(path, key, name, str) for name in values[key])
-    for key in ("bundle", "require_signature", "rules"):
+    for key in ("bundle", "require_signature", "rules", "review_queue"):
         if key in values:
             values[key] = path.parent / values[key]
     values["policy"] = ReconnectPolicy(**{key: values.pop(key) for key in POLICY_KEYS if key in values})

@@ -21,9 +21,15 @@ def slug(text: str) -> str:
 
 
 def discovery(
-    base: str, stream: str, rules: Sequence[Rule], sensors: Mapping[str, Sequence[str]], prefix: str = PREFIX
+    base: str,
+    stream: str,
+    rules: Sequence[Rule],
+    sensors: Mapping[str, Sequence[str]],
+    prefix: str = PREFIX,
+    review: bool = False,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(topic, payload) of a binary sensor for each rule, and of a sensor for each class of `sensors`, {zone: classes}.
+    """(topic, payload) of a binary sensor for each rule, and of a sensor for each class of `sensors`, {zone: classes};
+    with `review` also of a binary sensor for undecided results.
 
     `base`: the topic below which they are published, see sinks/mqtt.py.
     """
@@ -49,6 +55,16 @@ def discovery(
             "payload_off": "OFF",
         }
         yield f"{prefix}/binary_sensor/{node}/{rule.name}/config", payload | shared
+    if review:
+        payload = {
+            "name": "undecided",
+            "unique_id": f"{node}_undecided",
+            "state_topic": f"{base}/undecided",
+            "payload_on": "ON",
+            "payload_off": "OFF",
+            "device_class": "problem",
+        }
+        yield f"{prefix}/binary_sensor/{node}/_undecided/config", payload | shared
     for zone, classes in sensors.items():
         for number, name in enumerate(classes):
             key = f"{zone}_{number}_{slug(name)}"  # two names may have one slug

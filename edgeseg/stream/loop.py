@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
-from edgeseg.overlay import Overlay
+from edgeseg.overlay import Overlay, mark_undecided
 from edgeseg.result import Frame, Result
 from edgeseg.reuse.segmenter import ReuseSummary, ReusingSegmenter
 from edgeseg.segmenter import Segmenter
@@ -285,6 +285,12 @@ class Run:
         pipeline.deliver(RenderedResult(result, lambda r: self._draw(name, r, fps, latency)))
 
     def _draw(self, stream: str, result: Result, fps: float, latency: float) -> Image:
+        image = self._drawn(stream, result, fps, latency)
+        if result.decision and result.decision.undecided:
+            return mark_undecided(image, str(result.decision))
+        return image
+
+    def _drawn(self, stream: str, result: Result, fps: float, latency: float) -> Image:
         if self._overlay is None:
             return result.frame.image
         begin = time.perf_counter()

@@ -91,6 +91,8 @@ def sample(run: Run) -> RunSample:
                 areas=latest.areas() if (latest := pipeline.latest) and latest.spec else {},
                 margin=pipeline.margin,
                 drift=pipeline.drift(),
+                undecided=pipeline.undecided_by_reason(),
+                queued=pipeline.queued(),
             )
             for stream, pipeline in zip(run.streams(), run.pipelines())
         ],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgeseg.result import Frame, Result
+from edgeseg.monitoring.undecided import ReviewPolicy
+from edgeseg.result import Decision, Frame, Result
 from edgeseg.results.drift import DriftState
 from edgeseg.stream.channel import Channel
 from edgeseg.stream.clock import Clock
@@ -29,7 +30,7 @@ READER_CLOSE_SECONDS = 2.0
 @dataclass(frozen=True)
 class Stream:
     """A source and the sinks of its results. `name` tells several streams apart; `watch` evaluates its rules, `privacy`
-    hides classes from the sinks.
+    hides classes from the sinks; `review` says which results a person has to look at.
     """
 
     source: Source
@@ -37,6 +38,7 @@ class Stream:
     name: str = ""
     watch: Watch | None = None
     privacy: Privacy | None = None
+    review: ReviewPolicy | None = None
 
 
 class StreamPipeline:
@@ -56,6 +58,9 @@ class StreamPipeline:
         self.age_from = ""
         self.latest: Result | None = None
         self.margin: float | None = None  # mean of the latest result for which it was measured
+        self.decision: Decision | None = None  # on the latest result
+        self.undecided: Counter[str] = Counter()  # results, by the first reason
+        self._reasons = stream.review.reasons() if stream.review else ()
         self.skipped = 0  # by the fallback policy, on purpose
         self.inbox: Channel[Frame] = Channel(
             depth or (1 if source.live else READ_AHEAD),
@@ -83,6 +88,8 @@ class StreamPipeline:
 
     def deliver(self, rendered: RenderedResult) -> None:
         """Hand a result to every sink. Raises what broke one."""
+        if self.stream.review:
+            self._decide(rendered, self.stream.review)
         if self.stream.watch:
             rendered.observation = self.stream.watch.update(rendered.result)
         if self.stream.privacy:
@@ -95,6 +102,12 @@ class StreamPipeline:
         self.latest = rendered.result
         if rendered.result.margin is not None:
             self.margin = float(rendered.result.margin.mean())
+
+    def _decide(self, rendered: RenderedResult, review: ReviewPolicy) -> None:
+        self.decision = review.decide(rendered.result, self.decision)
+        rendered.result = replace(rendered.result, decision=self.decision)
+        if self.decision.undecided:
+            self.undecided[self.decision.reasons[0]] += 1
 
     def drops(self) -> Drops:
         sinks: Counter[str] = Counter()
@@ -115,11 +128,20 @@ class StreamPipeline:
             damaged=source.damaged,
             drops=self.drops(),
             age_from=self.age_from,
+            undecided=self.undecided.total(),
         )
 
     def drift(self) -> DriftState | None:
         """Of the first sink that watches for it."""
         return next((state for sink in self.stream.sinks if (state := sink.drift())), None)
+
+    def undecided_by_reason(self) -> dict[str, int]:
+        """Every reason that there may be, also at 0; none where nothing is to be reviewed."""
+        return {reason: self.undecided[reason] for reason in self._reasons}
+
+    def queued(self) -> Mapping[str, int]:
+        """What became of the undecided results, of the first sink that keeps them for review."""
+        return next((found for sink in self.stream.sinks if (found := sink.queued())), {})
 
     def warnings(self) -> list[str]:
         source = self.stream.source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from edgeseg.errors import EdgesegError, StreamError
 from edgeseg.images import Image
@@ -75,6 +75,10 @@ class ReconnectingSink(Sink):
     def drift(self) -> DriftState | None:
         sink = self._sink
         return sink.drift() if sink else None
+
+    def queued(self) -> Mapping[str, int]:
+        sink = self._sink
+        return sink.queued() if sink else {}
 
     def write(self, result: Result, image: Image | None) -> None:
         try:

@@ -41,7 +41,7 @@ class Drops:
 @dataclass(frozen=True)
 class StreamSummary:
     """One stream. `silent_s`: seconds since its latest result, None before the first; `damaged` counts packets;
-    `age_from`: where the age of its latest result starts, see Frame.
+    `age_from`: where the age of its latest result starts, see Frame. `undecided`: results that a person has to look at.
     """
 
     name: str
@@ -54,6 +54,7 @@ class StreamSummary:
     damaged: int
     drops: Drops
     age_from: str = ""
+    undecided: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "drops": self.drops.to_dict()}
@@ -166,6 +167,7 @@ class _StreamDocument:
     damaged: int
     drops: dict[str, int]
     age_from: str = ""
+    undecided: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Every metric that `edgeseg run --metrics` and `edgeseg serve` export: its name, kind, labels, and what it means.
+"""Every metric that `edgeseg run --metrics`, `edgeseg serve` and `edgeseg accuracy` export: its name, kind, labels, and
+what it means.
 
 Names follow the conventions of Prometheus, and are what an OpenTelemetry SDK would export under the name that
 `otel_name` gives: dots become underscores, the unit and `_total` are appended (OpenTelemetry specification, "Prometheus
@@ -11,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HISTOGRAM, GAUGE, COUNTER = "histogram", "gauge", "counter"
-RUN, SERVE, BOTH = ("run",), ("serve",), ("run", "serve")
+RUN, SERVE, BOTH, ACCURACY = ("run",), ("serve",), ("run", "serve"), ("accuracy",)
 SUFFIXES = {"s": "_seconds", "By": "_bytes", "Cel": "_celsius", "W": "_watts", "J": "_joules", "1": "_ratio"}
 BUILD_LABELS = ("version", "bundle", "digest", "target", "precision")
 
@@ -81,6 +82,38 @@ METRICS = (
         ("stream", "statistic"),
     ),
     Metric("edgeseg_drift_alarms", COUNTER, "Alarms of drift.", ("stream", "statistic")),
+    Metric(
+        "edgeseg_undecided_frames",
+        COUNTER,
+        "Results that a person has to look at, by the first of their reasons.",
+        ("stream", "reason"),
+    ),
+    Metric(
+        "edgeseg_review_frames",
+        COUNTER,
+        "Undecided results by what became of them: queued, limited, or lost for want of room.",
+        ("stream", "outcome"),
+    ),
+    Metric(
+        "edgeseg_accuracy_miou_ratio",
+        GAUGE,
+        "mIoU on labeled frames of the field, 0 to 1; sample: all of them, or those drawn at random.",
+        ("stream", "sample"),
+        "1",
+        ACCURACY,
+    ),
+    Metric("edgeseg_accuracy_low_ratio", GAUGE, "Lower end of its 95 % interval.", ("stream", "sample"), "1", ACCURACY),
+    Metric("edgeseg_accuracy_high_ratio", GAUGE, "Upper end of it.", ("stream", "sample"), "1", ACCURACY),
+    Metric("edgeseg_accuracy_limit_ratio", GAUGE, "The mIoU that is accepted.", ("stream",), "1", ACCURACY),
+    Metric("edgeseg_accuracy_frames", GAUGE, "Labeled frames of the field.", ("stream", "sample"), "", ACCURACY),
+    Metric(
+        "edgeseg_accuracy_verdict",
+        GAUGE,
+        "1 for the verdict on the accuracy of a camera (pass, fail, undecided), 0 for the others.",
+        ("stream", "verdict"),
+        "",
+        ACCURACY,
+    ),
     Metric("edgeseg_temperature_celsius", GAUGE, "The hottest thermal zone.", (), "Cel", BOTH),
     Metric("edgeseg_power_watts", GAUGE, "Power of the board, where it has a sensor.", (), "W", BOTH),
     Metric("edgeseg_energy_joules", COUNTER, "Energy that the CPU package counts (RAPL).", (), "J", BOTH),

@@ -32,7 +32,8 @@ AGE, LATENCY = "age", "latency"  # stages that have a histogram of their own, pe
 class StreamSample:
     """One stream at the time of a scrape. `states`: every state its source can be in; `dropped`: stage -> frames;
     `areas`: class -> share of its latest frame; `margin`: mean of the latest frame for which it was measured. `drift`:
-    None where nothing watches for it."""
+    None where nothing watches for it. `undecided`: first reason -> results; `queued`: what became of them -> results.
+    """
 
     name: str
     frames: int
@@ -47,6 +48,8 @@ class StreamSample:
     areas: Mapping[str, float] = field(default_factory=dict)
     margin: float | None = None
     drift: DriftState | None = None
+    undecided: Mapping[str, int] = field(default_factory=dict)
+    queued: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ def rows(sample: RunSample) -> Iterator[tuple[str, list[str], float]]:
         if stream.age_from:
             yield "edgeseg_frame_age_from", [name, stream.age_from], 1.0
         yield from (("edgeseg_class_area_ratio", [name, c], share) for c, share in stream.areas.items())
+        yield from (("edgeseg_undecided_frames", [name, reason], n) for reason, n in stream.undecided.items())
+        yield from (("edgeseg_review_frames", [name, outcome], n) for outcome, n in stream.queued.items())
         if stream.drift is not None:
             yield from (("edgeseg_drift_score", [name, which], value) for which, value in stream.drift.scores.items())
             counts = {which: stream.drift.alarms.get(which, 0) for which in stream.drift.scores}

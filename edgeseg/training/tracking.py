@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgeseg.errors import MissingPackage
 from edgeseg.results.stage import EpochResult
+from edgeseg.telemetry.mlflow_run import MLflowRun
 
 
 class Tracker:
@@ -48,25 +48,13 @@ class MLflow(Tracker):
     """A run on the server named by MLflow's own environment variables, or else in FOLDER/mlflow.db (SQLite)."""
 
     def __init__(self, folder: Path, title: str, settings: dict[str, Any]):
-        try:
-            self.mlflow: Any = importlib.import_module("mlflow")
-            importlib.import_module("sqlalchemy")  # mlflow-skinny leaves it out, SQLite needs it
-        except ImportError as error:
-            raise MissingPackage("mlflow-skinny", "track = 'mlflow'", "mlflow") from error
-        if not self.mlflow.is_tracking_uri_set():
-            folder.mkdir(parents=True, exist_ok=True)
-            self.mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
-        run_file = folder / "mlflow-run.txt"  # so that a resumed training continues the same run
-        run = self.mlflow.start_run(run_id=run_file.read_text() if run_file.is_file() else None, run_name=title)
-        if not run_file.is_file():
-            run_file.write_text(run.info.run_id)
-            self.mlflow.log_params(settings)
+        self._run = MLflowRun(folder, title, settings, "track = 'mlflow'")
 
     def log_epoch(self, result: EpochResult) -> None:
-        self.mlflow.log_metrics(result.metrics(), step=result.epoch)
+        self._run.log(result.metrics(), result.epoch)
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self.mlflow.end_run("FINISHED" if kind is None else "FAILED")
+        self._run.end(failed=kind is not None)
 
 
 def tracker(name: str, folder: Path, title: str, settings: dict[str, Any]) -> Tracker:

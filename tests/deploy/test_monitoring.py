@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import re
@@ -9,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -114,9 +117,26 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def textfile_server(folder: Path) -> ThreadingHTTPServer:
+    """Serves the files of a folder as metrics."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        extensions_map: ClassVar = {".prom": "text/plain; version=0.0.4"}
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
 @pytest.fixture(scope="module")
-def scraped(bundle_of: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus with our alerts, scraping a live `edgeseg run` at night, which was told of the day only, and a server.
+def scraped(
+    bundle_of: Callable[[str, str], Path], street: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """Prometheus with our alerts, scraping a live `edgeseg run` at night, which was told of the day only, a server, and
+    the file of `edgeseg accuracy` as node_exporter's textfile collector would pass it on.
     The alert of drift does not wait a minute here."""
     if not shutil.which("prometheus"):
         pytest.skip("needs prometheus (Debian's package)")
@@ -132,13 +152,21 @@ def scraped(bundle_of: Callable[[str, str], Path], tmp_path_factory: pytest.Temp
     (folder / "alerts.yml").write_text(yaml.safe_dump(document))
     config["rule_files"] = [str(folder / "alerts.yml")]
     config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{run}", f"127.0.0.1:{serve}"]}]
+    files = textfile_server(folder)
+    config["scrape_configs"].append({
+        "job_name": "node", "metrics_path": "/accuracy.prom",
+        "static_configs": [{"targets": [f"127.0.0.1:{files.server_address[1]}"]}],
+    })  # fmt: skip
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     edgeseg = [sys.executable, "-m", "edgeseg"]
     day = ["--reference", "synthetic://street?frames=300&size=192x128", "--out", folder / "reference.json"]
     subprocess.run([*map(str, [*edgeseg, "drift", bundle, *day])], check=True)
+    accuracy = ["--labels", street, "--min-miou", "0", "--prometheus", folder / "accuracy.prom"]
+    subprocess.run([*map(str, [*edgeseg, "accuracy", bundle, *accuracy])], check=True)
     commands = [
         [*edgeseg, "run", bundle, "--source", "synthetic://street?fps=15&size=192x128&night=1",
-         "--metrics", f"127.0.0.1:{run}", "--deadline", "500", "--sink", f"drift://{folder}/drift/?reference={folder}/reference.json"],
+         "--metrics", f"127.0.0.1:{run}", "--deadline", "500", "--min-confidence", "0.01",
+         "--review-queue", folder / "queue", "--sink", f"drift://{folder}/drift/?reference={folder}/reference.json"],
         [*edgeseg, "serve", bundle, "--port", serve],
         ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
          f"--web.listen-address=127.0.0.1:{own}"],
@@ -152,8 +180,11 @@ def scraped(bundle_of: Callable[[str, str], Path], tmp_path_factory: pytest.Temp
             image = (bundle / "golden" / "0.png").read_bytes()
             urllib.request.urlopen(f"http://127.0.0.1:{serve}/v1/segment", image, timeout=30).close()
             prometheus.wait_for("edgeseg_images_total > 0")
+            prometheus.wait_for("edgeseg_accuracy_verdict")
             yield prometheus
         finally:
+            files.shutdown()
+            files.server_close()
             for process in processes:
                 process.send_signal(signal.SIGTERM)
             for process in processes:

@@ -57,7 +57,7 @@ def result(index: int, margin: float = 5.0, image: np.ndarray | None = None) -> 
 
 
 def collect(folder: Path, clock: Hand, info: sinks.Info = INFO, **options: Any) -> Collect:
-    return Collect(folder, info, clock=clock, wall=lambda: clock.wall, **{"every": 1.0, **options})
+    return Collect(folder, info, clock=clock, wall=lambda: clock.wall, **{"every": 1.0, "random": 0, **options})
 
 
 def feed(sink: Collect, clock: Hand, results: list[Result]) -> None:

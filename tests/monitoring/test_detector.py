@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseg.errors import OptionError
+from edgeseg.evaluation.statistics import student_t
 from edgeseg.monitoring.detector import ChangeDetector
-from edgeseg.monitoring.ranges import BETS, LONGEST, Ranges, autocorrelation_time, student_t
+from edgeseg.monitoring.ranges import BETS, LONGEST, Ranges, autocorrelation_time
 from edgeseg.monitoring.statistics import names
 from edgeseg.results.drift import ReferenceStatistics
 

@@ -94,6 +94,9 @@ def results(bundle: Path, network: Path, street: Path, tmp_path_factory: pytest.
     gate = ["gate", bundle, "--data", street, "--max-p99", "10s", "--json", folder / "gate.json"]
     assert CliRunner().invoke(app, [str(w) for w in gate]).exit_code == 0
     files["gate"] = folder / "gate.json"
+    files["accuracy"] = folder / "accuracy.json"
+    field = ["accuracy", bundle, "--labels", collected(street, folder / "field"), "--min-miou", "90", "--json"]
+    assert CliRunner().invoke(app, [str(w) for w in [*field, files["accuracy"]]]).exit_code == 1
     files["benches"] = folder / "benches.json"
     one = json.loads(files["bench"].read_text())
     files["benches"].write_text(json.dumps({"kind": "benches", "hosts": [{**one, "host": h} for h in ("near", "far")]}))
@@ -102,6 +105,20 @@ def results(bundle: Path, network: Path, street: Path, tmp_path_factory: pytest.
         json.dumps(pipeline_of(*(json.loads(files[k].read_text()) for k in ("eval", "bench"))))
     )
     return files
+
+
+def collected(street: Path, root: Path) -> Path:
+    """The dataset as if a camera had drawn its frames at random, twelve on one day and six on the next."""
+    shutil.copytree(street, root)
+    names = [path.stem for split in ("train", "val", "test") for path in sorted((root / split / "images").iterdir())]
+    for number, path in enumerate(sorted(root.rglob("images/*.png"))):  # the splits have the same names
+        for kind in ("images", "masks"):
+            old = path.parents[1] / kind / path.name
+            old.rename(old.with_name(f"f{number:02d}.png"))
+    times = [1.78e9 + 3600.0 * i if i < 12 else 1.7801e9 + 3600.0 * i for i in range(len(names))]
+    rows = [{"name": f"f{i:02d}", "stream": "gate", "time": t, "why": {"random": 1.0}} for i, t in enumerate(times)]
+    (root / "collected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
 
 
 def recipe(**sections: Any) -> dict[str, Any]:
@@ -152,6 +169,7 @@ def test_every_result_names_its_kind(results: dict[str, Path], kind: str) -> Non
         ("run", ("Stream", "4 frames at", "infer")),
         ("gate", ("Gate: openvino-cpu-fp32", "PASS on 4 frames", "latency p99")),
         ("benches", ("At a glance", "on near", "on far")),
+        ("accuracy", ("Accuracy in the field: openvino-cpu-fp32", "drawn at random", "Over time", "gate", "fail")),
         (
             "control",
             ("Accuracy control: every layer in INT8", "90 allowed: held", "2 frames of street val", "0 (chosen)"),
@@ -181,7 +199,7 @@ def test_every_kind_of_result_draws_a_page(
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len(rows) >= 3
     assert ("img" in page.tags) == (kind == "eval")
-    assert ("svg" in page.tags) == (kind in ("pipeline", "bench", "benches", "autotune"))
+    assert ("svg" in page.tags) == (kind in ("pipeline", "bench", "benches", "autotune", "accuracy"))
 
 
 def test_one_page_holds_all_results(results: dict[str, Path], tmp_path: Path, edgeseg: Edgeseg) -> None:
@@ -215,6 +233,10 @@ def test_text_from_results_is_escaped(results: dict[str, Path], tmp_path: Path) 
         elif kind in ("control", "autotune"):
             d.update(bundle=HOSTILE, chosen=HOSTILE, why=[HOSTILE], measured_by=HOSTILE, target=HOSTILE)
             d["data"].update(root=HOSTILE)
+        elif kind == "accuracy":
+            d.update(limit_from=HOSTILE, notes=[HOSTILE], problems=[{"frame": HOSTILE, "what": HOSTILE}])
+            for row in (*d["cameras"], *d["windows"]):
+                row.update(camera=HOSTILE)
         elif "bundle" in d:
             d["bundle"].update(name=HOSTILE, target=HOSTILE, precision=HOSTILE)
         for row in [*d.get("stages", []), *d.get("bundles", [])] if kind == "pipeline" else []:

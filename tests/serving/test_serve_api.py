@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -267,3 +268,24 @@ def test_live_streams_are_listed_and_their_pictures_allowed(bundle: Path, tmp_pa
 def test_a_live_stream_that_is_none(text: str) -> None:
     with pytest.raises(OptionError, match=r"Live stream .*\nExpected NAME=http://HOST:PORT"):
         Live.parse(text)
+
+
+def test_undecided_answers_say_so(bundle: Path, jpegs: list[bytes], tmp_path: Path) -> None:
+    words = (f"tiny={bundle}", "--min-confidence", "1", "--review-class", "road:0")
+    with serving(tmp_path / "log", *words) as served:
+        answer = served.segment(jpegs[0], "?format=areas")
+        assert (answer.json["undecided"], answer.json["reasons"]) == (True, ["confidence"])
+        assert 0 < answer.json["confidence"] < 1
+        assert answer.headers["X-Edgeseg-Undecided"] == f"confidence ({answer.json['confidence']:.2f})"
+        picture = cv2.imdecode(np.frombuffer(served.segment(jpegs[0], "?format=overlay").body, np.uint8), 1)
+        assert np.abs(picture[-1].mean(0) - (0, 176, 255)).max() < 40
+        assert served.segment(jpegs[0]).headers["X-Edgeseg-Undecided"]
+    with serving(tmp_path / "log", f"tiny={bundle}", "--min-confidence", "0") as served:
+        answer = served.segment(jpegs[0], "?format=rle")
+        assert answer.json["undecided"] is False and "X-Edgeseg-Undecided" not in answer.headers
+        assert "undecided" not in (tmp_path / "log").read_text()
+
+
+def test_a_server_refuses_a_class_to_review_that_its_bundle_does_not_have(bundle: Path, edgeseg: Any) -> None:
+    ran = edgeseg("serve", bundle, "--port", "0", "--review-class", "unicorn")
+    assert ran.code == 2 and "Unknown class 'unicorn'" in ran.err

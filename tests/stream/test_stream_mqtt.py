@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytest
 from stream_helpers import SPEC, frame_image
 
 from edgeseg.errors import FileError, MissingPackage, OptionError, StreamError
-from edgeseg.result import Frame, Result
+from edgeseg.result import Decision, Frame, Result
 from edgeseg.stream import sinks
 from edgeseg.stream.events.rules import Rules, load
 from edgeseg.stream.events.watch import Watch
@@ -135,10 +136,11 @@ class Feed:
         self.sent: list[dict[str, Any]] = []
         self._index = 0
 
-    def __call__(self, parked: bool) -> None:
+    def __call__(self, parked: bool, decision: Decision | None = None) -> None:
         classmap = np.zeros((SPEC.height, SPEC.width), np.uint8)
         classmap[:, : SPEC.width // 2] = 3 * parked
         result = Result(Frame(frame_image(0), self._index, pts=self._index / 10), classmap, {}, spec=SPEC)
+        result = replace(result, decision=decision)
         observation = self.watch.update(result)
         self.sent += [event.to_dict() for event in observation.events]
         self.sink.observe(observation)
@@ -191,6 +193,19 @@ def test_without_rules_the_frame_is_a_zone(broker: Broker, observer: Subscriber)
         "car": 50.0,
     }
     assert not [topic for topic, *_ in observer.messages if topic.startswith("homeassistant")]
+
+
+@needs_broker
+def test_undecided_results_are_a_state_that_does_not_flap(broker: Broker, observer: Subscriber) -> None:
+    info = sinks.Info(SPEC, 10.0, name="front", review=True)
+    feed = Feed(sinks.open(f"mqtt://127.0.0.1:{broker.port}/site/front#every=0.5", info), None)
+    for undecided in (0, 1, 0, 1, 0, 0, 0, 0, 0, 0):  # ten a second
+        feed(False, Decision(0.3, ("confidence",) * undecided))
+    feed.close()
+    wait_for(lambda: observer.last("site/front/availability") == "offline")
+    assert observer.payloads("site/front/undecided") == ["OFF", "ON", "OFF"]
+    config = observer.last("homeassistant/binary_sensor/site_front/_undecided/config")
+    assert config and json.loads(config)["state_topic"] == "site/front/undecided"
 
 
 @needs_broker

@@ -36,7 +36,7 @@ class Event:
     Both have the same `id`. `time`: Unix seconds of the frame that decided it, `began` of the first frame that met the
     condition; `pts`, `frame`: of the frame that decided it; `share` of the zone, 0 to 1, then, and `peak`, its extreme
     so far. `seconds`: how long the condition has held, jumps of the clock left out. `reason` of an end: "cleared", or
-    "stopped" with the run.
+    "stopped" with the run. `undecided`: a person has to look at the frame that decided it, for these `reasons`.
     """
 
     event: str
@@ -53,11 +53,13 @@ class Event:
     peak: float
     seconds: float
     reason: str = ""
+    undecided: bool = False
+    reasons: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         rounded = {"time": round(self.time, 3), "began": round(self.began, 3), "seconds": round(self.seconds, 3)}
         shares = {"share": round(self.share, 4), "peak": round(self.peak, 4)}
-        return {"kind": "event", "schema": 1, **asdict(self), **rounded, **shares}
+        return {"kind": "event", "schema": 1, **asdict(self), **rounded, **shares, "reasons": list(self.reasons)}
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Watch:
         self._open: dict[str, tuple[Event, float]] = {}  # by rule, with the observed time when its condition began
         self._count = 0
         self._frame: Frame | None = None  # the latest, without its image
+        self._reasons: tuple[str, ...] = ()  # why it is undecided
 
     def update(self, result: Result) -> Observation:
         """StreamError where the network sees nothing of a zone, at the first frame."""
@@ -96,6 +99,7 @@ class Watch:
         now = self._time.seconds
         zones = self._zones_of(result)
         self._frame = replace(result.frame, image=NO_IMAGE)
+        self._reasons = result.decision.reasons if result.decision else ()
         counts = {name: pixels.histogram(result.classmap)[: len(self.spec.classes)] for name, pixels in zones.items()}
         events = []
         for state in self._states:
@@ -142,11 +146,12 @@ class Watch:
         rule, now = state.rule, time.time() - max(time.monotonic() - frame.captured, 0.0)
         if not state.active:
             started, since = self._open.pop(rule.name)
-            return _end(started, state, frame, now, state.since - since, "cleared")
+            return self._end(started, state, frame, now, state.since - since, "cleared")
         held = self._time.seconds - state.since
         name = self._name(rule, now - held)
         event = Event("start", name, rule.name, rule.when.zone, rule.text, self._stream, now, now - held,
-                      _media_time(frame), frame.index, state.share, state.peak, held)  # fmt: skip
+                      _media_time(frame), frame.index, state.share, state.peak, held, undecided=bool(self._reasons),
+                      reasons=self._reasons)  # fmt: skip
         self._open[rule.name] = event, state.since
         return event
 
@@ -156,22 +161,22 @@ class Watch:
         frame, now = self._frame, time.time()
         states = [state for state in self._states if state.rule.name in opened]
         return tuple(
-            _end(event, state, frame, now, self._time.seconds - since, "stopped")
+            self._end(event, state, frame, now, self._time.seconds - since, "stopped")
             for state in states
             for event, since in (opened[state.rule.name],)
             if frame is not None
         )
+
+    def _end(self, started: Event, state: RuleState, frame: Frame, now: float, held: float, reason: str) -> Event:
+        return replace(started, event="end", time=now, pts=_media_time(frame), frame=frame.index, share=state.share,
+                       peak=state.peak, seconds=held, reason=reason, undecided=bool(self._reasons),
+                       reasons=self._reasons)  # fmt: skip
 
     def _name(self, rule: Rule, began: float) -> str:
         """Of an event, in order of time, and fit to name files."""
         self._count += 1
         parts = (f"{datetime.fromtimestamp(began, timezone.utc):{STARTED}}", self._stream, rule.name)
         return re.sub(r"[^\w-]", "_", "-".join([*filter(None, parts), f"{self._count:04d}"]))
-
-
-def _end(started: Event, state: RuleState, frame: Frame, now: float, held: float, reason: str) -> Event:
-    return replace(started, event="end", time=now, pts=_media_time(frame), frame=frame.index, share=state.share,
-                   peak=state.peak, seconds=held, reason=reason)  # fmt: skip
 
 
 def _media_time(frame: Frame) -> float | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -36,8 +36,9 @@ class Info:
     """What a sink may know about the stream it belongs to.
 
     `fps` is None where nobody knows; `part` counts how often the sink was opened again after it failed; `rules` are
-    those of this stream. `reference`: the content of the bundle's reference.json, None where it has none; `golden()`
-    decodes its first golden frame.
+    those of this stream; `review`: results may be undecided; `margin_every`: of how many results one has its margin, 0
+    if nobody says. `reference`: the content of the bundle's reference.json, None where it has none; `golden()` decodes
+    its first golden frame.
     """
 
     spec: Spec
@@ -46,6 +47,8 @@ class Info:
     name: str = ""
     part: int = 0
     rules: Rules | None = None
+    review: bool = False
+    margin_every: int = 0
     reference: bytes | None = field(default=None, repr=False)
     golden: Callable[[], Image | None] = field(default=lambda: None, repr=False, compare=False)
 
@@ -76,6 +79,10 @@ class Sink(ABC):
     def drift(self) -> DriftState | None:
         """For a sink that watches for drift: how the stream stands. May be called by any thread."""
         return None
+
+    def queued(self) -> Mapping[str, int]:
+        """For a sink that keeps undecided results for review: what became of them. May be called by any thread."""
+        return {}
 
     @abstractmethod
     def write(self, result: Result, image: Image | None) -> None:

@@ -1,7 +1,8 @@
 """Folders of images: `out/` gets a palette PNG of class ids per frame, of its size (`?size=network`: of the network's
 input); `?overlay=1` adds the drawn frames (JPEG).
 
-`out/?masks=0&overlay=1` writes overlays alone. Names follow the frame's number, or the source image's own name.
+A mask of an undecided frame says so, and why, in its text (`edgeseg.undecided`). `out/?masks=0&overlay=1` writes
+overlays alone. Names follow the frame's number, or the source image's own name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edgeseg.stream.sinks import Info, Sink, check_writable
 from edgeseg.stream.uri import Uri, choice, flag
 
 FORMS = "FOLDER/"
+UNDECIDED = "edgeseg.undecided"
 
 
 def claims(uri: Uri) -> bool:
@@ -51,7 +53,9 @@ class Folder(Sink):
         name = result.frame.source or f"{result.frame.index:06d}"
         if self._masks:
             classmap = result.at_frame_size() if self.needs_detail else result.classmap
-            png = palette_png(classmap, self._spec.palette)
+            undecided = result.decision is not None and result.decision.undecided
+            text = {UNDECIDED: str(result.decision)} if undecided else None
+            png = palette_png(classmap, self._spec.palette, text)
             write_bytes(self._folder / f"{name}.png", png, durable=False)  # there may be many of them
         if image is not None:
             write_image(self._folder / f"{name}.overlay.jpg", image)

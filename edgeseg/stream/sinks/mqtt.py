@@ -4,6 +4,7 @@
     TOPIC/rule/NAME       ON or OFF; retained
     TOPIC/zone/NAME       {"water": 12.3, ...}: percent of the zone per class, at most every `every` seconds; retained
     TOPIC/event           each start and end of an event as JSON, as in events://
+    TOPIC/undecided       ON while results are undecided, OFF when none was for `every` seconds; retained
 
 Without rules the whole frame is a zone. All is QoS 1. Home Assistant finds the rules and zones by itself
 (home_assistant.py). Options follow `#`: `every` (5), `discovery` (the prefix of Home Assistant's topics,
@@ -107,13 +108,14 @@ class Mqtt(Sink):
         self._every = every
         self._observation: Observation | None = None
         self._shares_at: float | None = None  # observed time
+        self._undecided_at: float | None = None  # observed time of the latest undecided result
         self._sensors = _sensors(info.rules or Rules(), self._classes)
         if discovery != "0":
             self._announce(info, discovery)
 
     def _announce(self, info: Info, prefix: str) -> None:
         rules = info.rules.rules if info.rules else ()
-        for topic, payload in discovery(self._topic, info.name, rules, self._sensors, prefix):
+        for topic, payload in discovery(self._topic, info.name, rules, self._sensors, prefix, info.review):
             self._publisher.state(topic, json.dumps(payload))
 
     @property
@@ -131,9 +133,18 @@ class Mqtt(Sink):
             self._publisher.event(f"{self._topic}/event", json.dumps(event.to_dict()))
         for name, active in observation.active.items():
             self._publisher.state(f"{self._topic}/rule/{name}", "ON" if active else "OFF")
+        if result.decision is not None:
+            self._publish_undecided(result.decision.undecided, observation.seconds)
         if self._shares_at is None or not 0 <= observation.seconds - self._shares_at < self._every:
             self._shares_at = observation.seconds
             self._publish_shares(observation)
+
+    def _publish_undecided(self, undecided: bool, seconds: float) -> None:
+        """ON at once, OFF after a while: frames that are just sure enough come between others."""
+        if undecided:
+            self._undecided_at = seconds
+        lately = self._undecided_at is not None and seconds - self._undecided_at < self._every
+        self._publisher.state(f"{self._topic}/undecided", "ON" if lately else "OFF")
 
     def _publish_shares(self, observation: Observation) -> None:
         for zone, shares in observation.shares.items():
