@@ -5,6 +5,7 @@ bundle.sig      a signature of bundle.json, where there is one (see signature.py
 model.*         what the backend loads
 golden/N.png    frames as they came, golden/N.mask.png this bundle's class maps of them when it was compiled
 reference.json  statistics of the frames that it was made for (monitoring/), where there were enough
+bom.cdx.json    what it was made from (bom.py); older bundles have none
 
 It is read once. What was checked is what is loaded, whatever happens to the directory meanwhile.
 """
@@ -43,6 +44,7 @@ MAX_BYTES = 4 << 30  # of all files: they are read into memory
 MAX_LISTED = 5  # names in one message
 GOLDEN = "golden"
 REFERENCE = "reference.json"
+BOM = "bom.cdx.json"
 COPY_AGAIN = "Copy or compile the bundle again."
 
 
@@ -173,10 +175,8 @@ class Bundle:
 
     @property
     def size(self) -> int:
-        """Bytes of the model files, golden frames and reference statistics not counted."""
-        return sum(
-            entry.bytes for name, entry in self.manifest.files.items() if not name.startswith((GOLDEN, REFERENCE))
-        )
+        """Bytes of the model files."""
+        return sum(entry.bytes for name, entry in self.manifest.files.items() if is_model_file(name))
 
     @property
     def identity(self) -> BundleIdentity:
@@ -223,6 +223,11 @@ class Bundle:
                         COPY_AGAIN,
                     )
                 yield image, mask
+
+
+def is_model_file(name: str) -> bool:
+    """Whether the file of that name belongs to the model: not a golden frame, the reference statistics or the bill."""
+    return not name.startswith((GOLDEN, REFERENCE, BOM))
 
 
 def _manifest_text(folder: Directory, path: Path) -> bytes:

@@ -202,6 +202,7 @@ class _Stages:
                 golden=golden_frames(recipe.targets.golden, spec, recipe.folder)
                 or [read_image(frame) for frame in calibration.frames[:GOLDEN_FRAMES]],
                 recipe=recipe.to_dict(),
+                trained_on=self.root,
                 log=self.log,
             )
             return measured(path, self.test)

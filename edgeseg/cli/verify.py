@@ -34,7 +34,7 @@ def verify(
 
     For operators, after copying a bundle to a device.
     """
-    from edgeseg import signature
+    from edgeseg import bom, signature
     from edgeseg.bundle import Bundle
     from edgeseg.runtime import PROXY, SATURATES, golden_agreement, open_segmenter, saturates
 
@@ -42,6 +42,7 @@ def verify(
         raise OptionError("A name or version of the bundle without a signature.", "Add --key PUBLIC.pem.")
     required = signature.Required(key, bundle_name or "", min_version) if key else None
     loaded = Bundle.load(bundle)
+    billed = bom.check(loaded)
     with open_segmenter(loaded, required=required, backend=PROXY) as segmenter:
         shares = golden_agreement(segmenter, loaded)
     files = len(loaded.manifest.files)
@@ -59,6 +60,7 @@ def verify(
         )
     parts = ["signature"] if key else []
     parts += [f"{files} digests", f"{len(shares)} golden frames", f"worst agreement {min(shares):.4f}"]
+    parts += ["bill of materials"] if billed else []
     parts += [segmenter.backend] if segmenter.backend.startswith("through") else []
     results(json_to).print(styled("ok", "green", f" {', '.join(parts)}"))
 
