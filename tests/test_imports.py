@@ -239,7 +239,7 @@ LAYERS = [
     "training",
     "labeling",
     "fleet",
-    "pipeline loop",
+    "pipeline loop dvc",
     "cli",
 ]
 RANK = {name: i for i, row in enumerate(LAYERS) for name in row.split()}
