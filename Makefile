@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test test-slow test-trt test-tools fuzz check pipeline camvid docs docs-site bench clean
+.PHONY: help demo test test-slow test-trt test-tools fuzz check pipeline camvid docs docs-site licenses release-notes bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -83,6 +83,12 @@ camvid: $(VENV)/dev.stamp ## train models/camvid from its recipes (needs ../shar
 docs: $(VENV)/dev.stamp ## write the generated pages of docs/ again
 	$(BIN)/python docs/cli.py > docs/cli.md
 	$(BIN)/python docs/reference_pages.py
+
+licenses: $(VENV)/dev.stamp ## write docs/project/licenses.md again, of what is installed here
+	$(BIN)/python docs/licenses.py > docs/project/licenses.md
+
+release-notes: $(VENV)/dev.stamp ## tag and notes of a model's release: BUNDLE=models/street/street-int8
+	@$(BIN)/python docs/release_notes.py $(BUNDLE)
 
 docs-site: $(VENV)/dev.stamp ## the documentation as a site, without a network: build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
