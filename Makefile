@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test test-slow test-trt test-tools fuzz check pipeline camvid docs docs-site licenses release-notes bench clean
+.PHONY: help demo test test-slow test-trt test-tools test-peers fuzz check pipeline camvid docs docs-site licenses release-notes bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,13 @@ test-tools: ## Debian's RTSP server, ffmpeg, sshd, mosquitto and Prometheus for 
 	--no-install-recommends mosquitto prometheus openssh-server openssh-client ffmpeg python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav >/dev/null; } \
 	|| echo "not installed here: tests of real RTSP cameras, brokers, Prometheus and remote benches will skip"
+
+PEERS := $(CURDIR)/build/peers
+test-peers: $(VENV)/dev.stamp ## our label files and dvc.yaml with datumaro, label-studio-sdk and dvc, each in a venv of its own (1.3 GB)
+	for peer in datumaro==1.13.12 label-studio-sdk==2.1.2 dvc==3.67.1; do \
+	python3 -m venv $(PEERS)/$${peer%%=*} && $(PEERS)/$${peer%%=*}/bin/pip install -q $$peer || exit; done
+	EDGESEG_PEERS=$(PEERS)/datumaro/bin/python:$(PEERS)/label-studio-sdk/bin/python PATH="$$PATH:$(PEERS)/dvc/bin" \
+	$(BIN)/pytest -rs tests/data/test_peer_readers.py tests/training/test_dvc.py
 
 SEED := 1
 SECONDS := 600
