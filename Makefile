@@ -20,7 +20,7 @@ $(VENV)/demo.stamp: pyproject.toml setup.py edgeseg/_mask.c edgeseg/_motion.c
 $(VENV)/dev.stamp: pyproject.toml setup.py edgeseg/_mask.c edgeseg/_motion.c .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -c .ci/constraints.txt -e '.[openvino,onnxruntime,tflite,compress,data,train,camera,metrics,mqtt,serve,sign,tensorboard,docs,dev]'
+	$(BIN)/pip install -q -c .ci/constraints.txt -e '.[openvino,onnxruntime,tflite,compress,data,train,camera,metrics,mqtt,serve,sign,cvat,tensorboard,docs,dev]'
 	touch $@ $(VENV)/demo.stamp
 
 demo: $(VENV)/demo.stamp ## the shipped street student: calibrate, INT8, compile, check, stream, report (no torch)
