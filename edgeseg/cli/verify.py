@@ -47,7 +47,6 @@ def verify(
     loaded = Bundle.load(bundle)
     if oms_key:
         model_signing.require(loaded, oms_key)
-    billed = bom.check(loaded)
     with open_segmenter(loaded, required=required, backend=PROXY) as segmenter:
         shares = golden_agreement(segmenter, loaded)
     files = len(loaded.manifest.files)
@@ -64,8 +63,8 @@ def verify(
             f"Expected {minimum:.0%}. {why}",
         )
     parts = [text for text, given in (("signature", key), ("Open Model Signing", oms_key)) if given]
+    parts += ["bill of materials"] if bom.check(loaded) else []
     parts += [f"{files} digests", f"{len(shares)} golden frames", f"worst agreement {min(shares):.4f}"]
-    parts += ["bill of materials"] if billed else []
     parts += [segmenter.backend] if segmenter.backend.startswith("through") else []
     results(json_to).print(styled("ok", "green", f" {', '.join(parts)}"))
 

@@ -95,7 +95,7 @@ def test_compile_verify_eval_bench_in_a_row(network: Path, street: Path, tmp_pat
     assert compiled["bundle"] == str(tmp_path / "b") and compiled["metrics"]["frames"] == 4
 
     result = edgeseg("verify", tmp_path / "b")
-    assert result.code == 0 and "8 digests, 3 golden frames, worst agreement 1.0000" in result.out
+    assert result.code == 0 and "9 digests, 3 golden frames, worst agreement 1.0000" in result.out
 
     result = edgeseg("eval", tmp_path / "b", "--data", street, "--split", "val", "--json", "-")
     assert result.code == 0, result.err
