@@ -289,10 +289,10 @@ def test_verify_detects_a_bundle_with_other_class_maps(bundle: Path, tmp_path: P
         frames=tiny.frames(1),
     )
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
-    for name in ("model.xml", "model.bin"):
+    for name in ("model.xml", "model.bin", "bom.cdx.json"):
         shutil.copy(other.path / name, copy / name)
     result = edgeseg("verify", copy)
-    assert result.code == 2 and "model.bin differs from its digest" in result.err
+    assert result.code == 2 and "bom.cdx.json differs from its digest" in result.err
     tiny.reseal(copy)
     result = edgeseg("verify", copy)
     assert result.code == 2 and "a golden frame agrees on" in result.err and "Expected 99%" in result.err
