@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test test-slow test-trt test-gpu test-tools fuzz check pipeline camvid docs docs-site bench clean
+.PHONY: help demo test test-slow test-trt test-gpu test-tools test-peers fuzz check pipeline camvid docs docs-site licenses release-notes bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,7 +20,7 @@ $(VENV)/demo.stamp: pyproject.toml setup.py edgeseg/_mask.c edgeseg/_motion.c
 $(VENV)/dev.stamp: pyproject.toml setup.py edgeseg/_mask.c edgeseg/_motion.c .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -c .ci/constraints.txt -e '.[openvino,onnxruntime,tflite,compress,data,transformers,search,camera,metrics,mqtt,serve,sign,tensorboard,docs,dev]'
+	$(BIN)/pip install -q -c .ci/constraints.txt -e '.[openvino,onnxruntime,tflite,compress,data,transformers,search,camera,metrics,mqtt,serve,sign,cvat,tensorboard,mlflow,docs,dev]'
 	touch $@ $(VENV)/demo.stamp
 
 demo: $(VENV)/demo.stamp ## the shipped street student: calibrate, INT8, compile, check, stream, report (no torch)
@@ -61,6 +61,13 @@ test-tools: ## Debian's RTSP server, ffmpeg, sshd, mosquitto and Prometheus for 
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav >/dev/null; } \
 	|| echo "not installed here: tests of real RTSP cameras, brokers, Prometheus and remote benches will skip"
 
+PEERS := $(CURDIR)/build/peers
+test-peers: $(VENV)/dev.stamp ## our label files and dvc.yaml with datumaro, label-studio-sdk and dvc, each in a venv of its own (1.3 GB)
+	for peer in datumaro==1.13.12 label-studio-sdk==2.1.2 dvc==3.67.1; do \
+	python3 -m venv $(PEERS)/$${peer%%=*} && $(PEERS)/$${peer%%=*}/bin/pip install -q $$peer || exit; done
+	EDGESEG_PEERS=$(PEERS)/datumaro/bin/python:$(PEERS)/label-studio-sdk/bin/python PATH="$$PATH:$(PEERS)/dvc/bin" \
+	$(BIN)/pytest -rs tests/data/test_peer_readers.py tests/training/test_dvc.py
+
 SEED := 1
 SECONDS := 600
 fuzz: $(VENV)/dev.stamp ## mutated files for every reader (SEED=1 SECONDS=600); what fails is kept in build/fuzz
@@ -87,6 +94,12 @@ camvid: $(VENV)/dev.stamp ## train models/camvid from its recipes (needs ../shar
 docs: $(VENV)/dev.stamp ## write the generated pages of docs/ again
 	$(BIN)/python docs/cli.py > docs/cli.md
 	$(BIN)/python docs/reference_pages.py
+
+licenses: $(VENV)/dev.stamp ## write docs/project/licenses.md again, of what is installed here
+	$(BIN)/python docs/licenses.py > docs/project/licenses.md
+
+release-notes: $(VENV)/dev.stamp ## tag and notes of a model's release: BUNDLE=models/street/street-int8
+	@$(BIN)/python docs/release_notes.py $(BUNDLE)
 
 docs-site: $(VENV)/dev.stamp ## the documentation as a site, without a network: build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -2,9 +2,11 @@
 
 bundle.json     Spec, target, digests of every file, parent, versions, metrics
 bundle.sig      a signature of bundle.json, where there is one (see signature.py)
+model.sig       a signature for other tools, where there is one (see model_signing.py)
 model.*         what the backend loads
 golden/N.png    frames as they came, golden/N.mask.png this bundle's class maps of them when it was compiled
 reference.json  statistics of the frames that it was made for (monitoring/), where there were enough
+bom.cdx.json    what it was made from (bom.py); older bundles have none
 
 It is read once. What was checked is what is loaded, whatever happens to the directory meanwhile.
 """
@@ -37,12 +39,16 @@ from edgeseg.spec import Spec
 SCHEMA = 1
 MANIFEST = "bundle.json"
 SIGNATURE = "bundle.sig"
+MODEL_SIGNATURE = "model.sig"
+UNLISTED = (MANIFEST, SIGNATURE, MODEL_SIGNATURE)  # what no manifest lists
 MAX_MANIFEST = 4 << 20
 MAX_SIGNATURE = 1 << 12
+MAX_MODEL_SIGNATURE = 1 << 20  # it lists every file
 MAX_BYTES = 4 << 30  # of all files: they are read into memory
 MAX_LISTED = 5  # names in one message
 GOLDEN = "golden"
 REFERENCE = "reference.json"
+BOM = "bom.cdx.json"
 COPY_AGAIN = "Copy or compile the bundle again."
 
 
@@ -134,13 +140,15 @@ class Manifest:
 @dataclass(frozen=True)
 class Bundle:
     """A bundle in memory, every byte of it checked. `text`: bundle.json as it was read; `signature`: bundle.sig,
-    which signature.py checks, None where there is none; `files`: content by name. `path`: where it came from."""
+    which signature.py checks, None where there is none; `files`: content by name. `path`: where it came from.
+    `model_signature`: model.sig, which model_signing.py checks."""
 
     path: Path
     manifest: Manifest
     text: bytes = field(repr=False)
     signature: bytes | None = field(repr=False)
     files: Mapping[str, bytes] = field(repr=False)
+    model_signature: bytes | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -173,10 +181,8 @@ class Bundle:
 
     @property
     def size(self) -> int:
-        """Bytes of the model files, golden frames and reference statistics not counted."""
-        return sum(
-            entry.bytes for name, entry in self.manifest.files.items() if not name.startswith((GOLDEN, REFERENCE))
-        )
+        """Bytes of the model files."""
+        return sum(entry.bytes for name, entry in self.manifest.files.items() if is_model_file(name))
 
     @property
     def identity(self) -> BundleIdentity:
@@ -199,7 +205,8 @@ class Bundle:
                 manifest = Manifest.from_dict(_json(text, path / MANIFEST), path / MANIFEST)
                 files = _read_all(folder, manifest, path)
                 _refuse_unlisted(folder, manifest, path)
-                return cls(path, manifest, text, _signature(folder), files)
+                own = _signature(folder, SIGNATURE, MAX_SIGNATURE)
+                return cls(path, manifest, text, own, files, _signature(folder, MODEL_SIGNATURE, MAX_MODEL_SIGNATURE))
         except OSError as error:
             raise BundleError(f"Bundle {path} cannot be read: {error.strerror or error}.", COPY_AGAIN) from error
 
@@ -225,6 +232,11 @@ class Bundle:
                 yield image, mask
 
 
+def is_model_file(name: str) -> bool:
+    """Whether the file of that name belongs to the model: not a golden frame, the reference statistics or the bill."""
+    return not name.startswith((GOLDEN, REFERENCE, BOM))
+
+
 def _manifest_text(folder: Directory, path: Path) -> bytes:
     try:
         text = folder.read(MANIFEST, MAX_MANIFEST + 1)
@@ -246,15 +258,15 @@ def _json(text: bytes, name: Path) -> object:
         raise BundleError(f"{name} cannot be read: {type(error).__name__} {error}.", COPY_AGAIN) from error
 
 
-def _signature(folder: Directory) -> bytes | None:
+def _signature(folder: Directory, name: str, most: int) -> bytes | None:
     try:
-        return folder.read(SIGNATURE, MAX_SIGNATURE)
+        return folder.read(name, most)
     except FileNotFoundError:
         return None
 
 
 def _refuse_unlisted(folder: Directory, manifest: Manifest, path: Path) -> None:
-    unlisted = sorted(name for name in folder.names() if name not in {*manifest.files, MANIFEST, SIGNATURE})
+    unlisted = sorted(name for name in folder.names() if name not in {*manifest.files, *UNLISTED})
     if unlisted:
         more = f" and {len(unlisted) - MAX_LISTED} more" if len(unlisted) > MAX_LISTED else ""
         raise BundleError(
@@ -290,7 +302,7 @@ def _read(folder: Directory, name: str, entry: FileEntry, path: Path) -> bytes:
 def seal(folder: Path, manifest: Manifest) -> Manifest:
     """Write bundle.json with the digest of every file in `folder`; the manifest with these digests."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    names = [name for name in names if name not in (MANIFEST, SIGNATURE)]
+    names = [name for name in names if name not in UNLISTED]
     files = {name: FileEntry(sha256(folder / name), (folder / name).stat().st_size) for name in names}
     sealed = replace(manifest, files=files)
     write_bytes(folder / MANIFEST, (json.dumps(sealed.to_dict(), indent=1) + "\n").encode())

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeseg import __version__, backends, heads, onnx_graph
+from edgeseg import __version__, backends, bom, heads, onnx_graph
 from edgeseg.bundle import GOLDEN, MANIFEST, REFERENCE, Bundle, GraphNotes, Manifest, StoredMetrics, seal
+from edgeseg.data import provenance
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.evaluation import parity, reuse_calibration
@@ -25,6 +26,7 @@ from edgeseg.images import Image, list_images, read_image, write_image
 from edgeseg.mask import agreement
 from edgeseg.monitoring.ranges import MIN_FRAMES
 from edgeseg.monitoring.reference import collect_reference
+from edgeseg.packages import Package, find, loaded
 from edgeseg.precision import Precision
 from edgeseg.recipe import PTQ
 from edgeseg.records import parse_json
@@ -50,6 +52,7 @@ LEAST_AGREEMENT = 0.90
 HELD_OUT = 4  # fewer frames beside the calibration frames say too little
 NOISIEST = 3  # layers that a refusal names
 MAX_LISTED = 8  # outputs that a message names
+MAKERS = ("numpy", "opencv-python-headless", "onnx", "nncf", "torch")  # packages that make bundles, besides backends
 
 
 class AccuracyLoss(EdgesegError):
@@ -75,6 +78,7 @@ def compile_model(
     golden: Sequence[Image] = (),
     choosing: Sequence[Image] = (),
     recipe: dict[str, Any] | None = None,
+    trained_on: Path | None = None,
     allow_loss: bool = False,
     log: Callable[[str], None] = lambda text: None,
 ) -> Bundle:
@@ -87,6 +91,7 @@ def compile_model(
     by default on those of parity. A model that came quantized (with Q/DQ pairs, as `edgeseg qat` trains it) takes none
     of the three. With a `dataset` the bundle's accuracy on it is measured and stored, with a `clip` what reuse between
     key frames loses (evaluation/reuse_calibration.py). `recipe`: the recipe it comes from, for the manifest.
+    `trained_on`: the folder of the data that the model was trained on, for the bill of materials (bom.py).
 
     EdgesegError for a deploy graph that is not the model in float32, whatever the precision; AccuracyLoss for a bundle
     of a lower precision whose agreement is below LEAST_AGREEMENT, unless `allow_loss`.
@@ -101,6 +106,7 @@ def compile_model(
     loaded = onnx_graph.load(model)
     trained = onnx_graph.is_quantized(loaded)
     _check_int8(model, trained, precision, calibration, excluded, ptq)
+    data = _used_data(trained_on, calibration, dataset)
     with replacing(out, MANIFEST) as work:
         log("deploy graph")
         deploy = onnx_graph.deploy_graph(loaded, spec, output)
@@ -160,8 +166,28 @@ def compile_model(
             seal(work, manifest)
             with open_segmenter(work, backend=verifier) as segmenter:
                 manifest = replace(manifest, reuse=reuse_calibration.calibrate(segmenter, clip))
+        bom.write(work, seal(work, manifest), data, _makers())
         seal(work, manifest)
     return Bundle.load(out)
+
+
+def _used_data(
+    trained_on: Path | None, calibration: CalibrationSet | None, dataset: Dataset | None
+) -> list[bom.UsedData]:
+    """The data of a bundle; read before the work begins, so that a faulty datasheet is an error at once."""
+    data = [provenance.used(trained_on, "training")] if trained_on else []
+    if calibration is not None:
+        frames, digest = len(calibration.frames), calibration.digest
+        data += [provenance.used(root, "calibration", frames, digest) for root in provenance.roots(calibration.frames)]
+    if dataset is not None:
+        data.append(provenance.used(dataset.root, f"evaluation ({dataset.split})", len(dataset)))
+    return data
+
+
+def _makers() -> list[Package]:
+    """The packages of this process that a bundle depends on, edgeseg first."""
+    own = find("edgeseg") or Package("edgeseg", __version__)
+    return [own, *loaded((*MAKERS, *backends.packages()))]
 
 
 def _sized(frames: Sequence[Image], spec: Spec) -> list[Image]:

@@ -56,6 +56,12 @@ def bundle_name(recipe: Recipe, profile: target.Target, precision: Precision) ->
     return f"{recipe.name}-{precision}" if profile.name == first else f"{recipe.name}-{profile.name}-{precision}"
 
 
+def is_of_training(recipe: Recipe, profile: target.Target, precision: Precision) -> bool:
+    """Whether that bundle is made of the network that was trained with INT8's rounding, without calibration."""
+    trained = bool(recipe.qat.epochs) and precision.is_int8
+    return trained and profile.quantizer in schemes_of_training(recipe.qat.symmetric)
+
+
 class _Stages:
     """One run of a recipe: what its stages share."""
 
@@ -182,11 +188,7 @@ class _Stages:
     def _bundle(self, profile: target.Target, precision: Precision, calibration: CalibrationSet) -> MeasuredBundle:
         recipe = self.recipe
         path = self.out / "bundles" / bundle_name(recipe, profile, precision)
-        by_qat = (
-            bool(recipe.qat.epochs)
-            and precision.is_int8
-            and profile.quantizer in schemes_of_training(recipe.qat.symmetric)
-        )
+        by_qat = is_of_training(recipe, profile, precision)
         parent = self.out / (f"{recipe.name}-qat.onnx" if by_qat else f"{recipe.name}.onnx")
         chosen = calibration if precision.is_int8 and not by_qat else None
 
@@ -206,6 +208,7 @@ class _Stages:
                 golden=golden_frames(recipe.targets.golden, spec, recipe.folder)
                 or [read_image(frame) for frame in calibration.frames[:GOLDEN_FRAMES]],
                 recipe=recipe.to_dict(),
+                trained_on=self.root,
                 log=self.log,
             )
             return measured(path, self.test)

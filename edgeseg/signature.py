@@ -38,12 +38,16 @@ def new_key(path: Path) -> Path:
 
     FileError where either file exists: a key is never replaced.
     """
+    return save_key(path, _ed25519().Ed25519PrivateKey.generate())
+
+
+def save_key(path: Path, private: Any) -> Path:
+    """Write the two files of a key pair: see new_key."""
     keys = _ed25519()
     public = path.with_suffix(PUBLIC_SUFFIX)
     for existing in (path, public):
         if existing.exists():
             raise FileError(f"{existing} exists.", "Choose another name; a key that is lost cannot be made again.")
-    private = keys.Ed25519PrivateKey.generate()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -51,9 +55,14 @@ def new_key(path: Path) -> Path:
         raise FileError(f"Cannot write {path}: {error.strerror}.", "Choose a folder you may write.") from error
     with os.fdopen(handle, "wb") as file:
         file.write(private.private_bytes(keys.Encoding.PEM, keys.PrivateFormat.PKCS8, keys.NoEncryption()))
-    shown = private.public_key().public_bytes(keys.Encoding.PEM, keys.PublicFormat.SubjectPublicKeyInfo)
-    write_bytes(public, shown)
+    write_bytes(public, private.public_key().public_bytes(*public_format()))
     return public
+
+
+def public_format() -> tuple[Any, Any]:
+    """How public keys are written: PEM, SubjectPublicKeyInfo."""
+    keys = _ed25519()
+    return keys.Encoding.PEM, keys.PublicFormat.SubjectPublicKeyInfo
 
 
 def sign(path: Path, key: Path, name: str = "", version: int | None = None) -> Path:
@@ -120,17 +129,22 @@ def _require_binding(where: str, content: re.Match[bytes], required: Required) -
 
 def _load(path: Path, kind: str) -> Any:
     keys = _ed25519()
+    return load_key(path, kind, keys.Ed25519PrivateKey if kind == "private" else keys.Ed25519PublicKey, "Ed25519")
+
+
+def load_key(path: Path, kind: str, expected: Any, algorithm: str) -> Any:
+    """The "private" or "public" key in a PEM file, a type of `cryptography`; FileError for anything else."""
+    keys = _ed25519()
     if require_file(path, f"The {kind} key").stat().st_size > MAX_KEY:
         raise FileError(f"The {kind} key {path} is over {MAX_KEY >> 10} KiB.", "Expected a PEM file of edgeseg keygen.")
     data = path.read_bytes()
-    expected = keys.Ed25519PrivateKey if kind == "private" else keys.Ed25519PublicKey
     try:
         key = keys.load_private(data, None) if kind == "private" else keys.load_public(data)
     except (ValueError, TypeError, keys.UnsupportedAlgorithm):
         key = None  # not a word of the file is repeated: it may be a private key given where a public one belongs
     if not isinstance(key, expected):
         raise FileError(
-            f"{path} holds no {kind} Ed25519 key.", "Expected a PEM file of edgeseg keygen (without a password)."
+            f"{path} holds no {kind} {algorithm} key.", "Expected a PEM file of edgeseg keygen (without a password)."
         )
     return key
 

@@ -84,3 +84,19 @@ def test_public_names_are_in_the_python_reference(site: Path) -> None:
 
     text = (site / "reference" / "python.html").read_text()
     assert [name for name in edgeseg.__all__ if name != "__version__" and f">{name}<" not in text] == []
+
+
+def test_a_release_is_named_by_version_and_accuracy() -> None:
+    from edgeseg import __version__
+    from edgeseg.bundle import Bundle
+    from edgeseg.errors import BundleError
+
+    notes, models = script("release_notes"), ROOT / "models"
+    tag, text = notes.tag_and_notes(models / "street/street-int8", (ROOT / "CHANGELOG.md").read_text())
+    bundle = Bundle.load(models / "street/street-int8")
+    assert bundle.manifest.metrics is not None and bundle.manifest.metrics.miou is not None
+    assert tag == f"street-int8-{__version__}-miou{100 * bundle.manifest.metrics.miou:.2f}"
+    assert bundle.digest in text and text.count("\n## ") == 1 and "### Added" in text
+    assert re.fullmatch(r"[A-Za-z0-9][\w.-]*", tag) and not tag.startswith("v")
+    with pytest.raises(BundleError, match="holds no measured mIoU"):
+        notes.tag_and_notes(models / "camvid/camvid-int8", "")

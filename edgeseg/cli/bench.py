@@ -99,12 +99,18 @@ def bench(
 @app.command(rich_help_panel=options.MEASURE, epilog="Example: edgeseg doctor --json doctor.json")
 def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Leave out the self-test.")] = False,
+    licenses: Annotated[
+        bool, typer.Option("--licenses", help="Only list the licenses of what edgeseg and its extras installed.")
+    ] = False,
     json_to: options.Json = None,
 ) -> None:
     """Check what this machine can run, what is missing and what is misconfigured.
 
     For operators, before anything else on a new device. Exits 1 if something must be fixed.
     """
+    if licenses:
+        _licenses(json_to)
+        return
     from dataclasses import asdict
 
     from edgeseg.bench import doctor as examination
@@ -128,6 +134,29 @@ def doctor(
     rows = [vars(row) for row in findings]
     emit({"kind": "doctor", "schema": 1, "machine": asdict(fingerprint()), "findings": rows}, json_to)
     raise typer.Exit(1 if problems else 0)
+
+
+def _licenses(json_to: str | None) -> None:
+    from edgeseg.licenses import of_install
+
+    install = of_install()
+    shown = table("Licenses, as the packages state them", "package", "version", "license", "brought by", "note")
+    for row in install.packages:
+        package, note = row.package, "; ".join(filter(None, (row.kind, *(f"holds {name}" for name in row.libraries))))
+        brought = "edgeseg" if "" in row.extras else ", ".join(row.extras)
+        color = {"copyleft": "bold red", "weak copyleft": "yellow"}.get(row.kind, "")
+        license = package.license or "not stated"
+        shown.add_row(package.name, package.version, license, brought, styled(note, color) if color else note)
+    for column in shown.columns:
+        column.justify = "left"
+    results(json_to).print(shown)
+    if install.missing:
+        log.warning("not installed here, at least in part, and so not in the list: %s", ", ".join(install.missing))
+    rows = [
+        {**vars(row), "package": row.package.name, "version": row.package.version, "license": row.package.license}
+        for row in install.packages
+    ]
+    emit({"kind": "licenses", "schema": 1, "packages": rows, "missing": install.missing}, json_to)
 
 
 def _waterfall(bundle: Path, source: str, seconds: float) -> dict[str, Percentiles]:

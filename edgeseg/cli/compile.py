@@ -86,6 +86,10 @@ def compile_bundle(
         typer.Option(metavar="DIR", help="A labeled video (DIR/images, DIR/masks): store what --reuse auto loses."),
     ] = None,
     split: options.Split = "test",
+    trained_on: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="What the model was trained on: its datasheet.toml is stated in the bundle."),
+    ] = None,
     golden: Golden = "",
     dla: Annotated[int | None, typer.Option(help="Jetson: use this DLA core, the GPU for the rest.")] = None,
     entropy: Annotated[bool, typer.Option(help="Jetson: INT8 by TensorRT's own calibrator, on the device.")] = False,
@@ -130,6 +134,7 @@ def compile_bundle(
             dataset=Dataset.open(data, split) if data else None,
             clip=open_clip(clip, spec) if clip else None,
             golden=golden_frames(golden, spec) or _calibration_frames(chosen, spec, GOLDEN_FRAMES),
+            trained_on=trained_on,
             allow_loss=allow_loss,
             log=update,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,13 @@ import typer
 
 from edgeseg.cli import options, signals
 from edgeseg.cli.common import emit, percent, progress, results, table, wrote
+from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgeseg.results.labeling import Disagreement
+    from edgeseg.labeling.cvat import Login
+    from edgeseg.results.labeling import Disagreement, LabelImport
 
 app = typer.Typer()
 labels = typer.Typer(no_args_is_help=True)
@@ -30,6 +33,7 @@ SHOWN = 10  # problems named one by one
 Collection = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder that edgeseg collect wrote, or any dataset.", show_default=False)
 ]
+User = Annotated[str, typer.Option(help="User of the server, where there is no access token.")]
 
 
 @labels.command("export", epilog="Example: edgeseg label export gate/ --format cvat --frames 50 --out gate-cvat/")
@@ -77,6 +81,11 @@ def import_corrected(
 
     with progress("importing") as update:
         result = import_labels(source, collection, out, format_name, update)
+    _show_import(result, out, json_to)
+
+
+def _show_import(result: LabelImport, out: Path, json_to: str | None) -> None:
+    """What came back, and what did not; exits 1 if a frame was left out."""
     shown = results(json_to)
     shown.print(f"{result.frames} frames from {result.format}; {len(result.missing)} did not come back")
     for loss in result.losses:
@@ -90,6 +99,41 @@ def import_corrected(
     emit(result, json_to)
     if result.problems:
         raise typer.Exit(1)
+
+
+@labels.command("push", epilog="Example: CVAT_ACCESS_TOKEN=... edgeseg label push gate/ --url https://cvat.example.org")
+def push_labels(
+    collection: Collection,
+    url: Annotated[str, typer.Option(help="Address of the CVAT server.", show_default=False)],
+    user: User = "",
+    frames: Annotated[int | None, typer.Option(min=1, help="Only so many, those of most worth.")] = None,
+    json_to: options.Json = None,
+) -> None:
+    """Send collected frames and the model's labels to a new task of a CVAT server.
+
+    The access token is read from CVAT_ACCESS_TOKEN, else the password of --user from CVAT_PASSWORD.
+    """
+    from edgeseg.labeling.cvat import push
+
+    with progress("exporting") as update:
+        made = push(collection, url, _login(user), frames, update)
+    results(json_to).print(f"{made.frames} frames in task {made.task}: {url.rstrip('/')}/tasks/{made.task}")
+    emit(made, json_to)
+
+
+@labels.command("pull", epilog="Example: CVAT_ACCESS_TOKEN=... edgeseg label pull gate/ --out gate-labeled/")
+def pull_labels(
+    collection: Collection,
+    out: Annotated[Path, typer.Option(help="Dataset to write.", show_default=False)],
+    user: User = "",
+    json_to: options.Json = None,
+) -> None:
+    """Import the corrected labels of the task that `label push` made, as `label import` does."""
+    from edgeseg.labeling.cvat import pull
+
+    with progress("importing") as update:
+        result = pull(collection, _login(user), out, update)
+    _show_import(result, out, json_to)
 
 
 @labels.command("compare", epilog="Example: edgeseg label compare anna/ ben/ --json disagreement.json")
@@ -132,6 +176,15 @@ def review_labels(
     results(json_to).print(f"{summary.accepted} accepted, {summary.rejected} rejected, {summary.left} left")
     wrote(out)
     emit(asdict(summary), json_to)
+
+
+def _login(user: str) -> Login:
+    from edgeseg.labeling.cvat import Login
+
+    login = Login(os.environ.get("CVAT_ACCESS_TOKEN", ""), user, os.environ.get("CVAT_PASSWORD", ""))
+    if not login.token and not (login.user and login.password):
+        raise OptionError("CVAT asks who you are.", "Set CVAT_ACCESS_TOKEN; or give --user NAME and set CVAT_PASSWORD.")
+    return login
 
 
 def _show(found: Disagreement, out: Console) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeseg.cli import options
 from edgeseg.cli.common import emit, percent, results, resumable, table, wrote
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import EdgesegError, FileError, OptionError
+
+if TYPE_CHECKING:
+    from edgeseg.recipe import Recipe
 
 app = typer.Typer()
 log = logging.getLogger(__name__)
@@ -23,6 +26,9 @@ def pipeline(
     publish: Annotated[
         bool, typer.Option("--publish", help="Copy the model, its bundles and its card into the recipe's folder.")
     ] = False,
+    dvc: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Run nothing: write the stages for DVC into this dvc.yaml.")
+    ] = None,
     json_to: options.Json = None,
 ) -> None:
     """Run every stage of a recipe: teacher, student, distillation, pruning, INT8, bundles, measurements, one report.
@@ -35,7 +41,10 @@ def pipeline(
     from edgeseg.report.page import write
 
     loaded = Recipe.load(recipe)
-    folder = out or Path("runs") / loaded.name
+    folder = out or (dvc.parent if dvc else Path()) / "runs" / loaded.name
+    if dvc:
+        _write_dvc(loaded, recipe, folder, dvc)
+        return
     with resumable():
         result = stages.run(loaded, folder, lambda text: log.info("%s", text))
     path = folder / "report.json"
@@ -59,3 +68,14 @@ def pipeline(
         )
         stopped.exit_code = 1
         raise stopped
+
+
+def _write_dvc(loaded: Recipe, recipe: Path, folder: Path, path: Path) -> None:
+    from edgeseg import dvc
+
+    if path.exists():
+        raise FileError(f"{path} exists.", "Remove it, or choose another folder: DVC wants the name dvc.yaml.")
+    if path.name != "dvc.yaml":
+        raise OptionError(f"DVC does not read {path.name}.", "Give a path that ends in dvc.yaml.")
+    dvc.write(loaded, recipe, folder, path)
+    wrote(path)

@@ -26,6 +26,9 @@ def verify(
     bundle: options.Bundle,
     minimum: Annotated[float, typer.Option(help="Minimum agreement with a golden class map, as a share.")] = 0.99,
     key: Annotated[Path | None, typer.Option(help="Public key: refuse a bundle that its owner did not sign.")] = None,
+    oms_key: Annotated[
+        Path | None, typer.Option(help="Public key: also require its owner's Open Model Signing signature, model.sig.")
+    ] = None,
     bundle_name: options.BundleName = None,
     min_version: options.MinVersion = None,
     json_to: options.Json = None,
@@ -34,7 +37,7 @@ def verify(
 
     For operators, after copying a bundle to a device.
     """
-    from edgeseg import signature
+    from edgeseg import bom, model_signing, signature
     from edgeseg.bundle import Bundle
     from edgeseg.runtime import PROXY, SATURATES, golden_agreement, open_segmenter, saturates
 
@@ -42,6 +45,8 @@ def verify(
         raise OptionError("A name or version of the bundle without a signature.", "Add --key PUBLIC.pem.")
     required = signature.Required(key, bundle_name or "", min_version) if key else None
     loaded = Bundle.load(bundle)
+    if oms_key:
+        model_signing.require(loaded, oms_key)
     with open_segmenter(loaded, required=required, backend=PROXY) as segmenter:
         shares = golden_agreement(segmenter, loaded)
     files = len(loaded.manifest.files)
@@ -57,7 +62,8 @@ def verify(
             f"Bundle {bundle}: a golden frame agrees on {min(shares, default=0):.2%} of pixels only.",
             f"Expected {minimum:.0%}. {why}",
         )
-    parts = ["signature"] if key else []
+    parts = [text for text, given in (("signature", key), ("Open Model Signing", oms_key)) if given]
+    parts += ["bill of materials"] if bom.check(loaded) else []
     parts += [f"{files} digests", f"{len(shares)} golden frames", f"worst agreement {min(shares):.4f}"]
     parts += [segmenter.backend] if segmenter.backend.startswith("through") else []
     results(json_to).print(styled("ok", "green", f" {', '.join(parts)}"))
@@ -125,14 +131,15 @@ def keygen(
     key: Annotated[
         Path, typer.Argument(help="Private key to write; the public key (.pub.pem) goes beside it.", show_default=False)
     ],
+    oms: Annotated[bool, typer.Option("--oms", help="A key on P-256 for Open Model Signing: sign --oms-key.")] = False,
 ) -> None:
     """Generate an Ed25519 key pair for signing bundles.
 
     Keep the private key to yourself; devices get the public one.
     """
-    from edgeseg import signature
+    from edgeseg import model_signing, signature
 
-    public = signature.new_key(key)
+    public = (model_signing if oms else signature).new_key(key)
     wrote(key)
     wrote(public)
 
@@ -140,16 +147,29 @@ def keygen(
 @app.command(rich_help_panel=options.VERIFY, epilog="Example: edgeseg sign street-int8 --key private.pem")
 def sign(
     bundle: options.Bundle,
-    key: Annotated[Path, typer.Option(help="Private key of edgeseg keygen.", show_default=False)],
+    key: Annotated[Path | None, typer.Option(help="Private key of edgeseg keygen: write bundle.sig.")] = None,
+    oms_key: Annotated[
+        Path | None,
+        typer.Option(help="Private key of edgeseg keygen --oms: write model.sig, which tools of others verify."),
+    ] = None,
     version: Annotated[
         int | None, typer.Option(min=0, help="Sign it as this version, so that devices can refuse older ones.")
     ] = None,
     name: Annotated[str, typer.Option(help="With --version: sign it under this name [default: the bundle's].")] = "",
 ) -> None:
     """Sign a bundle: whoever has the public key can check that you made it and that nobody changed it."""
-    from edgeseg import signature
+    from edgeseg import model_signing, signature
 
-    wrote(signature.sign(bundle, key, name, version))
+    if not key and not oms_key:
+        raise OptionError("A signature needs a key.", "Give --key PRIVATE.pem, --oms-key PRIVATE.pem, or both.")
+    if not key and (name or version is not None):
+        raise OptionError(
+            "A name or version without --key.", "Only bundle.sig is bound to them: add --key PRIVATE.pem."
+        )
+    if key:
+        wrote(signature.sign(bundle, key, name, version))
+    if oms_key:
+        wrote(model_signing.sign(bundle, oms_key))
 
 
 def _pairs(text: str, calibrated: bool) -> list[Any]:

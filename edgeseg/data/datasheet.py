@@ -4,6 +4,7 @@ source = "Dashboard cameras of our delivery vans, 2025; labeled by our own staff
 license = "Internal use only"
 consent = "Drivers agreed in writing; passers-by could not be asked"
 sensitive = "Faces and number plates are visible"
+classification = "Confidential"
 """
 
 from __future__ import annotations

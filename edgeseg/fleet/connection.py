@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgeseg.bench.remote import failure
-from edgeseg.bundle import MANIFEST, SIGNATURE, Bundle
+from edgeseg.bundle import MANIFEST, MODEL_SIGNATURE, SIGNATURE, Bundle
 from edgeseg.errors import EdgesegError
 from edgeseg.fleet import agent
 from edgeseg.fleet.config import Device
@@ -34,8 +34,9 @@ class Parcel:
 
     @property
     def files(self) -> dict[str, bytes]:
-        signature = {SIGNATURE: self.bundle.signature} if self.bundle.signature is not None else {}
-        return {MANIFEST: self.bundle.text, **signature, **self.bundle.files}
+        signatures = {SIGNATURE: self.bundle.signature, MODEL_SIGNATURE: self.bundle.model_signature}
+        present = {name: data for name, data in signatures.items() if data is not None}
+        return {MANIFEST: self.bundle.text, **present, **self.bundle.files}
 
 
 @dataclass(frozen=True)

@@ -295,6 +295,7 @@ class Turn:
                 dataset=Dataset.open(dataset, "test"),
                 golden=golden_frames(recipe.targets.golden, spec, recipe.folder),
                 recipe=recipe.to_dict(),
+                trained_on=dataset,
                 log=self.log,
             )
         except AccuracyLoss as error:

@@ -12,12 +12,14 @@ NOT_STATED = "not stated"
 @dataclass(frozen=True)
 class Datasheet:
     """`source`: where the frames and labels come from. `license`: under which they may be used. `consent`: of the
-    people that are seen. `sensitive`: faces, number plates, private places, and what was done about them."""
+    people that are seen. `sensitive`: faces, number plates, private places, and what was done about them.
+    `classification`: who may see it, in the words of its owner: public, internal, confidential."""
 
     source: str = ""
     license: str = ""
     consent: str = ""
     sensitive: str = ""
+    classification: str = ""
 
     def lines(self) -> list[str]:
         """One line for each statement, and for each that is missing."""

@@ -49,7 +49,7 @@ class Bundle(object):
     RunnerError where a file differs from its digest, or the manifest does not list it.
     """
 
-    OWN = ("bundle.json", "bundle.sig")
+    OWN = ("bundle.json", "bundle.sig", "model.sig")
 
     def __init__(self, folder):
         try:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg import bom
 from edgeseg.bench.interleaved import interleaved
 from edgeseg.bundle import MANIFEST, Bundle, seal
 from edgeseg.calibration.frames import CalibrationSet
@@ -202,7 +203,9 @@ class Trials:
             bundle = Bundle.load(chosen.path)
             for name, data in bundle.files.items():
                 write_bytes(work / name, data)
-            seal(work, replace(bundle.manifest, name=out.name, **more))  # type: ignore[arg-type]
+            manifest = seal(work, replace(bundle.manifest, name=out.name, **more))  # type: ignore[arg-type]
+            bom.renew(work, manifest)
+            seal(work, manifest)
 
     def _compile(self, trial: Trial, path: Path) -> None:
         chosen = trial.precision.is_int8 and not came_quantized(trial.model)

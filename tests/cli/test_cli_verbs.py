@@ -95,7 +95,7 @@ def test_compile_verify_eval_bench_in_a_row(network: Path, street: Path, tmp_pat
     assert compiled["bundle"] == str(tmp_path / "b") and compiled["metrics"]["frames"] == 4
 
     result = edgeseg("verify", tmp_path / "b")
-    assert result.code == 0 and "8 digests, 3 golden frames, worst agreement 1.0000" in result.out
+    assert result.code == 0 and "9 digests, 3 golden frames, worst agreement 1.0000" in result.out
 
     result = edgeseg("eval", tmp_path / "b", "--data", street, "--split", "val", "--json", "-")
     assert result.code == 0, result.err
@@ -289,10 +289,10 @@ def test_verify_detects_a_bundle_with_other_class_maps(bundle: Path, tmp_path: P
         frames=tiny.frames(1),
     )
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
-    for name in ("model.xml", "model.bin"):
+    for name in ("model.xml", "model.bin", "bom.cdx.json"):
         shutil.copy(other.path / name, copy / name)
     result = edgeseg("verify", copy)
-    assert result.code == 2 and "model.bin differs from its digest" in result.err
+    assert result.code == 2 and "bom.cdx.json differs from its digest" in result.err
     tiny.reseal(copy)
     result = edgeseg("verify", copy)
     assert result.code == 2 and "a golden frame agrees on" in result.err and "Expected 99%" in result.err

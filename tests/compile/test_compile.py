@@ -106,7 +106,7 @@ def test_nothing_but_the_bundle_is_written(bundle_of: BundleOf, target: str, pre
         "tflite": {"model.tflite"},
     }[Target.load(target).backend]
     runner = {"build.sh", "runner.py"} if Target.load(target).build_mode == "runner" else set()
-    assert {p.name for p in path.iterdir()} == {*model, *runner, "bundle.json", "golden"}
+    assert {p.name for p in path.iterdir()} == {*model, *runner, "bundle.json", "bom.cdx.json", "golden"}
     assert sorted(p.name for p in (path / "golden").iterdir()) == [
         f"{i}{kind}.png" for i in range(3) for kind in (".mask", "")
     ]

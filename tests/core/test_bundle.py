@@ -149,7 +149,7 @@ def test_loading_rejects_damaged_bundles(copy: Path, damage: Callable[[Path], An
         (lambda m: m.update(backend="onnxruntime"), "no digest of model.onnx"),
         (lambda m: m.update(precision="int4"), "precision 'int4'"),
         (lambda m: m["files"].pop("model.bin"), "files that its manifest does not list: model.bin"),
-        (lambda m: m.update(files={}), "does not list: golden/0.mask.png, golden/0.png"),
+        (lambda m: m.update(files={}), "does not list: bom.cdx.json, golden/0.mask.png, golden/0.png"),
         (lambda m: m["spec"].update(height=128), "Spec says 96x128"),
     ],
 )

@@ -31,6 +31,7 @@ LINES = [
     "license: Internal use only",
     "consent: not stated",
     "sensitive content: Faces",
+    "classification: not stated",
 ]
 
 

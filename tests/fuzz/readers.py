@@ -88,6 +88,7 @@ def all_of(seeds: Path) -> list[Reader]:
         *bundles,
         *labels,
         Reader("signature", ("bundle.sig", "key.pub.pem", "bundle.json"), _verify_signature, 5),
+        Reader("model signing", ("model.sig", "key.pub.pem"), _verify_model_signature, 5),
         Reader("onnx", ("net.onnx",), _compile, 6),
         Reader("dataset", ("test/*/*", "classes.txt"), _evaluate(seeds), 12),
         Reader("image", ("image*",), api(_read_images), 40),
@@ -124,6 +125,11 @@ def _verify(folder: Path) -> int:
 def _verify_signature(folder: Path) -> int:
     key = shutil.move(folder / "key.pub.pem", folder.parent / "key.pub.pem")
     return cli("verify", folder, "--key", key, *BINDING)
+
+
+def _verify_model_signature(folder: Path) -> int:
+    key = shutil.move(folder / "key.pub.pem", folder.parent / "key.pub.pem")
+    return cli("verify", folder, "--oms-key", key)
 
 
 def _compile(folder: Path) -> int:
@@ -252,6 +258,10 @@ def make_seeds(root: Path) -> None:
     cli("keygen", root / "key.pem")
     cli("sign", root / "signature", "--key", root / "key.pem", *VERSION)
     shutil.copy(root / "key.pub.pem", root / "signature")
+    shutil.copytree(root / "bundles" / "onnxruntime-cpu", root / "model signing")
+    cli("keygen", root / "oms.pem", "--oms")
+    cli("sign", root / "model signing", "--oms-key", root / "oms.pem")
+    shutil.copy(root / "oms.pub.pem", root / "model signing" / "key.pub.pem")
     _copy(network, root / "onnx" / "net.onnx")
     _images(root)
     _texts(root, data)

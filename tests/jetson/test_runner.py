@@ -243,7 +243,7 @@ def test_its_ed25519_agrees_with_a_library(message: bytes, seed: bytes, bit: int
 
 def test_a_required_signature(board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("cryptography")
-    from edgeseg import signature
+    from edgeseg import model_signing, signature
 
     public = signature.new_key(tmp_path / "k.pem")
     network = Network(board)
@@ -256,6 +256,9 @@ def test_a_required_signature(board: Path, tmp_path: Path, capsys: pytest.Captur
     assert "is not signed" in check(*required)[1]
     signature.sign(board, tmp_path / "k.pem")
     assert check(*required)[0] == 0
+    model_signing.new_key(tmp_path / "oms.pem")
+    model_signing.sign(board, tmp_path / "oms.pem")
+    assert check(*required)[0] == 0, "model.sig is for other tools"
     assert "was not signed as version 2 or newer" in check(*required, "--min-version", 2)[1]
     signature.sign(board, tmp_path / "k.pem", "gate", 2)
     assert check(*required, "--min-version", 2, "--bundle-name", "gate")[0] == 0

@@ -234,7 +234,7 @@ def test_dla_where_the_board_has_it(network: Path, street: Path, tmp_path: Path)
 def test_a_bundle_calibrated_on_the_device_contains_the_frames(network: Path, street: Path, tmp_path: Path) -> None:
     made = compiled(network, tmp_path / "out", Target.load("jetson-orin").calibrated_on_device(), "int8", street)
     assert {p.name for p in made.path.iterdir()} == {
-        *("model.onnx", "plan.json", "calibration.npy", "bundle.json", "golden")
+        *("model.onnx", "plan.json", "calibration.npy", "bundle.json", "bom.cdx.json", "golden")
     }
     frames = np.load(io.BytesIO(made.read("calibration.npy")))
     assert (frames.shape, frames.dtype) == ((8, tiny.HEIGHT, tiny.WIDTH, 3), np.uint8)
