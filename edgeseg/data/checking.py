@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeseg.cpus import usable_cpus
 from edgeseg.data import checks
 from edgeseg.data.checks import CannotCheck, Check, Context, Sample, load_sample
-from edgeseg.data.dataset import SPLITS, read_classes
+from edgeseg.data.dataset import SPLITS, read_classes, require_files
 from edgeseg.data.datasheet import read_datasheet
 from edgeseg.errors import EdgesegError, FileError, unknown
 from edgeseg.images import IMAGE_SUFFIXES
@@ -73,6 +73,7 @@ def open_context(root: Path, segmenter: Segmenter | None = None) -> Context:
             "Expected ROOT/train/images, ROOT/train/masks and ROOT/classes.txt; labels of other tools become one with "
             "edgeseg data import.",
         )
+    require_files(root, "data check")
     classes = read_classes(root / "classes.txt")
     images = {split: _files(root / split / "images", IMAGE_SUFFIXES) for split in splits}
     masks = {split: _files(root / split / "masks", (".png",)) for split in splits}

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgeseg.data.dataset import open_splits
+from edgeseg.data.dataset import open_files
 from edgeseg.errors import FileError
 
 
@@ -20,7 +20,7 @@ def selected(root: Path, count: int | None) -> Iterator[Path]:
         yield root
         return
     worth = worths(root)
-    frames = [(part.split, image) for part in open_splits(root) for image in part.images]
+    frames = [(part.split, image) for part in open_files(root, "label") for image in part.images]
     chosen = sorted(frames, key=lambda frame: (-worth.get(frame[1].stem, 0.0), frame[1].stem))[:count]
     with TemporaryDirectory(dir=root.absolute().parent, prefix=f".{root.name}.") as name:
         copy = Path(name) / root.name

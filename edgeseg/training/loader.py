@@ -63,13 +63,17 @@ class SegmentationDataset(TorchDataset[Sample]):
         pixels = np.zeros((len(dataset), len(spec.classes)), np.int64)
         self.sizes: NDArray[np.int64] = np.zeros((len(dataset), 2), np.int64)
         bytes_left = cache * 1e9
-        for i in range(len(dataset)):  # reads every mask once: a bad one stops the run before it starts
+        for i in range(len(dataset)):  # reads every mask of files once: a bad one stops the run before it starts
             if bytes_left > 0:
                 self._decoded[i] = self._item(i)
                 bytes_left -= sum(part.nbytes for part in self._decoded[i])
-            mask = self._decoded[i][1] if i in self._decoded else dataset.mask(i)
-            pixels[i] = np.bincount(mask.ravel(), minlength=256)[: len(spec.classes)]
-            self.sizes[i] = self._size(mask)
+            if i in self._decoded or not dataset.shards:
+                mask = self._decoded[i][1] if i in self._decoded else dataset.mask(i)
+                pixels[i] = np.bincount(mask.ravel(), minlength=256)[: len(spec.classes)]
+                self.sizes[i] = self._size(*mask.shape)
+            else:  # the index of shards says it
+                pixels[i] = dataset.shards.pixels[i]
+                self.sizes[i] = self._size(*dataset.shards.sizes[i].tolist())
         self.pixels: NDArray[np.int64] = pixels.sum(0)
         self._rare = mix.RareClasses.among(pixels)
 
@@ -97,9 +101,10 @@ class SegmentationDataset(TorchDataset[Sample]):
         """Whether a frame is fitted to the input before it is augmented, which stretches by itself."""
         return self.settings is not None and self.spec.fit != "stretch" and not self.own_size
 
-    def _size(self, mask: Image) -> tuple[int, int]:
-        """Height and width of the item with this mask."""
-        height, width = mask.shape if self.own_size else (self.spec.height, self.spec.width)
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the item whose mask has this size."""
+        if not self.own_size:
+            height, width = self.spec.height, self.spec.width
         crop = (0, 0) if self.settings is None else self.settings.crop
         return crop[0] or height, crop[1] or width
 
