@@ -19,7 +19,7 @@ from edgeseg.fit import fit_frame, fit_labels
 from edgeseg.images import Image
 from edgeseg.recipe import Settings
 from edgeseg.spec import Spec
-from edgeseg.training import cached_logits, mix
+from edgeseg.training import cached_logits, frame_order, mix
 from edgeseg.training.augment import Floats, Geometry, augment
 from edgeseg.training.objectives.losses import IGNORE
 
@@ -35,8 +35,8 @@ class SegmentationDataset(TorchDataset[Sample]):
     `spec` (see collate_fn). `sizes` [N, 2] are the heights and widths of the items, `pixels` counts the labeled pixels
     of every class. Set `epoch` before each pass: the random choices of an item depend on (seed, epoch, index) and
     nothing else, so the number of workers or a resume cannot change them. With `teacher_cache` set to a folder of
-    teacher_cache.py, augmented items end in the teacher's logits [C, H, W] float32. OptionError where the classes are
-    not those of `spec`.
+    teacher_cache.py, augmented items end in the teacher's logits [C, H, W] float32. `shuffle_buffer`: see frame_order.
+    OptionError where the classes are not those of `spec`, and for a buffer without shards.
     """
 
     teacher_cache: Path | None = None
@@ -49,6 +49,7 @@ class SegmentationDataset(TorchDataset[Sample]):
         seed: int = 0,
         cache: float = 4.0,
         own_size: bool = False,
+        shuffle_buffer: int = 0,
     ):
         if dataset.classes.names != spec.classes:
             raise OptionError(
@@ -56,7 +57,8 @@ class SegmentationDataset(TorchDataset[Sample]):
                 f"Expected those of the Spec: {', '.join(spec.classes)}.",
             )
         self.dataset, self.spec, self.settings, self.seed, self.epoch = dataset, spec, settings, seed, 0
-        self.own_size = own_size
+        self.own_size, self.shuffle_buffer = own_size, shuffle_buffer
+        frame_order.shuffled(dataset, seed, 0, shuffle_buffer)  # refuses what is wrong before the long part
         self._mean = np.array(spec.mean, np.float32) * np.float32(255)
         self._scale = 1 / (np.array(spec.std, np.float32) * np.float32(255))
         self._decoded: dict[int, tuple[Image, Image]] = {}
@@ -181,16 +183,19 @@ def batches(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    start: int = 0,
 ) -> Iterator[Sample]:
-    """The collated batches of one epoch; process `rank` of `world` gets its share of each.
+    """The collated batches of one epoch from number `start` on; process `rank` of `world` gets its share of each.
 
     When shuffled, an incomplete last batch is dropped (it would hurt batch norm; another epoch drops other frames).
     """
     frames.epoch = epoch
     count = len(frames)
-    order = np.random.default_rng((frames.seed, epoch)).permutation(count) if shuffle else np.arange(count)
+    order = np.arange(count)
+    if shuffle:
+        order = frame_order.shuffled(frames.dataset, frames.seed, epoch, frames.shuffle_buffer)
     end = count - count % batch if shuffle and count >= batch else count
-    shares = [order[i : i + batch].tolist()[rank::world] for i in range(0, end, batch)]
+    shares = [order[i : i + batch].tolist()[rank::world] for i in range(start * batch, end, batch)]
     groups = [share for share in shares if share]
     private = torch.Generator().manual_seed(0)  # the loader's own draw must not advance the training's random state
     yield from DataLoader(frames, batch_sampler=groups, num_workers=workers, generator=private, collate_fn=collate)
