@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -132,7 +133,7 @@ class Dataset:
         allowed[: len(self.classes.names)] = True
         if self.classes.ignore_index is not None:
             allowed[self.classes.ignore_index] = True
-        present = np.bincount(mask.ravel(), minlength=256) > 0
+        present = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel() > 0
         if (present & ~allowed).any():
             raise FileError(
                 f"Mask {path} holds label {int(np.flatnonzero(present & ~allowed)[0])}, outside the "

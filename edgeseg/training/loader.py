@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -86,7 +87,7 @@ class SegmentationDataset(TorchDataset[Sample]):
         if self._is_fitted_first:
             frame, mask = fit_frame(frame, self.spec), fit_labels(mask, self.spec, IGNORE)
         if self.spec.color == "RGB":
-            frame = np.ascontiguousarray(frame[:, :, ::-1])
+            frame = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
         ignore = self.dataset.classes.ignore_index
         return frame, mask if ignore is None else np.where(mask == ignore, np.uint8(IGNORE), mask)
 
@@ -124,7 +125,7 @@ class SegmentationDataset(TorchDataset[Sample]):
         if self.settings is None:
             if not self.own_size:
                 frame, mask = fit_frame(frame, self.spec), fit_labels(mask, self.spec, IGNORE)
-            image: Floats = frame.astype(np.float32)
+            image: Image | Floats = frame
         else:
             random = np.random.default_rng((self.seed, self.epoch, index))
             geometry = Geometry.draw(height, width, self.settings, random)
@@ -133,8 +134,11 @@ class SegmentationDataset(TorchDataset[Sample]):
             image, mask = augment(frame, mask, height, width, self.settings, random, geometry, layers)
             if self.teacher_cache is not None:
                 cached = [cached_logits.read_logits(self.teacher_cache, index, geometry, layers)]
-        scaled = (image - self._mean) * self._scale
-        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1))), torch.from_numpy(mask).long(), *cached
+        scaled = np.empty((3, *mask.shape), np.float32)
+        for channel in range(3):  # each by itself: three times as fast as with pixels of three channels
+            np.subtract(image[:, :, channel], self._mean[channel], out=scaled[channel])
+        scaled *= self._scale[:, None, None]
+        return torch.from_numpy(scaled), torch.from_numpy(mask).long(), *cached
 
 
 def collate(samples: list[Sample]) -> Sample:
