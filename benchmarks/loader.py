@@ -3,13 +3,15 @@
     python benchmarks/loader.py DATASET [--out OUT] [--rounds 5] [--workers 1,2] [--epochs 20]
 
 DATASET's train split is read without augmentation and without a cache of decoded frames. The arms take turns in every
-round, in another order each time. Then --epochs passes over the shards: memory of the process and its workers.
+round, in another order each time; CPU time is that of the process and its workers, and says more where others use the
+machine, too. Then --epochs passes over the shards: memory of the process and its workers.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -91,21 +93,30 @@ def open_arms(root: Path, shards: Path) -> dict[str, Arm]:
 
 
 def compare(arms: dict[str, Arm], rounds: int, workers: int) -> None:
-    speeds: dict[str, list[float]] = {name: [] for name in arms}
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
     for number in range(rounds + 1):
         for name in np.roll(list(arms), number).tolist():
-            started, images = time.perf_counter(), 0
+            started, used, images = time.perf_counter(), cpu_seconds(), 0
             for batch in arms[name](number, workers):
                 images += len(batch[0])
             if number:  # the first round reads the disk
-                speeds[name].append(images / (time.perf_counter() - started))
-    plain = np.array(speeds["plain DataLoader"])
-    for name, found in speeds.items():
-        ratios = np.array(found) / plain
+                seconds = time.perf_counter() - started
+                measured[name].append((images / seconds, images / (cpu_seconds() - used)))
+    plain = np.array(measured["plain DataLoader"])
+    for name, found in measured.items():
+        (speed, by_cpu), ratios = np.median(found, 0), np.array(found) / plain
+        least, most, middle = ratios.min(0), ratios.max(0), np.median(ratios, 0)
         sys.stdout.write(
-            f"{workers} workers, {name}: {np.median(found):.0f} images/s, {np.median(ratios):.2f} times the plain one "
-            f"({ratios.min():.2f} to {ratios.max():.2f})\n"
+            f"{workers} workers, {name}: {speed:.0f} images/s, {middle[0]:.2f} times the plain one ({least[0]:.2f} to "
+            f"{most[0]:.2f}); {1000 / by_cpu:.1f} ms of CPU an image, {middle[1]:.2f} times as many images for it "
+            f"({least[1]:.2f} to {most[1]:.2f})\n"
         )
+        sys.stdout.flush()
+
+
+def cpu_seconds() -> float:
+    """Of this process and its workers that have ended."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def watch_memory(arm: Arm, epochs: int, workers: int) -> None:

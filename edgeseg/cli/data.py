@@ -4,6 +4,7 @@ check: what is wrong with a dataset."""
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
@@ -111,6 +112,9 @@ def import_labels(
         list[str] | None, typer.Option(metavar="CLASS", help="Blur the pixels of a class of SRC; repeatable.")
     ] = None,
     face_model: Annotated[Path | None, typer.Option(help="Blur the faces that this YuNet model (ONNX) finds.")] = None,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Write frames on a Ray cluster, or on this machine's with local.")
+    ] = "",
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse everything if one frame cannot be imported.")
     ] = False,
@@ -125,10 +129,12 @@ def import_labels(
     from edgeseg.data.anonymizing import FACES
     from edgeseg.data.importing import import_dataset
 
+    if ray:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to its makers
     with progress("frames") as update:
         result = import_dataset(
             source, out, format_name, strict, update,
-            class_map=class_map, colors=colors, blur=blur or (), face_model=face_model,
+            class_map=class_map, colors=colors, blur=blur or (), face_model=face_model, ray=ray,
         )  # fmt: skip
     for problem in result.problems:
         log.warning("left out %s: %s", problem.file, problem.what)

@@ -27,6 +27,10 @@ class FaceDetector:
             raise self._unusable(error) from None
         self.boxes(np.zeros((64, 64, 3), np.uint8))  # another network fails when it runs
 
+    def __reduce__(self) -> tuple[type[FaceDetector], tuple[Path]]:
+        """In another process the model is opened again."""
+        return FaceDetector, (self._path,)
+
     def boxes(self, image: Image) -> list[Box]:
         """Of each face in `image` [H, W, 3] uint8 BGR, at its own size and reduced; some may be found twice."""
         found = self._detect(image, 1.0)

@@ -20,6 +20,7 @@ from edgeseg.data import archive, formats
 from edgeseg.data.anonymizing import Anonymizer
 from edgeseg.data.dataset import SPLITS, Classes, Dataset
 from edgeseg.data.formats import LabeledFrame, Labels
+from edgeseg.data.frame_map import each_frame
 from edgeseg.data.labelmap import LabelMap
 from edgeseg.data.mapping import Mapping, read_mapping
 from edgeseg.data.store import check_image, store_image
@@ -74,11 +75,13 @@ def import_dataset(
     colors: Path | None = None,
     blur: Sequence[str] = (),
     face_model: Path | None = None,
+    ray: str = "",
 ) -> ImportResult:
     """Write the dataset `out`; nothing is left behind when it fails.
 
     `source`: a file, folder or archive. `class_map`: see mapping. `colors`: a file with the classes' colors, for masks.
     `blur`, `face_model`: classes of the source, and a model of faces, that images are written without (anonymizing).
+    `ray`: where the frames are written, see frame_map.
     Frames whose split the format does not say are divided in the order of their names, 80 : 10 : 10, so that
     neighboring frames of a video stay together. A frame that cannot be read is left out and named in the result, or,
     with `strict`, is an error. FileError where nothing can be read or written.
@@ -91,7 +94,7 @@ def import_dataset(
             anonymizer = Anonymizer.of(labels.classes, blur, face_model)
             frames = _with_names(_with_splits(sorted(labels.frames, key=lambda frame: (frame.split, frame.name))))
             with replacing(out, "classes.txt", durable=False) as work:
-                result = _write_all(name, labels, frames, _Writer(work, mapping, anonymizer), strict, progress)
+                result = _write_all(name, labels, frames, _Writer(work, mapping, anonymizer), strict, progress, ray)
         except FileError as error:
             inside, named = str(folder), str(source)  # not where an archive was unpacked
             raise FileError(error.what.replace(inside, named), error.hint.replace(inside, named)) from error
@@ -114,16 +117,30 @@ def _read(folder: Path, format_name: str, colors: Path | None) -> tuple[str, Lab
     return name, module.read_with_colors(root, colors)
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Written:
+    """`losses`, `blurred`: of one frame. `instances`: whether it tells objects apart."""
+
+    losses: Counter[str]
+    blurred: Counter[str]
+    instances: bool
+
+
+@dataclass(frozen=True)
 class _Writer:
-    """What is made of each frame, and in `blurred` what was hidden."""
+    """Writes frames into `out`, one by one, in any order and process."""
 
     out: Path
     mapping: Mapping | None
     anonymizer: Anonymizer | None
-    blurred: Counter[str] = field(default_factory=Counter)
 
-    def write(self, frame: LabeledFrame) -> LabelMap:
+    def attempt(self, frame: LabeledFrame) -> _Written | EdgesegError:
+        try:
+            return self.write(frame)
+        except EdgesegError as error:
+            return error
+
+    def write(self, frame: LabeledFrame) -> _Written:
         if frame.data is not None:
             return self._write_embedded(frame)
         folder = self.out / frame.split
@@ -142,10 +159,9 @@ class _Writer:
         write_image(folder / "masks" / f"{frame.name}.png", labels.classes)
         if labels.instances is not None:
             write_image(folder / "instances" / f"{frame.name}.png", labels.instances)  # type: ignore[arg-type]
-        self.blurred += found
-        return labels
+        return _Written(labels.losses, found, labels.instances is not None)
 
-    def _write_embedded(self, frame: LabeledFrame) -> LabelMap:
+    def _write_embedded(self, frame: LabeledFrame) -> _Written:
         """A frame whose image is part of its labels: it becomes a file first."""
         assert frame.data is not None
         data = frame.data()
@@ -170,21 +186,22 @@ def _write_all(
     writer: _Writer,
     strict: bool,
     progress: Callable[[int, int], None],
+    ray: str,
 ) -> ImportResult:
     classes = writer.mapping.classes if writer.mapping else labels.classes
     write_bytes(writer.out / "classes.txt", classes.text().encode())
     problems: list[Problem] = []
-    counts, losses, instances = dict.fromkeys(SPLITS, 0), Counter[str](), 0
-    for done, frame in enumerate(frames, 1):
-        try:
-            written = writer.write(frame)
+    counts, losses, blurred, instances = dict.fromkeys(SPLITS, 0), Counter[str](), Counter[str](), 0
+    for done, (frame, written) in enumerate(zip(frames, each_frame(writer.attempt, frames, ray)), 1):
+        if isinstance(written, _Written):
             counts[frame.split] += 1
             losses += written.losses
-            instances += written.instances is not None
-        except EdgesegError as error:
-            if strict or isinstance(error, MissingPackage):
-                raise
-            problems.append(Problem(str(frame.image), error.what))
+            blurred += written.blurred
+            instances += written.instances
+        elif strict or isinstance(written, MissingPackage):
+            raise written
+        else:
+            problems.append(Problem(str(frame.image), written.what))
         progress(done, len(frames))
     if not any(counts.values()):
         first = problems[0].what if problems else "there is none"
@@ -200,7 +217,7 @@ def _write_all(
         problems=tuple(problems),
         colors=labels.classes.palette if labels.from_colors and not writer.mapping else (),
         instances=instances,
-        blurred=dict(writer.blurred),
+        blurred=dict(blurred),
     )
 
 
