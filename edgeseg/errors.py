@@ -28,6 +28,10 @@ class EdgesegError(Exception):
         self.what = what
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """How it travels between processes: subclasses are made from other arguments."""
+        return _rebuilt, (type(self), self.what, self.hint)
+
 
 class OptionError(EdgesegError):
     pass
@@ -51,6 +55,12 @@ class BundleError(EdgesegError):
 
 class StreamError(EdgesegError):
     pass
+
+
+def _rebuilt(kind: type[EdgesegError], what: str, hint: str) -> EdgesegError:
+    error = kind.__new__(kind)
+    EdgesegError.__init__(error, what, hint)
+    return error
 
 
 def first_line(error: Exception) -> str:

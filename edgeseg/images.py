@@ -50,8 +50,9 @@ def read_mask(path: Path, image_path: Path | None = None) -> Image:
     return decode_mask(require_file(path, "Mask").read_bytes(), path, image_path)
 
 
-def decode_mask(data: bytes, path: Path, image_path: Path | None = None) -> Image:
-    """What read_mask gives of a file with this content; `path` names it in errors."""
+def decode_mask(data: bytes, path: Path, image_path: Path | None = None, image: bytes | None = None) -> Image:
+    """What read_mask gives of a file with this content; `path` names it in errors. `image`: the content of the file
+    `image_path`, where it is known."""
     data, header = _checked(data, path, "Mask")
     if header.depth > 8:
         raise FileError(
@@ -71,7 +72,8 @@ def decode_mask(data: bytes, path: Path, image_path: Path | None = None) -> Imag
         mask = mask // np.uint8(255 // (2**header.depth - 1))
     if image_path is None or header.orientation != 1:
         return turn(mask, header.orientation)
-    return _turn_like(mask, path, image_path)
+    image = require_file(image_path, "Image").read_bytes() if image is None else image
+    return _turn_like(mask, path, image, image_path)
 
 
 def read_colors(path: Path) -> Image:
@@ -83,19 +85,24 @@ def read_colors(path: Path) -> Image:
 
 def read_instances(path: Path) -> NDArray[np.uint16]:
     """[H, W] uint16: the object that each pixel belongs to, 0 for none, of a gray PNG with 8 or 16 bits."""
-    data, _ = _checked(require_file(path, "Map of objects").read_bytes(), path, "Map of objects")
+    return decode_instances(require_file(path, "Map of objects").read_bytes(), path)
+
+
+def decode_instances(data: bytes, path: Path) -> NDArray[np.uint16]:
+    """What read_instances gives of a file with this content; `path` names it in errors."""
+    data, _ = _checked(data, path, "Map of objects")
     found = _decode(data, path, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, "Map of objects")
     if found.ndim != 2 or found.dtype not in (np.uint8, np.uint16):
         raise FileError(f"Map of objects {path} has shape {found.shape}.", "Expected one channel of 8 or 16 bits.")
     return found.astype(np.uint16)
 
 
-def _turn_like(mask: Image, path: Path, image_path: Path) -> Image:
+def _turn_like(mask: Image, path: Path, image_data: bytes, image_path: Path) -> Image:
     """The mask turned as its image is, unless its size shows that it was drawn on the turned image.
 
     FileError where the size cannot show that: with a half turn, a mirrored or a square image.
     """
-    _, image = _checked(require_file(image_path, "Image").read_bytes(), image_path, "Image")
+    _, image = _checked(image_data, image_path, "Image")
     stored, turned = (image.height, image.width), (image.width, image.height)
     if image.orientation == 1:
         return mask

@@ -46,13 +46,15 @@ class Data:
 
     `root`: a dataset, ROOT/{train,val,test}/{images,masks}. `synthetic`: a table with the keys train, val, test and
     seed: streets to render. `size`: height and width of the network's input, multiples of 32. `fit`: how frames of
-    another shape become that, see Spec.
+    another shape become that, see Spec. `shuffle_buffer`: with shards, how many frames are mixed at a time while the
+    shards are read one after another, for disks and networks where seeks are slow; 0 mixes all.
     """
 
     root: str = ""
     synthetic: Synthetic | None = None
     size: tuple[int, int] = number((0, 0), 32, 4096)
     fit: str = choice("stretch", "letterbox", "crop", "pad")
+    shuffle_buffer: int = number(0, 0, 10_000_000)
 
 
 @dataclass(frozen=True)
@@ -277,7 +279,8 @@ class Machine:
 
     `device`: auto is a GPU if there is one. `nodes`: machines that torchrun starts processes on. `workers`: processes
     that decode and augment frames; 0 does so in the training process. `cache`: GB of decoded frames kept in memory per
-    split; others are decoded in every epoch. `pictures`: validation frames drawn after every epoch. `track`: where the
+    split; others are decoded in every epoch. `save_minutes`: after which the state is saved within an epoch, too; 0
+    saves it after every epoch only. `pictures`: validation frames drawn after every epoch. `track`: where the
     metrics of every epoch are also written: TensorBoard or MLflow, both optional packages.
     """
 
@@ -285,6 +288,7 @@ class Machine:
     nodes: int = number(1, 1, 1024)
     workers: int = number(0, 0, 256)
     cache: float = number(4.0, 0, 4096)
+    save_minutes: float = number(10.0, 0, 10_000)
     pictures: int = number(3, 0, 64)
     track: str = choice("", "tensorboard", "mlflow")
 

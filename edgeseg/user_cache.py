@@ -1,4 +1,4 @@
-"""Where engines are kept that were built on this machine: outside of bundles, in folders of this user alone.
+"""Where engines that were built on this machine, and frames out of shards, are kept: in folders of this user alone.
 
 Engines are executable: what is in such a folder is used only if it is, byte by byte, what edgeseg put there
 for this user.

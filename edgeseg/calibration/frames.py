@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg.bundle import CalibrationDigest
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.shards import is_sharded
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import require_file, write_bytes
 from edgeseg.fit import fit_frame
@@ -57,15 +59,17 @@ class CalibrationSet:
         those of a manifest. selection.py chooses by content and writes such a manifest."""
         if source.is_file():
             return cls.load(source)
-        if (source / "classes.txt").is_file():
+        shards = Dataset.open(source, "train") if is_sharded(source / "train") else None
+        if (source / "classes.txt").is_file() and not shards:
             source = source / "train" / "images"
-        files = list_images(source)
+        files = shards.images if shards else list_images(source)
         order = np.random.default_rng(seed).permutation(len(files))
         chosen: dict[str, Path] = {}
         for i in order:
             if len(chosen) == count:
                 break
-            chosen.setdefault(hashlib.sha256(files[i].read_bytes()).hexdigest(), files[i])
+            path = shards.image_file(i) if shards else files[i]
+            chosen.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), path)
         require_frames(source, len(chosen), count)
         return cls(tuple(chosen.values()), tuple(chosen))
 

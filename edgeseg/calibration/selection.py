@@ -11,7 +11,7 @@ from edgeseg.calibration import coverage
 from edgeseg.calibration.features import FrameFeatures, Progress, class_shares, prediction_features, read_features
 from edgeseg.calibration.frames import CalibrationSet, require_frames
 from edgeseg.calibration.leaks import EvaluationSet, Match
-from edgeseg.data.dataset import Dataset
+from edgeseg.data.dataset import Dataset, require_files
 from edgeseg.data.perceptual_hash import BITS
 from edgeseg.errors import OptionError
 from edgeseg.images import list_images
@@ -62,6 +62,8 @@ def select(
     """
     if source.is_file():
         raise OptionError(f"{source} is a file.", "Give a folder of images or a dataset to choose from.")
+    for folder in filter(_is_dataset, (source, *against)):
+        require_files(folder, "calibrate")
     dataset = Dataset.open(source, "train") if _is_dataset(source) else None
     classes = dataset.classes.names if dataset else model[1].classes if model else ()
     shares_of = (lambda i: class_shares(dataset.mask(i), len(classes))) if dataset else None

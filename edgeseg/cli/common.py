@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from edgeseg.records import Record
+    from edgeseg.results.common import Interval
+    from edgeseg.results.evaluation import SliceScores
 
 log = logging.getLogger(__name__)
 LOG_SECONDS = 10.0  # between log lines of one progress where there is no terminal
@@ -113,6 +115,22 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         log.warning("Interrupted; run the same command again to resume after what was finished.")
         raise Interrupted from None
+
+
+def show_slices(slices: Sequence[SliceScores], shown_on: Console) -> None:
+    """The table of slices; nothing where there are none."""
+    if not slices:
+        return
+    parts = table("By slice", "slice", "frames", "mIoU", "95 %", "pixel accuracy")
+    for part in slices:
+        parts.add_row(
+            part.slice, str(part.frames), percent(part.miou), span(part.interval), percent(part.pixel_accuracy)
+        )
+    shown_on.print(parts)
+
+
+def span(ends: Interval | None) -> str:
+    return "-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
 
 
 def emit(document: Record | Mapping[str, Any], target: str | None) -> None:

@@ -4,6 +4,7 @@ check: what is wrong with a dataset."""
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
@@ -107,6 +108,13 @@ def import_labels(
     colors: Annotated[
         Path | None, typer.Option("--colors", help="Names and colors of the classes, for masks in color.")
     ] = None,
+    blur: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="Blur the pixels of a class of SRC; repeatable.")
+    ] = None,
+    face_model: Annotated[Path | None, typer.Option(help="Blur the faces that this YuNet model (ONNX) finds.")] = None,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Write frames on a Ray cluster, or on this machine's with local.")
+    ] = "",
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse everything if one frame cannot be imported.")
     ] = False,
@@ -118,10 +126,16 @@ def import_labels(
     Supervisely, Label Studio, YOLO, Cityscapes and CamVid; zip and tar archives, too. What a class map cannot hold is
     named. Frames that cannot be imported are named and left out; exit 1 if there are any.
     """
+    from edgeseg.data.anonymizing import FACES
     from edgeseg.data.importing import import_dataset
 
+    if ray:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to its makers
     with progress("frames") as update:
-        result = import_dataset(source, out, format_name, strict, update, class_map=class_map, colors=colors)
+        result = import_dataset(
+            source, out, format_name, strict, update,
+            class_map=class_map, colors=colors, blur=blur or (), face_model=face_model, ray=ray,
+        )  # fmt: skip
     for problem in result.problems:
         log.warning("left out %s: %s", problem.file, problem.what)
     for loss in result.losses:
@@ -138,6 +152,10 @@ def import_labels(
         shown_on.print(f"  {r} {g} {b}  {name}", markup=False)
     if result.colors:
         shown_on.print("The classes are the colors of the masks. To name them: --colors FILE with name,r,g,b lines.")
+    if result.blurred:
+        hidden = ", ".join(f"{count} {name}" if name == FACES else f"{name} in {count} frames" for name, count in
+                           result.blurred.items())  # fmt: skip
+        shown_on.print(f"blurred: {hidden}", markup=False)
     wrote(out)
     emit(result, json_to)
     raise typer.Exit(1 if result.problems else 0)
@@ -191,6 +209,9 @@ def check(
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle of the same classes: look for labels that it is sure are wrong.")
     ] = None,
+    face_model: Annotated[
+        Path | None, typer.Option(help="Look for faces with this YuNet model (ONNX).")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write a report (.html or .md) with pictures of the worst.")
     ] = None,
@@ -211,9 +232,9 @@ def check(
 
     if report and report.suffix not in (".html", ".md"):
         raise OptionError(f"--report {report} is of no known type.", "Expected FILE.html or FILE.md.")
-    result = _check(dataset, bundle, skip or [])
+    result = _check(dataset, bundle, skip or [], face_model)
     if fix:
-        result = _fix(dataset, bundle, skip or [], result)
+        result = _fix(dataset, bundle, skip or [], face_model, result)
     _show(result, json_to)
     if report:
         from edgeseg.report.check import draw_worst
@@ -225,22 +246,24 @@ def check(
     raise typer.Exit(1 if result.errors else 0)
 
 
-def _check(dataset: Path, bundle: Path | None, skip: list[str]) -> CheckResult:
+def _check(dataset: Path, bundle: Path | None, skip: list[str], face_model: Path | None) -> CheckResult:
     from edgeseg.data.checking import check_dataset, open_context
     from edgeseg.runtime import PROXY, open_segmenter
 
     open_context(dataset)  # says what is wrong with it before a model is loaded
     with ExitStack() as opened, progress("frames") as update:
         segmenter = opened.enter_context(open_segmenter(bundle, backend=PROXY)) if bundle else None
-        return check_dataset(dataset, segmenter, skip, update)
+        return check_dataset(dataset, segmenter, skip, update, face_model)
 
 
-def _fix(dataset: Path, bundle: Path | None, skip: list[str], result: CheckResult) -> CheckResult:
+def _fix(
+    dataset: Path, bundle: Path | None, skip: list[str], face_model: Path | None, result: CheckResult
+) -> CheckResult:
     """Mend, and check again where something was."""
     from edgeseg.data.checking import fix_dataset
 
     fixed = fix_dataset(dataset, result)
-    return replace(_check(dataset, bundle, skip), fixed=fixed) if fixed else result
+    return replace(_check(dataset, bundle, skip, face_model), fixed=fixed) if fixed else result
 
 
 def _show(result: CheckResult, json_to: str | None) -> None:

@@ -1,16 +1,17 @@
-"""data stats, data split, data show: a dataset in figures, divided anew, as a picture."""
+"""data stats, data split, data shard, data show: a dataset in figures, divided anew, in archives, as a picture."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, percent, progress, results, table, wrote
+from edgeseg.cli.common import emit, percent, progress, results, resumable, table, wrote
 from edgeseg.cli.data import datasets
 from edgeseg.errors import OptionError, unknown
 
@@ -144,6 +145,37 @@ def _show_split(result: SplitResult, json_to: str | None) -> None:
         log.warning("%s", leak)
     if len(result.leaks) > LEAKS_SHOWN:
         log.warning("and %d more pairs in two splits", len(result.leaks) - LEAKS_SHOWN)
+
+
+@datasets.command("shard", epilog="Example: edgeseg data shard dataset --out shards --size 256M")
+def shard(
+    dataset: DatasetFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must not exist.", show_default=False)],
+    size: Annotated[str, typer.Option(metavar="BYTES", help="Of a shard at most, with K, M or G.")] = "256M",
+    json_to: options.Json = None,
+) -> None:
+    """Write a dataset as tar shards with an index, in the layout of WebDataset.
+
+    For dataset owners whose files are too many for a disk or a network to serve one by one. Recipes, train, eval, gate
+    and data stats read the shards in place of the dataset, with the same results. An interrupted run continues.
+    """
+    from edgeseg.data.sharding import write_shards
+
+    with resumable(), progress("frames") as update:
+        result = write_shards(dataset, out, _bytes(size), update)
+    if result.kept:
+        log.info("%d shards were there from an interrupted run", result.kept)
+    counts = ", ".join(f"{count} {split}" for split, count in result.splits.items())
+    results(json_to).print(f"{result.frames} frames ({counts}) in {result.shards} shards, {result.size / 1e6:.1f} MB")
+    wrote(out)
+    emit(result, json_to)
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)B?", text.strip().upper())
+    if not match:
+        raise OptionError(f"--size {text!r} is no size.", "Expected bytes, like 256M or 1G.")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
 
 
 @datasets.command("show", epilog="Example: edgeseg data show dataset --class pedestrian --out pedestrians.jpg")

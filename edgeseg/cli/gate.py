@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, progress, results, styled, table, wrote
+from edgeseg.cli.common import emit, progress, results, show_slices, styled, table, wrote
 from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def gate(
     class_floor: Annotated[
         list[str] | None, typer.Option(help="CLASS=POINTS: smallest IoU of a class; repeatable.", show_default=False)
     ] = None,
+    slices: options.Slices = None,
+    max_slice_drop: Annotated[
+        float | None, typer.Option(help="Points of mIoU that any of --slices may lose.", min=0)
+    ] = None,
+    slice_floor: Annotated[
+        list[str] | None, typer.Option(help="SLICE=POINTS: smallest mIoU of a slice; repeatable.", show_default=False)
+    ] = None,
     max_p99: Annotated[str | None, typer.Option(help="Largest p99 latency of one frame, like 20ms.")] = None,
     confidence: Annotated[float, typer.Option(help="Confidence of a pass and of a fail.", min=0.5, max=0.999)] = 0.95,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
@@ -49,7 +56,9 @@ def gate(
     """
     from edgeseg.bundle import Bundle
     from edgeseg.data.dataset import Dataset
+    from edgeseg.data.slices import read_slices
     from edgeseg.evaluation import gate as rules
+    from edgeseg.evaluation.slice_gate import SliceLimits, check_slices
     from edgeseg.runtime import require_own_backend
 
     if parent and baseline:
@@ -59,15 +68,23 @@ def gate(
         max_drop if compared else None,
         boundary_drop,
         max_gain if compared else None,
-        tuple(_floor(text) for text in class_floor or ()),
+        tuple(_floor(text, "--class-floor", "road=90") for text in class_floor or ()),
         _milliseconds(max_p99) if max_p99 else None,
         confidence,
     )
     if boundary_drop is not None and not compared:
         raise OptionError("--boundary-drop needs something to compare with.", "Give --parent or --baseline.")
-    if not compared and not limits.floors and limits.max_p99 is None:
+    by_slice = SliceLimits(
+        max_slice_drop, tuple(_floor(text, "--slice-floor", "'time: night=60'") for text in slice_floor or ())
+    )
+    if (max_slice_drop is not None or by_slice.floors) and not slices:
+        raise OptionError("There is a limit for slices, and no slices.", "Name them: --slices slices.toml.")
+    if max_slice_drop is not None and not compared:
+        raise OptionError("--max-slice-drop needs something to compare with.", "Give --parent or --baseline.")
+    if not compared and not limits.floors and not by_slice.floors and limits.max_p99 is None:
         rules.verdict([])
     dataset = Dataset.open(data, split)
+    parts = read_slices(slices, [image.stem for image in dataset.images]) if slices else ()
     if limits.max_p99 is not None:
         require_own_backend(Bundle.load(bundle), "Leave out --max-p99 here, and check it there.")
     reference = rules.Measured.load(baseline) if baseline else None
@@ -76,10 +93,11 @@ def gate(
         if parent:
             reference = rules.measure(parent, dataset, update)
         checks = rules.check_accuracy(build, reference, limits)
+        checks += check_slices(build, reference, parts, by_slice, confidence)
         if limits.max_p99 is not None:
             frames = [dataset[i][0] for i in range(min(16, len(dataset)))]
             checks.append(rules.latency(bundle, frames, limits.max_p99))
-    result = rules.result_of(build, reference, checks)
+    result = rules.result_of(build, reference, checks, parts)
     _show(result, json_to)
     if junit:
         _write_junit(junit, build.name, checks)
@@ -100,22 +118,27 @@ def baseline(
     data: options.Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Baseline file to write.", show_default=False)],
     split: options.Split = "test",
+    slices: options.Slices = None,
 ) -> None:
     """Store the accuracy that a bundle reaches today, for `edgeseg gate --baseline`.
 
     Commit the file: updating it is a decision.
     """
     from edgeseg.data.dataset import Dataset
+    from edgeseg.data.slices import read_slices
     from edgeseg.evaluation import gate as rules
+    from edgeseg.evaluation.evaluate import slice_scores
     from edgeseg.evaluation.statistics import estimate, miou
 
     dataset = Dataset.open(data, split)
+    parts = read_slices(slices, [image.stem for image in dataset.images]) if slices else ()
     with progress("measuring") as update:
         measured = rules.measure(bundle, dataset, update)
     measured.save(out)
     accuracy = estimate(measured.tables, miou)
     ends = f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f}"
     results().print(f"mIoU {100 * accuracy.value:.2f} ({ends}) on {len(dataset)} frames")
+    show_slices([slice_scores(part, measured.tables, measured.data.classes) for part in parts], results())
     wrote(out)
 
 
@@ -128,7 +151,11 @@ def _show(result: GateResult, json_to: str | None) -> None:
     shown_on.print(shown)
     if result.backend.startswith("through"):
         shown_on.print(f"measured {result.backend}, not on its device")
+    show_slices(result.slices, shown_on)
     shown_on.print(styled(*MARKS[result.verdict]))
+    for check in result.checks:
+        if check.verdict == result.verdict != "pass":
+            shown_on.print(f"  {check.name}: {check.text}", markup=False)
 
 
 def _write_junit(path: Path, name: str, checks: list[Check]) -> None:
@@ -162,14 +189,14 @@ def _append_summary(path: Path, result: GateResult) -> None:
         file.write(markdown(blocks) + "\n")
 
 
-def _floor(text: str) -> tuple[str, float]:
+def _floor(text: str, option: str, example: str) -> tuple[str, float]:
     name, _, points = text.rpartition("=")
     try:
         value = float(points)
         if not name or not 0 <= value <= 100:
             raise ValueError
     except ValueError:
-        raise OptionError(f"--class-floor {text!r} is not a floor.", "Expected CLASS=POINTS, like road=90.") from None
+        raise OptionError(f"{option} {text!r} is not a floor.", f"Expected NAME=POINTS, like {example}.") from None
     return name, value
 
 

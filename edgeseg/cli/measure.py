@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, percent, progress, results, table, wrote
+from edgeseg.cli.common import emit, percent, progress, results, show_slices, span, table, wrote
 from edgeseg.errors import FileError, OptionError, unknown
 
 if TYPE_CHECKING:
     from edgeseg.data.dataset import Dataset
     from edgeseg.results.clip import ClipResult
-    from edgeseg.results.common import Interval, Picture
+    from edgeseg.results.common import Picture
     from edgeseg.results.evaluation import EvalResult, WorstFrame
     from edgeseg.segmenter import Segmenter
 
@@ -50,9 +50,7 @@ def evaluate(
     ] = None,
     scales: Annotated[str, typer.Option(help="Average over these enlargements, like 1,1.5 (not for a device).")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored frame (not for a device).")] = False,
-    slices: Annotated[
-        Path | None, typer.Option(help="TOML: parts to measure by themselves, by names or by columns of a table.")
-    ] = None,
+    slices: options.Slices = None,
     json_to: options.Json = None,
 ) -> None:
     """Measure a bundle's accuracy on a labeled dataset, with 95 % intervals.
@@ -231,10 +229,10 @@ def _show(title: str, result: EvalResult, json_to: str | None) -> None:
     shown = table(title, "class", "IoU", "95 %", "accuracy", "Dice", "BF1")
     for name, row in result.per_class.items():
         rest = map(percent, (row.accuracy, row.dice, row.boundary_f1))
-        shown.add_row(name, percent(row.iou), _span(result.interval.iou[name]), *rest)
+        shown.add_row(name, percent(row.iou), span(result.interval.iou[name]), *rest)
     shown.add_section()
     means = map(percent, (result.mean_accuracy, result.dice, result.boundary_f1))
-    shown.add_row("mean", percent(result.miou), _span(result.interval.miou), *means, style="bold")
+    shown.add_row("mean", percent(result.miou), span(result.interval.miou), *means, style="bold")
     shown_on = results(json_to)
     shown_on.print(shown)
     ms = result.latency_ms
@@ -242,16 +240,7 @@ def _show(title: str, result: EvalResult, json_to: str | None) -> None:
     if result.backend.startswith("through"):
         speed = f"measured {result.backend}, not on its device: speeds say nothing"
     shown_on.print(f"pixel accuracy {percent(result.pixel_accuracy)} %, {speed}")
-    if result.slices:
-        parts = table("By slice", "slice", "frames", "mIoU", "95 %", "pixel accuracy")
-        for part in result.slices:
-            figures = (percent(part.miou), _span(part.interval), percent(part.pixel_accuracy))
-            parts.add_row(part.slice, str(part.frames), *figures)
-        shown_on.print(parts)
-
-
-def _span(ends: Interval | None) -> str:
-    return "-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
+    show_slices(result.slices, shown_on)
 
 
 def _scales(text: str) -> tuple[float, ...]:

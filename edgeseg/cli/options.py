@@ -30,6 +30,9 @@ PRECISIONS = "fp32, fp16, bf16, dynamic, int8 or int8-bf16"
 COMPILE, COMPRESS, RUN, MEASURE = "Compile", "Compress", "Run", "Measure"
 VERIFY, TRAIN, DATA = "Verify and gate", "Train", "Data"  # panels of the help
 
+Slices = Annotated[
+    Path | None, typer.Option(help="TOML: parts to measure by themselves, by names or by columns of a table.")
+]
 JSON_OPTION = typer.Option("--json", metavar="FILE", help="Write the result as JSON to this file, or - for stdout.")
 
 Model = Annotated[

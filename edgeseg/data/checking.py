@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeseg.cpus import usable_cpus
 from edgeseg.data import checks
 from edgeseg.data.checks import CannotCheck, Check, Context, Sample, load_sample
-from edgeseg.data.dataset import SPLITS, read_classes
+from edgeseg.data.dataset import SPLITS, read_classes, require_files
 from edgeseg.data.datasheet import read_datasheet
 from edgeseg.errors import EdgesegError, FileError, unknown
 from edgeseg.images import IMAGE_SUFFIXES
@@ -30,15 +30,16 @@ def check_dataset(
     segmenter: Segmenter | None = None,
     skip: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
+    face_model: Path | None = None,
 ) -> CheckResult:
     """Everything that is found in the dataset `root`; nothing of it is changed.
 
     `segmenter`: a model of the dataset's classes, whose confident disagreement is a sign of wrong labels. `skip`: names
-    of checks. Raises FileError for a folder that is no dataset, OptionError for an unknown check, a model of other
-    classes or a datasheet that says something else.
+    of checks. `face_model`: YuNet as ONNX, to look for faces. Raises FileError for a folder that is no dataset,
+    OptionError for an unknown check, a model of other classes or a datasheet that says something else.
     """
     started = time.perf_counter()
-    context, datasheet = open_context(root, segmenter), read_datasheet(root)
+    context, datasheet = open_context(root, segmenter, face_model), read_datasheet(root)
     for name in skip:
         if name not in checks.names():
             raise unknown("check", name, checks.names())
@@ -62,7 +63,7 @@ def check_dataset(
     )
 
 
-def open_context(root: Path, segmenter: Segmenter | None = None) -> Context:
+def open_context(root: Path, segmenter: Segmenter | None = None, face_model: Path | None = None) -> Context:
     """The files of a dataset; FileError if `root` is none."""
     if not root.is_dir():
         raise FileError(f"Dataset {root} does not exist.", "Check the path, or make one: edgeseg synth DIR.")
@@ -73,10 +74,11 @@ def open_context(root: Path, segmenter: Segmenter | None = None) -> Context:
             "Expected ROOT/train/images, ROOT/train/masks and ROOT/classes.txt; labels of other tools become one with "
             "edgeseg data import.",
         )
+    require_files(root, "data check")
     classes = read_classes(root / "classes.txt")
     images = {split: _files(root / split / "images", IMAGE_SUFFIXES) for split in splits}
     masks = {split: _files(root / split / "masks", (".png",)) for split in splits}
-    return Context(root, classes, images, masks, segmenter)
+    return Context(root, classes, images, masks, segmenter, face_model)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:

@@ -2,7 +2,8 @@
 
 classes.txt has one line per class, `id name r g b`, or only the name, whose color is then chosen; names may hold
 spaces. A comment `(id N = ignore)` names the id of pixels that never count; a line of that id only gives its color.
-SPLIT/instances, where there is one, has a PNG for each mask with the object that each pixel belongs to.
+SPLIT/instances, where there is one, has a PNG for each mask with the object that each pixel belongs to. Instead of
+folders, a split may have shards (shards.py).
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import FileError, unknown
-from edgeseg.files import require_file
-from edgeseg.images import Image, list_images, read_image, read_instances, read_mask
+from edgeseg import user_cache
+from edgeseg.data.shards import PARTS, Shards, is_sharded, open_shards
+from edgeseg.errors import FileError, OptionError, unknown
+from edgeseg.files import require_file, sha256, write_bytes
+from edgeseg.images import Image, decode_image, decode_instances, decode_mask, list_images
 from edgeseg.spec import Rgb, default_palette
 
 MAX_CLASS_LIST = 1 << 20
 SPLITS = ("train", "val", "test")
 FULL_LINE = re.compile(r"(\d{1,9})\s+(\S.*?)\s+(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})")
 LIKE_A_FULL_LINE = re.compile(r"^\d+(\s|$)|\s\d+\s+\d+\s+\d+$")  # a damaged one, not a name
+WHAT = {"images": "Image", "masks": "Mask", "instances": "Map of objects"}
 ONLY_A_NAME = re.compile(r"\w[^=\[\]{}<>\"\\]*")  # lines of TOML, JSON or XML are none
 
 
@@ -45,12 +50,16 @@ class Classes:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One split. `dataset[i]` is (frame [H, W, 3] uint8 BGR, mask [H, W] uint8 of class ids or the ignore id)."""
+    """One split. `dataset[i]` is (frame [H, W, 3] uint8 BGR, mask [H, W] uint8 of class ids or the ignore id).
+
+    `images`: its image files, or with `shards` the names of what is in them.
+    """
 
     root: Path
     split: str
     classes: Classes
     images: tuple[Path, ...]
+    shards: Shards | None = None
 
     @classmethod
     def open(cls, root: Path | str, split: str) -> Dataset:
@@ -67,7 +76,11 @@ class Dataset:
 
     @classmethod
     def of_split(cls, root: Path, split: str, classes: Classes) -> Dataset:
-        """ROOT/SPLIT/images and masks, whatever the split is called; FileError for an image without a mask."""
+        """ROOT/SPLIT/images and masks, or its shards, whatever the split is called; FileError for an image without a
+        mask."""
+        if is_sharded(root / split):
+            shards = open_shards(root / split, classes.names)
+            return cls(root, split, classes, shards.files, shards)
         images = tuple(list_images(root / split / "images"))
         for image in images:
             mask = root / split / "masks" / f"{image.stem}.png"
@@ -79,8 +92,8 @@ class Dataset:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Image, Image]:
-        path = self.images[index]
-        frame, mask = read_image(path), self.mask(index)
+        path, data = self.images[index], self.read("images", index)
+        frame, mask = decode_image(data, path), self._mask(index, data)
         if frame.shape[:2] != mask.shape:
             raise FileError(
                 f"Image {path} is {frame.shape[1]}x{frame.shape[0]} but its mask is {mask.shape[1]}x{mask.shape[0]}.",
@@ -88,15 +101,39 @@ class Dataset:
             )
         return frame, mask
 
+    def read(self, part: str, index: int) -> bytes:
+        """The content of a frame's file in `part`: images, masks or instances. FileError where there is none."""
+        if self.shards:
+            return self.shards.read(part, index)
+        return require_file(self._path(part, index), WHAT[part]).read_bytes()
+
+    def paths(self, index: int) -> list[Path]:
+        """The files of a frame: its image, its mask and, where there is one, its map of objects."""
+        parts = PARTS if self._has_instances(index) else PARTS[:2]
+        return [self._path(part, index) for part in parts]
+
+    def _path(self, part: str, index: int) -> Path:
+        image = self.images[index]
+        if part == "images":
+            return image
+        return (image.parent if self.shards else self.root / self.split / part) / f"{image.stem}.png"
+
+    def _has_instances(self, index: int) -> bool:
+        return self.shards.has("instances", index) if self.shards else self._path("instances", index).is_file()
+
     def mask(self, index: int) -> Image:
         """[H, W] uint8; FileError for a label outside the classes."""
-        path = self.root / self.split / "masks" / f"{self.images[index].stem}.png"
-        mask = read_mask(path, self.images[index])
+        return self._mask(index, self.read("images", index))
+
+    def _mask(self, index: int, image: bytes) -> Image:
+        """`image`: the content of the image file, whose EXIF tag may turn the mask, too."""
+        path = self._path("masks", index)
+        mask = decode_mask(self.read("masks", index), path, self.images[index], image)
         allowed = np.zeros(256, bool)
         allowed[: len(self.classes.names)] = True
         if self.classes.ignore_index is not None:
             allowed[self.classes.ignore_index] = True
-        present = np.bincount(mask.ravel(), minlength=256) > 0
+        present = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel() > 0
         if (present & ~allowed).any():
             raise FileError(
                 f"Mask {path} holds label {int(np.flatnonzero(present & ~allowed)[0])}, outside the "
@@ -107,10 +144,10 @@ class Dataset:
 
     def instances(self, index: int) -> NDArray[np.uint16] | None:
         """[H, W] uint16: the object that each pixel belongs to, 0 for none. None where the dataset does not say."""
-        path = self.root / self.split / "instances" / f"{self.images[index].stem}.png"
-        if not path.is_file():
+        if not self._has_instances(index):
             return None
-        found, mask = read_instances(path), self.mask(index)
+        path = self._path("instances", index)
+        found, mask = decode_instances(self.read("instances", index), path), self.mask(index)
         if found.shape != mask.shape:
             raise FileError(
                 f"{path} is {found.shape[1]}x{found.shape[0]}, its mask {mask.shape[1]}x{mask.shape[0]}.",
@@ -119,23 +156,35 @@ class Dataset:
         return found
 
     def digest(self) -> str:
-        """sha256 over the names and bytes of every image and mask, and the class list."""
+        """sha256 over the names and bytes of every image and mask, and the class list; the same in shards."""
         total = hashlib.sha256(self.classes.text().encode())
-        for image in self.images:
-            for path in (image, self.root / self.split / "masks" / f"{image.stem}.png"):
-                total.update(path.name.encode())
-                total.update(hashlib.sha256(path.read_bytes()).digest())
+        for index in range(len(self)):
+            for part in ("images", "masks"):
+                total.update(self._path(part, index).name.encode())
+                total.update(self.sha256(part, index))
         return total.hexdigest()
 
     def instances_digest(self) -> str:
         """sha256 over the names and bytes of the maps of objects that there are."""
         total = hashlib.sha256()
-        for image in self.images:
-            path = self.root / self.split / "instances" / f"{image.stem}.png"
-            if path.is_file():
-                total.update(path.name.encode())
-                total.update(hashlib.sha256(path.read_bytes()).digest())
+        for index in filter(self._has_instances, range(len(self))):
+            total.update(self._path("instances", index).name.encode())
+            total.update(self.sha256("instances", index))
         return total.hexdigest()
+
+    def sha256(self, part: str, index: int) -> bytes:
+        """Of a frame's file; shards have it in their index, and compare when they read."""
+        return self.shards.sha256(part, index) if self.shards else hashlib.sha256(self.read(part, index)).digest()
+
+    def image_file(self, index: int) -> Path:
+        """The image as a file of its own; of shards, a copy in the user's cache."""
+        if not self.shards:
+            return self.images[index]
+        digest = self.sha256("images", index).hex()
+        path = user_cache.folder("frames") / (digest + self.images[index].suffix.lower())
+        if not path.is_file() or sha256(path) != digest:
+            write_bytes(path, self.read("images", index), durable=False)
+        return path
 
 
 def open_splits(root: Path) -> list[Dataset]:
@@ -147,6 +196,20 @@ def open_splits(root: Path) -> list[Dataset]:
             "Labels of other tools become a dataset with: edgeseg data import.",
         )
     return [Dataset.open(root, split) for split in splits or SPLITS[:1]]
+
+
+def open_files(root: Path, job: str) -> list[Dataset]:
+    """The same of a dataset in files; OptionError, which names the `job` that needs them, for one in shards."""
+    require_files(root, job)
+    return open_splits(root)
+
+
+def require_files(root: Path, job: str) -> None:
+    """OptionError for a dataset in shards."""
+    if any(is_sharded(root / split) for split in SPLITS):
+        raise OptionError(
+            f"{job} needs a dataset of files; {root} is in shards.", "Give the dataset that they were written from."
+        )
 
 
 def read_classes(path: Path) -> Classes:

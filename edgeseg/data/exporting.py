@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg.data import formats
-from edgeseg.data.dataset import Classes, Dataset, open_splits
+from edgeseg.data.dataset import Classes, Dataset, open_files
 from edgeseg.data.formats import Frame
 from edgeseg.data.labelmap import IGNORE, LabelMap
 from edgeseg.errors import FileError
@@ -42,7 +42,7 @@ def export_dataset(
     OptionError for a format that cannot be written, FileError for a dataset that cannot be read.
     """
     module = formats.get_writer(format_name)
-    parts = open_splits(root)
+    parts = open_files(root, "data export")
     total = sum(map(len, parts))
     with_objects = 0
 

@@ -11,14 +11,16 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from edgeseg.data import archive, formats
+from edgeseg.data.anonymizing import Anonymizer
 from edgeseg.data.dataset import SPLITS, Classes, Dataset
 from edgeseg.data.formats import LabeledFrame, Labels
+from edgeseg.data.frame_map import each_frame
 from edgeseg.data.labelmap import LabelMap
 from edgeseg.data.mapping import Mapping, read_mapping
 from edgeseg.data.store import check_image, store_image
@@ -32,6 +34,7 @@ from edgeseg.spec import Rgb
 log = logging.getLogger(__name__)
 SHARES = (0.8, 0.1, 0.1)  # of frames whose split nobody names
 LONGEST_NAME = 180  # bytes
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Problem:
 @dataclass(frozen=True, kw_only=True)
 class ImportResult(Record):
     """`frames`: written, of each split. `losses`: what the format holds and a class map cannot, counted. `colors`: of
-    the classes, where they are the colors that the masks use. `instances`: frames that tell objects apart."""
+    the classes, where they are the colors that the masks use. `instances`: frames that tell objects apart. `blurred`:
+    the frames of each class that was hidden, and the number of faces."""
 
     KIND = "import"
 
@@ -57,6 +61,7 @@ class ImportResult(Record):
     problems: tuple[Problem, ...]
     colors: tuple[Rgb, ...] = ()
     instances: int = 0
+    blurred: dict[str, int] = field(default_factory=dict)
 
 
 def import_dataset(
@@ -68,10 +73,15 @@ def import_dataset(
     *,
     class_map: Path | None = None,
     colors: Path | None = None,
+    blur: Sequence[str] = (),
+    face_model: Path | None = None,
+    ray: str = "",
 ) -> ImportResult:
     """Write the dataset `out`; nothing is left behind when it fails.
 
     `source`: a file, folder or archive. `class_map`: see mapping. `colors`: a file with the classes' colors, for masks.
+    `blur`, `face_model`: classes of the source, and a model of faces, that images are written without (anonymizing).
+    `ray`: where the frames are written, see frame_map.
     Frames whose split the format does not say are divided in the order of their names, 80 : 10 : 10, so that
     neighboring frames of a video stay together. A frame that cannot be read is left out and named in the result, or,
     with `strict`, is an error. FileError where nothing can be read or written.
@@ -81,9 +91,10 @@ def import_dataset(
             name, labels = _read(folder, format_name, colors)
             labels = replace(labels, classes=_storable(labels.classes))
             mapping = read_mapping(class_map, labels.classes) if class_map else None
+            anonymizer = Anonymizer.of(labels.classes, blur, face_model)
             frames = _with_names(_with_splits(sorted(labels.frames, key=lambda frame: (frame.split, frame.name))))
             with replacing(out, "classes.txt", durable=False) as work:
-                result = _write_all(name, labels, frames, mapping, work, strict, progress)
+                result = _write_all(name, labels, frames, _Writer(work, mapping, anonymizer), strict, progress, ray)
         except FileError as error:
             inside, named = str(folder), str(source)  # not where an archive was unpacked
             raise FileError(error.what.replace(inside, named), error.hint.replace(inside, named)) from error
@@ -106,35 +117,97 @@ def _read(folder: Path, format_name: str, colors: Path | None) -> tuple[str, Lab
     return name, module.read_with_colors(root, colors)
 
 
+@dataclass(frozen=True)
+class _Written:
+    """`losses`, `blurred`: of one frame. `instances`: whether it tells objects apart."""
+
+    losses: Counter[str]
+    blurred: Counter[str]
+    instances: bool
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes frames into `out`, one by one, in any order and process."""
+
+    out: Path
+    mapping: Mapping | None
+    anonymizer: Anonymizer | None
+
+    def attempt(self, frame: LabeledFrame) -> _Written | EdgesegError:
+        try:
+            return self.write(frame)
+        except EdgesegError as error:
+            return error
+
+    def write(self, frame: LabeledFrame) -> _Written:
+        if frame.data is not None:
+            return self._write_embedded(frame)
+        folder = self.out / frame.split
+        header = check_image(frame.image)
+        drawn = frame.mask()
+        labels = _fitted(drawn if isinstance(drawn, LabelMap) else LabelMap(drawn), frame, header)
+        image = read_image(frame.image)
+        hidden, found = self.anonymizer.apply(image, labels.classes) if self.anonymizer else (None, Counter[str]())
+        labels = self.mapping.apply(labels) if self.mapping else labels
+        place = folder / "images" / frame.name
+        if hidden is None:
+            store_image(frame.image, place, image)
+        else:  # encoded anew: nothing of the file may be left, not even a thumbnail
+            suffix = ".jpg" if frame.image.suffix.lower() in JPEG_SUFFIXES else ".png"
+            write_image(place.with_name(frame.name + suffix), hidden)
+        write_image(folder / "masks" / f"{frame.name}.png", labels.classes)
+        if labels.instances is not None:
+            write_image(folder / "instances" / f"{frame.name}.png", labels.instances)  # type: ignore[arg-type]
+        return _Written(labels.losses, found, labels.instances is not None)
+
+    def _write_embedded(self, frame: LabeledFrame) -> _Written:
+        """A frame whose image is part of its labels: it becomes a file first."""
+        assert frame.data is not None
+        data = frame.data()
+        suffix = next((s for s, start in ((".png", b"\x89PNG"), (".jpg", b"\xff\xd8"), (".bmp", b"BM")) if
+                       data.startswith(start)), frame.image.suffix.lower())  # fmt: skip
+        if suffix not in IMAGE_SUFFIXES:
+            raise FileError(
+                f"The image in {frame.image} has an unknown format.", f"Expected: {', '.join(IMAGE_SUFFIXES)}."
+            )
+        place = self.out / frame.split / f".{frame.name}{suffix}"
+        try:
+            write_bytes(place, data)
+            return self.write(replace(frame, image=place, data=None))
+        finally:
+            place.unlink(missing_ok=True)
+
+
 def _write_all(
     name: str,
     labels: Labels,
     frames: Sequence[LabeledFrame],
-    mapping: Mapping | None,
-    work: Path,
+    writer: _Writer,
     strict: bool,
     progress: Callable[[int, int], None],
+    ray: str,
 ) -> ImportResult:
-    classes = mapping.classes if mapping else labels.classes
-    write_bytes(work / "classes.txt", classes.text().encode())
+    classes = writer.mapping.classes if writer.mapping else labels.classes
+    write_bytes(writer.out / "classes.txt", classes.text().encode())
     problems: list[Problem] = []
-    counts, losses, instances = dict.fromkeys(SPLITS, 0), Counter[str](), 0
-    for done, frame in enumerate(frames, 1):
-        try:
-            written = _write(frame, mapping, work / frame.split)
+    counts, losses, blurred, instances = dict.fromkeys(SPLITS, 0), Counter[str](), Counter[str](), 0
+    for done, (frame, written) in enumerate(zip(frames, each_frame(writer.attempt, frames, ray)), 1):
+        if isinstance(written, _Written):
             counts[frame.split] += 1
             losses += written.losses
-            instances += written.instances is not None
-        except EdgesegError as error:
-            if strict or isinstance(error, MissingPackage):
-                raise
-            problems.append(Problem(str(frame.image), error.what))
+            blurred += written.blurred
+            instances += written.instances
+        elif strict or isinstance(written, MissingPackage):
+            raise written
+        else:
+            problems.append(Problem(str(frame.image), written.what))
         progress(done, len(frames))
     if not any(counts.values()):
         first = problems[0].what if problems else "there is none"
         raise FileError(f"No frame can be imported: {first}", "Fix it and import again.")
     for split in (split for split, count in counts.items() if count):
-        Dataset.open(work, split)
+        Dataset.open(writer.out, split)
     return ImportResult(
         format=name,
         classes=classes.names,
@@ -142,40 +215,10 @@ def _write_all(
         splits=counts,
         losses=(*labels.losses, *(f"{what}: {count}" for what, count in sorted(losses.items()))),
         problems=tuple(problems),
-        colors=labels.classes.palette if labels.from_colors and not mapping else (),
+        colors=labels.classes.palette if labels.from_colors and not writer.mapping else (),
         instances=instances,
+        blurred=dict(blurred),
     )
-
-
-def _write(frame: LabeledFrame, mapping: Mapping | None, folder: Path) -> LabelMap:
-    if frame.data is not None:
-        return _write_embedded(frame, mapping, folder)
-    header = check_image(frame.image)
-    drawn = frame.mask()
-    labels = _fitted(drawn if isinstance(drawn, LabelMap) else LabelMap(drawn), frame, header)
-    image = read_image(frame.image)
-    labels = mapping.apply(labels) if mapping else labels
-    store_image(frame.image, folder / "images" / frame.name, image)
-    write_image(folder / "masks" / f"{frame.name}.png", labels.classes)
-    if labels.instances is not None:
-        write_image(folder / "instances" / f"{frame.name}.png", labels.instances)  # type: ignore[arg-type]
-    return labels
-
-
-def _write_embedded(frame: LabeledFrame, mapping: Mapping | None, folder: Path) -> LabelMap:
-    """A frame whose image is part of its labels: it becomes a file first."""
-    assert frame.data is not None
-    data = frame.data()
-    suffix = next((s for s, start in ((".png", b"\x89PNG"), (".jpg", b"\xff\xd8"), (".bmp", b"BM")) if
-                   data.startswith(start)), frame.image.suffix.lower())  # fmt: skip
-    if suffix not in IMAGE_SUFFIXES:
-        raise FileError(f"The image in {frame.image} has an unknown format.", f"Expected: {', '.join(IMAGE_SUFFIXES)}.")
-    place = folder / f".{frame.name}{suffix}"
-    try:
-        write_bytes(place, data)
-        return _write(replace(frame, image=place, data=None), mapping, folder)
-    finally:
-        place.unlink(missing_ok=True)
 
 
 def _fitted(labels: LabelMap, frame: LabeledFrame, header: ImageHeader) -> LabelMap:

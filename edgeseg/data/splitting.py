@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data import groups as grouping
-from edgeseg.data.dataset import SPLITS, Dataset, open_splits
+from edgeseg.data.dataset import SPLITS, Dataset, open_files
 from edgeseg.data.stats import label_counts
 from edgeseg.data.stratify import stratify
 from edgeseg.errors import FileError, OptionError
@@ -126,7 +126,7 @@ def split_dataset(
     """
     shares = (1 / plan.folds,) * plan.folds if plan.folds else check_shares(plan.shares)
     _check_places(root, out, plan)
-    parts = open_splits(root)
+    parts = open_files(root, "data split")
     frames = _named([(part, i) for part in parts for i in range(len(part))])
     kept = [f for f in frames if plan.keeps_test and f.part.split == "test"]
     pool = [f for f in frames if not (kept and f.part.split == "test")]

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from edgeseg.data.dataset import Dataset
+from edgeseg.data.slices import FrameSlice
 from edgeseg.errors import FileError, OptionError, unknown
-from edgeseg.evaluation.evaluate import Progress, count
+from edgeseg.evaluation.evaluate import Progress, count, slice_scores
 from edgeseg.evaluation.metrics import TRUTH, Table
 from edgeseg.evaluation.statistics import Estimate, boundary_f1, difference, estimate, iou_of, miou
 from edgeseg.files import require_file
@@ -118,8 +119,10 @@ def same_data(build: Measured, reference: Measured) -> None:
         )
 
 
-def result_of(build: Measured, reference: Measured | None, checks: Sequence[Check]) -> GateResult:
-    """The checks of a build with their verdict."""
+def result_of(
+    build: Measured, reference: Measured | None, checks: Sequence[Check], slices: Sequence[FrameSlice] = ()
+) -> GateResult:
+    """The checks of a build with their verdict, and its scores in `slices`."""
     return GateResult(
         verdict=verdict(checks),
         bundle=build.name,
@@ -129,6 +132,7 @@ def result_of(build: Measured, reference: Measured | None, checks: Sequence[Chec
         checks=tuple(checks),
         machine=build.machine,
         backend=build.backend,
+        slices=tuple(slice_scores(part, build.tables, build.data.classes) for part in slices),
     )
 
 
@@ -141,13 +145,13 @@ def check_accuracy(build: Measured, reference: Measured | None, limits: Limits) 
         same_data(build, reference)
         lost = difference(reference.tables, build.tables, miou, share)
         if limits.max_drop is not None:
-            checks.append(_at_most("mIoU drop", lost, limits.max_drop, frames))
+            checks.append(at_most("mIoU drop", lost, limits.max_drop, frames))
         if limits.max_gain is not None:
             gain = Estimate(-lost.value, -lost.high, -lost.low)
-            checks.append(_at_most("unexplained mIoU gain", gain, limits.max_gain, frames))
+            checks.append(at_most("unexplained mIoU gain", gain, limits.max_gain, frames))
         if limits.boundary_drop is not None:
             lost = difference(reference.tables, build.tables, boundary_f1, share)
-            checks.append(_at_most("boundary F1 drop", lost, limits.boundary_drop, frames))
+            checks.append(at_most("boundary F1 drop", lost, limits.boundary_drop, frames))
     names = build.data.classes
     for name, floor in limits.floors:
         if name not in names:
@@ -156,7 +160,7 @@ def check_accuracy(build: Measured, reference: Measured | None, limits: Limits) 
         if not build.tables[:, index, TRUTH].any():
             raise OptionError(f"Class {name} never occurs in the data.", "Its floor cannot be checked: remove it.")
         iou = estimate(build.tables, iou_of(index), share)
-        checks.append(_at_least(f"IoU of {name}", iou, floor, frames))
+        checks.append(at_least(f"IoU of {name}", iou, floor, frames))
     return checks
 
 
@@ -183,11 +187,13 @@ def verdict(checks: Sequence[Check]) -> str:
     return next(word for word in ("fail", "undecided", "pass") if word in verdicts)
 
 
-def _at_most(name: str, figure: Estimate, limit: float, frames: int) -> Check:
+def at_most(name: str, figure: Estimate, limit: float, frames: int) -> Check:
+    """The check that a `figure` of 1, measured on so many frames, is not above a `limit` in points."""
     return _check(name, figure, limit, frames, lambda points: points > limit, "allowed")
 
 
-def _at_least(name: str, figure: Estimate, limit: float, frames: int) -> Check:
+def at_least(name: str, figure: Estimate, limit: float, frames: int) -> Check:
+    """The same for one that must not be below."""
     return _check(name, figure, limit, frames, lambda points: points < limit, "at least")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.data.dataset import Classes, Dataset, open_splits
+from edgeseg.data.dataset import Classes, Dataset, open_files
 from edgeseg.data.labelmap import IGNORE
 from edgeseg.errors import EdgesegError, OptionError
 from edgeseg.evaluation.metrics import Counts
@@ -89,11 +89,11 @@ def compare(first: Path, second: Path, names: tuple[str, str] = ("", "")) -> Dis
 
 
 def _classes(root: Path) -> Classes:
-    return open_splits(root)[0].classes
+    return open_files(root, "label compare")[0].classes
 
 
 def _frames(root: Path) -> dict[str, tuple[Dataset, int]]:
-    return {image.stem: (part, i) for part in open_splits(root) for i, image in enumerate(part.images)}
+    return {image.stem: (part, i) for part in open_files(root, "label compare") for i, image in enumerate(part.images)}
 
 
 def _mask(part: Dataset, index: int) -> Image:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data import archive, formats
-from edgeseg.data.dataset import Classes, Dataset, open_splits
+from edgeseg.data.dataset import Classes, Dataset, open_files
 from edgeseg.data.formats import LabeledFrame
 from edgeseg.data.labelmap import BACKGROUND, IGNORE, LabelMap
 from edgeseg.data.store import check_image
@@ -41,8 +41,9 @@ def import_labels(
 
     FileError where no frame at all can be imported; nothing is left behind then.
     """
-    collected: Collected = {image.stem: (part, image) for part in open_splits(collection) for image in part.images}
-    classes = open_splits(collection)[0].classes
+    parts = open_files(collection, "label")
+    collected: Collected = {image.stem: (part, image) for part in parts for image in part.images}
+    classes = parts[0].classes
     with archive.opened(source, out) as folder, replacing(out, "classes.txt", durable=False) as work:
         name, root = formats.detect(folder) if format_name == "auto" else (format_name, folder)
         labels = formats.get(name).read(root)

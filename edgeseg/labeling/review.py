@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgeseg.data.dataset import Classes, Dataset, open_splits
+from edgeseg.data.dataset import Classes, Dataset, open_files
 from edgeseg.data.labelmap import IGNORE
 from edgeseg.errors import EdgesegError, FileError, OptionError
 from edgeseg.files import write_bytes
@@ -51,7 +51,7 @@ class Review:
     two cannot be used."""
 
     def __init__(self, collection: Path, out: Path):
-        parts = open_splits(collection)
+        parts = open_files(collection, "label")
         self.classes = Classes(parts[0].classes.names, parts[0].classes.palette, IGNORE)
         self._frames = {image.stem: (part, i) for part in parts for i, image in enumerate(part.images)}
         self._why = reasons(collection)

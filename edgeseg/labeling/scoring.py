@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.data.dataset import Dataset, open_splits
+from edgeseg.data.dataset import Dataset, open_files
 from edgeseg.errors import EdgesegError, FileError
 from edgeseg.evaluation.evaluate import Progress, at_label_size, require_classes
 from edgeseg.evaluation.metrics import confusion_of, counted
@@ -59,7 +59,7 @@ def score_new(segmenter: Segmenter, root: Path, history: History, progress: Prog
     nothing of it can be used.
     """
     collected = records.read(root)
-    parts = open_splits(root)
+    parts = open_files(root, "accuracy")
     require_classes(segmenter.spec, parts[0])
     scorer = _Scorer(segmenter, history, collected)
     jobs = scorer.jobs(parts)

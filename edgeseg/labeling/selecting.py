@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgeseg.data.dataset import open_splits
+from edgeseg.data.dataset import open_files
 from edgeseg.errors import FileError, OptionError, did_you_mean
 from edgeseg.labeling import records
 
@@ -23,7 +23,7 @@ def selected(root: Path, count: int | None, only: str = "") -> Iterator[Path]:
         yield root
         return
     worth, why = worths(root), reasons(root)
-    frames = [(part.split, image) for part in open_splits(root) for image in part.images]
+    frames = [(part.split, image) for part in open_files(root, "label") for image in part.images]
     if only:
         frames = [frame for frame in frames if only in why.get(frame[1].stem, {})]
         if not frames:

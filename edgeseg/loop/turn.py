@@ -28,7 +28,7 @@ from edgeseg.bundle import MANIFEST, Bundle
 from edgeseg.calibration.frames import CalibrationSet
 from edgeseg.compile import PARITY_FRAMES, AccuracyLoss, compile_model, golden_frames, held_out, spec_of
 from edgeseg.data.checking import check_dataset
-from edgeseg.data.dataset import Classes, Dataset, open_splits, read_classes
+from edgeseg.data.dataset import Classes, Dataset, open_files, read_classes
 from edgeseg.data.exporting import export_dataset
 from edgeseg.data.labelmap import IGNORE
 from edgeseg.errors import FileError, OptionError
@@ -239,7 +239,7 @@ class Turn:
         count = min(len(labeled) - 1, max(1, round(self.settings.held_out * len(labeled))))
         # Neighbors in time look alike: a run of them is held out, not single ones, which their neighbors would tell.
         start = int(np.random.default_rng(self.settings.seed + self.number).integers(len(labeled) - count + 1))
-        parts = open_splits(self.data)
+        parts = open_files(self.data, "loop")
         old = parts[0].classes
         classes = dataclasses.replace(old, ignore_index=IGNORE if old.ignore_index is None else old.ignore_index)
         for name in ("dataset", "new"):

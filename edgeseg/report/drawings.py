@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeseg.report import search_results
@@ -14,7 +14,7 @@ from edgeseg.results.accuracy import AccuracyResult
 from edgeseg.results.bench import BenchResult, DeviceLog, HostsResult
 from edgeseg.results.check import CheckResult
 from edgeseg.results.common import Interval, Machine
-from edgeseg.results.evaluation import ErrorStudy, EvalResult
+from edgeseg.results.evaluation import ErrorStudy, EvalResult, SliceScores
 from edgeseg.results.gate import GateResult
 from edgeseg.results.pipeline import PipelineResult
 from edgeseg.results.search import AutotuneResult, ControlResult
@@ -105,17 +105,17 @@ def evaluation(d: EvalResult) -> list[Block]:
         ),
         Table(["class", "IoU", "95 %", "accuracy", "Dice", "boundary F1"], [*rows, ["mean", *means]]),
     ]
-    blocks += by_slice(d)
+    blocks += by_slice(d.slices)
     return blocks + _errors(d, d.errors) if d.errors else blocks
 
 
-def by_slice(d: EvalResult) -> list[Block]:
-    """The scores of every slice, with the IoU of each class; nothing where none were named."""
+def by_slice(slices: Sequence[SliceScores]) -> list[Block]:
+    """The scores of every slice, with the IoU of each class; nothing where there is none."""
     rows = [
         [part.slice, str(part.frames), _pc(part.miou), _span(part.interval), *(_pc(v) for v in part.iou.values())]
-        for part in d.slices
+        for part in slices
     ]
-    return [Heading("By slice", 3), Table(["slice", "frames", "mIoU", "95 %", *d.per_class], rows)] if rows else []
+    return [Heading("By slice", 3), Table(["slice", "frames", "mIoU", "95 %", *slices[0].iou], rows)] if rows else []
 
 
 def _errors(d: EvalResult, errors: ErrorStudy) -> list[Block]:
@@ -223,6 +223,7 @@ def gate(d: GateResult) -> list[Block]:
         Heading(f"Gate: {d.bundle}{against}"),
         Text(f"{d.verdict.upper()} on {d.data.frames} frames of {d.data.root} {d.data.split}.", True),
         Table(["check", "verdict", "measured"], [[c.name, c.verdict, c.text] for c in d.checks]),
+        *by_slice(d.slices),
     ]
 
 

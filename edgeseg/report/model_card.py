@@ -97,7 +97,7 @@ def _measured(results: Sequence[Any]) -> list[Block]:
     if len(measured) == 1:
         blocks += draw(measured[0])[1:]
     else:
-        blocks += [block for r in measured if isinstance(r, EvalResult) for block in by_slice(r)]
+        blocks += [block for r in measured if isinstance(r, EvalResult) for block in by_slice(r.slices)]
     machines = {r.machine.id: r.machine for r in measured if isinstance(r, BenchResult) and r.machine}
     for machine in machines.values():
         versions = ", ".join(f"{k} {v}" for k, v in machine.versions.items())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgeseg.records import Record
 from edgeseg.results.common import DataIdentity, Machine
+from edgeseg.results.evaluation import SliceScores
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult(Record):
-    """`bundle`: the build's name; `against`: what it was compared with, if with anything. `backend`: see EvalResult."""
+    """`bundle`: the build's name; `against`: what it was compared with, if with anything. `backend`, `slices`: see
+    EvalResult."""
 
     KIND = "gate"
 
@@ -39,3 +41,4 @@ class GateResult(Record):
     checks: tuple[Check, ...]
     machine: Machine
     backend: str = ""
+    slices: tuple[SliceScores, ...] = ()

@@ -106,9 +106,14 @@ class Measurement:
     def name(self) -> str:
         return "miou" if self.dataset else "agreement"
 
+    def _parity_files(self) -> list[Path]:
+        if self.dataset is None:
+            return list(self.held_out)
+        return [self.dataset.image_file(i) for i in range(min(PARITY_FRAMES, len(self.dataset)))]
+
     def accuracy(self, name: str, precision: Precision, frames: CalibrationSet | None) -> float:
         """The accuracy of a bundle called `name`, as a share of 1; measured now or by an earlier call."""
-        parity_files = list(self.dataset.images[:PARITY_FRAMES] if self.dataset else self.held_out)
+        parity_files = self._parity_files()
 
         def work() -> float:
             bundle = compile_model(

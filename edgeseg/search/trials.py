@@ -258,7 +258,7 @@ def reference_precision(target: Target) -> Precision:
 def require_disjoint(calibration: CalibrationSet, dataset: Dataset) -> None:
     """OptionError where INT8 would be evaluated on a frame that it is calibrated with."""
     calibrated = set(calibration.hashes)
-    both = [image.name for image in dataset.images if sha256(image) in calibrated]
+    both = [image.name for i, image in enumerate(dataset.images) if dataset.sha256("images", i).hex() in calibrated]
     if both:
         raise OptionError(
             f"{len(both)} of the {len(dataset)} frames of {dataset.root.name} {dataset.split} are also calibration "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from edgeseg.blur import hide
 from edgeseg.errors import OptionError, unknown
 from edgeseg.fit import OUTSIDE, unfit
 from edgeseg.images import Image
@@ -18,8 +19,6 @@ from edgeseg.result import Result
 from edgeseg.spec import Spec
 
 MARGIN = 4  # pixels of the class map around each region: a cell of a head at a quarter of the size
-TILES = 24  # of the shorter side of a frame: what is blurred has one color in each
-GRAY = 114
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,7 @@ class Privacy:
             mask = _mask(result.classmap, result.spec, table, *image.shape[:2])
             if mask is not None:
                 hidden = image.copy() if hidden is image else hidden
-                left, top, width, height = cv2.boundingRect(mask)
-                part = (slice(top, top + height), slice(left, left + width))
-                instead = np.full_like(image[part], GRAY) if fill else _tiles(image[part], image)
-                cv2.copyTo(instead, mask[part], hidden[part])
+                hide(hidden, mask, fill)
         return replace(result, frame=replace(result.frame, image=hidden))
 
 
@@ -79,11 +75,3 @@ def _mask(classmap: Image, spec: Spec, table: Image, height: int, width: int) ->
         return None
     inside = unfit(np.asarray(mask, np.uint8), spec, height, width)
     return inside if cv2.countNonZero(inside) else None
-
-
-def _tiles(part: Image, frame: Image) -> Image:
-    """The part in the mean colors of TILES of the frame's size, smoothly joined."""
-    side = max(1, min(frame.shape[:2]) // TILES)
-    size = max(1, part.shape[1] // side), max(1, part.shape[0] // side)
-    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, part.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.uint8)

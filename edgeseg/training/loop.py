@@ -45,10 +45,11 @@ def fit(
 ) -> list[EpochResult]:
     """Train `model` in place; one EpochResult per epoch.
 
-    FOLDER/last.pt is written after every epoch. The same call on the same data resumes from it, and on the CPU ends
-    bit for bit where an uninterrupted run ends; anything else starts anew. FOLDER/best.pt is the checkpoint (of `net`)
-    with the highest val mIoU. The last epoch is the result: the learning rate has come down to 0 by then, so nothing is
-    selected on `val`; only with `patience` it is the best one. FOLDER/pictures/ shows a few val frames of every epoch.
+    FOLDER/last.pt is written after every epoch, and within long ones every `save_minutes`. The same call on the same
+    data resumes from it, and on the CPU ends bit for bit where an uninterrupted run ends; anything else starts anew.
+    FOLDER/best.pt is the checkpoint (of `net`) with the highest val mIoU. The last epoch is the result: the learning
+    rate has come down to 0 by then, so nothing is selected on `val`; only with `patience` it is the best one.
+    FOLDER/pictures/ shows a few val frames of every epoch.
 
     Under torchrun every process calls this; each works on its share of every batch, the main one writes. Raises
     EdgesegError when the loss is not finite, memory runs out, a file cannot be written or the labels teach nothing.
@@ -62,7 +63,7 @@ def fit(
             f"A batch of {settings.batch} cannot be shared by {fabric.world_size} processes.",
             f"Set batch in the recipe to a multiple of {fabric.world_size}.",
         )
-    state = TrainingState(fabric, model, settings, steps(train, settings.batch), folder, identity)
+    state = TrainingState(fabric, model, settings, steps(train, settings.batch), folder, identity, machine.save_minutes)
     state.resume()
     if teacher is not None:
         nets.channels_last(fabric.to_device(teacher.eval()))
@@ -74,7 +75,7 @@ def fit(
             *(title, len(train), len(val), settings.epochs, state.steps_per_epoch, fabric.device),
         )
     board = tracker(machine.track, folder, title, dataclasses.asdict(settings)) if main else Tracker()
-    with board, EpochProgress(title, settings.epochs, state.steps_per_epoch, state.epoch) as progress:
+    with board, EpochProgress(title, settings.epochs, state.steps_per_epoch, state.steps_done) as progress:
         if teacher is not None and distill and distill.cache and not state.is_finished():
             cache = folder.parent / "teacher-cache"
             train.teacher_cache = teacher_cache.fill(teacher, train, cache, fabric, progress.caching)
@@ -99,20 +100,21 @@ def _train_epoch(
     workers: int,
     progress: EpochProgress,
 ) -> EpochResult:
-    """All steps of one epoch, then validation."""
-    begin, epoch = time.perf_counter(), state.epoch + 1
-    total, unlabeled = 0.0, 0
+    """All steps that are left of one epoch, then validation."""
+    begin, epoch = time.perf_counter() - state.seconds, state.epoch + 1
     with translated_errors(state.settings, f"stopped in epoch {epoch}, {state.what_is_saved()}"):
         for images, labels, *cached in state.batches(train, workers):
-            total += state.step(objective, images, labels, *cached)
-            unlabeled += bool((labels == IGNORE).all())
+            state.loss += state.step(objective, images, labels, *cached)
+            state.unlabeled += bool((labels == IGNORE).all())
+            state.seconds = time.perf_counter() - begin
+            state.save_within_epoch()
             progress.step()
         counts = evaluate(state.average, val, state.settings.batch, state.fabric, workers)
-    if unlabeled:
-        log.warning("Epoch %d: %d batches had no labeled pixel and were of no use.", epoch, unlabeled)
+    if state.unlabeled:
+        log.warning("Epoch %d: %d batches had no labeled pixel and were of no use.", epoch, state.unlabeled)
     return EpochResult(
         epoch=epoch,
-        loss=total / state.steps_per_epoch,
+        loss=state.loss / state.steps_per_epoch,
         val_miou=metrics.mean_iou(counts),
         val_accuracy=metrics.pixel_accuracy(counts),
         lr=state.learning_rate(),

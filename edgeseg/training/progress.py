@@ -19,11 +19,11 @@ CACHE_LINES = 10  # log lines while the teacher cache is filled
 class EpochProgress:
     """A context manager around the epochs of one stage. Only the main process reports."""
 
-    def __init__(self, title: str, epochs: int, steps_per_epoch: int, finished_epochs: int):
+    def __init__(self, title: str, epochs: int, steps_per_epoch: int, finished_steps: int):
         self.title, self.epochs = title, epochs
         self.bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-        total, completed = epochs * steps_per_epoch, finished_epochs * steps_per_epoch
-        self.task: TaskID = self.bar.add_task(title, total=total, completed=completed)
+        total = epochs * steps_per_epoch
+        self.task: TaskID = self.bar.add_task(title, total=total, completed=finished_steps)
 
     def __enter__(self) -> EpochProgress:
         self.bar.__enter__()

@@ -24,6 +24,8 @@ def run_identity(
     """sha256 of everything the result of `loop.fit` depends on; a run with another identity cannot be resumed."""
     plain = [dataclasses.asdict(settings), train.spec.to_dict(), seed, train.seed]
     plain.append(dataclasses.asdict(distill) if distill else None)
+    if train.shuffle_buffer:
+        plain.append(train.shuffle_buffer)
     total = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     for frames in (train, val):
         total.update(frames.dataset.digest().encode())

@@ -174,8 +174,9 @@ def _train(
     pruned_from_macs: int | None = None,
 ) -> Path:
     """Train `model` and write FOLDER/NAME.pt and FOLDER/NAME.json."""
-    cache = recipe.machine.cache
-    train = SegmentationDataset(Dataset.open(dataset_root, "train"), spec, settings, recipe.seed, cache)
+    cache, buffer = recipe.machine.cache, recipe.data.shuffle_buffer
+    opened = Dataset.open(dataset_root, "train")
+    train = SegmentationDataset(opened, spec, settings, recipe.seed, cache, shuffle_buffer=buffer)
     val = SegmentationDataset(Dataset.open(dataset_root, "val"), spec, cache=cache)
     history = fit(
         model,

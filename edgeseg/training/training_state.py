@@ -6,7 +6,9 @@ import copy
 import dataclasses
 import logging
 import math
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +30,21 @@ log = logging.getLogger(__name__)
 
 
 class TrainingState:
-    """Model, weight average, optimizer, history and position of a run. `last` and `best` are its files in `folder`."""
+    """Model, weight average, optimizer, history and position of a run. `last` and `best` are its files in `folder`.
+
+    `epoch`: finished ones; `steps_done`: those of the epoch that is running included. `loss`, `unlabeled`, `seconds`:
+    the sum of that epoch's losses, its batches without a label, and how long it has run.
+    """
 
     def __init__(
-        self, fabric: Fabric, model: nn.Module, settings: Settings, steps_per_epoch: int, folder: Path, identity: str
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        settings: Settings,
+        steps_per_epoch: int,
+        folder: Path,
+        identity: str,
+        save_minutes: float = 0.0,
     ):
         self.fabric, self.settings, self.identity = fabric, settings, identity
         self.steps_per_epoch = steps_per_epoch
@@ -41,12 +54,18 @@ class TrainingState:
         self.net, self.optimizer = fabric.setup(self.model, optim.optimizer(self.model, settings))
         self.net.train()
         self.epoch, self.steps_done = 0, 0
+        self.loss, self.unlabeled, self.seconds = 0.0, 0, 0.0
         self.history: list[EpochResult] = []
+        self._save_seconds, self._saved_at, self._saved = 60 * save_minutes, time.monotonic(), ""
 
     def batches(self, train: SegmentationDataset, workers: int) -> Iterator[Sample]:
-        """This process's share of every batch of the epoch."""
+        """This process's share of every batch that is left of the epoch."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        return batches(train, self.settings.batch, self.epoch, True, workers, rank, world)
+        return batches(train, self.settings.batch, self.epoch, True, workers, rank, world, self._steps_of_epoch)
+
+    @property
+    def _steps_of_epoch(self) -> int:
+        return self.steps_done - self.epoch * self.steps_per_epoch
 
     def learning_rate(self) -> float:
         return optim.learning_rate(self.settings, self.steps_done, self.settings.epochs * self.steps_per_epoch)
@@ -98,30 +117,59 @@ class TrainingState:
         )
 
     def what_is_saved(self) -> str:
-        return f"the state after epoch {self.epoch} is in {self.last}" if self.epoch else "nothing was saved yet"
+        return f"the state after {self._saved} is in {self.last}" if self._saved else "nothing was saved yet"
+
+    def save_within_epoch(self) -> None:
+        """Write last.pt where it is time to; the main process's state is that of all."""
+        due = self._save_seconds > 0 and time.monotonic() - self._saved_at >= self._save_seconds
+        if due and devices.is_main_process():
+            with self._stopping():
+                self._save()
+
+    def _save(self) -> None:
+        checkpoint.write(self.last, self._to_dict())
+        self._saved_at, self._saved = time.monotonic(), self._position
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Say of a file that cannot be written what there is to resume from."""
+        try:
+            yield
+        except FileError as error:
+            raise FileError(
+                f"{error.what} Training stopped after {self._position}; {self.what_is_saved()}.",
+                "Free some space and run the same command again: it resumes from the saved state.",
+            ) from error
+
+    @property
+    def _position(self) -> str:
+        done = f"epoch {self.epoch}"
+        if self._steps_of_epoch == 0:
+            return done
+        return f"{done + ', ' if self.epoch else ''}step {self._steps_of_epoch} of {self.steps_per_epoch}"
 
     def finish_epoch(self, result: EpochResult, net: NetConfig, spec: Spec) -> None:
         """Append to the history; write last.pt, and best.pt if this epoch is the best."""
         self.history.append(result)
+        self.epoch = result.epoch
+        self.loss, self.unlabeled, self.seconds = 0.0, 0, 0.0
         if devices.is_main_process():
-            try:
+            with self._stopping():
                 if best_epoch(self.history) == result.epoch:
                     note = {"identity": self.identity, "epoch": result.epoch, "val_miou": result.val_miou}
                     checkpoint.save(self.best, self.average, net, spec, note)
-                checkpoint.write(self.last, self._to_dict(result.epoch))
-            except FileError as error:
-                raise FileError(
-                    f"{error.what} Training stopped after epoch {result.epoch}; {self.what_is_saved()}.",
-                    "Free some space and run the same command again: it resumes from the saved state.",
-                ) from error
-        self.epoch = result.epoch
+                self._save()
         devices.barrier()
 
-    def _to_dict(self, epoch: int) -> dict[str, Any]:
+    def _to_dict(self) -> dict[str, Any]:
         cuda = self.fabric.device.type == "cuda"
         return {
             "identity": self.identity,
-            "epoch": epoch,
+            "epoch": self.epoch,
+            "steps_done": self.steps_done,
+            "loss": self.loss,
+            "unlabeled": self.unlabeled,
+            "seconds": self.seconds,
             "history": [dataclasses.asdict(result) for result in self.history],
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average is not self.model else None,
@@ -140,7 +188,7 @@ class TrainingState:
         except EdgesegError as error:
             log.warning("%s Starting from the first epoch.", error.what)
             return
-        if data.get("identity") != self.identity:
+        if data.get("identity") != self.identity or "steps_done" not in data:
             log.info("%s is from a run with other data or settings: starting from the first epoch.", self.last)
             return
         self.model.load_state_dict(data["model"])
@@ -152,8 +200,10 @@ class TrainingState:
         if data["random_cuda"] is not None and self.fabric.device.type == "cuda":
             torch.cuda.set_rng_state(data["random_cuda"])
         self.epoch, self.history = data["epoch"], [EpochResult(**row) for row in data["history"]]
-        self.steps_done = self.epoch * self.steps_per_epoch
-        log.info("Resuming after epoch %d.", self.epoch)
+        self.steps_done = data["steps_done"]
+        self.loss, self.unlabeled, self.seconds = data["loss"], data["unlabeled"], data["seconds"]
+        self._saved = self._position
+        log.info("Resuming after %s.", self._position)
 
     def trained_weights(self) -> dict[str, Tensor]:
         """The result of the run: the last epoch's weights, or with `patience` the best epoch's."""

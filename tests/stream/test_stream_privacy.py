@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from stream_helpers import COLORS, HEAD, SPEC, ColorEngine, bundle, read_back
 
+from edgeseg.blur import GRAY
 from edgeseg.errors import OptionError
 from edgeseg.fit import OUTSIDE
 from edgeseg.images import Image
@@ -21,7 +22,7 @@ from edgeseg.stream import loop, sinks
 from edgeseg.stream.events.rules import load
 from edgeseg.stream.events.watch import Watch
 from edgeseg.stream.pipeline import Stream
-from edgeseg.stream.privacy import GRAY, Privacy
+from edgeseg.stream.privacy import Privacy
 from edgeseg.stream.sources import EndOfStream, Source
 
 RULES = '[rules.seen]\nwhen = "car in frame"\n'

@@ -39,13 +39,14 @@ class CannotCheck(Exception):
 @dataclass(frozen=True)
 class Context:
     """What is checked. `images`, `masks`: of each split, in name order. `segmenter`: a model of
-    its classes, with no frame in flight."""
+    its classes, with no frame in flight. `face_model`: YuNet as ONNX."""
 
     root: Path
     classes: Classes
     images: Mapping[str, tuple[Path, ...]]
     masks: Mapping[str, tuple[Path, ...]]
     segmenter: Segmenter | None = None
+    face_model: Path | None = None
 
     def name(self, path: Path) -> str:
         """How results name a file."""
