@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help demo test test-slow test-trt test-gpu test-tools test-peers fuzz check pipeline camvid docs docs-site licenses release-notes bench clean
+.PHONY: help demo test test-slow test-trt test-gpu test-arm test-tools test-peers fuzz check pipeline camvid docs docs-site licenses release-notes bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ test-trt: $(VENV)/dev.stamp ## TensorRT without a GPU: the real parser, and our 
 test-gpu: $(VENV)/dev.stamp ## on a machine with an NVIDIA GPU: real engines, what they compute and how fast, training in half precision
 	@! command -v nvidia-smi >/dev/null || $(BIN)/pip install -q tensorrt cuda-python
 	$(BIN)/pytest tests/gpu -rs
+
+test-arm: $(VENV)/dev.stamp ## the device side on emulated aarch64 (Debian, as root): kernels, OpenVINO, the shipped bundles
+	tests/arm/run.sh
 
 test-tools: ## Debian's RTSP server, ffmpeg, sshd, mosquitto and Prometheus for the tests that need them, where this may install them (else those skip)
 	@command -v ffmpeg >/dev/null && /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null \
