@@ -29,6 +29,12 @@ def collect(
     reference: Annotated[
         Path | None, typer.Option(help="Statistics of what is usual (edgeseg drift --out) [default: the bundle's].")
     ] = None,
+    blur: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="Hide this class in what is kept; repeatable.")
+    ] = None,
+    fill: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="The same, with gray: nothing of it is left.")
+    ] = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
     json_to: options.Json = None,
 ) -> None:
@@ -46,4 +52,7 @@ def collect(
     if reference is not None:
         sink += f"&reference={reference}"
     streams = config.from_options(source, [sink])
-    run_streams(config.Settings(bundle, streams, overlay=False, max_frames=max_frames), json_to)
+    settings = config.Settings(
+        bundle, streams, overlay=False, max_frames=max_frames, blur=tuple(blur or ()), fill=tuple(fill or ())
+    )
+    run_streams(settings, json_to)

@@ -63,6 +63,21 @@ def export_labels(
     emit(result, json_to)
 
 
+@labels.command("predict", epilog="Example: edgeseg label predict gate/ --model teacher-fp32/")
+def predict_pre_labels(
+    collection: Collection,
+    model: Annotated[Path, typer.Option(help="Bundle of a larger network with the same classes.", show_default=False)],
+    json_to: options.Json = None,
+) -> None:
+    """Replace the pre-labels of collected frames by those of a better model, so that people have less to correct."""
+    from edgeseg.labeling.predicting import predict_labels
+
+    with progress("predicting") as update:
+        count = predict_labels(collection, model, update)
+    results(json_to).print(f"{count} frames have labels of {model.name} now")
+    emit({"frames": count, "model": str(model)}, json_to)
+
+
 @labels.command("import", epilog="Example: edgeseg label import corrected.zip --collection gate/ --out gate-labeled/")
 def import_corrected(
     source: Annotated[Path, typer.Argument(help="Corrected labels: a file, folder or archive.", show_default=False)],

@@ -13,7 +13,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import tiny
+from typer.testing import CliRunner
 
+from edgeseg.cli import app
 from edgeseg.data.dataset import Classes, Dataset
 from edgeseg.data.exporting import export_dataset
 from edgeseg.errors import FileError, OptionError
@@ -23,6 +25,7 @@ from edgeseg.labeling.importing import import_labels
 from edgeseg.labeling.selecting import selected
 from edgeseg.monitoring.ring import Ring
 from edgeseg.result import Frame, Result
+from edgeseg.runtime import open_segmenter
 
 CLASSES = Classes(tiny.SPEC.classes, tiny.SPEC.palette, 255)
 FORMATS = ["cvat", "label_studio", "coco", "masks"]
@@ -174,3 +177,43 @@ def test_two_humans(edgeseg: Callable[..., Any], collection: Path, tmp_path: Pat
 def test_datasets_without_a_common_frame_cannot_be_compared(collection: Path, street: Path) -> None:
     with pytest.raises(OptionError, match=r"have no frame in common\.\nFrames are matched by their file names"):
         compare(collection, street)
+
+
+def test_a_better_model_writes_the_pre_labels(collection: Path, bundle: Path) -> None:
+    result = CliRunner().invoke(app, ["label", "predict", str(collection), "--model", str(bundle), "--json", "-"])
+
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert json.loads(result.stdout)["frames"] == 5
+    with open_segmenter(bundle) as segmenter:
+        segmenter.keep_detail()
+        dataset = Dataset.open(collection, "train")
+        for i in range(len(dataset)):
+            image, mask = dataset[i]
+            assert np.array_equal(mask, segmenter(image).at_frame_size())
+
+
+def test_masks_of_people_are_not_replaced(collection: Path, bundle: Path) -> None:
+    (collection / "collected.jsonl").unlink()
+    before = [path.read_bytes() for path in masks_of(collection)]
+    result = CliRunner().invoke(app, ["label", "predict", str(collection), "--model", str(bundle)])
+    assert isinstance(result.exception, FileError)
+    assert "may be the work of people" in str(result.exception)
+    assert [path.read_bytes() for path in masks_of(collection)] == before
+
+
+def test_a_model_of_other_classes_writes_nothing(collection: Path, bundle: Path) -> None:
+    (collection / "classes.txt").write_text("road\nsky\nx\ny\nz\nv\nw\n")
+    before = [path.read_bytes() for path in masks_of(collection)]
+    result = CliRunner().invoke(app, ["label", "predict", str(collection), "--model", str(bundle)])
+    assert isinstance(result.exception, OptionError), result.output
+    assert [path.read_bytes() for path in masks_of(collection)] == before
+
+
+def test_collect_hides_classes(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "hidden"
+    words = ["collect", str(bundle), "--source", "synthetic://street?frames=90&size=96x64", "--out", str(out)]
+    words += [word for name in tiny.SPEC.classes for word in ("--fill", name)]
+    found = CliRunner().invoke(app, [*words, "--every", "0s", "--per-day", "100000"])
+    assert found.exit_code == 0, (found.output, found.exception)
+    images = [dataset[i][0] for dataset in [Dataset.open(out, "train")] for i in range(len(dataset))]
+    assert images and all(np.abs(image.astype(int) - 114).max() < 8 for image in images)
