@@ -12,7 +12,7 @@ import typer
 
 from edgeseg.cli import options
 from edgeseg.cli.common import emit, percent, results, resumable, size, status, table, wrote
-from edgeseg.cli.models import as_onnx, is_checkpoint, open_model
+from edgeseg.cli.models import as_onnx, is_checkpoint, is_folder, open_model
 
 if TYPE_CHECKING:
     from edgeseg.results.search import AutotuneResult, ControlResult
@@ -215,10 +215,11 @@ def _write_report(folder: Path, result: ControlResult | AutotuneResult) -> None:
 def _at_sizes(
     model: Path, shapes: list[tuple[int, int]], spec_file: Path | None, output: str, folder: Path
 ) -> list[tuple[Path, Spec]]:
-    """(ONNX file, Spec) of a model for each (height, width); a checkpoint is exported into `folder` for each."""
+    """(ONNX file, Spec) of a model for each (height, width); a checkpoint or a Hugging Face folder is exported into
+    `folder` for each."""
     from edgeseg.search.autotune import sized
 
-    if not is_checkpoint(model):
+    if not (is_checkpoint(model) or is_folder(model)):
         return sized(*open_model(model, spec_file, output), shapes)
     exports = [as_onnx(model, folder / f"{w}x{h}", (h, w)) for h, w in shapes] or [as_onnx(model, folder)]
     return [open_model(path, spec_file, output) for path in exports]

@@ -22,10 +22,15 @@ def is_checkpoint(model: Path) -> bool:
     return model.suffix in (".pt", ".pth")
 
 
+def is_folder(model: Path) -> bool:
+    """Whether a model is a folder of Hugging Face, as save_pretrained writes it."""
+    return (model / "config.json").is_file()
+
+
 def as_onnx(model: Path, folder: Path | None = None, shape: tuple[int, int] | None = None) -> Path:
     """A checkpoint or a Hugging Face folder is exported first, into `folder` or beside itself, for its own input size
     or (height, width)."""
-    if (model / "config.json").is_file():
+    if is_folder(model):
         from edgeseg.training.hugging_face import export_hugging_face
 
         model = model.resolve()
