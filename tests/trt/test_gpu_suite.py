@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = ["-m", "pytest", "-rs", str(ROOT / "tests" / "gpu" / "test_gpu_engines.py")]
 
 
+@pytest.mark.slow
 def test_it_passes_on_a_fake_board() -> None:
     environment = {**os.environ, "EDGESEG_TEST_GPU": "fake"}
     done = subprocess.run([sys.executable, *SUITE, "-v"], cwd=ROOT, env=environment, capture_output=True, text=True)
