@@ -12,6 +12,7 @@ from edgeseg import toml
 from edgeseg.cli import options
 from edgeseg.cli.common import emit, percent, results, resumable, status, table, wrote
 from edgeseg.errors import OptionError
+from edgeseg.files import write_bytes
 from edgeseg.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def search(
         )
     found = chosen.applied_to(replace(loaded, data=replace(loaded.data, root=str(root.resolve()), synthetic=None)))
     path = out / "recipe.toml"
-    path.write_text(toml.dumps(found.to_dict()))
+    write_bytes(path, toml.dumps(found.to_dict()).encode())
     result.save(out / "search.json")
     _show(result, json_to)
     wrote(path)

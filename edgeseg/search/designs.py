@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edgeseg.errors import EdgesegError, MissingPackage, OptionError
 from edgeseg.files import alone
 from edgeseg.precision import Precision
@@ -110,11 +112,8 @@ def explore(
     are infeasible; `random`: every design alike. What a process that was killed had begun is begun again.
     """
     study = _study(folder, sampler, seed, count)
-    designs: dict[int, tuple[Design, Measured]] = {}
-    while True:
-        _requeue_abandoned(study, folder)
-        if len(_finished(study)) >= count:
-            break
+    _requeue_abandoned(study, folder)
+    while len(_finished(study)) < count:
         trial = study.ask()
         with alone(_lock(folder, sampler, trial.number), EdgesegError("")):
             design = space.suggest(trial)
@@ -124,11 +123,14 @@ def explore(
             trial.set_user_attr("measured", asdict(found))
             trial.set_constraint("latency", found.ms - limit_ms if limit_ms else 0.0)
             study.tell(trial, [found.miou or 0.0, found.ms])
-    for done in _finished(study)[:count]:
-        values = done.user_attrs["design"]
-        design = Design(**{**values, "precision": Precision.parse(values["precision"])})
-        designs[done.number] = (design, Measured(**done.user_attrs["measured"]))
-    return list(designs.values())
+        _requeue_abandoned(study, folder)
+    return [_read(done) for done in _finished(study)[:count]]
+
+
+def _read(trial: Any) -> tuple[Design, Measured]:
+    """What `explore` noted of a trial that is finished."""
+    noted = [trial.user_attrs[key] for key in ("design", "measured")]
+    return msgspec.convert(noted, tuple[Design, Measured])
 
 
 def shared(folder: Path, design: Design, work: Callable[[], Measured]) -> Measured:
@@ -178,22 +180,18 @@ def _finished(study: Any) -> list[Any]:
 
 def _requeue_abandoned(study: Any, folder: Path) -> None:
     """Trials whose process is gone fail, and their designs are tried next."""
+    from optuna.trial import TrialState
+
     for trial in study.get_trials(deepcopy=False):
-        if trial.state.name != "RUNNING":
+        if trial.state != TrialState.RUNNING:
             continue
         try:
             with alone(_lock(folder, study.study_name, trial.number), _Busy("")):
-                study.tell(trial.number, state=_state("FAIL"))
+                study.tell(trial.number, state=TrialState.FAIL)
                 if trial.params:
                     study.enqueue_trial(trial.params)
         except (_Busy, ValueError):  # it lives, or another process was faster
             continue
-
-
-def _state(name: str) -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState[name]
 
 
 def _lock(folder: Path, sampler: str, number: int) -> Path:

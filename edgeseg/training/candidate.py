@@ -68,9 +68,11 @@ class CandidateMeter:
 
     def speedup(self, of: Design, over: Design) -> float:
         """How many times as fast `of` is as `over`, measured interleaved."""
+        if of == over:
+            return 1.0
         bundles = [self._bundle(design) for design in (over, of)]
         slow, fast = interleaved(bundles, [self._frames(over), self._frames(of)], 2 * SECONDS)
-        return 1.0 if of == over else slowdown(slow, fast)
+        return slowdown(slow, fast)
 
     def _bundle(self, design: Design) -> Path:
         folder = self.folder / design.name

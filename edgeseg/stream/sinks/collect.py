@@ -5,7 +5,7 @@ The best of every `every` seconds is kept, if there is a reason to (monitoring/w
 and `disk` MB; the least worthy make room. `random=20` of the `per_day` (by default a tenth) are drawn at random instead
 (monitoring/random_draw.py): they estimate how good the model is on the stream. DIR is a dataset with the model's class
 maps as pre-labels (monitoring/ring.py). `?reference=FILE.json` in place of the bundle's statistics. A full disk or a
-removed folder stops nothing: it is logged, and tried again after RETRY_SECONDS.
+removed folder stops nothing: it is logged, and tried again after 30 s.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from edgeseg.monitoring.ring import DAY, Ring
 from edgeseg.monitoring.worth import Features, Judge, Worth, describe
 from edgeseg.result import Result
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
+from edgeseg.stream.disk_fault import DiskFault
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Convert, Uri, duration, number, whole
 
 log = logging.getLogger(__name__)
 FORMS = "collect://FOLDER"
 MARGIN_EVERY = 15
-RETRY_SECONDS = 30.0
 OPTIONS: dict[str, Convert] = {
     "disk": number(0.1, 1e8),
     "per_day": whole(1, 10**7),
@@ -85,8 +85,7 @@ class Collect(Sink):
         self._window_ends = start + every
         self._best: tuple[Worth, Result] | None = None
         self._own: list[float] = []  # monotonic times of this run's frames
-        self._retry_at = 0.0
-        self._failing = False
+        self._fault = DiskFault("frames are not collected", self.warnings)
         self._lost = 0
 
     @property
@@ -131,7 +130,7 @@ class Collect(Sink):
     def _keep(self, result: Result, why: dict[str, float], features: Features, at: float) -> bool:
         """Whether it was kept. `at`: its time, in monotonic seconds."""
         now = self._clock.monotonic()
-        if now < self._retry_at:
+        if self._fault.lasts(now):
             self._lost += RANDOM in why  # another one of the others is as good
             return False
         try:
@@ -139,10 +138,9 @@ class Collect(Sink):
             kept, gone = self.ring.add(result, self._stream, why, self._wall() - (now - at))
         except (EdgesegError, OSError) as error:
             self._lost += 1
-            self._retry_at = now + RETRY_SECONDS
-            self._report(error.what if isinstance(error, EdgesegError) else str(error))
+            self._fault.begin(error, now)
             return False
-        self._failing = False
+        self._fault.end()
         self._forget(gone)
         if kept:
             self._judge.keep(features)
@@ -170,9 +168,3 @@ class Collect(Sink):
         self._own = [at for at in self._own if now - at < DAY]
         earlier = [row for row in self.ring.kept[: self._before] if RANDOM not in row.why]
         return len(self._own) + sum(abs(self._wall() - row.time) < DAY for row in earlier)
-
-    def _report(self, what: str) -> None:
-        if not self._failing:
-            self.warnings.append(what)
-            log.warning("frames are not collected: %s", what)
-        self._failing = True

@@ -3,7 +3,7 @@
 `edgeseg run --review-queue DIR` opens it. At most one frame every `every` seconds is kept, and `per_day` in 24 hours;
 beyond `disk` MB those that the model is surest of make room. DIR is a dataset with the model's class maps as pre-labels
 (monitoring/ring.py). What was not kept is counted. A full disk or a removed folder stops nothing: it is logged, and
-tried again after RETRY_SECONDS.
+tried again after 30 s.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from edgeseg.images import Image
 from edgeseg.monitoring.ring import DAY, Ring
 from edgeseg.result import Decision, Result
 from edgeseg.stream.clock import SYSTEM_CLOCK, Clock
+from edgeseg.stream.disk_fault import DiskFault
 from edgeseg.stream.sinks import Info, Sink
 from edgeseg.stream.uri import Convert, Uri, duration, number, whole
 
 log = logging.getLogger(__name__)
 FORMS = "review://FOLDER"
-RETRY_SECONDS = 30.0
 QUEUED, LIMITED, LOST = "queued", "limited", "lost"
 OPTIONS: dict[str, Convert] = {"disk": number(0.1, 1e8), "per_day": whole(1, 10**7), "every": duration(0, 86400)}
 
@@ -61,8 +61,7 @@ class ReviewQueue(Sink):
         self._every = every
         self._clock, self._wall = clock, wall
         self._kept_at: deque[float] = deque(maxlen=per_day)  # monotonic times of this run's frames
-        self._retry_at = 0.0
-        self._failing = False
+        self._fault = DiskFault("undecided frames are not kept", self.warnings)
         self._counts = Counter({QUEUED: 0, LIMITED: 0, LOST: 0})
 
     @property
@@ -86,7 +85,7 @@ class ReviewQueue(Sink):
         return full or bool(kept and now - kept[-1] < self._every)
 
     def _keep(self, result: Result, decision: Decision, now: float) -> None:
-        if now < self._retry_at:
+        if self._fault.lasts(now):
             self._counts[LOST] += 1
             return
         doubts = {reason: round(1 - level, 4) for reason, level in zip(decision.reasons, decision.levels)}
@@ -96,21 +95,14 @@ class ReviewQueue(Sink):
             kept, gone = self.ring.add(result, self._stream, doubts, self._wall())
         except (EdgesegError, OSError) as error:
             self._counts[LOST] += 1
-            self._retry_at = now + RETRY_SECONDS
-            self._report(error.what if isinstance(error, EdgesegError) else str(error))
+            self._fault.begin(error, now)
             return
-        self._failing = False
+        self._fault.end()
         self._counts[LOST] += len(gone) + (kept is None)  # they made room, or there was none
         if kept is not None:
             self._counts[QUEUED] += 1
             self._kept_at.append(now)
             self.files = [self.ring.folder]
-
-    def _report(self, what: str) -> None:
-        if not self._failing:
-            self.warnings.append(what)
-            log.warning("undecided frames are not kept: %s", what)
-        self._failing = True
 
     def close(self) -> None:
         counts = self._counts
