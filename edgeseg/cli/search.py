@@ -76,6 +76,8 @@ def search(
     space = Space.of(loaded, precisions, arch or (), width or ())
     for name in space.archs:
         nets.check(replace(loaded.student.net, arch=name))
+    settings = {"data": str(root), "target": target, "max-ms": max_ms, "epochs": epochs, "recipe": loaded.to_dict()}
+    architecture.require_same(out / "settings.json", settings)
     with resumable(), status("search") as update:
         meter = CandidateMeter(loaded, root, out / "designs", profile, epochs, max_ms, update)
         result, chosen = architecture.search(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from edgeseg.errors import OptionError
+from edgeseg.files import write_bytes
 from edgeseg.machine import fingerprint
 from edgeseg.recipe import Recipe
+from edgeseg.records import parse_json
 from edgeseg.results.search import ArchitectureResult, DesignRow, pareto_front
 from edgeseg.search.designs import SAMPLERS, Design, Measured, Space, explore, shared
 
@@ -65,6 +69,21 @@ def search(
         machine=fingerprint(),
     )
     return result, chosen
+
+
+def require_same(path: Path, settings: Mapping[str, object]) -> None:
+    """OptionError where the search in this folder was begun with other settings, by the file `path`; writes it where
+    there is none."""
+    text = json.dumps(settings, sort_keys=True)
+    if not path.is_file():
+        return write_bytes(path, text.encode())
+    before, now = parse_json(path.read_bytes()), json.loads(text)
+    if before != now:
+        other = [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]
+        raise OptionError(
+            f"The search in {path.parent} was begun with another {', '.join(other)}.",
+            "Its measurements do not fit; choose another --out, or the settings of before.",
+        )
 
 
 def choose(rows: Iterable[tuple[Design, Measured]], max_ms: float | None) -> Design:

@@ -100,6 +100,13 @@ def test_what_is_too_slow_is_not_trained(recipe: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob("student.pt"))
 
 
+def test_measurements_of_another_search_are_not_taken(recipe: Path, tmp_path: Path) -> None:
+    assert run(recipe, tmp_path / "out", "--trials", 1, "--max-ms", 0.0001).exit_code == 1
+    other = run(recipe, tmp_path / "out", "--trials", 1)
+    assert isinstance(other.exception, OptionError)
+    assert "was begun with another max-ms." in str(other.exception)
+
+
 def test_a_killed_search_goes_on(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [sys.executable, "-m", "edgeseg", "search", str(recipe), "--out", str(out), *SMALL, "--trials", "2"]
