@@ -155,6 +155,9 @@ def soak(
     ] = 5.0,
     hours: Annotated[float | None, typer.Option(min=0.01, help="How long to run, in hours, instead.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random durations of the faults.")] = 0,
+    speed: Annotated[
+        float, typer.Option(min=1, max=10, help="Faults and pauses this many times as fast, for more of them in a day.")
+    ] = 1.0,
     sabotage: Annotated[
         str | None, typer.Option(help="leak or hang: break the run on purpose, to verify that the soak notices.")
     ] = None,
@@ -170,6 +173,7 @@ def soak(
     an end of power does not take a day's figures along.
     """
     from edgeseg.stream.soak.objectives import ObjectivesMissed
+    from edgeseg.stream.soak.rig import Timing
     from edgeseg.stream.soak.run import soak as run_soak
 
     def keep(report: SoakReport) -> None:
@@ -182,7 +186,7 @@ def soak(
     duration = 60 * hours if hours else minutes
     with signals.interruptible(), progress_reporter("soak") as on_progress:
         report = run_soak(
-            bundle, duration, seed=seed, sabotage=sabotage, faults=tuple(fault or ()),
+            bundle, duration, seed=seed, sabotage=sabotage, faults=tuple(fault or ()), timing=Timing(speed=speed),
             on_progress=on_progress, on_interim=keep,
         )  # fmt: skip
     show_soak(report, json_to)

@@ -130,6 +130,15 @@ def test_a_sink_whose_folder_goes_away_comes_back(model):
 
 
 @pytest.mark.slow
+@real_time
+def test_a_faster_script_brings_more_faults(model):
+    report = soak(model, 0.3, faults=("full", "resize"), timing=Timing(speed=8))
+    counts = [report.faults[kind].count for kind in ("full", "resize")]
+    assert sum(counts) > 18 / 3 and min(counts) >= 3  # one takes at least 6.5 s at the usual speed
+    assert all(report.faults[kind].recovered == report.faults[kind].count for kind in ("full", "resize"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "faults",
     [

@@ -28,7 +28,8 @@ MIB = 2.0**20
 @dataclass(frozen=True)
 class Timing:
     """Seconds: how long the first fault (`absent`) and the others (from, to) last, the `calm` between them, between two
-    `memory` samples, and the `watchdog` of the engine.
+    `memory` samples, and the `watchdog` of the engine. The script, and what a camera waits for before it is connected
+    again, go `speed` times as fast as that; images do not.
     """
 
     absent: float = 3.0
@@ -36,6 +37,7 @@ class Timing:
     calm: float = 4.0
     memory: float = 0.5
     watchdog: float = 5.0
+    speed: float = 1.0
 
 
 class AgeObserver(Sink):
@@ -103,8 +105,8 @@ class SoakSetup:
 
 
 def sample(setup: SoakSetup, seconds: float) -> None:
-    """Measure ten times a second for `seconds`; keep at most a few thousand numbers, however long it runs."""
-    until, measured = time.monotonic() + seconds, setup.measured
+    """Measure ten times a second for `seconds` of the script; a few thousand numbers are kept at most."""
+    until, measured = time.monotonic() + seconds / setup.timing.speed, setup.measured
     while not setup.stop.is_set() and (now := time.monotonic()) < until:
         if setup.observers[1].frames:  # from the first result of the camera that never fails
             measured.samples += 1

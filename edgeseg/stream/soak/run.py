@@ -43,7 +43,6 @@ from edgeseg.stream.summary import RunSummary
 from edgeseg.stream.supervise import ReconnectPolicy, SupervisedSource
 
 SABOTAGE = ("leak", "hang")
-POLICY = ReconnectPolicy(connect=5, stall=1.5, frozen=1.5, first_delay=0.25, longest_delay=2)
 FRAMES_BEFORE_HANG = 50
 
 
@@ -103,11 +102,13 @@ def _setup(
             segmenter = Segmenter(segmenter.spec, HangingEngine(segmenter.engine, FRAMES_BEFORE_HANG), segmenter.head)
         else:
             stack.callback(segmenter.close)
-        reopened = ReconnectingSink(faulty, lambda part: faulty, first_delay=0.5)
+        delay = 0.5 / timing.speed
+        reopened = ReconnectingSink(faulty, lambda part: faulty, delay)
         info = sinks.Info(segmenter.spec, live=True, name=CAMERAS[0])
-        logging_sink = ReconnectingSink(sinks.open(str(log), info), lambda part: sinks.open(str(log), info), 0.5)
+        logging_sink = ReconnectingSink(sinks.open(str(log), info), lambda part: sinks.open(str(log), info), delay)
         outputs: list[list[Sink]] = [[observers[0], reopened, logging_sink], [observers[1]]]
-        cameras = [_supervised(camera, name) for camera, name in zip((front, back), CAMERAS)]
+        policy = _policy(timing.speed)
+        cameras = [_supervised(camera, name, policy) for camera, name in zip((front, back), CAMERAS)]
         streams = [Stream(*each) for each in zip(cameras, outputs, CAMERAS)]
         run = Run(segmenter, streams, stop=stop, watchdog=timing.watchdog)
         yield SoakSetup(
@@ -115,8 +116,15 @@ def _setup(
         )  # fmt: skip
 
 
-def _supervised(camera: LoopbackCamera, name: str) -> SupervisedSource:
-    return SupervisedSource(lambda: sources.open(f"{camera.uri}#timeout=3"), name, POLICY)
+def _policy(speed: float) -> ReconnectPolicy:
+    return ReconnectPolicy(
+        connect=5, stall=1.5 / speed, frozen=1.5 / speed, first_delay=0.25 / speed, longest_delay=2 / speed,
+        steady=1 / speed,
+    )  # fmt: skip
+
+
+def _supervised(camera: LoopbackCamera, name: str, policy: ReconnectPolicy) -> SupervisedSource:
+    return SupervisedSource(lambda: sources.open(f"{camera.uri}#timeout=3"), name, policy)
 
 
 def _script(setup: SoakSetup, rng: random.Random, after_round: Callable[[], None]) -> None:
