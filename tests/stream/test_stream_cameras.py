@@ -553,6 +553,22 @@ def test_concealed_damage_in_h264_is_counted(tmp_path):
     assert 1 <= camera.damaged <= 2 * len(packets) and len(got) >= 5
 
 
+@needs_ffmpeg
+def test_pictures_of_h264_that_never_came_are_counted(tmp_path):
+    import av
+
+    path = ffmpeg_clip(tmp_path / "a.ts", "-c:v", "libx264", "-g", "50", "-bf", "0", "-refs", "1", frames=60)
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        at = [packet.pos for packet in container.demux(video=0) if packet.size]
+    for picture in (30, 44):
+        for packet in range(at[picture], at[picture + 1], 188):
+            data[packet + 1], data[packet + 2] = 0x1F, 0xFF  # padding
+    with Files(lambda _: bytes(data), "video/mp2t") as server, sources.open(server.uri) as camera:
+        got = until_the_end(camera)
+    assert camera.damaged == 2 and 50 <= len(got) <= 58
+
+
 def test_a_frame_that_grows_over_the_limit_mid_stream():
     def script():
         yield from (jpeg(i) for i in range(12))

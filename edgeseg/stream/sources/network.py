@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.errors import MissingPackage, OptionError, StreamError, unknown
 from edgeseg.motion import Motion, vectors
 from edgeseg.result import Frame
+from edgeseg.stream.frame_numbers import FrameNumbers
 from edgeseg.stream.pictures import Pictures, quarter_turns
 from edgeseg.stream.sources import MAX_MEGAPIXELS, EndOfStream, Refused, Source, check_size
 from edgeseg.stream.uri import Convert, Uri, choice, number
@@ -124,6 +125,7 @@ class Network(Source):
         self._key_frames = 0  # since the latest image
         self._motion = False  # whether frames get what the decoder knows of it
         self._gap = True  # a frame before the next one is missing
+        self._numbers: FrameNumbers | None = None  # of H.264
 
     @property
     def waiting(self) -> bool:  # type: ignore[override]
@@ -208,6 +210,7 @@ class Network(Source):
             options.update(vectors.OPTIONS)
         stream.codec_context.options = options
         check_size(stream.width, stream.height, self.uri, self._limit)
+        self._numbers = FrameNumbers(stream.codec_context.extradata) if stream.codec_context.name == "h264" else None
         entered = stream.codec_context.name not in ENTERED_AT_KEY_FRAMES
         behind = self.uri.scheme in SENDS_IN_REAL_TIME
         opened = asked = time.monotonic()
@@ -276,9 +279,14 @@ class Network(Source):
             )
 
     def _video_frames(self, packet: Any) -> list[av.VideoFrame]:
-        """What a packet decodes to; damaged ones are counted, and too many key frames in a row are an error."""
+        """What a packet decodes to. Damaged ones and those that are missing before it are counted, and too many key
+        frames in a row that do not decode are an error.
+        """
         import av
 
+        if self._numbers and packet.size and (missing := self._numbers.missing(memoryview(packet))):
+            self.damaged += missing
+            self._gap = True
         try:
             decoded = [f for f in packet.decode() if isinstance(f, av.VideoFrame)]
         except av.error.ArgumentError:  # what FFmpeg says of max_pixels
