@@ -15,10 +15,14 @@
 #define MAX_CLASSES 256
 #define MAX_SIDE (1 << 20) /* of the logits; no size below can overflow */
 
+/* Compiled once for each instruction set; the loader takes the best that the CPU has. benchmarks/kernels.py compiles
+ * one of them at a time. On Arm, NEON is what every CPU has. */
+#ifndef FAST
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FAST __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FAST
+#endif
 #endif
 
 typedef struct {
@@ -224,7 +228,49 @@ static PyObject *class_map(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+#define CHUNK 2048 /* pixels whose best logit stays in the first-level cache */
+
+FAST static void argmax_chunk(const float *logits, int classes, size_t plane, int n, uint8_t *win) {
+    float best[CHUNK];
+    memcpy(best, logits, n * sizeof(float));
+    memset(win, 0, n);
+    for (int c = 1; c < classes; c++) {
+        const float *from = logits + c * plane;
+        for (int x = 0; x < n; x++) {
+            int more = from[x] > best[x];
+            best[x] = more ? from[x] : best[x];
+            win[x] = more ? (uint8_t)c : win[x];
+        }
+    }
+}
+
+static PyObject *argmax(PyObject *self, PyObject *args) {
+    Py_buffer logits, out;
+    int classes;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*iw*", &logits, &classes, &out)) return NULL;
+    size_t plane = (size_t)out.len;
+    int sane = classes > 0 && classes <= MAX_CLASSES && (size_t)logits.len / 4 / classes == plane &&
+               (size_t)logits.len % (4 * (size_t)classes) == 0;
+    if (sane) {
+        Py_BEGIN_ALLOW_THREADS
+        for (size_t at = 0; at < plane; at += CHUNK) {
+            int n = plane - at < CHUNK ? (int)(plane - at) : CHUNK;
+            argmax_chunk((const float *)logits.buf + at, classes, plane, n, (uint8_t *)out.buf + at);
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&logits);
+    PyBuffer_Release(&out);
+    if (!sane) {
+        PyErr_SetString(PyExc_ValueError, "argmax: sizes of logits and output do not fit");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    {"argmax", argmax, METH_VARARGS, "argmax(logits, classes, out)"},
     {"class_map", class_map, METH_VARARGS, "class_map(logits, classes, h, w, y0, wy, x0, wx, out, margin or None)"},
     {NULL, NULL, 0, NULL},
 };

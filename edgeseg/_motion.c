@@ -10,10 +10,12 @@
 #define MAX_SIDE (1 << 20)
 #define COLUMNS 6 /* of a block: left, top, right, bottom, dx, dy */
 
+#ifndef FAST /* see _mask.c */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FAST __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FAST
+#endif
 #endif
 
 /* `value` as an integer from low to high; low where it is no number. */

@@ -41,7 +41,7 @@ def class_map(logits: Logits, height: int, width: int, upsample: str) -> ClassMa
     """
     _, h, w = logits.shape
     if upsample == "none" or (h, w) == (height, width):
-        return np.asarray(logits.argmax(0), np.uint8)
+        return _argmax(logits)
     return _filled(logits, _axis(height, h, upsample), _axis(width, w, upsample))
 
 
@@ -54,6 +54,15 @@ def frame_map(logits: Logits, height: int, width: int, upsample: str, placed: Pl
     seen, filled = placed.seen, placed.filled
     rows = _frame_axis(seen.height, filled.top, filled.height, height, h, upsample)
     return _filled(logits, rows, _frame_axis(seen.width, filled.left, filled.width, width, w, upsample))
+
+
+def _argmax(logits: Logits) -> ClassMap:
+    """[C, h, w] float32 -> [h, w] uint8; a tie goes to the lowest class."""
+    if _mask is None:
+        return np.asarray(logits.argmax(0), np.uint8)
+    out: ClassMap = np.empty(logits.shape[1:], np.uint8)
+    _mask.argmax(np.ascontiguousarray(logits, np.float32), len(logits), out)
+    return out
 
 
 def _filled(logits: Logits, rows: Axis, columns: Axis) -> ClassMap:

@@ -57,6 +57,22 @@ def test_full_size_logits_are_only_compared() -> None:
     np.testing.assert_array_equal(mask.class_map(logits, 8, 12, "none"), logits.argmax(0))
 
 
+@given(st.integers(1, 256), st.integers(1, 5), st.integers(1, 3000), st.integers(0, 2**32))
+def test_full_size_logits_equal_numpy(classes: int, h: int, w: int, seed: int) -> None:
+    """With ties, infinities, and sizes on both sides of what the kernel takes at once."""
+    w = w if classes < 20 else w % 50 + 1
+    logits = np.random.default_rng(seed).integers(-3, 4, (classes, h, w)).astype(np.float32)
+    logits[logits == -3] = -np.inf
+    np.testing.assert_array_equal(mask.class_map(logits, h, w, "none"), logits.argmax(0))
+
+
+def test_full_size_logits_that_do_not_fit_are_refused() -> None:
+    logits, out = np.zeros((3, 4, 5), np.float32), np.zeros((4, 5), np.uint8)
+    for classes, given_out in ((2, out), (0, out), (257, out), (3, np.zeros(21, np.uint8))):
+        with pytest.raises(ValueError, match="do not fit"):
+            _mask.argmax(logits, classes, given_out)
+
+
 @pytest.mark.parametrize(
     ("mode", "position"),
     [
