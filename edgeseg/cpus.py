@@ -36,6 +36,12 @@ def adds_in_16_bits(root: Path = Path("/")) -> bool:
     return dot_products(root) == []
 
 
+def has_bf16(root: Path = Path("/")) -> bool:
+    """Whether this is a CPU that computes in bfloat16."""
+    text = _text(root / "proc/cpuinfo")
+    return re.search(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", text, re.M) is not None
+
+
 def _quotas(root: Path) -> list[float]:
     """The quotas, in CPUs, of this process's control group and of every group above it (cgroups(7), v1 and v2)."""
     found = []

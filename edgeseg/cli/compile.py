@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,12 +13,15 @@ from edgeseg.cli import options
 from edgeseg.cli.common import emit, results, size, status, styled, table, wrote
 from edgeseg.cli.models import as_onnx, find_spec, show_bundle, spec_flags, spec_table
 from edgeseg.errors import OptionError
+from edgeseg.precision import Precision
 
 if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
     from edgeseg.calibration.frames import CalibrationSet
     from edgeseg.images import Image
     from edgeseg.spec import Spec
 
+log = logging.getLogger(__name__)
 app = typer.Typer()
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Bundle to write [default: MODEL-PRECISION].")]
@@ -138,9 +142,10 @@ def compile_bundle(
             allow_loss=allow_loss,
             log=update,
         )
-    show_bundle(bundle, json_to)
+    speeds = _speeds(bundle, source, output)
+    show_bundle(bundle, json_to, speeds)
     wrote(bundle.path)
-    emit({"bundle": str(bundle.path), **bundle.manifest.to_dict()}, json_to)
+    emit({"bundle": str(bundle.path), "speed_over_fp32": speeds, **bundle.manifest.to_dict()}, json_to)
 
 
 @app.command(
@@ -224,6 +229,25 @@ def targets(json_to: options.Json = None) -> None:
         },
         json_to,
     )
+
+
+def _speeds(bundle: Bundle, model: Path, output: str) -> dict[Precision, float]:
+    """What the precision gains here, with a warning where that is nothing; empty for fp32 and if it cannot be told."""
+    from edgeseg import onnx_graph
+    from edgeseg.profiling.precisions import faster_float, speeds
+
+    precision, graph = bundle.precision, onnx_graph.load(model)
+    if precision is Precision.FP32 or onnx_graph.is_quantized(graph):
+        return {}
+    with status("speed of this precision"):
+        found = speeds(bundle, onnx_graph.deploy_graph(graph, bundle.spec, output).model)
+    other = faster_float(found, precision) if found and precision is not Precision.FP16 else None
+    if other:
+        log.warning(
+            "%s is no faster than %s on this CPU (%.2f to %.2f times fp32)", precision, other, found[precision],
+            found[other], extra={"hint": f"--precision {other} costs less accuracy; other machines may differ."},
+        )  # fmt: skip
+    return found
 
 
 def _parity_frames(chosen: CalibrationSet | None, spec: Spec) -> list[Image]:

@@ -12,6 +12,7 @@ from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.precision import Precision
     from edgeseg.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -105,8 +106,8 @@ def _classes(text: str) -> dict[str, object]:
     return {"classes": tuple(name.strip() for name in text.split(","))}
 
 
-def show_bundle(bundle: Bundle, json_to: str | None) -> None:
-    """What was compiled, in a table."""
+def show_bundle(bundle: Bundle, json_to: str | None, speeds: Mapping[Precision, float]) -> None:
+    """What was compiled, in a table. `speeds`: of its precision and others here, over fp32."""
     from edgeseg.target import BUILD_MODES, Target
 
     m = bundle.manifest
@@ -125,6 +126,9 @@ def show_bundle(bundle: Bundle, json_to: str | None) -> None:
         shown.add_row("excluded from INT8", ", ".join(m.kept))
     if mode := Target.load(bundle.target).build_mode:
         shown.add_row("engine", BUILD_MODES[mode])
+    if speeds:
+        others = [f", {p} {times:g}" for p, times in speeds.items() if p not in (bundle.precision, "fp32")]
+        shown.add_row("speed here", f"{speeds[bundle.precision]:g} times fp32{''.join(others)}")
     if m.parity:
         worst = percent(m.parity.worst)
         shown.add_row("agreement with parent", f"{percent(m.parity.agreement)} % (worst frame {worst} %)")

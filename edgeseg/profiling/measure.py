@@ -77,13 +77,13 @@ def time_layer(layer: Layer, target: Target, precision: Precision) -> float:
     scheme = schemes.get(target.quantizer).layer_scheme or target.quantizer
     graphs = layer_graph(layer), layer_graph(layer, with_layer=False)
     with (
-        _engine(graphs[0], target, precision, scheme) as with_layer,
-        _engine(graphs[1], target, precision, scheme) as without_layer,
+        open_engine(graphs[0], target, precision, scheme) as with_layer,
+        open_engine(graphs[1], target, precision, scheme) as without_layer,
     ):
         best = [math.inf, math.inf]
         begin = last_improvement = now = time.perf_counter()
         while now - last_improvement < PATIENCE and now - begin < MAX_SECONDS:
-            fastest = [min(_time_runs(engine)) for engine in (with_layer, without_layer)]
+            fastest = [min(time_runs(engine)) for engine in (with_layer, without_layer)]
             now = time.perf_counter()
             if any(new < 0.99 * old for new, old in zip(fastest, best)):
                 last_improvement = now
@@ -94,13 +94,13 @@ def time_layer(layer: Layer, target: Target, precision: Precision) -> float:
 def compare(parent: ModelProto, child: ModelProto, target: Target, precision: Precision) -> LatencyComparison:
     """Two deploy graphs measured interleaved, in alternating order."""
     with (
-        _engine(parent, target, precision, target.quantizer) as parent_engine,
-        _engine(child, target, precision, target.quantizer) as child_engine,
+        open_engine(parent, target, precision, target.quantizer) as parent_engine,
+        open_engine(child, target, precision, target.quantizer) as child_engine,
     ):
         pairs = []
         for number in range(PAIRS):
             order = (parent_engine, child_engine) if number % 2 else (child_engine, parent_engine)
-            medians = {id(engine): statistics.median(_time_runs(engine)) for engine in order}
+            medians = {id(engine): statistics.median(time_runs(engine)) for engine in order}
             pairs.append((medians[id(parent_engine)], medians[id(child_engine)]))
     shares = sorted(ms / parent_ms for parent_ms, ms in pairs)
     return LatencyComparison(
@@ -111,7 +111,7 @@ def compare(parent: ModelProto, child: ModelProto, target: Target, precision: Pr
     )
 
 
-def _time_runs(engine: Engine) -> list[float]:
+def time_runs(engine: Engine) -> list[float]:
     """Milliseconds of some runs, after one that is not counted: another engine's threads may still be spinning."""
     times = []
     for _ in range(RUNS + 1):
@@ -123,7 +123,7 @@ def _time_runs(engine: Engine) -> list[float]:
 
 
 @contextmanager
-def _engine(graph: ModelProto, target: Target, precision: Precision, scheme: str) -> Iterator[Engine]:
+def open_engine(graph: ModelProto, target: Target, precision: Precision, scheme: str) -> Iterator[Engine]:
     """A deploy graph as the target's engine in latency mode; INT8 is calibrated with noise, which is as fast."""
     backend = backends.get(target.backend)
     shape = [d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,8 @@ def test_doctor_through_the_command_line(edgeseg: Edgeseg, tmp_path: Path) -> No
     levels = {row["about"]: row["level"] for row in found["findings"]}
     assert result.code == ("problem" in levels.values())
     assert levels["self-test openvino"] == levels["self-test onnxruntime"] == levels["edgeseg"] == "ok"
+    measured = next(row["found"] for row in found["findings"] if row["about"] == "precisions")
+    assert re.search(r"int8 \d+\.\d times as fast as fp32", measured)
     assert "self-test" not in edgeseg("doctor", "--quick").err
 
 
