@@ -10,6 +10,7 @@ watchdog.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -35,8 +36,10 @@ from edgeseg.stream.summary import RunSummary, StreamSummary
 from edgeseg.stream.timings import LATENCY, OnStage, StageTimings
 from edgeseg.stream.writer import RenderedResult
 
+log = logging.getLogger(__name__)
 GRACE_SECONDS = 10.0
 ALIVE_SECONDS = 5.0
+HELD_UP_SECONDS = 1.0  # by which the thread that watches must be late for all others to have been held up as well
 
 
 def run(
@@ -94,7 +97,8 @@ class Run:
         self._in_flight: queue.SimpleQueue[StreamPipeline | None] = queue.SimpleQueue()
         self._halt = threading.Event()
         self._done = threading.Event()
-        self._in_engine: dict[str, float] = {}  # thread -> when it entered the engine
+        self._held_up = 0.0  # seconds in which nothing of this process ran
+        self._in_engine: dict[str, float] = {}  # thread -> when it entered the engine, as _awake() counts
         self._watched_at = clock.monotonic()
         self._error: EdgesegError | None = None
         self._result = "end of stream"
@@ -183,13 +187,26 @@ class Run:
             total = min(total or self._max_frames, self._max_frames)
         return Progress(frames, self.seconds, total)
 
+    def _awake(self) -> float:
+        """The clock without the time in which nothing of this process ran: a machine that was suspended, or that gave
+        it no CPU, says nothing of the engine."""
+        return self._clock.monotonic() - self._held_up
+
     def _watch(self, on_progress: OnProgress | None) -> None:
         stop_at: float | None = None
+        self._watched_at = self._clock.monotonic()
         while not self._done.wait(POLL_SECONDS):
-            now = self._watched_at = self._clock.monotonic()
+            now = self._clock.monotonic()
+            late = now - self._watched_at - POLL_SECONDS
+            self._watched_at = now
+            if late > HELD_UP_SECONDS:
+                self._held_up += late
+                log.warning(
+                    "This process stood still for %.1f s: the machine was suspended, or had no CPU for it.", late
+                )
             if on_progress:
                 on_progress(self._progress())
-            if any(now - since > self._watchdog for since in list(self._in_engine.values())):
+            if any(now - self._held_up - since > self._watchdog for since in list(self._in_engine.values())):
                 self._fail(StreamError(f"Inference gave no answer for {self._watchdog:g} s.", "Restart the program."))
                 return
             if self._stop.is_set() and stop_at is None:
@@ -232,7 +249,7 @@ class Run:
                     pipeline.skipped += 1
                     self._free.release()
                     continue
-                self._in_engine["feeder"] = self._clock.monotonic()
+                self._in_engine["feeder"] = self._awake()
                 self._segmenter.submit(frame)
                 del self._in_engine["feeder"]
                 self._in_flight.put(pipeline)
@@ -265,7 +282,7 @@ class Run:
     def _collect(self) -> None:
         try:
             while (pipeline := self._in_flight.get()) is not None:
-                self._in_engine["collector"] = self._clock.monotonic()
+                self._in_engine["collector"] = self._awake()
                 result = self._segmenter.collect()
                 del self._in_engine["collector"]
                 self._free.release()

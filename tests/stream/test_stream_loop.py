@@ -224,12 +224,26 @@ def test_an_engine_that_hangs_is_noticed(clock):
     run = loop.Run(
         Segmenter(SPEC, engine, HEAD),
         [loop.Stream(Camera(50, live=False), [RecordingSink()])],
-        watchdog=30,
+        watchdog=5,
         clock=clock,
     )
-    summary = run.go(lambda progress: clock.advance(31 if engine.hanging.is_set() else 0))
+    summary = run.go(lambda progress: clock.advance(1 if engine.hanging.is_set() else 0))
     engine.close()
-    assert summary.error.what == "Inference gave no answer for 30 s." and summary.frames == 3
+    assert summary.error.what == "Inference gave no answer for 5 s." and summary.frames == 3
+
+
+def test_a_machine_that_was_suspended_during_an_inference_is_not_taken_for_an_engine_that_hangs(clock, caplog):
+    gate, hours = threading.Event(), iter([3600.0])
+
+    def suspend(progress) -> None:
+        clock.advance(next(hours, 0.1))
+        if "stood still" in caplog.text:
+            gate.set()
+
+    camera = loop.Stream(Camera(8, live=False), [RecordingSink()])
+    summary = loop.Run(segmenter(gate=gate), [camera], watchdog=5, clock=clock).go(suspend)
+    assert summary.error is None and summary.frames == 8
+    assert "This process stood still for 3599.9 s" in caplog.text
 
 
 def test_a_run_whose_watchdog_is_held_up_is_not_alive(clock):
