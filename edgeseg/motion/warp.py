@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.fit import Box, place
+from edgeseg.fit import Box, Placement, place
 from edgeseg.mask import ClassMap, Logits
 from edgeseg.motion.field import Field, Grid
 from edgeseg.spec import Spec
@@ -45,20 +46,36 @@ def frame_map(before: ClassMap, field: Field, grid: Grid, seen: Box) -> ClassMap
 
 def logits(before: Logits, field: Field, grid: Grid, spec: Spec) -> Logits:
     """[C, h, w] logits at the head's stride, bilinear; what comes from outside the picture is that of its border."""
-    placed = place(spec, grid.height, grid.width)
-    _, h, w = before.shape
-    across, down = spec.width / w, spec.height / h  # pixels of the input per logit
+    at = _logit_grid(*before.shape[1:], spec.height, spec.width, place(spec, grid.height, grid.width), grid.cell)
+    moved = cv2.remap(field, at.field_x, at.field_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    moved_x = np.asarray(at.columns + moved[..., 0] / at.per_logit[0], np.float32)
+    moved_y = np.asarray(at.rows + moved[..., 1] / at.per_logit[1], np.float32)
+    where, part = cv2.convertMaps(moved_x, moved_y, cv2.CV_16SC2)
+    planes = [cv2.remap(plane, where, part, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in before]
+    return np.asarray(np.stack(planes), np.float32)
+
+
+@dataclass(frozen=True)
+class _LogitGrid:
+    """[h, w] float32 each: where every logit lies in the field, and its own column and row. `per_logit`: pixels of the
+    frame per logit, (x, y)."""
+
+    field_x: NDArray[np.float32]
+    field_y: NDArray[np.float32]
+    columns: NDArray[np.float32]
+    rows: NDArray[np.float32]
+    per_logit: tuple[float, float]
+
+
+@lru_cache(maxsize=16)
+def _logit_grid(h: int, w: int, height: int, width: int, placed: Placement, cell: int) -> _LogitGrid:
+    across, down = width / w, height / h  # pixels of the input per logit
     scale = placed.seen.width / placed.filled.width, placed.seen.height / placed.filled.height
     frame_x = ((np.arange(w) + 0.5) * across - placed.filled.left) * scale[0] + placed.seen.left
     frame_y = ((np.arange(h) + 0.5) * down - placed.filled.top) * scale[1] + placed.seen.top
-    x, y = np.meshgrid((frame_x / grid.cell - 0.5).astype(np.float32), (frame_y / grid.cell - 0.5).astype(np.float32))
-    moved = cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = np.meshgrid((frame_x / cell - 0.5).astype(np.float32), (frame_y / cell - 0.5).astype(np.float32))
     columns, rows = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    at_x = np.asarray(columns + moved[..., 0] / (scale[0] * across), np.float32)
-    at_y = np.asarray(rows + moved[..., 1] / (scale[1] * down), np.float32)
-    at, part = cv2.convertMaps(at_x, at_y, cv2.CV_16SC2)
-    planes = [cv2.remap(plane, at, part, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in before]
-    return np.asarray(np.stack(planes), np.float32)
+    return _LogitGrid(x, y, columns, rows, (scale[0] * across, scale[1] * down))
 
 
 def _warped(before: ClassMap, field: Field, rows: Axis, columns: Axis) -> ClassMap:
