@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from edgeseg.data import formats
-from edgeseg.data.dataset import Classes, Dataset, open_files
+from edgeseg.data.dataset import Classes, Dataset, open_splits
 from edgeseg.data.formats import Frame
 from edgeseg.data.labelmap import IGNORE, LabelMap
 from edgeseg.errors import FileError
-from edgeseg.files import replacing
+from edgeseg.files import replacing, write_bytes
 from edgeseg.images import Image
 from edgeseg.records import Record
 
@@ -42,7 +44,7 @@ def export_dataset(
     OptionError for a format that cannot be written, FileError for a dataset that cannot be read.
     """
     module = formats.get_writer(format_name)
-    parts = open_files(root, "data export")
+    parts = open_splits(root)
     total = sum(map(len, parts))
     with_objects = 0
 
@@ -50,10 +52,11 @@ def export_dataset(
         nonlocal with_objects
         done = 0
         for part in parts:
-            for index, image in enumerate(part.images):
+            for index in range(len(part)):
                 labels = _label_map(part, index)
                 with_objects += labels.instances is not None
-                yield Frame(image.stem, part.split, image, labels)
+                with _image_file(part, index) as image:
+                    yield Frame(image.stem, part.split, image, labels)
                 done += 1
                 progress(done, total)
 
@@ -72,6 +75,18 @@ def export_dataset(
         splits={part.split: len(part) for part in parts},
         losses=losses,
     )
+
+
+@contextmanager
+def _image_file(part: Dataset, index: int) -> Iterator[Path]:
+    """A frame's image as a file; of shards, one that is there for the time being."""
+    if not part.shards:
+        yield part.images[index]
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / part.images[index].name
+        write_bytes(path, part.read("images", index), durable=False)
+        yield path
 
 
 def _label_map(part: Dataset, index: int) -> LabelMap:

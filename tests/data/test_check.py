@@ -439,8 +439,8 @@ def test_a_check_is_one_file_found_by_its_name(root: Path, tmp_path: Path, monke
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "toy_check.py").write_text(
         "from edgeseg.data.checks import Check\nfrom edgeseg.results.check import Finding\nERRORS = ('toy',)\n"
-        "class Toy(Check):\n    def frame(self, sample):\n"
-        "        yield Finding(kind='toy', file=sample.name, what='x', split=sample.split)\n"
+        "class Toy(Check):\n    def look(self, sample):\n"
+        "        return [Finding(kind='toy', file=sample.name, what='x', split=sample.split)]\n"
         "def open(context):\n    return Toy()\n"
     )
     monkeypatch.setattr(checks, "__path__", [*checks.__path__, str(tmp_path / "plugins")])
