@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeseg.data import formats
 from edgeseg.data.dataset import Classes, Dataset, open_splits
+from edgeseg.data.datasheet import carry_datasheet
 from edgeseg.data.formats import Frame
 from edgeseg.data.labelmap import IGNORE, LabelMap
 from edgeseg.errors import FileError
@@ -64,6 +65,7 @@ def export_dataset(
         raise FileError(f"{out} exists and is not empty.", "Choose another output folder, or remove it.")
     with replacing(out, "no folder has this") as work:
         losses = tuple(module.write(frames(), _with_distinct_colors(parts[0].classes), work))
+        carry_datasheet(root, work)
     if with_objects and module.OBJECTS == formats.NONE:
         losses += (f"frames whose objects of one class are not told apart any more: {with_objects}",)
     if module.OBJECTS == formats.SHAPES:
