@@ -28,7 +28,7 @@ Bytes = NDArray[np.uint8]
 BLOCK = 1024  # frames whose keys are computed at a time
 CHOSEN_BITS = np.random.default_rng(0).permutation(256)[: TABLES * KEY_BITS].reshape(TABLES, KEY_BITS)
 ENTRY_BITS, LAST_ENTRY = np.uint64(32), np.uint64((1 << 32) - 1)
-PARTS = np.dtype([("count", np.uint8), ("descriptors", np.uint8, (KEPT, 32)), ("at", np.float16, (KEPT, 2))])
+PARTS = np.dtype([("descriptors", np.uint8, (KEPT, 32)), ("at", np.float16, (KEPT, 2)), ("count", np.int64)])
 Matrix = NDArray[np.float64]
 
 
@@ -114,11 +114,9 @@ def transform(first: LocalFeatures, second: LocalFeatures) -> Matrix | None:
     """[2, 3]: turns, scales and shifts places in the first frame onto the second; None where they do not agree."""
     if min(len(first.descriptors), len(second.descriptors)) < INLIERS:
         return None
-    matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(first.descriptors, second.descriptors)
-    near = [(m.queryIdx, m.trainIdx) for m in matches if m.distance <= FARTHEST]
-    if len(near) < INLIERS:
+    a, b = matches(first.descriptors, second.descriptors)
+    if len(a) < INLIERS:
         return None
-    a, b = np.array(near).T
     matrix, inliers = cv2.estimateAffinePartial2D(
         first.at[a].astype(np.float32), second.at[b].astype(np.float32), ransacReprojThreshold=3.0, maxIters=500
     )
@@ -126,6 +124,30 @@ def transform(first: LocalFeatures, second: LocalFeatures) -> Matrix | None:
         return None
     scale, turned = float(np.hypot(matrix[0, 0], matrix[1, 0])), abs(float(np.arctan2(matrix[1, 0], matrix[0, 0])))
     return np.asarray(matrix, np.float64) if SIZE_RANGE[0] <= scale <= SIZE_RANGE[1] and turned < 0.1 else None
+
+
+def matches(first: Bytes, second: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of two sets of descriptors [K, 32], [L, 32] that are each other's nearest, and near. Each row of `second`
+    chooses the nearest of `first`, which takes the nearest of those that chose it, as OpenCV's BFMatcher does; this is
+    faster. In the order of `first`.
+    """
+    one, other = (np.ascontiguousarray(d).view(np.uint64) for d in (first, second))
+    distance = np.zeros((len(one), len(other)), np.uint16)
+    for word in range(one.shape[1]):
+        distance += ones(one[:, None, word] ^ other[None, :, word])
+    chosen = distance.argmin(0)
+    nearest = distance[chosen, np.arange(len(other))]
+    order = np.argsort(nearest, kind="stable")
+    order = order[nearest[order] <= FARTHEST]
+    a, at = np.unique(chosen[order], return_index=True)
+    return a, order[at]
+
+
+def ones(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """How many bits of each word are 1."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(words)
+    return np.asarray(np.unpackbits(words[..., None].view(np.uint8), axis=-1).sum(-1), np.uint8)  # numpy before 2
 
 
 def overlap(first: Image, second: Image, matrix: Matrix) -> float:
