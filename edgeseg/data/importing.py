@@ -155,6 +155,11 @@ class _Writer:
         if frame.data is not None:
             return self._write_embedded(frame)
         folder = self.out / frame.split
+        if not frame.image.exists():
+            raise FileError(
+                f"Image {frame.image} does not exist.",
+                "Expected the images where the labels say, beside the labels, or in a folder images/ there.",
+            )
         header = check_image(frame.image)
         drawn = frame.mask()
         labels = _fitted(drawn if isinstance(drawn, LabelMap) else LabelMap(drawn), frame, header)
@@ -202,6 +207,7 @@ def _write_all(
     classes = writer.mapping.classes if writer.mapping else labels.classes
     write_bytes(writer.out / "classes.txt", classes.text().encode())
     problems: list[Problem] = []
+    first: EdgesegError | None = None
     counts, losses, blurred, instances = dict.fromkeys(SPLITS, 0), Counter[str](), Counter[str](), 0
     for done, (frame, written) in enumerate(zip(frames, each_frame(writer.attempt, frames, ray)), 1):
         if isinstance(written, _Written):
@@ -213,10 +219,11 @@ def _write_all(
             raise written
         else:
             problems.append(Problem(str(frame.image), written.what))
+            first = first or written
         progress(done, len(frames))
     if not any(counts.values()):
-        first = problems[0].what if problems else "there is none"
-        raise FileError(f"No frame can be imported: {first}", "Fix it and import again.")
+        what, hint = (first.what, first.hint) if first else ("there is none", "Check the path.")
+        raise FileError(f"No frame can be imported: {what}", hint or "Fix it and import again.")
     for split in (split for split, count in counts.items() if count):
         Dataset.open(writer.out, split)
     return ImportResult(

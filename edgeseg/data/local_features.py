@@ -127,9 +127,11 @@ def transform(first: LocalFeatures, second: LocalFeatures) -> Matrix | None:
 
 
 def matches(first: Bytes, second: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of two sets of descriptors [K, 32], [L, 32] that are each other's nearest, and near. Each row of `second`
-    chooses the nearest of `first`, which takes the nearest of those that chose it, as OpenCV's BFMatcher does; this is
-    faster. In the order of `first`.
+    """The rows of two sets of descriptors [K, 32], [L, 32] that are each other's nearest, and near; in the order of
+    `first`.
+
+    Each row of `second` chooses the nearest of `first`, which takes the nearest of those that chose it, as OpenCV's
+    BFMatcher does; this is faster.
     """
     one, other = (np.ascontiguousarray(d).view(np.uint64) for d in (first, second))
     distance = np.zeros((len(one), len(other)), np.uint16)

@@ -142,6 +142,17 @@ def test_an_image_that_is_not_there_or_outside(tmp_path: Path, file_name: str, m
         import_dataset(coco(tmp_path / "src", file_name=file_name), tmp_path / "out")
 
 
+def test_images_in_the_only_folder_beside_the_labels(tmp_path: Path, edgeseg: Edgeseg) -> None:
+    source = coco(tmp_path / "src", [box(1, 1, 5, 4)])
+    (source / "photos").mkdir()
+    (source / "a.png").rename(source / "photos" / "a.png")
+    assert import_dataset(source, tmp_path / "out", strict=True).frames == 1
+    (source / "more").mkdir()
+    (source / "more" / "other.jpg").write_bytes(b"")
+    ran = edgeseg("data", "import", source, "--out", tmp_path / "other")
+    assert ran.code == 2 and "does not exist.\nExpected the images where the labels say" in ran.err
+
+
 def test_what_cannot_be_imported_is_left_out_and_the_exit_says_so(tmp_path: Path, edgeseg: Edgeseg) -> None:
     source = coco(tmp_path / "src", [box(1, 1, 5, 4)])
     document = json.loads((source / "labels.json").read_text())
