@@ -227,12 +227,19 @@ def test_a_source_of_no_format_or_two(tmp_path: Path) -> None:
         formats.detect(tmp_path / "nowhere")
 
 
-NOT_COCO = ("", "{", "[]", "[" * 50_000, '{"images": 3, "categories": []}', '{"images": [], "categories": [{"id": 1}]}')
+NOT_COCO = {
+    "": "is empty",
+    "{": r"labels.json cannot be read: .*\nExport it again",
+    "[]": r"is not COCO JSON.\nExpected a file with images, annotations and categories",
+    "[" * 50_000: "cannot be read",
+    '{"images": 3, "categories": []}': "cannot be read: Expected `array`, got `int`",
+    '{"images": [], "categories": [{"id": 1}]}': "cannot be read: Object missing required field `name`",
+}
 
 
-@pytest.mark.parametrize("text", NOT_COCO)
-def test_json_that_is_not_coco(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(("text", "message"), NOT_COCO.items(), ids=[text[:40] for text in NOT_COCO])
+def test_json_that_is_not_coco(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "labels.json").write_text(text)
-    with pytest.raises(FileError):
+    with pytest.raises(FileError, match=message):
         import_dataset(tmp_path / "labels.json", tmp_path / "out", "coco")
     assert not (tmp_path / "out").exists() and set(SPLITS) == {"train", "val", "test"}
