@@ -49,7 +49,7 @@ class Pair:
 
 
 class Index:
-    """What is kept of each frame, about 4 kB, in temporary files."""
+    """What is kept of each frame, 4 kB, in temporary files."""
 
     def __init__(self) -> None:
         self._whole, self._parts = Rows(WHOLE), Rows(PARTS)

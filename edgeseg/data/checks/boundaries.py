@@ -86,8 +86,8 @@ class Boundaries(Check):
         for contrast, (split, mask, image) in zip(self.contrasts, self.files):
             if contrast < RAGGED * usual:
                 what = (
-                    f"Label boundaries keep off the image's edges, which are {100 * contrast:.0f} % stronger on them "
-                    f"than around; {100 * usual:.0f} % are usual here."
+                    f"The image's edges are {abs(100 * contrast):.0f} % {'stronger' if contrast >= 0 else 'weaker'} on "
+                    f"the label boundaries than around them; {100 * usual:.0f} % stronger is usual here."
                 )
                 score = min(1.0, max(0.0, 1 - contrast / usual))
                 yield Finding(
