@@ -28,7 +28,6 @@ from edgeseg.data.checks.copies import Copies
 from edgeseg.data.dataset import read_classes
 from edgeseg.images import read_image, read_mask
 from edgeseg.results.check import CheckResult, Finding
-from edgeseg.runtime import PROXY, open_segmenter
 
 EACH = 10
 DOTS = 120  # in a mask: CamVid and rendered streets have up to 80 of their own
@@ -169,23 +168,23 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def copies(source: Path, out: Path) -> None:
     """The check of copies alone; what it keeps of the dataset itself is computed once."""
-    context = open_context(source)
-    base = Copies(context)
-    for split, images in context.images.items():
-        for image in images:
-            base.frame(load_sample(context, split, image))
+    context = replace(open_context(source.resolve()), root=Path("/"))
+    looking = Copies(context)
+    places = [(split, number) for split, images in context.images.items() for number in range(len(images))]
+    base = [looking.look(load_sample(context, *place)) for place in places]
     tests = context.images["test"]
     for name, change in COPIES.items():
         shutil.rmtree(out, ignore_errors=True)
         (out / "train" / "images").mkdir(parents=True)
-        check = Copies(replace(context, root=Path("/")))
-        for i, image in enumerate(tests):
-            path = out / "train" / "images" / f"zz{i}copy.jpg"
+        more = [(out / "train" / "images" / f"zz{i}copy.jpg").resolve() for i in range(len(tests))]
+        for path, image in zip(more, tests):
             path.write_bytes(jpeg(change(read_image(image))))
-            check.frame(load_sample(replace(context, root=out), "train", path))
-        check.frames += [(split, path.resolve()) for split, path in base.frames]
-        for key, kept in vars(base.index).items():
-            getattr(check.index, key).extend(kept)
+        together = replace(context, images={**context.images, "train": (*context.images["train"], *more)})
+        check, first = Copies(together), len(context.images["train"])
+        for i in range(len(tests)):
+            check.frame(check.look(load_sample(together, "train", first + i)))
+        for seen in base:
+            check.frame(seen)
         leaks = {Path(f.file).name: f for f in check.end() if f.kind == "leak"}
         found = [n for n in leaks if n.startswith("zz")]
         right = [n for n in found if any(o.endswith(tests[int(n[2:-8])].name) for o in leaks[n].others)]
@@ -240,9 +239,8 @@ def labels(source: Path, bundle: Path, out: Path) -> None:
             planted[f"test/masks/{mask.name}"] = region
             mask.write_bytes(png(stored))
     skipped = [name for name in checks.names() if name != "label_errors"]
-    with open_segmenter(bundle, backend=PROXY) as segmenter:
-        clean = {(f.file, f.box) for f in check_dataset(source, segmenter, skipped).warnings}
-        result = check_dataset(out, segmenter, skipped)
+    clean = {(f.file, f.box) for f in check_dataset(source, bundle, skipped).warnings}
+    result = check_dataset(out, bundle, skipped)
     for least in (0.4, 0.5, 0.6, 0.7, 0.8):
         found = [f for f in result.warnings if f.score >= least]
         hits = [f for f in found if f.file in planted and hit(planted[f.file], f.box)]

@@ -11,9 +11,11 @@ import pytest
 
 from edgeseg import pipeline
 from edgeseg.bundle import Bundle
+from edgeseg.data.sharding import write_shards
 from edgeseg.recipe import Recipe
 from edgeseg.report.page import write
 from edgeseg.results.pipeline import PipelineResult
+from edgeseg.synth.files import write_dataset
 
 pytest.importorskip("torch")
 
@@ -82,6 +84,22 @@ def test_every_stage_is_measured_and_every_target_has_a_bundle(finished: Path) -
         assert manifest.recipe["name"] == "tiny"
         assert manifest.metrics.split == "test"
     assert all((finished / "run" / row["file"]).is_file() for row in report["pictures"])
+
+
+@pytest.mark.slow
+def test_shards_go_the_whole_way_like_files(tmp_path: Path) -> None:
+    """The same figures in every stage and bundle, but speed."""
+    rows = []
+    write_dataset(tmp_path / "files", train=10, val=2, test=4, seed=5, height=64, width=96)
+    write_shards(tmp_path / "files", tmp_path / "shards", 1 << 16)
+    for name in ("files", "shards"):
+        text = RECIPE.replace("synthetic = { train = 10, val = 2, test = 4, seed = 5 }", f'root = "{name}"')
+        (tmp_path / f"{name}.toml").write_text(text)
+        pipeline.run(Recipe.load(tmp_path / f"{name}.toml"), tmp_path / f"run-{name}", lambda message: None)
+        report = json.loads((tmp_path / f"run-{name}" / "report.json").read_text())
+        rows.append([(row["name"], row["miou"], row["bytes"]) for row in report["bundles"]])
+        rows[-1] += [(row["stage"], row["miou"], row["macs"]) for row in report["stages"]]
+    assert rows[0] == rows[1]
 
 
 def test_a_second_run_has_nothing_to_do(finished: Path, tmp_path: Path) -> None:

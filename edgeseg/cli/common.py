@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -180,6 +181,12 @@ def size(text: str) -> tuple[int, int]:
     if not match:
         raise OptionError(f"Size {text[:40]!r} is not a size.", "Expected WIDTHxHEIGHT, for example 384x224.")
     return int(match[2]), int(match[1])
+
+
+def prepare_ray(address: str) -> None:
+    """Have Ray, where it is asked for, send nothing to its makers."""
+    if address:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def percent(value: float | None) -> str:

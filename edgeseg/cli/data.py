@@ -4,17 +4,15 @@ check: what is wrong with a dataset."""
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
-from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeseg.cli import options
-from edgeseg.cli.common import emit, progress, results, size, wrote
+from edgeseg.cli.common import emit, prepare_ray, progress, results, size, wrote
 from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
@@ -129,8 +127,7 @@ def import_labels(
     from edgeseg.data.anonymizing import FACES
     from edgeseg.data.importing import import_dataset
 
-    if ray:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to its makers
+    prepare_ray(ray)
     with progress("frames") as update:
         result = import_dataset(
             source, out, format_name, strict, update,
@@ -222,6 +219,9 @@ def check(
         list[str] | None, typer.Option(help="Leave out a check; several times for several.",
                                        autocompletion=complete_checks)
     ] = None,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Look at frames on a Ray cluster, or on this machine's with local.")
+    ] = "",
     json_to: options.Json = None,
 ) -> None:  # fmt: skip
     """Look for what is wrong with a dataset: files, labels, copies across splits.
@@ -232,9 +232,9 @@ def check(
 
     if report and report.suffix not in (".html", ".md"):
         raise OptionError(f"--report {report} is of no known type.", "Expected FILE.html or FILE.md.")
-    result = _check(dataset, bundle, skip or [], face_model)
-    if fix:
-        result = _fix(dataset, bundle, skip or [], face_model, result)
+    prepare_ray(ray)
+    given = _Given(dataset, bundle, skip or [], face_model, ray)
+    result = _check_and_fix(given) if fix else _check(given)
     _show(result, json_to)
     if report:
         from edgeseg.report.check import draw_worst
@@ -246,24 +246,31 @@ def check(
     raise typer.Exit(1 if result.errors else 0)
 
 
-def _check(dataset: Path, bundle: Path | None, skip: list[str], face_model: Path | None) -> CheckResult:
-    from edgeseg.data.checking import check_dataset, open_context
-    from edgeseg.runtime import PROXY, open_segmenter
+@dataclass(frozen=True)
+class _Given:
+    dataset: Path
+    bundle: Path | None
+    skip: list[str]
+    face_model: Path | None
+    ray: str
 
-    open_context(dataset)  # says what is wrong with it before a model is loaded
-    with ExitStack() as opened, progress("frames") as update:
-        segmenter = opened.enter_context(open_segmenter(bundle, backend=PROXY)) if bundle else None
-        return check_dataset(dataset, segmenter, skip, update, face_model)
+
+def _check(given: _Given) -> CheckResult:
+    from edgeseg.data.checking import check_dataset
+
+    with progress("frames") as update:
+        return check_dataset(given.dataset, given.bundle, given.skip, update, given.face_model, given.ray)
 
 
-def _fix(
-    dataset: Path, bundle: Path | None, skip: list[str], face_model: Path | None, result: CheckResult
-) -> CheckResult:
-    """Mend, and check again where something was."""
+def _check_and_fix(given: _Given) -> CheckResult:
+    """Check, and check again where something was fixed."""
     from edgeseg.data.checking import fix_dataset
+    from edgeseg.data.dataset import require_files
 
-    fixed = fix_dataset(dataset, result)
-    return replace(_check(dataset, bundle, skip, face_model), fixed=fixed) if fixed else result
+    require_files(given.dataset, "data check --fix")
+    result = _check(given)
+    fixed = fix_dataset(given.dataset, result)
+    return replace(_check(given), fixed=fixed) if fixed else result
 
 
 def _show(result: CheckResult, json_to: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli import options, signals
-from edgeseg.cli.common import emit, percent, progress, results, table, wrote
+from edgeseg.cli.common import emit, percent, prepare_ray, progress, results, table, wrote
 from edgeseg.errors import OptionError
 
 if TYPE_CHECKING:
@@ -67,13 +67,17 @@ def export_labels(
 def predict_pre_labels(
     collection: Collection,
     model: Annotated[Path, typer.Option(help="Bundle of a larger network with the same classes.", show_default=False)],
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Predict on a Ray cluster, or on this machine's with local.")
+    ] = "",
     json_to: options.Json = None,
 ) -> None:
     """Replace the pre-labels of collected frames by those of a better model, so that people have less to correct."""
     from edgeseg.labeling.predicting import predict_labels
 
+    prepare_ray(ray)
     with progress("predicting") as update:
-        count = predict_labels(collection, model, update)
+        count = predict_labels(collection, model, update, ray)
     results(json_to).print(f"{count} frames have labels of {model.name} now")
     emit({"frames": count, "model": str(model)}, json_to)
 

@@ -1,57 +1,56 @@
-"""Check a dataset: every check of edgeseg.data.checks over every frame, one after another."""
+"""Check a dataset: every check of edgeseg.data.checks over every frame."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgeseg.cpus import usable_cpus
 from edgeseg.data import checks
-from edgeseg.data.checks import CannotCheck, Check, Context, Sample, load_sample
+from edgeseg.data.checks import CannotCheck, Check, Context, load_sample
 from edgeseg.data.dataset import SPLITS, read_classes, require_files
 from edgeseg.data.datasheet import read_datasheet
+from edgeseg.data.frame_map import each_frame
+from edgeseg.data.shards import is_sharded, open_shards
 from edgeseg.errors import EdgesegError, FileError, unknown
 from edgeseg.images import IMAGE_SUFFIXES
 from edgeseg.results.check import CheckResult, Finding
-from edgeseg.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
-READ_AHEAD = 2  # frames for each thread
 
 
 def check_dataset(
     root: Path,
-    segmenter: Segmenter | None = None,
+    bundle: Path | None = None,
     skip: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
     face_model: Path | None = None,
+    ray: str = "",
 ) -> CheckResult:
     """Everything that is found in the dataset `root`; nothing of it is changed.
 
-    `segmenter`: a model of the dataset's classes, whose confident disagreement is a sign of wrong labels. `skip`: names
-    of checks. `face_model`: YuNet as ONNX, to look for faces. Raises FileError for a folder that is no dataset,
-    OptionError for an unknown check, a model of other classes or a datasheet that says something else.
+    `bundle`: a model of the dataset's classes, whose confident disagreement is a sign of wrong labels. `skip`: names of
+    checks. `face_model`: YuNet as ONNX, to look for faces. `ray`: where frames are looked at, see frame_map.
+    Raises FileError for a folder that is no dataset, OptionError for an unknown check, a model of other classes or a
+    datasheet that says something else.
     """
     started = time.perf_counter()
-    context, datasheet = open_context(root, segmenter, face_model), read_datasheet(root)
+    context = replace(open_context(root), bundle=bundle, face_model=face_model, ray=ray)
+    datasheet = read_datasheet(root)
     for name in skip:
         if name not in checks.names():
             raise unknown("check", name, checks.names())
     running, skipped = _open([name for name in checks.names() if name not in skip], context)
-    findings: list[tuple[str, Finding]] = []
-    total = sum(map(len, context.images.values()))
-    for done, sample in enumerate(_samples(context), 1):
-        for name, check in running.items():
-            findings += ((name, finding) for finding in check.frame(sample))
-        progress(done, total)
-    for name, check in running.items():
-        findings += ((name, finding) for finding in check.end())
+    try:
+        findings = _findings(context, running, progress)
+    finally:
+        for check in running.values():
+            check.close()
     inside = f"{root}/"
     findings = [(name, replace(f, what=f.what.replace(inside, ""))) for name, f in findings]
     return replace(
@@ -63,7 +62,7 @@ def check_dataset(
     )
 
 
-def open_context(root: Path, segmenter: Segmenter | None = None, face_model: Path | None = None) -> Context:
+def open_context(root: Path) -> Context:
     """The files of a dataset; FileError if `root` is none."""
     if not root.is_dir():
         raise FileError(f"Dataset {root} does not exist.", "Check the path, or make one: edgeseg synth DIR.")
@@ -74,11 +73,14 @@ def open_context(root: Path, segmenter: Segmenter | None = None, face_model: Pat
             "Expected ROOT/train/images, ROOT/train/masks and ROOT/classes.txt; labels of other tools become one with "
             "edgeseg data import.",
         )
-    require_files(root, "data check")
     classes = read_classes(root / "classes.txt")
-    images = {split: _files(root / split / "images", IMAGE_SUFFIXES) for split in splits}
-    masks = {split: _files(root / split / "masks", (".png",)) for split in splits}
-    return Context(root, classes, images, masks, segmenter, face_model)
+    shards = {split: open_shards(root / split, classes.names) for split in splits if is_sharded(root / split)}
+    images = {
+        split: shards[split].files if split in shards else _files(root / split / "images", IMAGE_SUFFIXES)
+        for split in splits
+    }
+    masks = {split: () if split in shards else _files(root / split / "masks", (".png",)) for split in splits}
+    return Context(root, classes, images, masks, shards=shards)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
@@ -95,25 +97,48 @@ def _open(names: Sequence[str], context: Context) -> tuple[dict[str, Check], lis
             running[name] = checks.get(name).open(context)
         except CannotCheck as reason:
             skipped.append(f"{name}: {reason}")
+        except BaseException:
+            for check in running.values():
+                check.close()
+            raise
     return running, skipped
 
 
-def _samples(context: Context) -> Iterator[Sample]:
-    """Every frame in order, read ahead by a few threads."""
-    threads = usable_cpus()
-    waiting: deque[Future[Sample]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+def _findings(context: Context, running: dict[str, Check], progress: Progress) -> list[tuple[str, Finding]]:
+    """What every check finds, with the check's name."""
+    places = [(split, number) for split, images in context.images.items() for number in range(len(images))]
+    findings: list[tuple[str, Finding]] = []
+    for done, seen in enumerate(each_frame(_Look(context, running), places, context.ray, usable_cpus()), 1):
+        if isinstance(seen, EdgesegError):
+            raise seen
+        for name, check in running.items():
+            findings += ((name, finding) for finding in check.frame(seen[name]))
+        progress(done, len(places))
+    for name, check in running.items():
+        findings += ((name, finding) for finding in check.end())
+    return findings
+
+
+class _Look:
+    """What every check sees of a frame, by its name."""
+
+    def __init__(self, context: Context, running: dict[str, Check]) -> None:
+        self.context, self.running = context, running
+
+    def __reduce__(self) -> tuple[Callable[..., _Look], tuple[Context, list[str]]]:
+        """In another process the checks are opened again."""
+        return _look_elsewhere, (self.context, list(self.running))
+
+    def __call__(self, place: tuple[str, int]) -> dict[str, Any] | EdgesegError:
+        sample = load_sample(self.context, *place)
         try:
-            for split, images in context.images.items():
-                for image in images:
-                    waiting.append(pool.submit(load_sample, context, split, image))
-                    if len(waiting) > READ_AHEAD * threads:
-                        yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+            return {name: check.look(sample) for name, check in self.running.items()}
+        except EdgesegError as error:
+            return error
+
+
+def _look_elsewhere(context: Context, names: list[str]) -> _Look:
+    return _Look(context, _open(names, context)[0])
 
 
 def _result(context: Context, found: Sequence[tuple[str, Finding]]) -> CheckResult:
@@ -121,7 +146,9 @@ def _result(context: Context, found: Sequence[tuple[str, Finding]]) -> CheckResu
     in_order = sorted(found, key=lambda f: (f[0], f[1].kind, -f[1].score, f[1].file))
     files = {path for _, finding in found for path in (finding.file, *finding.others[:1]) if path}
     frames = [(split, image) for split, images in context.images.items() for image in images]
-    touched = sum(context.name(image) in files or f"{split}/masks/{image.stem}.png" in files for split, image in frames)
+    touched = sum(
+        context.name(image) in files or context.name(context.mask_of(split, image)) in files for split, image in frames
+    )
     return CheckResult(
         root=context.root.name,
         frames=len(frames),
@@ -138,6 +165,7 @@ def fix_dataset(root: Path, result: CheckResult) -> tuple[str, ...]:
 
     Every file is replaced atomically; the original, or a file that belongs to no other, goes to ROOT/.removed.
     """
+    require_files(root, "data check --fix")
     context = open_context(root)
     fixes = [module.fix for module in map(checks.get, checks.names()) if hasattr(module, "fix")]
     done = []

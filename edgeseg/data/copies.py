@@ -10,18 +10,31 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.local_features import LocalFeatures, local_features, shared_features, transform
+from edgeseg.cpus import usable_cpus
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.frame_map import each_frame
+from edgeseg.data.local_features import PARTS, likely_pairs, overlap, transform, unpacked
 from edgeseg.data.perceptual_hash import BITS, MAX_DIFFERENT_BITS, MIN_CORRELATION, SIDE, perceptual_hashes
-from edgeseg.files import require_file
+from edgeseg.data.rows import Rows
+from edgeseg.errors import EdgesegError
 from edgeseg.images import Image, decode_image
 
 BLOCK = 1024  # frames compared at a time
 MIN_OVERLAP = 0.85  # correlation of the details of two frames, one laid over the other
+WHOLE = np.dtype(  # what is kept of a picture as a whole
+    [
+        ("digest", np.uint8, 32),
+        ("bits", np.uint8, BITS // 8),
+        ("mirrored", np.uint8, BITS // 8),
+        ("gray", np.float16, (SIDE + 1) ** 2),
+    ]
+)
+Look = Callable[[int], Image]
 IDENTICAL, ALTERED, MIRRORED, CROPPED = "identical file", "altered copy", "mirrored copy", "cropped copy"
 
 
@@ -36,55 +49,41 @@ class Pair:
 
 
 class Index:
-    """What is kept of each frame: about 5 kB."""
+    """What is kept of each frame, 4 kB, in temporary files."""
 
     def __init__(self) -> None:
-        self.digests: list[bytes] = []
-        self.bits: list[NDArray[np.uint8]] = []
-        self.mirrored: list[NDArray[np.uint8]] = []
-        self.gray: list[NDArray[np.float16]] = []
-        self.features: list[LocalFeatures] = []
+        self._whole, self._parts = Rows(WHOLE), Rows(PARTS)
 
-    def add(self, data: bytes, frame: Image) -> None:
-        """The next frame: its file's content and its pixels [H, W, 3] uint8 BGR, which may be reduced."""
-        self.add_whole(data, frame)
-        self.features.append(local_features(frame))
-
-    def add_whole(self, data: bytes, frame: Image) -> None:
-        """The same for whole_pairs alone, which need no local features."""
-        hashed, mirrored = perceptual_hashes(frame)
-        self.digests.append(hashlib.sha256(data).digest())
-        self.bits.append(np.packbits(hashed.bits > 0))
-        self.mirrored.append(np.packbits(mirrored.bits > 0))
-        self.gray.append(hashed.gray.astype(np.float16))
+    def add(self, whole: NDArray[Any], parts: NDArray[Any] | None = None) -> None:
+        """The next frame: what `whole` and `parts` return of it; whole_pairs alone need no parts."""
+        self._whole.append(whole)
+        if parts is not None:
+            self._parts.append(parts)
 
     def __len__(self) -> int:
-        return len(self.digests)
+        return len(self._whole)
 
-    def similarity(self, first: int, second: int) -> tuple[int, float]:
-        """The different bits of two frames' hashes, and the correlation of their small gray images."""
-        different = int(np.unpackbits(self.bits[first] ^ self.bits[second]).sum())
-        return different, float(self.gray[first].astype(np.float32) @ self.gray[second].astype(np.float32))
+    def similarities(self, pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, float]]:
+        """The different bits of two frames' hashes, and the correlation of their small gray images, of each pair."""
+        rows = self._whole.array()
+        bits, gray = rows["bits"], rows["gray"]
+        for first, second in pairs:
+            different = int(np.unpackbits(bits[first] ^ bits[second]).sum())
+            yield different, float(gray[first].astype(np.float32) @ gray[second].astype(np.float32))
 
-    def pairs(
-        self,
-        splits: Sequence[str],
-        skip: Callable[[int, int], bool],
-        overlap: Callable[[int, int, NDArray[np.float64]], float],
-    ) -> list[Pair]:
+    def pairs(self, splits: Sequence[str], skip: Callable[[int, int], bool], look: Look, ray: str = "") -> list[Pair]:
         """Every pair of frames with the same picture, by first and second.
 
-        `splits`: of each frame. `skip(i, j)`: pairs of no interest. `overlap(i, j, transform)`: the correlation of
-        frame i, transformed onto j, with j: reads both.
+        `splits`: of each frame. `skip(i, j)`: pairs of no interest. `look(i)`: frame i, reduced. `ray`: see frame_map.
         """
         found = self.whole_pairs(skip)
-        for first, second in shared_features(self.features, splits, lambda i, j: (i, j) in found or skip(i, j)):
-            matrix = transform(self.features[first], self.features[second])
-            if matrix is None:
-                continue
-            score = overlap(first, second, matrix)
-            if score >= MIN_OVERLAP:
-                found[first, second] = Pair(first, second, CROPPED if _scales(matrix) else ALTERED, score)
+        features = self._parts.array()
+        likely = likely_pairs(features, splits, lambda i, j: (i, j) in found or skip(i, j))
+        for pair in each_frame(_Overlap(features, look, likely), range(len(likely)), ray, usable_cpus()):
+            if isinstance(pair, EdgesegError):
+                raise pair
+            if pair:
+                found[pair.first, pair.second] = pair
         return [found[key] for key in sorted(found)]
 
     def whole_pairs(self, skip: Callable[[int, int], bool] = lambda i, j: False) -> dict[tuple[int, int], Pair]:
@@ -99,35 +98,74 @@ class Index:
 
     def _identical(self) -> Iterator[Pair]:
         by_digest: dict[bytes, list[int]] = defaultdict(list)
-        for i, digest in enumerate(self.digests):
-            by_digest[digest].append(i)
+        for i, digest in enumerate(self._whole.array()["digest"]):
+            by_digest[digest.tobytes()].append(i)
         for same in by_digest.values():
             yield from (Pair(same[0], i, IDENTICAL, 1.0) for i in same[1:])
 
     def _alike(self) -> Iterator[Pair]:
         """Pairs whose hashes nearly agree, and whose gray images correlate; directly before mirrored."""
-        if not self.digests:
+        if not len(self):
             return
-        packed, mirrored, gray = np.stack(self.bits), np.stack(self.mirrored), np.stack(self.gray)
+        rows = self._whole.array()
+        packed, mirrored, gray = rows["bits"], rows["mirrored"], rows["gray"]
         sides = SIDE + 1
-        flipped = gray.reshape(-1, sides, sides)[:, :, ::-1].reshape(len(gray), -1)
-        for how, others, grays in ((ALTERED, packed, gray), (MIRRORED, mirrored, flipped)):
+        for how, others in ((ALTERED, packed), (MIRRORED, mirrored)):
             for i, j in _near(packed, others):
-                correlation = float(gray[i].astype(np.float32) @ grays[j].astype(np.float32))
+                other = gray[j] if how == ALTERED else gray[j].reshape(sides, sides)[:, ::-1].ravel()
+                correlation = float(gray[i].astype(np.float32) @ other.astype(np.float32))
                 if correlation >= MIN_CORRELATION:
                     yield Pair(i, j, how, correlation)
 
 
+@dataclass(frozen=True)
+class _Overlap:
+    """Lays the frames of `pairs` [M, 2] over each other where their local features say so."""
+
+    features: NDArray[Any]
+    look: Look
+    pairs: NDArray[np.int64]
+
+    def __call__(self, number: int) -> Pair | EdgesegError | None:
+        first, second = self.pairs[number].tolist()
+        matrix = transform(unpacked(self.features[first]), unpacked(self.features[second]))
+        if matrix is None:
+            return None
+        try:
+            score = overlap(self.look(first), self.look(second), matrix)
+        except EdgesegError as error:
+            return error
+        if score < MIN_OVERLAP:
+            return None
+        return Pair(first, second, CROPPED if _scales(matrix) else ALTERED, score)
+
+
+def whole(data: bytes, frame: Image) -> NDArray[Any]:
+    """A row of WHOLE: of a file's content and its pixels [H, W, 3] uint8 BGR, which may be reduced."""
+    hashed, mirrored = perceptual_hashes(frame)
+    row = np.zeros((), WHOLE)
+    row["digest"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    row["bits"], row["mirrored"] = np.packbits(hashed.bits > 0), np.packbits(mirrored.bits > 0)
+    row["gray"] = hashed.gray
+    return row
+
+
 def near_copies(
-    files: Sequence[Path], progress: Callable[[int, int], None] = lambda done, total: None
+    frames: Sequence[tuple[Dataset, int]], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[tuple[int, int]]:
-    """(i, j), i < j, for all image files that show the same whole picture, mirrored ones too."""
+    """(i, j), i < j, for all frames (a split and a number in it) that show the same whole picture, mirrored ones
+    too."""
     index = Index()
-    for done, file in enumerate(files, 1):
-        data = require_file(file, "Image").read_bytes()
-        index.add_whole(data, decode_image(data, file))
-        progress(done, len(files))
+    for done, row in enumerate(each_frame(_whole_of, frames, threads=usable_cpus()), 1):
+        index.add(row)
+        progress(done, len(frames))
     return sorted(index.whole_pairs())
+
+
+def _whole_of(frame: tuple[Dataset, int]) -> NDArray[Any]:
+    part, number = frame
+    data = part.read("images", number)
+    return whole(data, decode_image(data, part.images[number]))
 
 
 def _near(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:

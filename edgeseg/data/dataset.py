@@ -11,7 +11,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -90,6 +91,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def take(self, indices: Sequence[int]) -> Dataset:
+        """These frames, in this order."""
+        images = tuple(self.images[i] for i in indices)
+        return replace(self, images=images, shards=self.shards and self.shards.take(indices))
 
     def __getitem__(self, index: int) -> tuple[Image, Image]:
         path, data = self.images[index], self.read("images", index)

@@ -12,9 +12,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeseg import toml
+from edgeseg.files import write_bytes
 from edgeseg.results.datasheet import Datasheet
 
 NAME = "datasheet.toml"
+
+
+def carry_datasheet(source: Path, out: Path) -> bool:
+    """Have the datasheet of the folder `source`, if it has one, in `out`, too; whether it has. Raises as
+    read_datasheet."""
+    if read_datasheet(source) is None:
+        return False
+    write_bytes(out / NAME, (source / NAME).read_bytes(), durable=False)
+    return True
 
 
 def read_datasheet(root: Path) -> Datasheet | None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from edgeseg.data import formats
-from edgeseg.data.dataset import Classes, Dataset, open_files
+from edgeseg.data.dataset import Classes, Dataset, open_splits
+from edgeseg.data.datasheet import carry_datasheet
 from edgeseg.data.formats import Frame
 from edgeseg.data.labelmap import IGNORE, LabelMap
 from edgeseg.errors import FileError
-from edgeseg.files import replacing
+from edgeseg.files import replacing, write_bytes
 from edgeseg.images import Image
 from edgeseg.records import Record
 
@@ -42,7 +45,7 @@ def export_dataset(
     OptionError for a format that cannot be written, FileError for a dataset that cannot be read.
     """
     module = formats.get_writer(format_name)
-    parts = open_files(root, "data export")
+    parts = open_splits(root)
     total = sum(map(len, parts))
     with_objects = 0
 
@@ -50,10 +53,11 @@ def export_dataset(
         nonlocal with_objects
         done = 0
         for part in parts:
-            for index, image in enumerate(part.images):
+            for index in range(len(part)):
                 labels = _label_map(part, index)
                 with_objects += labels.instances is not None
-                yield Frame(image.stem, part.split, image, labels)
+                with _image_file(part, index) as image:
+                    yield Frame(image.stem, part.split, image, labels)
                 done += 1
                 progress(done, total)
 
@@ -61,6 +65,7 @@ def export_dataset(
         raise FileError(f"{out} exists and is not empty.", "Choose another output folder, or remove it.")
     with replacing(out, "no folder has this") as work:
         losses = tuple(module.write(frames(), _with_distinct_colors(parts[0].classes), work))
+        carry_datasheet(root, work)
     if with_objects and module.OBJECTS == formats.NONE:
         losses += (f"frames whose objects of one class are not told apart any more: {with_objects}",)
     if module.OBJECTS == formats.SHAPES:
@@ -72,6 +77,18 @@ def export_dataset(
         splits={part.split: len(part) for part in parts},
         losses=losses,
     )
+
+
+@contextmanager
+def _image_file(part: Dataset, index: int) -> Iterator[Path]:
+    """A frame's image as a file; of shards, one that is there for the time being."""
+    if not part.shards:
+        yield part.images[index]
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / part.images[index].name
+        write_bytes(path, part.read("images", index), durable=False)
+        yield path
 
 
 def _label_map(part: Dataset, index: int) -> LabelMap:

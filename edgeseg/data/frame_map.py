@@ -1,4 +1,4 @@
-"""The same work for every frame, in this process or on a Ray cluster."""
+"""The same work for every frame: in threads of this process, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from edgeseg.cpus import usable_cpus
@@ -17,20 +18,38 @@ LOCAL = "local"
 CHUNK = 16  # frames that a worker gets at a time
 CONNECT_SECONDS = 5.0
 ADDRESSES = "Expected local, auto, HOST:PORT or ray://HOST:PORT."
-READ_AHEAD = 2  # chunks for each worker: results come in order, and wait for the slowest
+READ_AHEAD = 2  # frames for each thread, or chunks for each worker: results come in order, and wait for the slowest
 
 
-def each_frame(work: Callable[[T], R], frames: Sequence[T], ray: str = "") -> Iterator[R]:
+def each_frame(work: Callable[[T], R], frames: Sequence[T], ray: str = "", threads: int = 1) -> Iterator[R]:
     """work(frame) of each of `frames`, in their order.
 
-    `ray`: "" for this process, LOCAL for a Ray of its own on this machine, or the address of a cluster (HOST:PORT,
-    ray://HOST:PORT, auto), whose machines see the same files and have the same edgeseg. `work` must be possible to
-    pickle, and must not raise. MissingPackage without Ray, EdgesegError for a cluster that cannot be reached.
+    `ray`: "" for this process and its `threads`, LOCAL for a Ray of its own on this machine, or the address of a
+    cluster (HOST:PORT, ray://HOST:PORT, auto), whose machines see the same files and have the same edgeseg. `work` must
+    be possible to pickle, and must not raise. MissingPackage without Ray, EdgesegError for a cluster that cannot be
+    reached.
     """
     if ray:
         yield from _on_ray(work, frames, ray)
+    elif threads > 1:
+        yield from _in_threads(work, frames, threads)
     else:
         yield from map(work, frames)
+
+
+def _in_threads(work: Callable[[T], R], frames: Sequence[T], threads: int) -> Iterator[R]:
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for frame in frames:
+                waiting.append(pool.submit(work, frame))
+                if len(waiting) > READ_AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class _Worker:

@@ -19,6 +19,7 @@ import numpy as np
 from edgeseg.data import archive, formats
 from edgeseg.data.anonymizing import Anonymizer
 from edgeseg.data.dataset import SPLITS, Classes, Dataset
+from edgeseg.data.datasheet import carry_datasheet
 from edgeseg.data.formats import LabeledFrame, Labels
 from edgeseg.data.frame_map import each_frame
 from edgeseg.data.labelmap import LabelMap
@@ -49,7 +50,7 @@ class Problem:
 class ImportResult(Record):
     """`frames`: written, of each split. `losses`: what the format holds and a class map cannot, counted. `colors`: of
     the classes, where they are the colors that the masks use. `instances`: frames that tell objects apart. `blurred`:
-    the frames of each class that was hidden, and the number of faces."""
+    the frames of each class that was hidden, and the number of faces. `datasheet`: whether the source has one."""
 
     KIND = "import"
 
@@ -62,6 +63,7 @@ class ImportResult(Record):
     colors: tuple[Rgb, ...] = ()
     instances: int = 0
     blurred: dict[str, int] = field(default_factory=dict)
+    datasheet: bool = False
 
 
 def import_dataset(
@@ -88,12 +90,13 @@ def import_dataset(
     """
     with archive.opened(source, out) as folder:
         try:
-            name, labels = _read(folder, format_name, colors)
+            name, root, labels = _read(folder, format_name, colors)
             labels = replace(labels, classes=_storable(labels.classes))
             mapping = read_mapping(class_map, labels.classes) if class_map else None
             anonymizer = Anonymizer.of(labels.classes, blur, face_model)
             frames = _with_names(_with_splits(sorted(labels.frames, key=lambda frame: (frame.split, frame.name))))
             with replacing(out, "classes.txt", durable=False) as work:
+                stated = _carry_datasheet(root, folder, work)
                 result = _write_all(name, labels, frames, _Writer(work, mapping, anonymizer), strict, progress, ray)
         except FileError as error:
             inside, named = str(folder), str(source)  # not where an archive was unpacked
@@ -101,20 +104,28 @@ def import_dataset(
         problems = tuple(
             Problem(*(t.replace(str(folder), str(source)) for t in (p.file, p.what))) for p in result.problems
         )
-        return replace(result, problems=problems)
+        return replace(result, problems=problems, datasheet=stated)
 
 
-def _read(folder: Path, format_name: str, colors: Path | None) -> tuple[str, Labels]:
+def _carry_datasheet(root: Path, folder: Path, out: Path) -> bool:
+    """Have the datasheet that lies beside the labels in `root`, or above them in `folder`, in `out`, too."""
+    outermost = folder if folder.is_dir() else folder.parent
+    around = (place for place in (root, *root.parents) if place == outermost or outermost in place.parents)
+    return any(carry_datasheet(place, out) for place in around if place.is_dir())
+
+
+def _read(folder: Path, format_name: str, colors: Path | None) -> tuple[str, Path, Labels]:
+    """The name of the format, where the labels begin, and the labels."""
     name, root = formats.detect(folder) if format_name == "auto" else (format_name, folder)
     module = formats.get(name)
     if format_name != "auto" and not module.probe(root):
         root = formats.only_folder(root) or root
     if colors is None:
-        return name, module.read(root)
+        return name, root, module.read(root)
     if not hasattr(module, "read_with_colors"):
         takers = [n for n in formats.names() if hasattr(formats.get(n), "read_with_colors")]
         raise OptionError(f"--colors is not for {name}.", f"It is for: {', '.join(takers)}.")
-    return name, module.read_with_colors(root, colors)
+    return name, root, module.read_with_colors(root, colors)
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,11 @@ class _Writer:
         if frame.data is not None:
             return self._write_embedded(frame)
         folder = self.out / frame.split
+        if not frame.image.exists():
+            raise FileError(
+                f"Image {frame.image} does not exist.",
+                "Expected the images where the labels say, beside the labels, or in a folder images/ there.",
+            )
         header = check_image(frame.image)
         drawn = frame.mask()
         labels = _fitted(drawn if isinstance(drawn, LabelMap) else LabelMap(drawn), frame, header)
@@ -191,6 +207,7 @@ def _write_all(
     classes = writer.mapping.classes if writer.mapping else labels.classes
     write_bytes(writer.out / "classes.txt", classes.text().encode())
     problems: list[Problem] = []
+    first: EdgesegError | None = None
     counts, losses, blurred, instances = dict.fromkeys(SPLITS, 0), Counter[str](), Counter[str](), 0
     for done, (frame, written) in enumerate(zip(frames, each_frame(writer.attempt, frames, ray)), 1):
         if isinstance(written, _Written):
@@ -202,10 +219,11 @@ def _write_all(
             raise written
         else:
             problems.append(Problem(str(frame.image), written.what))
+            first = first or written
         progress(done, len(frames))
     if not any(counts.values()):
-        first = problems[0].what if problems else "there is none"
-        raise FileError(f"No frame can be imported: {first}", "Fix it and import again.")
+        what, hint = (first.what, first.hint) if first else ("there is none", "Check the path.")
+        raise FileError(f"No frame can be imported: {what}", hint or "Fix it and import again.")
     for split in (split for split, count in counts.items() if count):
         Dataset.open(writer.out, split)
     return ImportResult(

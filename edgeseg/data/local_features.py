@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.data.rows import Rows
 from edgeseg.images import Image
 
 KEPT = 96  # features of a frame
@@ -23,8 +25,10 @@ INLIERS = 8  # features that one transform must explain
 SIZE_RANGE = (0.4, 2.5)  # scales of a crop
 MIN_OVERLAP = 0.5  # of the smaller one
 Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int32]
-Table = tuple[Ints, Ints, Ints]
+BLOCK = 1024  # frames whose keys are computed at a time
+CHOSEN_BITS = np.random.default_rng(0).permutation(256)[: TABLES * KEY_BITS].reshape(TABLES, KEY_BITS)
+ENTRY_BITS, LAST_ENTRY = np.uint64(32), np.uint64((1 << 32) - 1)
+PARTS = np.dtype([("descriptors", np.uint8, (KEPT, 32)), ("at", np.float16, (KEPT, 2)), ("count", np.int64)])
 Matrix = NDArray[np.float64]
 
 
@@ -47,62 +51,72 @@ def local_features(frame: Image) -> LocalFeatures:
     return LocalFeatures(descriptors[strongest], np.array([points[i].pt for i in strongest], np.float16))
 
 
-def shared_features(
-    features: Sequence[LocalFeatures], splits: Sequence[str], skip: Callable[[int, int], bool]
-) -> Iterator[tuple[int, int]]:
-    """Pairs i < j of frames that share features, of each frame the likeliest in each split that `skip` does not
-    refuse."""
-    counts = [len(f.descriptors) for f in features]
-    if not sum(counts):
-        return
-    owner = np.repeat(np.arange(len(features), dtype=np.int32), counts)
-    bits = np.random.default_rng(0).permutation(256)[: TABLES * KEY_BITS].reshape(TABLES, KEY_BITS)
-    tables = [_table(features, chosen) for chosen in bits]
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    seen: set[tuple[int, int]] = set()
-    for i in range(len(features)):
-        mine = slice(starts[i], starts[i + 1])
-        votes = np.bincount(np.concatenate([owner[_same_key(*table, mine)] for table in tables]), minlength=i + 1)
-        votes[i] = 0
+def packed(features: LocalFeatures) -> NDArray[Any]:
+    """Features as a row of PARTS."""
+    row, count = np.zeros((), PARTS), len(features.descriptors)
+    row["count"], row["descriptors"][:count], row["at"][:count] = count, features.descriptors, features.at
+    return row
+
+
+def unpacked(row: NDArray[Any]) -> LocalFeatures:
+    """The features in a row of PARTS."""
+    return LocalFeatures(row["descriptors"][: row["count"]], row["at"][: row["count"]])
+
+
+def likely_pairs(features: NDArray[Any], splits: Sequence[str], skip: Callable[[int, int], bool]) -> NDArray[np.int64]:
+    """[M, 2]: pairs i < j of frames that share features, of each frame the likeliest in each split that `skip` does not
+    refuse. `features` [N] of PARTS."""
+    table, found = _table(features), Rows(np.int64)
+    for i, row in enumerate(features):
+        owners = _same_key(table, np.unique(_keys(row["descriptors"][None, : row["count"]]))) // KEPT
+        others, votes = np.unique(owners[owners != i], return_counts=True)
         taken = Counter[str]()
-        for j in np.argsort(-votes, kind="stable")[:MOST_LOOKED_AT].tolist():
-            pair = (min(i, j), max(i, j))
-            if votes[j] < VOTES:
-                break
-            if taken[splits[j]] < CANDIDATES and not skip(*pair):
+        order = np.argsort(-votes, kind="stable")[:MOST_LOOKED_AT]
+        for j in others[order[votes[order] >= VOTES]].tolist():
+            first, second = min(i, j), max(i, j)
+            if taken[splits[j]] < CANDIDATES and not skip(first, second):
                 taken[splits[j]] += 1
-                if pair not in seen:
-                    seen.add(pair)
-                    yield pair
+                found.append(first * len(features) + second)
+    return np.stack(np.divmod(np.unique(found.array()), max(1, len(features))), axis=1)
 
 
-def _same_key(keys: Ints, order: Ints, in_order: Ints, mine: slice) -> Ints:
-    """The entries of a table that have a key of the entries `mine`; keys that many have are left out."""
-    wanted = np.unique(keys[mine])
-    low, high = np.searchsorted(in_order, wanted), np.searchsorted(in_order, wanted, "right")
+def _same_key(table: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The entries of the table that have one of the keys; keys that many have are left out."""
+    low, high = (np.searchsorted(table, (wanted + np.uint64(more)) << ENTRY_BITS) for more in (0, 1))
     number = np.where(high - low <= BUCKET, high - low, 0)
     at = np.repeat(low - np.cumsum(number) + number, number) + np.arange(number.sum())
-    return np.asarray(order[at], np.int32)
+    return np.asarray(table[at] & LAST_ENTRY, np.int64)
 
 
-def _table(features: Sequence[LocalFeatures], chosen: NDArray[np.int64]) -> Table:
-    """The key of each feature, from the chosen bits of its descriptor; their order; the keys in it."""
-    weights = (1 << np.arange(KEY_BITS)).astype(np.int32)
-    byte, bit = chosen >> 3, (chosen & 7).astype(np.uint8)
-    keys = np.concatenate([(f.descriptors[:, byte] >> bit & 1).astype(np.int32) @ weights for f in features])
-    order = np.argsort(keys, kind="stable").astype(np.int32)
-    return keys, order, keys[order]
+def _table(features: NDArray[Any]) -> NDArray[np.uint64]:
+    """All features' keys, each with the feature's number in its lower bits, in order."""
+    rows = Rows(np.uint64)
+    for start in range(0, len(features), BLOCK):
+        block = features[start : start + BLOCK]
+        number = np.uint64(start * KEPT) + np.arange(len(block) * KEPT, dtype=np.uint64).reshape(-1, KEPT)
+        there = np.arange(KEPT) < block["count"][:, None]
+        rows.append((_keys(block["descriptors"]) << ENTRY_BITS | number)[:, there])
+    table = rows.array()
+    table.sort()
+    return table
+
+
+def _keys(descriptors: Bytes) -> NDArray[np.uint64]:
+    """[TABLES, N, K]: of descriptors [N, K, 32], the number of a table and some of their bits."""
+    keys = np.empty((TABLES, *descriptors.shape[:2]), np.uint64)
+    for number, chosen in enumerate(CHOSEN_BITS):
+        bits = descriptors[..., chosen >> 3] >> (chosen & 7).astype(np.uint8) & 1
+        keys[number] = (bits @ (1 << np.arange(KEY_BITS))) + (number << KEY_BITS)
+    return keys
 
 
 def transform(first: LocalFeatures, second: LocalFeatures) -> Matrix | None:
     """[2, 3]: turns, scales and shifts places in the first frame onto the second; None where they do not agree."""
     if min(len(first.descriptors), len(second.descriptors)) < INLIERS:
         return None
-    matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(first.descriptors, second.descriptors)
-    near = [(m.queryIdx, m.trainIdx) for m in matches if m.distance <= FARTHEST]
-    if len(near) < INLIERS:
+    a, b = matches(first.descriptors, second.descriptors)
+    if len(a) < INLIERS:
         return None
-    a, b = np.array(near).T
     matrix, inliers = cv2.estimateAffinePartial2D(
         first.at[a].astype(np.float32), second.at[b].astype(np.float32), ransacReprojThreshold=3.0, maxIters=500
     )
@@ -110,6 +124,32 @@ def transform(first: LocalFeatures, second: LocalFeatures) -> Matrix | None:
         return None
     scale, turned = float(np.hypot(matrix[0, 0], matrix[1, 0])), abs(float(np.arctan2(matrix[1, 0], matrix[0, 0])))
     return np.asarray(matrix, np.float64) if SIZE_RANGE[0] <= scale <= SIZE_RANGE[1] and turned < 0.1 else None
+
+
+def matches(first: Bytes, second: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of two sets of descriptors [K, 32], [L, 32] that are each other's nearest, and near; in the order of
+    `first`.
+
+    Each row of `second` chooses the nearest of `first`, which takes the nearest of those that chose it, as OpenCV's
+    BFMatcher does; this is faster.
+    """
+    one, other = (np.ascontiguousarray(d).view(np.uint64) for d in (first, second))
+    distance = np.zeros((len(one), len(other)), np.uint16)
+    for word in range(one.shape[1]):
+        distance += ones(one[:, None, word] ^ other[None, :, word])
+    chosen = distance.argmin(0)
+    nearest = distance[chosen, np.arange(len(other))]
+    order = np.argsort(nearest, kind="stable")
+    order = order[nearest[order] <= FARTHEST]
+    a, at = np.unique(chosen[order], return_index=True)
+    return a, order[at]
+
+
+def ones(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """How many bits of each word are 1."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(words)
+    return np.asarray(np.unpackbits(words[..., None].view(np.uint8), axis=-1).sum(-1), np.uint8)  # numpy before 2
 
 
 def overlap(first: Image, second: Image, matrix: Matrix) -> float:

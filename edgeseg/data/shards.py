@@ -103,6 +103,14 @@ class Shards:
     sizes: NDArray[np.int32]
     pixels: NDArray[np.int64]
 
+    def take(self, indices: Sequence[int]) -> Shards:
+        """These frames, in this order."""
+        files, chosen = tuple(self.files[i] for i in indices), list(indices)
+        return Shards(
+            files, self.archives, self.archive_of[chosen], self.spans[chosen], self.digests[chosen],
+            self.sizes[chosen], self.pixels[chosen],
+        )  # fmt: skip
+
     def has(self, part: str, index: int) -> bool:
         return bool(self.spans[index, PARTS.index(part), 0] >= 0)
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data import groups as grouping
-from edgeseg.data.dataset import SPLITS, Dataset, open_files
+from edgeseg.data.dataset import SPLITS, Dataset, open_splits, require_files
+from edgeseg.data.shards import PARTS
 from edgeseg.data.stats import label_counts
 from edgeseg.data.stratify import stratify
 from edgeseg.errors import FileError, OptionError
@@ -28,10 +29,9 @@ from edgeseg.records import Record
 
 LIST = "split.csv"
 COPIES = ("join", "report", "ignore")
-PARTS = ("images", "masks", "instances")
 Pairs = list[tuple[int, int]]
 Progress = Callable[[int, int], None]
-FindCopies = Callable[[Sequence[Path], Progress], Pairs]
+FindCopies = Callable[[Sequence[tuple[Dataset, int]], Progress], Pairs]
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,15 @@ def split_dataset(
     """
     shares = (1 / plan.folds,) * plan.folds if plan.folds else check_shares(plan.shares)
     _check_places(root, out, plan)
-    parts = open_files(root, "data split")
+    if plan.link or root.resolve() == out.resolve():
+        require_files(root, f"data split {'--link' if plan.link else '--in-place'}")
+    parts = open_splits(root)
     frames = _named([(part, i) for part in parts for i in range(len(part))])
     kept = [f for f in frames if plan.keeps_test and f.part.split == "test"]
     pool = [f for f in frames if not (kept and f.part.split == "test")]
     passes = 1 + (find_copies is not None) + (plan.folds or 1)
     step = _steps(progress, passes * len(frames))
-    pairs = find_copies([f.image for f in pool + kept], lambda done, total: step()) if find_copies else []
+    pairs = find_copies([(f.part, f.index) for f in pool + kept], lambda done, total: step()) if find_copies else []
     groups, grouped_by = _groups(pool, plan)
     inside = [(a, b) for a, b in pairs if b < len(pool)]
     groups = grouping.join(groups, inside) if plan.copies == "join" else groups
@@ -282,15 +284,12 @@ def _write(
 
 
 def _store(frame: Frame, folder: Path, link: bool) -> None:
-    stem = frame.image.stem
-    for part in PARTS:
-        suffix = frame.image.suffix if part == "images" else ".png"
-        source = frame.image.parents[1] / part / f"{stem}{suffix}"
-        if not source.is_file():
-            continue  # only instances: the others were found by Dataset.open
-        target = folder / part / f"{frame.name}{suffix}"
+    for kind, source in zip(PARTS, frame.part.paths(frame.index)):
+        target = folder / kind / f"{frame.name}{source.suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not (link and _linked(source.resolve(), target)):
+        if frame.part.shards:
+            write_bytes(target, frame.part.read(kind, frame.index), durable=False)
+        elif not (link and _linked(source.resolve(), target)):
             shutil.copyfile(source, target)
 
 
@@ -327,6 +326,6 @@ def _list(frames: Sequence[Frame], split: Sequence[str], groups: Sequence[str]) 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "group", "split", "source"))
     for frame, name, group in sorted(zip(frames, split, groups), key=lambda row: (row[1], row[0].name)):
-        source = f"{frame.part.split}/images/{frame.image.name}"
+        source = frame.image.relative_to(frame.part.root).as_posix()
         writer.writerow((f"{frame.name}{frame.image.suffix}", group, name.rpartition("/")[2], source))
     return text.getvalue()

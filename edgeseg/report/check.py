@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from edgeseg.data.dataset import Classes, read_classes
-from edgeseg.errors import EdgesegError
+from edgeseg.data.checking import open_context
+from edgeseg.data.checks import Context, Sample, load_sample
+from edgeseg.data.dataset import Classes
 from edgeseg.evaluation.pictures import colors
-from edgeseg.images import Image, read_image, read_mask, write_image
+from edgeseg.images import Image, write_image
 from edgeseg.report.blocks import Block, Heading, Table, Text
 from edgeseg.results.check import CheckResult, Finding, Group
 from edgeseg.results.common import Picture
@@ -88,13 +90,15 @@ def _groups(groups: tuple[Group, ...]) -> list[Block]:
 def draw_worst(result: CheckResult, root: Path, folder: Path) -> tuple[Picture, ...]:
     """Pictures of the worst findings of each kind, written into `folder`: frame, labels, both; or copies side by
     side."""
-    classes = read_classes(root / "classes.txt")
+    context = open_context(root)
+    images = {context.name(p): (split, i) for split, paths in context.images.items() for i, p in enumerate(paths)}
     shown: Counter[str] = Counter()
     rows = []
     for finding in sorted((*result.errors, *result.warnings), key=lambda f: -f.score):
         if shown[finding.kind] >= WORST or not finding.file:
             continue
-        picture = _picture(finding, root, classes)
+        places = [images[name] for name in (finding.file, *finding.others[:2]) if name in images]
+        picture = _picture(finding, context, [load_sample(context, *place) for place in places])
         if picture is None:
             continue
         shown[finding.kind] += 1
@@ -104,37 +108,24 @@ def draw_worst(result: CheckResult, root: Path, folder: Path) -> tuple[Picture, 
     return tuple(sorted(rows, key=lambda row: row.title))
 
 
-def _picture(finding: Finding, root: Path, classes: Classes) -> Image | None:
+def _picture(finding: Finding, context: Context, samples: Sequence[Sample]) -> Image | None:
     """None where nothing of it can be read."""
-    files = [name for name in (finding.file, *finding.others[:2]) if "/images/" in name]
     tiles: list[Image] = []
-    for name in files:
-        frame = _read(root / name)
-        if frame is None:
+    for sample in samples:
+        if sample.pixels is None:
             continue
-        tiles.append(_tile(frame, finding))
-        if len(files) == 1:
-            split, stem = Path(name).parts[0], Path(name).stem
-            tiles += _labels(root / split / "masks" / f"{stem}.png", root / name, frame, classes, finding)
+        tiles.append(_tile(sample.pixels, finding))
+        if len(samples) == 1 and sample.labels is not None:
+            tiles += _labels(sample.pixels, sample.labels, context.classes, finding)
     if not tiles:
         return None
     gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
     return np.asarray(np.hstack([part for tile in tiles for part in (gap, tile)][1:]), np.uint8)
 
 
-def _read(path: Path) -> Image | None:
-    try:
-        return read_image(path)
-    except EdgesegError:
-        return None
-
-
-def _labels(mask: Path, image: Path, frame: Image, classes: Classes, finding: Finding) -> list[Image]:
+def _labels(frame: Image, labels: Image, classes: Classes, finding: Finding) -> list[Image]:
     """The labels in color, and laid over the frame where the sizes agree."""
-    try:
-        drawn = colors(read_mask(mask, image), classes.palette)
-    except EdgesegError:
-        return []
+    drawn = colors(labels, classes.palette)
     tiles = [_tile(drawn, finding)]
     if drawn.shape == frame.shape:
         tiles.append(_tile(np.asarray(cv2.addWeighted(frame, 0.5, drawn, 0.5, 0), np.uint8), finding))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,11 +23,10 @@ def augmented(dataset: Dataset, recipe: Recipe, role: Role, index: int, count: i
     """
     (height, width), names = recipe.data.size, dataset.classes.names
     spec = Spec(height=height, width=width, classes=names, fit=recipe.data.fit)
-    images = dataset.images[index : index + 1]
+    few = [index]
     if role.cutmix or role.copy_paste:
-        images += (dataset.images[:index] + dataset.images[index + 1 :])[:: -(-len(dataset) // OTHERS)]
-    few = dataclasses.replace(dataset, images=images)
-    frames = SegmentationDataset(few, spec, role, recipe.seed + index)
+        few += [i for i in range(len(dataset)) if i != index][:: -(-len(dataset) // OTHERS)]
+    frames = SegmentationDataset(dataset.take(few), spec, role, recipe.seed + index)
     for epoch in range(count):
         frames.epoch = epoch
         image, labels = frames[0][:2]

@@ -23,6 +23,7 @@ from edgeseg.data.checks.masks import as_ids
 from edgeseg.data.checks.specks import specks
 from edgeseg.data.copies import clusters
 from edgeseg.data.dataset import Classes, Dataset
+from edgeseg.data.local_features import FARTHEST, matches
 from edgeseg.data.video import places
 from edgeseg.errors import FileError, OptionError
 from edgeseg.images import palette_png, read_image, read_mask, write_image
@@ -268,6 +269,19 @@ def test_numbers_that_each_split_counts_for_itself_are_no_video() -> None:
     assert len({place.video for place in one}) == 1 and one[4].follows(one[5]) and not one[0].follows(one[2])
 
 
+@pytest.mark.parametrize("counted_by_numpy", [True, False])
+def test_features_are_matched_as_opencv_matches_them(counted_by_numpy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not counted_by_numpy:
+        monkeypatch.delattr(np, "bitwise_count", raising=False)
+    rng = np.random.default_rng(3)
+    for few in (1, 7, 40, 96):
+        first = rng.integers(0, 256, (96, 32), np.uint8)
+        second = first[rng.integers(0, 96, few)] ^ (rng.random((few, 32)) < 0.3).astype(np.uint8)
+        found = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(first, second)
+        expected = [(m.queryIdx, m.trainIdx) for m in found if m.distance <= FARTHEST]
+        assert list(zip(*(side.tolist() for side in matches(first, second)))) == expected
+
+
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).filter(lambda p: p[0] != p[1])))
 def test_clusters_hold_every_number_once_and_pairs_together(pairs: list[tuple[int, int]]) -> None:
     found = clusters(pairs)
@@ -439,8 +453,8 @@ def test_a_check_is_one_file_found_by_its_name(root: Path, tmp_path: Path, monke
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "toy_check.py").write_text(
         "from edgeseg.data.checks import Check\nfrom edgeseg.results.check import Finding\nERRORS = ('toy',)\n"
-        "class Toy(Check):\n    def frame(self, sample):\n"
-        "        yield Finding(kind='toy', file=sample.name, what='x', split=sample.split)\n"
+        "class Toy(Check):\n    def look(self, sample):\n"
+        "        return [Finding(kind='toy', file=sample.name, what='x', split=sample.split)]\n"
         "def open(context):\n    return Toy()\n"
     )
     monkeypatch.setattr(checks, "__path__", [*checks.__path__, str(tmp_path / "plugins")])

@@ -12,6 +12,7 @@ import pytest
 
 from edgeseg.data.checking import check_dataset
 from edgeseg.data.datasheet import read_datasheet
+from edgeseg.data.exporting import export_dataset
 from edgeseg.errors import FileError, OptionError
 from edgeseg.recipe import Recipe
 from edgeseg.report.model_card import model_card
@@ -67,6 +68,31 @@ def test_the_report_of_a_check_shows_it(stated: Path, tmp_path: Path, edgeseg: E
 def test_a_new_split_keeps_it(stated: Path, tmp_path: Path, edgeseg: Edgeseg) -> None:
     edgeseg("data", "split", stated, "--out", tmp_path / "new", "--copies", "ignore")
     assert (tmp_path / "new" / "datasheet.toml").read_text(encoding="utf-8") == TEXT
+
+
+def test_an_import_takes_it_from_beside_the_labels(
+    stated: Path, street: Path, tmp_path: Path, edgeseg: Edgeseg
+) -> None:
+    """Beside a file of labels, beside the only folder, and in an archive; what cannot be read is refused before."""
+    export_dataset(stated, "coco", tmp_path / "coco")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "coco")
+    shutil.copytree(street, tmp_path / "around" / "inner")
+    shutil.copy(stated / "datasheet.toml", tmp_path / "around")
+    for i, source in enumerate((tmp_path / "coco", tmp_path / "packed.zip", tmp_path / "around")):
+        result = edgeseg("data", "import", source, "--out", tmp_path / f"out{i}", "--json", tmp_path / "r.json")
+        assert result.code == 0, result.err
+        assert read_datasheet(tmp_path / f"out{i}") == read_datasheet(stated), source
+        assert json.loads((tmp_path / "r.json").read_text())["datasheet"] is True
+    (tmp_path / "coco" / "datasheet.toml").write_text("licence = 'MIT'")
+    result = edgeseg("data", "import", tmp_path / "coco", "--out", tmp_path / "wrong")
+    assert result.code == 2 and "Did you mean 'license'" in result.err and not (tmp_path / "wrong").exists()
+
+
+def test_an_export_keeps_it(stated: Path, street: Path, tmp_path: Path) -> None:
+    export_dataset(stated, "voc", tmp_path / "with")
+    export_dataset(street, "voc", tmp_path / "without")
+    assert (tmp_path / "with" / "datasheet.toml").read_text(encoding="utf-8") == TEXT
+    assert not (tmp_path / "without" / "datasheet.toml").exists()
 
 
 def test_a_model_card_quotes_it(stated: Path, street: Path) -> None:

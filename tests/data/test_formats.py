@@ -29,6 +29,7 @@ Edgeseg = Callable[..., Any]
 STREET = ("road", "sidewalk", "person", "car")
 NAMED = ("background", "a b", "car", "Größe")
 POINTS = "points"
+STATED = 'source = "Vans"\nlicense = "Internal"\n'
 
 
 def both(tmp_path: Path, source: Path, **more: Any) -> tuple[np.ndarray, Any]:
@@ -49,10 +50,12 @@ def test_what_is_written_comes_back(tmp_path: Path, name: str, names: tuple[str,
         assert not (tmp_path / "labels").exists()
         return
     source = files.dataset(tmp_path / "set", names)
+    (source / "datasheet.toml").write_text(STATED)
     result = export_dataset(source, name, tmp_path / "labels")
     assert (result.frames, result.splits) == (5, {"train": 3, "val": 1, "test": 1})
     back = import_dataset(tmp_path / "labels", tmp_path / "back", strict=True)
     assert back.format == name and set(names) <= set(back.classes)
+    assert back.datasheet and (tmp_path / "back" / "datasheet.toml").read_text() == STATED
     kind = formats.get(name).OBJECTS
     classes, objects = files.difference(source, tmp_path / "back", every_object=kind == formats.KEPT)
     assert classes == 0

@@ -142,6 +142,17 @@ def test_an_image_that_is_not_there_or_outside(tmp_path: Path, file_name: str, m
         import_dataset(coco(tmp_path / "src", file_name=file_name), tmp_path / "out")
 
 
+def test_images_in_the_only_folder_beside_the_labels(tmp_path: Path, edgeseg: Edgeseg) -> None:
+    source = coco(tmp_path / "src", [box(1, 1, 5, 4)])
+    (source / "photos").mkdir()
+    (source / "a.png").rename(source / "photos" / "a.png")
+    assert import_dataset(source, tmp_path / "out", strict=True).frames == 1
+    (source / "more").mkdir()
+    (source / "more" / "other.jpg").write_bytes(b"")
+    ran = edgeseg("data", "import", source, "--out", tmp_path / "other")
+    assert ran.code == 2 and "does not exist.\nExpected the images where the labels say" in ran.err
+
+
 def test_what_cannot_be_imported_is_left_out_and_the_exit_says_so(tmp_path: Path, edgeseg: Edgeseg) -> None:
     source = coco(tmp_path / "src", [box(1, 1, 5, 4)])
     document = json.loads((source / "labels.json").read_text())
@@ -216,12 +227,19 @@ def test_a_source_of_no_format_or_two(tmp_path: Path) -> None:
         formats.detect(tmp_path / "nowhere")
 
 
-NOT_COCO = ("", "{", "[]", "[" * 50_000, '{"images": 3, "categories": []}', '{"images": [], "categories": [{"id": 1}]}')
+NOT_COCO = {
+    "": "is empty",
+    "{": r"labels.json cannot be read: .*\nExport it again",
+    "[]": r"is not COCO JSON.\nExpected a file with images, annotations and categories",
+    "[" * 50_000: "cannot be read",
+    '{"images": 3, "categories": []}': "cannot be read: Expected `array`, got `int`",
+    '{"images": [], "categories": [{"id": 1}]}': "cannot be read: Object missing required field `name`",
+}
 
 
-@pytest.mark.parametrize("text", NOT_COCO)
-def test_json_that_is_not_coco(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(("text", "message"), NOT_COCO.items(), ids=[text[:40] for text in NOT_COCO])
+def test_json_that_is_not_coco(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "labels.json").write_text(text)
-    with pytest.raises(FileError):
+    with pytest.raises(FileError, match=message):
         import_dataset(tmp_path / "labels.json", tmp_path / "out", "coco")
     assert not (tmp_path / "out").exists() and set(SPLITS) == {"train", "val", "test"}

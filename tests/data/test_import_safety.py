@@ -335,6 +335,23 @@ def test_a_broken_image_is_left_out_and_the_rest_imported(
     assert left_over(tmp_path, "src", "out") == []
 
 
+@pytest.mark.parametrize("place", ["images/a.png", "masks/a.png"])
+@pytest.mark.parametrize(("share", "message"), [(0.0, "is empty"), (0.5, "cannot be decoded")])
+def test_a_png_that_was_cut_off_is_left_out(tmp_path: Path, place: str, share: float, message: str) -> None:
+    for name in ("a", "b"):
+        noise = np.random.default_rng(0).integers(0, 255, (H, W, 3), np.uint8)
+        write_image(tmp_path / f"src/images/{name}.png", noise)
+        write_image(tmp_path / f"src/masks/{name}.png", painted((1, 1, 5, 4, 1)))
+    path = tmp_path / "src" / place
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    result = import_dataset(tmp_path / "src", tmp_path / "out")
+    (problem,) = result.problems
+    assert result.frames == 1 and problem.file.endswith("a.png") and message in problem.what
+    with pytest.raises(FileError, match=message):
+        import_dataset(tmp_path / "src", tmp_path / "strict", strict=True)
+    assert left_over(tmp_path, "src", "out") == []
+
+
 def test_a_jpeg_with_a_thumbnail_is_whole(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.jpg").write_bytes(jpeg_with_a_thumbnail())

@@ -1,21 +1,23 @@
-"""Import on a real local Ray: the same files and the same report as without."""
+"""Import, check and pre-labels on a real local Ray: the same files and the same reports as without."""
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from label_files import box, dump
 
+from edgeseg.data.checking import check_dataset
 from edgeseg.data.frame_map import CHUNK, LOCAL, each_frame
 from edgeseg.data.importing import ImportResult, import_dataset
 from edgeseg.errors import EdgesegError, FileError, MissingPackage, OptionError
-from edgeseg.images import write_image
+from edgeseg.images import read_image, write_image
 
 FRAMES = 2 * CHUNK + 5
 
@@ -63,6 +65,23 @@ def test_the_result_is_the_same(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "strict").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_is_there")
+def test_a_check_finds_the_same(street: Path, bundle_of: Callable[[str, str], Path], tmp_path: Path) -> None:
+    root = Path(shutil.copytree(street, tmp_path / "street"))
+    frames, tests = sorted((root / "train" / "images").iterdir()), root / "test"
+    write_image(tests / "images" / "copy.png", np.ascontiguousarray(read_image(frames[3])[4:, 6:]))
+    write_image(tests / "masks" / "copy.png", np.zeros((60, 90), np.uint8))
+    frames[5].write_bytes(b"no image")
+    bundle, results = bundle_of("onnxruntime-cpu", "fp32"), []
+    for where in ("", LOCAL):
+        result = check_dataset(root, bundle, ray=where)
+        results.append(dataclasses.replace(result, seconds=0.0))
+    assert results[0] == results[1]
+    assert {"leak", "unreadable"} <= {finding.kind for finding in results[0].errors}
+    assert {"label-error", "single-class"} & {finding.kind for finding in results[0].warnings}
+
+
 @pytest.mark.usefixtures("ray_is_there")
 @pytest.mark.parametrize(
     ("address", "message"),
@@ -84,6 +103,12 @@ def test_without_ray_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingPackage, match=r"pip install 'edgeseg\[ray\]'"):
         list(each_frame(str, [1, 2], LOCAL))
     assert list(each_frame(str, [1, 2])) == ["1", "2"]
+
+
+def test_threads_keep_the_order_and_hand_on_what_goes_wrong() -> None:
+    assert list(each_frame(str, range(100), threads=3)) == [str(i) for i in range(100)]
+    with pytest.raises(ZeroDivisionError):
+        list(each_frame(lambda i: 1 // (i - 30), range(100), threads=3))
 
 
 @pytest.mark.parametrize("error", [FileError("a", "b"), OptionError("a"), MissingPackage("p", "Work", "extra")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,16 @@ from test_dataset import with_exif
 
 from edgeseg import user_cache
 from edgeseg.calibration.frames import CalibrationSet
+from edgeseg.data.checking import check_dataset
+from edgeseg.data.copies import near_copies
 from edgeseg.data.dataset import Classes, Dataset
 from edgeseg.data.datasheet import read_datasheet
+from edgeseg.data.exporting import export_dataset
 from edgeseg.data.sharding import write_shards
+from edgeseg.data.splitting import Plan, split_dataset
 from edgeseg.data.stats import dataset_stats
 from edgeseg.errors import FileError, OptionError
-from edgeseg.images import write_image
+from edgeseg.images import read_image, read_mask, write_image
 
 Edgeseg = Callable[..., Any]
 CLASSES = Classes(("floor", "box"), ((0, 0, 0), (255, 0, 0)), 255)
@@ -281,14 +286,53 @@ def test_the_command(files: Path, written: Path, tmp_path: Path, edgeseg: Edgese
 
 def test_verbs_that_need_files_say_so(written: Path, tmp_path: Path, edgeseg: Edgeseg) -> None:
     for words in (
-        ("data", "check", written),
-        ("data", "split", written, "-o", tmp_path / "x"),
-        ("data", "export", written, "--format", "coco", "-o", tmp_path / "x"),
+        ("data", "check", written, "--fix"),
+        ("data", "split", written, "--in-place"),
+        ("data", "split", written, "-o", tmp_path / "x", "--link"),
         ("data", "shard", written, "-o", tmp_path / "x"),
         ("calibrate", written, "-o", tmp_path / "x.json"),
     ):
         result = edgeseg(*words)
         assert result.code == 2 and "is in shards" in result.err, words
+
+
+def test_a_check_finds_in_shards_what_it_finds_in_files(street: Path, tmp_path: Path, edgeseg: Edgeseg) -> None:
+    root = Path(shutil.copytree(street, tmp_path / "d"))
+    image, mask = (sorted((root / "train" / part).iterdir())[3] for part in ("images", "masks"))
+    write_image(root / "test" / "images" / f"copy{image.suffix}", np.ascontiguousarray(read_image(image)[:, ::-1]))
+    write_image(root / "test" / "masks" / "copy.png", np.ascontiguousarray(read_mask(mask)[:, ::-1]))
+    write_image(mask, np.zeros_like(read_mask(mask)))
+    write_shards(root, tmp_path / "s")
+    one, other = check_dataset(root), check_dataset(tmp_path / "s")
+    names = [
+        {(f.kind, Path(f.file).name.replace(".mask.", ".")) for f in (*r.errors, *r.warnings)} for r in (one, other)
+    ]
+    assert names[0] == names[1] and {"leak", "single-class"} <= {kind for kind, _ in names[0]}
+    assert (one.frames, one.splits, one.score) == (other.frames, other.splits, other.score)
+    ran = edgeseg("data", "check", tmp_path / "s", "--report", tmp_path / "r.html")
+    assert ran.code == 1 and "000000.tar/copy" in (tmp_path / "r.html").read_text()
+    assert (tmp_path / "r" / "leak-1.jpg").is_file() and (tmp_path / "r" / "single-class-1.jpg").is_file()
+
+
+def test_a_check_names_the_frame_whose_content_changed(shards: Path) -> None:
+    path = shards / "train" / "000000.tar"
+    with tarfile.open(path) as archive:
+        members = [m for m in archive.getmembers() if ".mask" not in m.name and ".instances" not in m.name]
+    data = bytearray(path.read_bytes())
+    data[members[0].offset_data + 5000] ^= 1
+    path.write_bytes(data)
+    (error,) = check_dataset(shards, skip=["copies"]).errors
+    assert error.kind == "unreadable" and "has changed: the images of" in error.what
+
+
+def test_shards_are_divided_and_exported_like_files(files: Path, written: Path, tmp_path: Path) -> None:
+    for name, root in (("one", files), ("other", written)):
+        split_dataset(root, tmp_path / name / "divided", Plan((0.5, 0.5)), near_copies)
+        export_dataset(root, "coco", tmp_path / name / "exported")
+    one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
+    listed = [files.pop("divided/split.csv").decode() for files in (one, other)]
+    assert one == other
+    assert re.sub(r"(?<=/)\d{6}\.tar/", "images/", listed[1]) == listed[0]
 
 
 def test_a_bundle_is_evaluated_on_them(street: Path, bundle: Path, tmp_path: Path, edgeseg: Edgeseg) -> None:

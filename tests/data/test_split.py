@@ -184,7 +184,8 @@ def test_near_copies_stay_together(tmp_path: Path) -> None:
         poor = cv2.convertScaleAbs(cv2.resize(picture(i), (64, 50)), alpha=1.1, beta=8)
         write_image(tmp_path / "d/train/images" / f"copy{i}.jpg", poor)
         write_image(tmp_path / "d/train/masks" / f"copy{i}.png", np.ones((50, 64), np.uint8))
-    pairs = near_copies(Dataset.open(tmp_path / "d", "train").images)
+    part = Dataset.open(tmp_path / "d", "train")
+    pairs = near_copies([(part, i) for i in range(len(part))])
     assert pairs == [(i, i + 12) for i in range(12)]
     result = split_dataset(tmp_path / "d", tmp_path / "x", Plan((0.5, 0.5), blocks=1), near_copies)
     assert (result.copies, result.leaks, result.groups) == (12, (), 12)

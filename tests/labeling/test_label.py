@@ -22,6 +22,7 @@ from edgeseg.errors import FileError, OptionError
 from edgeseg.images import read_image, read_mask, write_image
 from edgeseg.labeling.compare import compare
 from edgeseg.labeling.importing import import_labels
+from edgeseg.labeling.predicting import predict_labels
 from edgeseg.labeling.selecting import selected
 from edgeseg.monitoring.ring import Ring
 from edgeseg.result import Frame, Result
@@ -190,6 +191,14 @@ def test_a_better_model_writes_the_pre_labels(collection: Path, bundle: Path) ->
         for i in range(len(dataset)):
             image, mask = dataset[i]
             assert np.array_equal(mask, segmenter(image).at_frame_size())
+
+
+@pytest.mark.slow
+def test_pre_labels_made_on_ray_are_the_same(collection: Path, bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the package ray is not installed")
+    other = Path(shutil.copytree(collection, tmp_path / "other"))
+    assert predict_labels(collection, bundle) == predict_labels(other, bundle, ray="local") == 5
+    assert [path.read_bytes() for path in masks_of(collection)] == [path.read_bytes() for path in masks_of(other)]
 
 
 def test_masks_of_people_are_not_replaced(collection: Path, bundle: Path) -> None:

@@ -23,6 +23,7 @@ from edgeseg.errors import OptionError
 from edgeseg.recipe import Machine, NetConfig, Settings
 from edgeseg.training import checkpoint, frame_order, loop, nets
 from edgeseg.training.loader import SegmentationDataset, batches, steps
+from edgeseg.training.preview import augmented
 from edgeseg.training.stages import train_student
 
 SETTINGS = Settings(epochs=3, batch=4, lr=2e-3, ema=0.9)
@@ -68,6 +69,13 @@ def test_a_recipe_names_shards_as_its_data(shards: Path, tmp_path: Path) -> None
     plan = recipe(data={"root": str(shards), "size": [64, 96], "shuffle_buffer": 8})
     path = train_student(plan, plan.resolve(plan.data.root), tmp_path)
     assert checkpoint.read(path) and (tmp_path / "student.json").is_file()
+
+
+def test_a_preview_shows_the_frame_of_shards_that_it_shows_of_files(scenes: Path, shards: Path) -> None:
+    plan = recipe(data={"root": str(shards), "size": [64, 96]}, student={"cutmix": 0.9})
+    one, other = (list(augmented(Dataset.open(root, "train"), plan, plan.student, 7, 2)) for root in (scenes, shards))
+    for (frame, mask), (same_frame, same_mask) in zip(one, other, strict=True):
+        assert np.array_equal(frame, same_frame) and np.array_equal(mask, same_mask)
 
 
 KILLED = """

@@ -23,12 +23,16 @@ class Balance(Check):
         self.frames = {split: counts.copy() for split, counts in empty.items()}
         self.number = dict.fromkeys(context.images, 0)
 
-    def frame(self, sample: Sample) -> Iterable[Finding]:
-        if sample.labels is not None:
-            pixels = np.bincount(sample.labels.ravel(), minlength=256)[: len(self.names)]
-            self.pixels[sample.split] += pixels
-            self.frames[sample.split] += pixels > 0
-            self.number[sample.split] += 1
+    def look(self, sample: Sample) -> tuple[str, NDArray[np.int64]] | None:
+        """The split, and the pixels of each class."""
+        return None if sample.labels is None else (sample.split, sample.counts[: len(self.names)])
+
+    def frame(self, seen: tuple[str, NDArray[np.int64]] | None) -> Iterable[Finding]:
+        if seen is not None:
+            split, pixels = seen
+            self.pixels[split] += pixels
+            self.frames[split] += pixels > 0
+            self.number[split] += 1
         return ()
 
     def end(self) -> Iterable[Finding]:

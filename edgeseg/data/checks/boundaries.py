@@ -6,7 +6,7 @@ its peak where they belong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -46,36 +46,48 @@ class Alignment:
         return self.small >= MIN_SHIFT and self.best - self.fit >= MIN_GAIN and self.best >= MIN_RATIO * self.fit
 
 
+@dataclass(frozen=True)
+class _Seen:
+    split: str
+    mask: str
+    image: str
+    found: Alignment
+
+
 class Boundaries(Check):
     def __init__(self, ignore: int | None) -> None:
         self.ignore = ignore
         self.contrasts: list[float] = []
         self.files: list[tuple[str, str, str]] = []
 
-    def frame(self, sample: Sample) -> Iterable[Finding]:
+    def look(self, sample: Sample) -> _Seen | None:
         if not sample.fits or sample.labels is None:
-            return
+            return None
         found = alignment(sample.small, sample.labels, self.ignore)
-        if found is None:
+        return None if found is None else _Seen(sample.split, sample.mask_name, sample.name, found)
+
+    def frame(self, seen: _Seen | None) -> Iterator[Finding]:
+        if seen is None:
             return
+        found = seen.found
         if found.shifted:
             sides = ("right" if found.x > 0 else "left", "low" if found.y > 0 else "high")
             what = f"Its labels lie {abs(found.x):.0f} px too far {sides[0]} and {abs(found.y):.0f} px too {sides[1]}."
             yield Finding(
-                kind="shifted-mask", file=sample.mask_name, what=what, split=sample.split,
-                score=min(1.0, found.small / REACH), others=(sample.name,),
+                kind="shifted-mask", file=seen.mask, what=what, split=seen.split,
+                score=min(1.0, found.small / REACH), others=(seen.image,),
             )  # fmt: skip
         else:
             self.contrasts.append(found.contrast)
-            self.files.append((sample.split, sample.mask_name, sample.name))
+            self.files.append((seen.split, seen.mask, seen.image))
 
     def end(self) -> Iterable[Finding]:
         usual = float(np.median(self.contrasts)) if self.contrasts else 0.0
         for contrast, (split, mask, image) in zip(self.contrasts, self.files):
             if contrast < RAGGED * usual:
                 what = (
-                    f"Label boundaries keep off the image's edges, which are {100 * contrast:.0f} % stronger on them "
-                    f"than around; {100 * usual:.0f} % are usual here."
+                    f"The image's edges are {abs(100 * contrast):.0f} % {'stronger' if contrast >= 0 else 'weaker'} on "
+                    f"the label boundaries than around them; {100 * usual:.0f} % stronger is usual here."
                 )
                 score = min(1.0, max(0.0, 1 - contrast / usual))
                 yield Finding(

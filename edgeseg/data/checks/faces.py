@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from threading import Lock
 
 from edgeseg.data.checks import CannotCheck, Check, Context, Sample
 from edgeseg.data.faces import FaceDetector
@@ -14,16 +14,22 @@ ERRORS = ()
 class Faces(Check):
     def __init__(self, detector: FaceDetector) -> None:
         self.detector = detector
+        self.alone = Lock()  # the detector takes one frame at a time
 
-    def frame(self, sample: Sample) -> Iterator[Finding]:
+    def look(self, sample: Sample) -> list[Finding]:
         if sample.pixels is None:
-            return
-        if boxes := self.detector.boxes(sample.pixels):
-            largest = max(boxes, key=lambda box: box[2] * box[3])
-            yield Finding(
+            return []
+        with self.alone:
+            boxes = self.detector.boxes(sample.pixels)
+        if not boxes:
+            return []
+        largest = max(boxes, key=lambda box: box[2] * box[3])
+        return [
+            Finding(
                 kind="face", file=sample.name, what=f"A face can be seen, {largest[2]}x{largest[3]} pixels.",
                 split=sample.split, score=min(1.0, largest[3] / sample.pixels.shape[0]), box=largest,
-            )  # fmt: skip
+            )
+        ]  # fmt: skip
 
 
 def open(context: Context) -> Check:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,29 @@ GRAY_ALPHA, RGB_ALPHA = 4, 6  # color types of PNG
 FIXED_BY_STORING = {"exif-rotated": "stored upright", "16-bit": "scaled to 8 bits", "alpha": "alpha dropped"}
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """`gray`: what there is to say if most images have colors. `colored`: whether this one has."""
+
+    findings: list[Finding]
+    gray: Finding | None = None
+    colored: bool = False
+
+
 class Images(Check):
     def __init__(self) -> None:
         self.gray: list[Finding] = []
         self.colored = 0
 
-    def frame(self, sample: Sample) -> Iterable[Finding]:
+    def look(self, sample: Sample) -> _Seen:
+        findings = list(self._findings(sample))
+        if sample.pixels is None or sample.header is None:
+            return _Seen(findings)
+        if not is_gray(sample.small):
+            return _Seen(findings, colored=True)
+        return _Seen(findings, _finding("grayscale", sample, "It is gray; most images here are in color."))
+
+    def _findings(self, sample: Sample) -> Iterator[Finding]:
         if cut := truncation(sample.data):
             yield _finding("truncated", sample, cut)
         elif sample.problem or sample.pixels is None:
@@ -40,10 +58,12 @@ class Images(Check):
             yield _finding("16-bit", sample, f"{sample.header.depth} bits a sample: read as 8.")
         if has_alpha(sample.data, sample.header.color):
             yield _finding("alpha", sample, "It has an alpha channel, which is not read.")
-        if is_gray(sample.small):
-            self.gray.append(_finding("grayscale", sample, "It is gray; most images here are in color."))
-        else:
-            self.colored += 1
+
+    def frame(self, seen: _Seen) -> Iterable[Finding]:
+        self.colored += seen.colored
+        if seen.gray:
+            self.gray.append(seen.gray)
+        return seen.findings
 
     def end(self) -> Iterable[Finding]:
         """Gray images are strange among colored ones only."""

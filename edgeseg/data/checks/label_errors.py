@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Lock
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data.checks import CannotCheck, Check, Context, Sample
+from edgeseg.data.dataset import Classes
 from edgeseg.errors import OptionError
 from edgeseg.fit import OUTSIDE, Placement, fit_frame, fit_labels, place
 from edgeseg.images import Image
 from edgeseg.results.check import Box, Finding
+from edgeseg.runtime import PROXY, open_segmenter
 from edgeseg.segmenter import FRAME, Segmenter
 
 ERRORS = ()
@@ -46,14 +49,22 @@ class LabelErrors(Check):
         self.segmenter, self.names = segmenter, context.classes.names
         ignore = context.classes.ignore_index
         self.ignore = OUTSIDE if ignore is None else ignore
+        self.alone = Lock()  # the segmenter takes one frame at a time
 
-    def frame(self, sample: Sample) -> Iterator[Finding]:
+    def close(self) -> None:
+        self.segmenter.close()
+
+    def look(self, sample: Sample) -> list[Finding]:
+        return list(self._findings(sample))
+
+    def _findings(self, sample: Sample) -> Iterator[Finding]:
         if not sample.fits or sample.labels is None or sample.pixels is None:
             return
         labels = fit_labels(sample.labels, self.segmenter.spec, self.ignore)
         placed = place(self.segmenter.spec, *sample.labels.shape)
         known = (labels < len(self.names)) & (labels != self.ignore)
-        predicted, logits = predict(self.segmenter, sample.pixels)
+        with self.alone:
+            predicted, logits = predict(self.segmenter, sample.pixels)
         for region in suspicious(labels, known, predicted, softmax(logits)):
             x, y, w, h = box = _in_frame(region.box, placed)
             what = (
@@ -118,16 +129,24 @@ def _in_frame(box: Box, placed: Placement) -> Box:
 
 def open(context: Context) -> Check:
     """Raises OptionError for a model of other classes."""
-    if context.segmenter is None:
+    if context.bundle is None:
         raise CannotCheck("it needs a model of these classes (--bundle BUNDLE)")
-    if context.segmenter.spec.classes != context.classes.names:
+    segmenter = open_segmenter(context.bundle, backend=PROXY)
+    try:
+        _require_scores(segmenter, context.classes)
+    except BaseException:
+        segmenter.close()
+        raise
+    return LabelErrors(context, segmenter)
+
+
+def _require_scores(segmenter: Segmenter, classes: Classes) -> None:
+    spec = segmenter.spec
+    if spec.classes != classes.names:
         raise OptionError(
-            f"The model's classes are {', '.join(context.segmenter.spec.classes)}; "
-            f"the dataset's {', '.join(context.classes.names)}.",
+            f"The model's classes are {', '.join(spec.classes)}; the dataset's {', '.join(classes.names)}.",
             "Check labels with a model of the same classes in the same order.",
         )
-    spec = context.segmenter.spec
-    _, found = predict(context.segmenter, np.zeros((spec.height, spec.width, 3), np.uint8))
-    if found.ndim != 3 or len(found) != len(context.classes.names):
+    _, found = predict(segmenter, np.zeros((spec.height, spec.width, 3), np.uint8))
+    if found.ndim != 3 or len(found) != len(classes.names):
         raise CannotCheck("the model gives no scores of each class, only a class map")
-    return LabelErrors(context, context.segmenter)

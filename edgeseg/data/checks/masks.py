@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,22 @@ from edgeseg.data.checks._fixing import set_aside, write_png
 from edgeseg.data.dataset import Classes
 from edgeseg.errors import FileError
 from edgeseg.image_header import GRAY, PNG, read_header
-from edgeseg.images import MAX_PIXELS, Image, read_mask
+from edgeseg.images import MAX_PIXELS, Image, decode_mask, read_mask
 from edgeseg.results.check import Finding
 
 ERRORS = ("unreadable-mask", "mask-encoding", "unknown-id", "empty-mask", "exif-ambiguous")
 USUAL_CLASSES = 3  # in half of the masks: then one with a single class is strange
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """`classes`: how many are in the mask, None where it cannot be read. `single`: what there is to say if others hold
+    more than one."""
+
+    findings: list[Finding]
+    split: str = ""
+    classes: int | None = None
+    single: Finding | None = None
 
 
 class Masks(Check):
@@ -29,34 +41,49 @@ class Masks(Check):
         self.single: dict[str, list[Finding]] = defaultdict(list)
         self.counts: Counter[int] = Counter()
 
-    def frame(self, sample: Sample) -> Iterable[Finding]:
-        def finding(kind: str, what: str) -> Finding:
-            return Finding(kind=kind, file=sample.mask_name, what=what, split=sample.split, others=(sample.name,))
-
+    def look(self, sample: Sample) -> _Seen:
         if sample.labels_problem:
-            what = sample.labels_problem.what
-            yield finding(_kind(sample), what)
+            return _Seen([_finding(_kind(sample), sample, sample.labels_problem.what)])
         if sample.labels is None:
-            return
-        if how := compact_encoding(sample.mask):
-            yield finding("mask-palette", f"It is stored {how}: edgeseg reads ids, many programs something else.")
-        pixels = np.bincount(sample.labels.ravel(), minlength=256)
+            return _Seen([])
+        known, ignored = self._count(sample)
+        findings, present = list(self._findings(sample, known, ignored)), np.flatnonzero(known)
+        if len(present) != 1:
+            return _Seen(findings, sample.split, len(present))
+        name = self.classes.names[int(present[0])]
+        return _Seen(
+            findings, sample.split, 1, _finding("single-class", sample, f"{name} alone; other masks hold more classes.")
+        )
+
+    def _count(self, sample: Sample) -> tuple[NDArray[np.int64], int]:
+        """The pixels of each class, and those to ignore."""
+        pixels = sample.counts
         ignored = 0 if self.classes.ignore_index is None else int(pixels[self.classes.ignore_index])
         known = pixels[: len(self.classes.names)].copy()
         if self.classes.ignore_index is not None and self.classes.ignore_index < len(known):
             known[self.classes.ignore_index] = 0
+        return known, ignored
+
+    def _findings(self, sample: Sample, known: NDArray[np.int64], ignored: int) -> Iterator[Finding]:
+        if how := compact_encoding(sample.mask_data):
+            what = f"It is stored {how}: edgeseg reads ids, many programs something else."
+            yield _finding("mask-palette", sample, what)
+        pixels = sample.counts
         if unknown := int(pixels.sum() - known.sum() - ignored):
             ids = ", ".join(
                 str(i) for i in np.flatnonzero(pixels) if i >= len(known) and i != self.classes.ignore_index
             )
-            yield finding("unknown-id", f"{unknown} pixels have the id {ids[:60]}, outside the {len(known)} classes.")
-        present = np.flatnonzero(known)
-        self.counts[len(present)] += 1
-        if not len(present) and not unknown:
-            yield finding("empty-mask", "Every pixel is ignored.")
-        elif len(present) == 1:
-            name = self.classes.names[int(present[0])]
-            self.single[sample.split].append(finding("single-class", f"{name} alone; other masks hold more classes."))
+            what = f"{unknown} pixels have the id {ids[:60]}, outside the {len(known)} classes."
+            yield _finding("unknown-id", sample, what)
+        if not known.any() and not unknown:
+            yield _finding("empty-mask", sample, "Every pixel is ignored.")
+
+    def frame(self, seen: _Seen) -> Iterable[Finding]:
+        if seen.classes is not None:
+            self.counts[seen.classes] += 1
+        if seen.single:
+            self.single[seen.split].append(seen.single)
+        return seen.findings
 
     def end(self) -> Iterable[Finding]:
         """Masks of one class, where that is unusual."""
@@ -66,35 +93,35 @@ class Masks(Check):
                 yield from findings
 
 
+def _finding(kind: str, sample: Sample, what: str) -> Finding:
+    return Finding(kind=kind, file=sample.mask_name, what=what, split=sample.split, others=(sample.name,))
+
+
 def _kind(sample: Sample) -> str:
     """What is wrong with a mask that was refused."""
-    if not sample.mask.is_file():
-        return "unreadable-mask"
     try:
-        read_mask(sample.mask)
+        decode_mask(sample.mask_data, Path(sample.mask_name))
     except FileError:
-        return "mask-encoding" if other_encoding(sample.mask) else "unreadable-mask"
+        return "mask-encoding" if other_encoding(sample.mask_data) else "unreadable-mask"
     return "exif-ambiguous"  # by itself it can be read
 
 
-def compact_encoding(path: Path) -> str:
+def compact_encoding(data: bytes) -> str:
     """How a readable mask is stored, if not as 8-bit gray; "" if it is."""
-    with path.open("rb") as file:
-        start = file.read(33)  # header only: the chunks behind it are not needed
-    if not start.startswith(PNG) or len(start) < 26:
+    if not data.startswith(PNG) or len(data) < 26:
         return ""
-    depth, color = start[24], start[25]
+    depth, color = data[24], data[25]
     return "with a palette" if color != GRAY else f"in {depth} bits" if depth < 8 else ""
 
 
-def other_encoding(path: Path) -> bool:
+def other_encoding(data: bytes) -> bool:
     """Whether a mask that was refused is an image of another kind, and not a damaged one."""
-    header = read_header(path.read_bytes())
-    return header is not None and header.pixels <= MAX_PIXELS and _stored(path) is not None
+    header = read_header(data)
+    return header is not None and header.pixels <= MAX_PIXELS and _stored(data) is not None
 
 
-def _stored(path: Path) -> NDArray[Any] | None:
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+def _stored(data: bytes) -> NDArray[Any] | None:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if image is None or (image.ndim == 2 and image.dtype == np.uint8) else image
 
 
@@ -133,7 +160,7 @@ def fix(finding: Finding, context: Context) -> str:
     if finding.kind == "mask-palette":
         ids = read_mask(path, image)
     else:
-        stored = _stored(path)
+        stored = _stored(path.read_bytes())
         ids_or_none = None if stored is None else as_ids(stored, context.classes)
         if ids_or_none is None:
             return ""

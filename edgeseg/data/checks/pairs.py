@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from edgeseg.data.checks import Check, Context, Sample
 from edgeseg.data.checks._fixing import set_aside
@@ -16,18 +16,8 @@ class Pairs(Check):
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    def frame(self, sample: Sample) -> Iterable[Finding]:
-        if sample.labels is None and sample.labels_problem is None:
-            yield Finding(
-                kind="no-mask", file=sample.name, what=f"It has no mask; expected {sample.mask_name}.",
-                split=sample.split,
-            )  # fmt: skip
-        elif sample.labels is not None and sample.pixels is not None and not sample.fits:
-            (height, width), (h, w) = sample.pixels.shape[:2], sample.labels.shape
-            yield Finding(
-                kind="size", file=sample.mask_name, what=f"The mask is {w}x{h}, its image {width}x{height}.",
-                split=sample.split, others=(sample.name,),
-            )  # fmt: skip
+    def look(self, sample: Sample) -> list[Finding]:
+        return list(_findings(sample))
 
     def end(self) -> Iterable[Finding]:
         for split, images in self.context.images.items():
@@ -42,6 +32,20 @@ class Pairs(Check):
             for mask in (m for m in self.context.masks[split] if m.stem not in by_stem):
                 what = "No image has this mask's name."
                 yield Finding(kind="no-image", file=self.context.name(mask), what=what, split=split)
+
+
+def _findings(sample: Sample) -> Iterator[Finding]:
+    if sample.labels is None and sample.labels_problem is None:
+        yield Finding(
+            kind="no-mask", file=sample.name, what=f"It has no mask; expected {sample.mask_name}.",
+            split=sample.split,
+        )  # fmt: skip
+    elif sample.labels is not None and sample.pixels is not None and not sample.fits:
+        (height, width), (h, w) = sample.pixels.shape[:2], sample.labels.shape
+        yield Finding(
+            kind="size", file=sample.mask_name, what=f"The mask is {w}x{h}, its image {width}x{height}.",
+            split=sample.split, others=(sample.name,),
+        )  # fmt: skip
 
 
 def open(context: Context) -> Check:

@@ -35,12 +35,17 @@ class Specks(Check):
         self.seen: list[_Specks] = []
         self.counts: list[int] = []
 
-    def frame(self, sample: Sample) -> Iterable[Finding]:
-        if sample.labels is not None:
-            boxes = specks(sample.labels, max(PIXELS, int(sample.labels.size * SMALLEST)), self.ignore)
-            self.counts.append(len(boxes))
-            if boxes:
-                self.seen.append(_Specks(sample.split, sample.mask_name, sample.name, len(boxes), boxes[0]))
+    def look(self, sample: Sample) -> _Specks | None:
+        if sample.labels is None:
+            return None
+        boxes = specks(sample.labels, max(PIXELS, int(sample.labels.size * SMALLEST)), self.ignore)
+        return _Specks(sample.split, sample.mask_name, sample.name, len(boxes), boxes[0] if boxes else (0, 0, 0, 0))
+
+    def frame(self, seen: _Specks | None) -> Iterable[Finding]:
+        if seen is not None:
+            self.counts.append(seen.count)
+            if seen.count >= AT_LEAST:
+                self.seen.append(seen)
         return ()
 
     def end(self) -> Iterable[Finding]:

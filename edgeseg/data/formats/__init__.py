@@ -20,6 +20,7 @@ from types import ModuleType
 
 from edgeseg import plugins
 from edgeseg.data.dataset import Classes
+from edgeseg.data.datasheet import NAME as DATASHEET
 from edgeseg.data.formats import _files
 from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, LabelMap, Object, objects
 from edgeseg.errors import FileError, OptionError
@@ -115,7 +116,8 @@ def detect(source: Path) -> tuple[str, Path]:
 
 def only_folder(source: Path) -> Path | None:
     """The folder in `source` if there is nothing else, as archives often have one."""
-    inside = [p for p in source.iterdir() if p.name != "__MACOSX" and p.name[0] != "."] if source.is_dir() else []
+    beside = ("__MACOSX", DATASHEET)
+    inside = [p for p in source.iterdir() if p.name not in beside and p.name[0] != "."] if source.is_dir() else []
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else None
 
 

@@ -18,13 +18,24 @@ from edgeseg.errors import FileError
 from edgeseg.files import write_bytes
 from edgeseg.geometry import rle
 from edgeseg.geometry.regions import Region, points
+from edgeseg.images import IMAGE_SUFFIXES
 
 
 def image_folders(path: Path, split: str) -> list[Path]:
-    """Where the images of the document `path` may lie."""
+    """Where the images of the document `path` may lie: beside it, where others put them, or in the only folder there
+    that holds any."""
     here, top = path.absolute().parent, path.absolute().parent.parent
     words = ("", "images", *((f"images/{split}", split, f"{split}2017", f"images/{split}2017") if split else ()))
-    return [base / word for base in (here, top) for word in words]
+    return [*(base / word for base in (here, top) for word in words), *_only_folder_of_images(here)]
+
+
+def _only_folder_of_images(folder: Path) -> list[Path]:
+    inside = [place for place in sorted(folder.iterdir()) if place.is_dir() and _holds_images(place)]
+    return inside if len(inside) == 1 else []
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.iterdir())
 
 
 def regions(path: Path, name: str, height: int, width: int, segmentation: msgspec.Raw) -> Iterator[Region]:

@@ -1,7 +1,7 @@
 """COCO JSON (https://cocodataset.org/#format-data): instances and stuff, as polygons and both kinds of RLE.
 
     SRC.json, or a folder with one such file, or one for each split (instances_train2017.json ...), also in
-    annotations/; images beside it, in images/, SPLIT/, or in the folder above
+    annotations/; images beside it, in images/, SPLIT/, in the folder above, or in the only folder that holds any
 
 Every category becomes a class in the order of its id, after `background` (0), which is what nothing covers. Later
 annotations cover earlier ones. A crowd (iscrowd) counts as its category and is no object; nor is a category with
