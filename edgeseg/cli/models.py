@@ -53,8 +53,8 @@ def find_spec(source: Path, overrides: Mapping[str, object], output: str = "") -
     if guessed:
         log.warning(
             "PREPROCESSING IS A GUESS: the file does not say its %s. Wrong values cost accuracy without an error: "
-            "give %s as the network was trained",
-            ", ".join(guessed), ", ".join(f"--{key}" for key in guessed),
+            "give %s as the network was trained, or see which suits it: edgeseg compile %s --probe FRAMES",
+            ", ".join(guessed), ", ".join(f"--{key}" for key in guessed), source,
         )  # fmt: skip
     return spec
 
