@@ -99,6 +99,9 @@ def compile_bundle(
             help="Only try the common normalizations on these frames and show which suits; --out FILE.png draws.",
         ),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the program that a TorchScript or .pt2 file is, to make ONNX of it.")
+    ] = False,
     dla: Annotated[int | None, typer.Option(help="Jetson: use this DLA core, the GPU for the rest.")] = None,
     entropy: Annotated[bool, typer.Option(help="Jetson: INT8 by TensorRT's own calibrator, on the device.")] = False,
     json_to: options.Json = None,
@@ -123,7 +126,7 @@ def compile_bundle(
     flags = {"size": input_size, "classes": classes, "color": color, "mean": mean, "std": std, "head": head}
     flags |= {"border": border, "fit": fit}
     overrides = {**spec_table(spec_file), **spec_flags(flags)}
-    source = as_onnx(model, shape=size(input_size) if input_size else None)
+    source = as_onnx(model, shape=size(input_size) if input_size else None, trusted=trust)
     if probe:
         probe_normalization(source, probe, overrides, output, out, json_to)
         return
