@@ -2,9 +2,12 @@
 
     python benchmarks/rtsp.py BUNDLE [--seconds 60] [--json FILE|-]
     python benchmarks/rtsp.py BUNDLE --flap 55 --seconds 600
+    python benchmarks/rtsp.py BUNDLE --gops 1,4,10,30
 
 The second form kills one camera's server so many times, for 1 to 4 s, and reconnects as `edgeseg run` does by default.
-`share`: of the frames that there were while the server was up.
+`share`: of the frames that there were while the server was up. The third joins a camera that has a key frame every so many
+seconds, at different times between two of them, and measures the time to the first image: of joining while it runs, and
+after its server was killed and started again.
 
 Each camera is edgeseg's stamped loopback camera (the time of capture is drawn into every image) behind GStreamer's
 RTSP server: MJPEG -> H.264 (x264, zero latency) -> RTP over TCP. What is measured at the sink is therefore the age of
@@ -20,7 +23,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,7 +53,7 @@ server = GstRtspServer.RTSPServer(address="127.0.0.1", service=sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_launch(f"( souphttpsrc location={sys.argv[2]} is-live=true do-timestamp=true ! multipartdemux ! "
     "jpegdec ! videoconvert ! video/x-raw,format=I420 ! "
-    "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=12 ! "
+    f"x264enc tune=zerolatency speed-preset=ultrafast key-int-max={sys.argv[3]} ! "
     "rtph264pay name=pay0 config-interval=1 )")
 factory.set_shared(True)
 server.get_mount_points().add_factory("/live", factory)
@@ -62,8 +66,8 @@ GLib.MainLoop().run()
 class RtspCamera:
     """A stamped camera and the RTSP server in front of it; the server can be killed and started again."""
 
-    def __init__(self) -> None:
-        self._camera = LoopbackCamera(FPS)
+    def __init__(self, gop: int = 12) -> None:
+        self._camera, self._gop = LoopbackCamera(FPS), gop
         self._server: subprocess.Popen[str] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -79,7 +83,7 @@ class RtspCamera:
         self._camera.kill()
 
     def start(self) -> None:
-        command = ["/usr/bin/python3", "-c", SERVER, str(self.port), self._camera.uri]
+        command = ["/usr/bin/python3", "-c", SERVER, str(self.port), self._camera.uri, str(self._gop)]
         self._server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._server.stdout and self._server.stdout.readline() == "ready\n"
 
@@ -89,9 +93,12 @@ class RtspCamera:
             server.kill()
             server.communicate()
 
+    @property
+    def uri(self) -> str:
+        return f"rtsp://127.0.0.1:{self.port}/live"
+
     def supervised(self, name: str, policy: ReconnectPolicy) -> SupervisedSource:
-        uri = f"rtsp://127.0.0.1:{self.port}/live#timeout=3"
-        return SupervisedSource(lambda: sources.open(uri), name, policy)
+        return SupervisedSource(lambda: sources.open(f"{self.uri}#timeout=3"), name, policy)
 
 
 def measure(
@@ -132,6 +139,70 @@ def measure(
     return result
 
 
+def measure_gop(seconds: float, joins: int = 4) -> dict[str, Any]:
+    """Seconds to the first image of a camera with a key frame every `seconds`."""
+    first, waited = [], 0
+    with RtspCamera(max(1, round(seconds * FPS))) as rig:
+        with _viewer(rig.uri):
+            for i in range(joins):
+                time.sleep(seconds * (i + 0.5) / joins)  # other joins, other distances to the next key frame
+                source = rig.supervised("camera", ReconnectPolicy())
+                first.append(_first_image(source))
+                waited += source.visits["WAITING"]
+                source.close()
+        source = rig.supervised("camera", ReconnectPolicy())
+        _first_image(source)
+        rig.kill()
+        down = time.monotonic()
+        while time.monotonic() < down + 2:
+            source.read(0.1)
+        rig.start()
+        back = _first_image(source)
+        reconnects = source.reconnects
+        source.close()
+    return {
+        "key_frame_every_s": seconds,
+        "first_image_s": [round(value, 2) for value in sorted(first)],
+        "waited_for_a_key_frame": waited,
+        "after_restart_s": round(back, 2),
+        "reconnects": reconnects,
+    }
+
+
+@contextmanager
+def _viewer(uri: str) -> Iterator[None]:
+    """Somebody else who watches, so that the camera's encoder goes on and a new viewer comes between two key frames."""
+    command = [
+        "ffmpeg",
+        "-nostdin",
+        "-loglevel",
+        "error",
+        "-rtsp_transport",
+        "tcp",
+        "-i",
+        uri,
+        "-c",
+        "copy",
+        "-f",
+        "null",
+    ]
+    watching = subprocess.Popen([*command, "-"])
+    time.sleep(2)
+    try:
+        yield
+    finally:
+        watching.kill()
+        watching.wait()
+
+
+def _first_image(source: SupervisedSource) -> float:
+    begin = time.monotonic()
+    while source.read(0.1) is None:
+        if time.monotonic() > begin + 90:
+            return float("nan")
+    return time.monotonic() - begin
+
+
 def _script(rigs: list[RtspCamera], watchers: list[AgeObserver], seconds: float, kill_every: float | None,
             recovered: list[float | None], down: list[float], stop: threading.Event) -> None:  # fmt: skip
     """Kill one server after another; measure the time from its restart to the first frame captured after it."""
@@ -164,7 +235,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--json", help="FILE or - for standard output")
     parser.add_argument("--flap", type=int, help="kill one camera so many times, and nothing else")
+    parser.add_argument("--gops", help="seconds between key frames, comma separated: the time to the first image")
     options = parser.parse_args()
+    if options.gops:
+        rows = []
+        for gop in options.gops.split(","):
+            rows.append(measure_gop(float(gop)))
+            print(rows[-1], file=sys.stderr, flush=True)
+        emit({"kind": "rtsp benchmark", "machine": asdict(fingerprint()), "runs": rows}, options.json)
+        return
     if options.flap:
         rows = [measure(options.bundle, 1, options.seconds, options.seconds / options.flap, ReconnectPolicy())]
         emit({"kind": "rtsp benchmark", "machine": asdict(fingerprint()), "runs": rows}, options.json)

@@ -107,6 +107,7 @@ WRITTEN_BY = {
     "label-import": "`edgeseg label import`",
     "loop": "`edgeseg loop`, and its ledger OUT/turns.json",
     "disagreement": "`edgeseg label compare`",
+    "probe": "`edgeseg compile --probe`",
     "reference": "`edgeseg drift --reference FRAMES --out FILE`, and `edgeseg compile` into a bundle",
     "stage": "`edgeseg train`, `distill`, `prune`, `qat`: NAME.json",
 }

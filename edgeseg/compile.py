@@ -372,7 +372,7 @@ def spec_of(model: Path, overrides: Mapping[str, object], output: str = "") -> t
             raise OptionError(f"{model} carries a Spec that cannot be read: {error}.", "Export it again.") from error
     image = onnx_graph.image_input(loaded)
     height, width = image.height, image.width
-    described = onnx_graph.exporter_metadata(loaded) or onnx_graph.hugging_face_metadata(model)
+    described = onnx_graph.exporter_metadata(loaded) or onnx_graph.metadata_beside(model)
     if described and described.size and not (height and width):
         height, width = described.size
     given = {**(described.to_spec() if described else {}), **overrides}

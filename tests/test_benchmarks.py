@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-LIBRARIES = {"networks.py"}  # imported by benchmarks, not run
+LIBRARIES = {"networks.py", "foreign_nets.py"}  # imported by benchmarks, not run
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name not in LIBRARIES)
 PEERS = sorted(path.stem for path in (BENCHMARKS / "peers").glob("[!_]*.py"))
 

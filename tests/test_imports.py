@@ -235,7 +235,7 @@ LAYERS = [
     "calibration",
     "quantization",
     "profiling",
-    "compile exporters",
+    "compile exporters probe",
     "search",
     "training",
     "labeling",

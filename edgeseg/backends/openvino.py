@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgeseg.precision import Precision
 
 Arrays = dict[str, NDArray[Any]]
+MAX_LISTED = 3  # nodes that a message names
 ADDS_IN_16_BITS = True  # where the CPU has no dot products of INT8
 Properties = dict[str, str | int]
 log = logging.getLogger(__name__)
@@ -61,12 +63,44 @@ def compile(graph: Path, out: Path, target: Target, precision: Precision) -> lis
     except (RuntimeError, ValueError) as error:
         if STREAM_ERROR in str(error):
             raise  # the disk is full; whoever made the folder says so
-        reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1][:200]
         raise EdgesegError(
-            f"OpenVINO cannot compile the network: {reason}.",
+            f"OpenVINO cannot compile the network: {refused_layer(str(error), graph)}.",
             "It was exported for another size (try --size), or OpenVINO lacks an operator of it (try another target).",
         ) from error
     return ["model.xml", "model.bin"]
+
+
+def refused_layer(message: str, graph: Path) -> str:
+    """What OpenVINO says of a graph that it cannot convert, with the operators and names of the ONNX nodes it means.
+
+    Its own words name a node by an output or a number of its own, or only the kind of operator.
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if missing := re.search(r"No conversion rule found for operations: (.+)", message):
+        kinds = [re.sub(r"-\d+$", "", kind.strip()).rpartition(".")[2] for kind in missing[1].split(",")]
+        return f"it has no {' and no '.join(_with_names(kind, _nodes(graph)) for kind in kinds)}"
+    if node := re.search(r"ONNX node '<Node\((\w+)\): ([^>]*)>'", message):
+        end = next((i for i, line in enumerate(lines) if line.startswith("Summary")), len(lines))
+        name = next((name for _, name, outputs in _nodes(graph) if node[2] in outputs), node[2])
+        return f"{node[1]} {name}: {lines[end - 1].rstrip('.')[:200]}"
+    return lines[-1][:200]
+
+
+def _nodes(graph: Path) -> list[tuple[str, str, tuple[str, ...]]]:
+    """(operator, name, outputs) of the nodes of an ONNX file; none for an IR."""
+    if graph.suffix != ".onnx":
+        return []
+    import onnx
+
+    nodes = onnx.load(str(graph), load_external_data=False).graph.node
+    return [(node.op_type, node.name or node.output[0], tuple(node.output)) for node in nodes]
+
+
+def _with_names(kind: str, nodes: list[tuple[str, str, tuple[str, ...]]]) -> str:
+    """An operator with the names of some of the nodes that are one."""
+    names = [name for operator, name, _ in nodes if operator == kind]
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"{kind} ({', '.join(names[:MAX_LISTED])}{more})" if names else kind
 
 
 def open(bundle: Bundle, mode: str, threads: int = 0, cache: Path | None = None, device: str = "") -> OpenVinoEngine:

@@ -12,6 +12,7 @@ import typer
 from edgeseg.cli import options
 from edgeseg.cli.common import emit, results, size, status, styled, table, wrote
 from edgeseg.cli.models import as_onnx, find_spec, show_bundle, spec_flags, spec_table
+from edgeseg.cli.probe import probe_normalization
 from edgeseg.errors import OptionError
 from edgeseg.precision import Precision
 
@@ -95,6 +96,16 @@ def compile_bundle(
         typer.Option(metavar="DIR", help="What the model was trained on: its datasheet.toml is stated in the bundle."),
     ] = None,
     golden: Golden = "",
+    probe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FRAMES",
+            help="Only try the common normalizations on these frames and show which suits; --out FILE.png draws.",
+        ),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the program that a TorchScript or .pt2 file is, to make ONNX of it.")
+    ] = False,
     dla: Annotated[int | None, typer.Option(help="Jetson: use this DLA core, the GPU for the rest.")] = None,
     entropy: Annotated[bool, typer.Option(help="Jetson: INT8 by TensorRT's own calibrator, on the device.")] = False,
     json_to: options.Json = None,
@@ -119,7 +130,10 @@ def compile_bundle(
     flags = {"size": input_size, "classes": classes, "color": color, "mean": mean, "std": std, "head": head}
     flags |= {"border": border, "fit": fit}
     overrides = {**spec_table(spec_file), **spec_flags(flags)}
-    source = as_onnx(model, shape=size(input_size) if input_size else None)
+    source = as_onnx(model, shape=size(input_size) if input_size else None, trusted=trust)
+    if probe:
+        probe_normalization(source, probe, overrides, output, out, json_to)
+        return
     spec = find_spec(source, overrides, output)
     frames = _parity_frames(chosen, spec)
     with status(f"compiling {model.name} for {target}") as update:

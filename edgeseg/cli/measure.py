@@ -51,6 +51,10 @@ def evaluate(
     scales: Annotated[str, typer.Option(help="Average over these enlargements, like 1,1.5 (not for a device).")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored frame (not for a device).")] = False,
     slices: options.Slices = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="TOML: by which classes a network with other ones is evaluated."),
+    ] = None,
     json_to: options.Json = None,
 ) -> None:
     """Measure a bundle's accuracy on a labeled dataset, with 95 % intervals.
@@ -61,6 +65,7 @@ def evaluate(
 
     from edgeseg.bundle import Bundle
     from edgeseg.data.dataset import Dataset
+    from edgeseg.data.mapping import read_match
     from edgeseg.data.slices import read_slices
     from edgeseg.evaluation.augmented import Augmented
     from edgeseg.evaluation.evaluate import evaluate as measure
@@ -70,7 +75,7 @@ def evaluate(
     from edgeseg.runtime import PROXY, open_segmenter
 
     if clip is not None:
-        if data or pictures or beside or page or flip or slices or scales != "1":
+        if data or pictures or beside or page or flip or slices or class_map or scales != "1":
             raise OptionError(
                 "--clip goes with --reuse, --max-drop, --stabilize, --codec and --json.", "Leave the other options out."
             )
@@ -84,6 +89,10 @@ def evaluate(
         raise OptionError(
             "--beside draws pictures, and none are written.", "Name where: --pictures DIR or --page FILE.html"
         )
+    if class_map and (pictures or page):
+        raise OptionError(
+            "--map compares other classes than those that pictures show.", "Leave out --pictures, --page."
+        )
     averaging = Averaging(_scales(scales), flip) if scales != "1" or flip else None
     dataset = Dataset.open(data, split)
     parts = read_slices(slices, [image.stem for image in dataset.images]) if slices else ()
@@ -92,9 +101,15 @@ def evaluate(
         segmenter = opened.enter_context(open_segmenter(loaded, backend=PROXY))
         others = [opened.enter_context(open_segmenter(beside, backend=PROXY))] if beside else []
         measured = Augmented(segmenter, averaging.scales, flip) if averaging else segmenter
-        result = measure(measured, dataset, update, page is not None, parts)
+        match = read_match(class_map, dataset.classes, loaded.spec.classes) if class_map else None
+        result = measure(measured, dataset, update, page is not None, parts, match)
         result = replace(
-            result, bundle=loaded.identity, machine=fingerprint(), averaged=averaging, backend=segmenter.backend
+            result,
+            bundle=loaded.identity,
+            machine=fingerprint(),
+            averaged=averaging,
+            backend=segmenter.backend,
+            class_map=class_map.name if class_map else "",
         )
         if folder := pictures or (page.with_suffix("") if page else None):
             result = replace(result, pictures=_draw_worst(segmenter, dataset, result.worst, folder, others))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from edgeseg.spec import Spec
 
 log = logging.getLogger(__name__)
+PROGRAMS = (".pt", ".pth", ".pt2", ".ts", ".jit", ".torchscript")
+EXPORTED = ("archive_format", "serialized_exported_program.json")  # files in a .pt2
 
 
 def is_checkpoint(model: Path) -> bool:
@@ -28,9 +31,30 @@ def is_folder(model: Path) -> bool:
     return (model / "config.json").is_file()
 
 
-def as_onnx(model: Path, folder: Path | None = None, shape: tuple[int, int] | None = None) -> Path:
-    """A checkpoint or a Hugging Face folder is exported first, into `folder` or beside itself, for its own input size
-    or (height, width)."""
+def is_program(model: Path) -> bool:
+    """Whether a model is TorchScript or an ExportedProgram of torch, going by what the file holds."""
+    if model.suffix.lower() not in PROGRAMS or not model.is_file() or not zipfile.is_zipfile(model):
+        return False
+    with zipfile.ZipFile(model) as archive:
+        names = archive.namelist()
+    return any("/code/" in name or name.endswith(EXPORTED) for name in names)
+
+
+def as_onnx(
+    model: Path, folder: Path | None = None, shape: tuple[int, int] | None = None, trusted: bool = False
+) -> Path:
+    """A checkpoint, a Hugging Face folder or, if `trusted`, a program of torch is exported first, into `folder` or
+    beside itself, for its own input size or (height, width)."""
+    if is_program(model):
+        if not trusted:
+            raise OptionError(
+                f"{model} is a program of torch (TorchScript or .pt2): to read it is to run what it holds.",
+                f"If you trust who made it: edgeseg compile {model} --trust. Else get the network as ONNX: "
+                "torch.onnx.export(model.eval(), torch.zeros(1, 3, H, W), 'model.onnx', dynamo=False)",
+            )
+        from edgeseg.training.programs import export_program
+
+        return export_program(model, (folder or model.parent) / f"{model.stem}.onnx", shape)
     if is_folder(model):
         from edgeseg.training.hugging_face import export_hugging_face
 
@@ -54,8 +78,8 @@ def find_spec(source: Path, overrides: Mapping[str, object], output: str = "") -
     if guessed:
         log.warning(
             "PREPROCESSING IS A GUESS: the file does not say its %s. Wrong values cost accuracy without an error: "
-            "give %s as the network was trained",
-            ", ".join(guessed), ", ".join(f"--{key}" for key in guessed),
+            "give %s as the network was trained, or see which suits it: edgeseg compile %s --probe FRAMES",
+            ", ".join(guessed), ", ".join(f"--{key}" for key in guessed), source,
         )  # fmt: skip
     return spec
 

@@ -38,7 +38,8 @@ JSON_OPTION = typer.Option("--json", metavar="FILE", help="Write the result as J
 Model = Annotated[
     Path,
     typer.Argument(
-        help="ONNX segmentation model, a checkpoint (.pt) of edgeseg, or a Hugging Face folder.", show_default=False
+        help="ONNX segmentation model, a checkpoint (.pt) of edgeseg, a Hugging Face folder, or TorchScript.",
+        show_default=False,
     ),
 ]
 Bundle = Annotated[Path, typer.Argument(help="Folder of the bundle.", show_default=False)]

@@ -1,4 +1,4 @@
-"""A class map file (TOML): which classes of the source become which classes of the dataset.
+"""A class map file (TOML): which classes of the source become which classes of the dataset, or of an evaluation.
 
 ignore = ["unlabeled"]     # pixels of these never count
 other = "error"            # classes that are not named here: error, ignore or background
@@ -9,6 +9,7 @@ car = "car"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeseg import toml
 from edgeseg.data.dataset import Classes
-from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, LabelMap
+from edgeseg.data.labelmap import BACKGROUND, IGNORE, IGNORED_LABELS, MOST_CLASSES, LabelMap
 from edgeseg.errors import FileError, OptionError, did_you_mean
 from edgeseg.spec import default_palette
 
@@ -41,9 +42,40 @@ class Mapping:
         return LabelMap(classes, instances, labels.losses)
 
 
-def read_mapping(path: Path, source: Classes) -> Mapping:
-    """OptionError for a name that `source` does not have, a name in two places, and classes left over with
-    `other = "error"`."""
+@dataclass(frozen=True)
+class ClassMatch:
+    """How labels and a network with other classes are compared: both become `classes`. `labels`, `predictions`: [256]
+    uint8, the new id of each old one. Labels of a class that is ignored do not count; predictions of one are wrong."""
+
+    classes: Classes
+    labels: NDArray[np.uint8]
+    predictions: NDArray[np.uint8]
+
+
+def read_match(path: Path, labels: Classes, predicted: Sequence[str]) -> ClassMatch:
+    """From a class map file that names classes of the labels and of the network; a name that both have is one class.
+
+    OptionError as in read_mapping.
+    """
+    new = tuple(name for name in predicted if name not in labels.names)
+    names = (*labels.names, *new)
+    if len(names) > MOST_CLASSES:
+        raise OptionError(
+            f"The labels and the network have {len(names)} classes in all.", f"Expected at most {MOST_CLASSES}."
+        )
+    both = Classes(names, (*labels.palette, *default_palette(len(new))), labels.ignore_index)
+    mapping = read_mapping(path, both, "neither the labels nor the network have the")
+    tables = []
+    for source in (labels.names, predicted):
+        table = np.full(256, IGNORE, np.uint8)
+        table[: len(source)] = [mapping.table[names.index(name)] for name in source]
+        tables.append(table)
+    return ClassMatch(mapping.classes, *tables)
+
+
+def read_mapping(path: Path, source: Classes, without: str = "the labels have no") -> Mapping:
+    """OptionError for a name that `source` does not have (`without` says who), a name in two places, and classes left
+    over with `other = "error"`."""
     document = toml.read(path, "Class map")
     if unexpected := set(document) - {"classes", "ignore", "other"}:
         raise OptionError(f"{path}: unknown key {min(unexpected)!r}.", "Known: [classes], ignore, other.")
@@ -57,7 +89,7 @@ def read_mapping(path: Path, source: Classes) -> Mapping:
             raise OptionError(f"{path}: {key} is a class.", f"Write {key} = ... above the line [classes].")
     groups = {name: _names(path, f"classes.{name}", value) for name, value in table.items()}
     ignored = _names(path, "ignore", document.get("ignore", []))
-    new = _place(path, source, groups, ignored)
+    new = _place(path, source, groups, ignored, without)
     names = list(groups)
     rest = [name for name in source.names if name not in new]
     if BACKGROUND in rest or (rest and other == "background"):
@@ -80,7 +112,9 @@ def _names(path: Path, key: str, value: object) -> list[str]:
     return names
 
 
-def _place(path: Path, source: Classes, groups: dict[str, list[str]], ignored: list[str]) -> dict[str, str | None]:
+def _place(
+    path: Path, source: Classes, groups: dict[str, list[str]], ignored: list[str], without: str
+) -> dict[str, str | None]:
     """The new class of each named class; None: ignored."""
     new: dict[str, str | None] = {}
     for target, names in [*groups.items(), (None, ignored)]:
@@ -88,7 +122,7 @@ def _place(path: Path, source: Classes, groups: dict[str, list[str]], ignored: l
             if name not in source.names:
                 if target is None and name in IGNORED_LABELS:
                     continue
-                raise OptionError(f"{path}: the labels have no class {name!r}.", did_you_mean(name, source.names))
+                raise OptionError(f"{path}: {without} class {name!r}.", did_you_mean(name, source.names))
             if name in new:
                 raise OptionError(f"{path}: {name!r} is named twice.", "A class becomes one class.")
             new[name] = target

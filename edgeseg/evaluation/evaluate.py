@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from edgeseg.data.dataset import Dataset
+from edgeseg.data.dataset import Classes, Dataset
+from edgeseg.data.mapping import ClassMatch
 from edgeseg.data.slices import FrameSlice
 from edgeseg.errors import OptionError
 from edgeseg.evaluation import metrics, statistics
@@ -34,6 +35,7 @@ def evaluate(
     progress: Progress | None = None,
     study: bool = False,
     slices: Sequence[FrameSlice] = (),
+    match: ClassMatch | None = None,
 ) -> EvalResult:
     """Metrics over the whole split. The class map is compared at the label's size (nearest neighbor).
 
@@ -41,11 +43,13 @@ def evaluate(
     are of resize + infer + mask; they mean one frame at a time where the segmenter was opened in latency mode.
     `study` adds `errors` (errors.py): by distance to edges, by size of objects, by brightness;
     `slices` the scores of those frames by themselves (data/slices.py).
-    Raises OptionError when the dataset's class list is not the model's.
+    `match`: the classes that both are compared by (data/mapping.py); without it OptionError when the dataset's class
+    list is not the model's.
     """
-    names = dataset.classes.names
-    errors = Errors(len(names), dataset.classes.ignore_index) if study else None
-    counts, seconds = count(segmenter, dataset, progress, errors)
+    match = match or same_classes(segmenter.spec, dataset)
+    names = match.classes.names
+    errors = Errors(len(names), match.classes.ignore_index) if study else None
+    counts, seconds = count(segmenter, dataset, progress, errors, match)
     tables = counts.tables()
     per_frame = tables[..., RIGHT].sum(1) / np.maximum(1, tables[..., TRUTH].sum(1))
     return EvalResult(
@@ -79,33 +83,46 @@ def slice_scores(part: FrameSlice, tables: Table, names: tuple[str, ...]) -> Sli
 
 
 def count(
-    segmenter: Segmenter | Augmented, dataset: Dataset, progress: Progress | None = None, errors: Errors | None = None
+    segmenter: Segmenter | Augmented,
+    dataset: Dataset,
+    progress: Progress | None = None,
+    errors: Errors | None = None,
+    match: ClassMatch | None = None,
 ) -> tuple[Counts, list[float]]:
     """The counts of every frame, in the dataset's order, and the seconds each frame took. `errors` sees them too."""
-    require_classes(segmenter.spec, dataset)
-    counts = Counts(len(dataset.classes.names), dataset.classes.ignore_index)
+    match = match or same_classes(segmenter.spec, dataset)
+    ignore = match.classes.ignore_index
+    counts = Counts(len(match.classes.names), ignore)
     labels: dict[int, Image] = {}
     seconds: list[float] = []
 
     def frames() -> Iterator[Frame]:
         for i in range(len(dataset)):
             image, label = dataset[i]
-            labels[i] = label
+            labels[i] = match.labels[label]
             yield Frame(image, i)
 
     ignored = 0
     for done, result in enumerate(segmenter.stream(frames()), 1):
         label = labels.pop(result.frame.index)
-        label, classmap = at_label_size(result, label, segmenter.spec, dataset.classes.ignore_index)
+        label, classmap = at_label_size(result, label, segmenter.spec, ignore)
+        classmap = match.predictions[classmap]
         counts.add(label, classmap)
-        ignored += int(np.count_nonzero(label == dataset.classes.ignore_index))
+        ignored += int(np.count_nonzero(label == ignore))
         if errors:
             errors.add(result.frame.image, label, classmap)
         seconds.append(sum(result.times.values()))
         if progress:
             progress(done, len(dataset))
-    _warn_of_absent_classes(counts, dataset, ignored)
+    _warn_of_absent_classes(counts, dataset, match.classes, ignored)
     return counts, seconds
+
+
+def same_classes(spec: Spec, dataset: Dataset) -> ClassMatch:
+    """Of a network that has the dataset's classes; OptionError for another."""
+    require_classes(spec, dataset)
+    as_it_is = np.arange(256, dtype=np.uint8)
+    return ClassMatch(dataset.classes, as_it_is, as_it_is)
 
 
 def require_classes(spec: Spec, dataset: Dataset) -> None:
@@ -113,7 +130,7 @@ def require_classes(spec: Spec, dataset: Dataset) -> None:
     if dataset.classes.names != spec.classes:
         raise OptionError(
             f"The model's classes are {', '.join(spec.classes)}; the dataset's {', '.join(dataset.classes.names)}.",
-            "Evaluate on data with the same class list in the same order.",
+            "Evaluate on data with the same classes in the same order, or say which is which: edgeseg eval --map FILE.",
         )
 
 
@@ -125,11 +142,11 @@ def at_label_size(result: Result, label: Image, spec: Spec, ignore_index: int | 
     return label, classmap
 
 
-def _warn_of_absent_classes(counts: Counts, dataset: Dataset, ignored: int) -> None:
+def _warn_of_absent_classes(counts: Counts, dataset: Dataset, classes: Classes, ignored: int) -> None:
     """A class that no label holds although pixels are ignored often is one whose id the labels give as ignored."""
-    absent = [name for name, pixels in zip(dataset.classes.names, counts.confusion.sum(1)) if not pixels]
+    absent = [name for name, pixels in zip(classes.names, counts.tables().sum(0)[:, TRUTH]) if not pixels]
     if absent and ignored:
         log.warning(
             "No label of %s %s holds %s, while %d pixels are ignored (id %s): are the ids of the masks right?",
-            dataset.root, dataset.split, ", ".join(absent), ignored, dataset.classes.ignore_index,
+            dataset.root, dataset.split, ", ".join(absent), ignored, classes.ignore_index,
         )  # fmt: skip

@@ -35,11 +35,14 @@ class Counts:
         self.frames: list[Table] = []
 
     def add(self, truth: Image, prediction: Image) -> None:
-        """Count one pair of [H, W] uint8 class maps; pixels whose truth is the ignore id do not count."""
+        """Count one pair of [H, W] uint8 class maps; pixels whose truth is the ignore id do not count. A prediction
+        that is none of the classes is wrong, and no class's."""
         valid = counted(truth, self.classes, self.ignore_index)
-        confusion = confusion_of(truth[valid], prediction[valid], self.classes)
+        known = valid & (prediction < self.classes)
+        confusion = confusion_of(truth[known], prediction[known], self.classes)
         self.confusion += confusion
         table = table_of(confusion)
+        table[:, TRUTH] += np.bincount(truth[valid & ~known], minlength=self.classes)
         self._add_boundaries(table, truth, prediction, valid.astype(np.uint8))
         self.frames.append(table)
 
@@ -49,6 +52,8 @@ class Counts:
         ring = np.ones((3, 3), np.uint8)
         inner: Image = np.asarray(cv2.erode(valid, ring), np.uint8)  # the rim of an ignored region is no boundary
         for c in np.union1d(truth[valid > 0], prediction[valid > 0]):
+            if c >= self.classes:
+                continue
             edges: list[Image] = [_rim(m == c, ring) & inner for m in (prediction, truth)]
             wide: list[Image] = [np.asarray(cv2.dilate(e, near), np.uint8) for e in edges]
             table[c, MATCHED:] = [

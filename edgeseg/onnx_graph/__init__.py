@@ -6,7 +6,8 @@ fold_constants.py, fold_if.py, fold_batchnorm.py, single_precision.py           
 unstack.py, swap_upsample_conv.py                                                 likewise, exact
 outputs.py, axes.py  which output, and what its axes are          head.py         from the output back to the logits
 threshold.py         one channel, however it was made             class_ids.py    class ids, back to their scores
-preprocessing.py     normalization inside                         metadata.py     what the exporter wrote
+preprocessing.py     normalization inside                         metadata.py     what the exporter wrote: exporter.py
+model_info.py, tflite_metadata.py                                 of OpenVINO and TFLite
 quantized.py, half_precision.py, layer_names.py                   questions and small changes
 deploy.py            all of that in order
 """
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from edgeseg.onnx_graph.index import GraphIndex, operator_counts, static_shapes
     from edgeseg.onnx_graph.layer_names import layers, require_layers
     from edgeseg.onnx_graph.loading import digest, image_input, load, simplify
-    from edgeseg.onnx_graph.metadata import exporter_metadata, hugging_face_metadata
+    from edgeseg.onnx_graph.metadata import exporter_metadata, metadata_beside
     from edgeseg.onnx_graph.quantized import is_quantized, is_symmetric, store_integer_weights
 
 __all__ = [
@@ -36,12 +37,12 @@ __all__ = [
     "digest",
     "exporter_metadata",
     "half_weights",
-    "hugging_face_metadata",
     "image_input",
     "is_quantized",
     "is_symmetric",
     "layers",
     "load",
+    "metadata_beside",
     "operator_counts",
     "output_kind",
     "require_layers",

@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeseg.errors import FileError
+from edgeseg.onnx_graph import model_info, tflite_metadata
 
 _HEAD = 64  # bytes that are enough to tell the formats apart
 _TORCH = "torch.onnx.export(model, example, 'model.onnx')"
 _TF2ONNX = "python -m tf2onnx.convert"
+# Converters that need other releases of our own packages, or TensorFlow: in an environment of their own.
+_VENV = "python -m venv convert && convert/bin/pip install"
+_FROM_IR = f"{_VENV} openvino2onnx==1.1.0 onnx==1.17.0 && convert/bin/openvino2onnx {{0}} {{1}}"
+_FROM_TFLITE = f"{_VENV} tf2onnx tensorflow-cpu && convert/bin/python -m tf2onnx.convert --tflite {{0}} --output {{1}}"
 _SUFFIXES = {
     ".pb": ("a TensorFlow graph", f"Convert it: {_TF2ONNX} --graphdef FILE --inputs X:0 --outputs Y:0 --output M"),
     ".engine": ("a TensorRT engine", "It runs on one GPU and cannot be read back; give the ONNX behind it."),
-    ".xml": ("an OpenVINO IR", "It cannot be turned back into ONNX; give the model it was converted from."),
+    ".xml": ("an OpenVINO IR", "Give the ONNX that it was converted from, or convert it back: " + _FROM_IR),
     ".mlmodel": ("a Core ML model", "Give the model it was converted from, exported to ONNX."),
     ".pdmodel": ("a PaddlePaddle model", "Convert it: paddle2onnx --model_dir FOLDER --save_file model.onnx"),
     ".caffemodel": ("a Caffe model", "Give the network exported to ONNX."),
@@ -59,7 +64,21 @@ def require_onnx(path: Path) -> None:
     else:
         found = _format(path)
     if found is not None:
-        raise FileError(f"{path} is {found[0]}, not an ONNX model.", found[1])
+        hint = found[1].replace("{0}", str(path)).replace("{1}", str(path.with_suffix(".onnx")))
+        raise FileError(f"{path} is {found[0]}, not an ONNX model.", hint + _said(path))
+
+
+def _said(path: Path) -> str:
+    """What an IR or a TFLite file says about its network, to be given with the ONNX or left beside it."""
+    readers = {".xml": model_info.of_ir, ".tflite": tflite_metadata.of_tflite}
+    try:
+        read = readers.get(path.suffix.lower())
+        found = read(path) if read else None
+    except FileError:
+        return ""  # that it cannot be used is said already
+    if found is None or not found.flags():
+        return ""
+    return f". It says: {found.flags()}; that is read from it where it lies beside the ONNX, under the same name."
 
 
 def _folder(path: Path) -> tuple[str, str] | None:
@@ -70,7 +89,7 @@ def _format(path: Path) -> tuple[str, str] | None:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if head[4:8] == b"TFL3":
-        return "a TFLite model", f"Convert it: {_TF2ONNX} --tflite FILE --output model.onnx"
+        return "a TFLite model", f"Convert it: {_FROM_TFLITE}"
     if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 30:
         return "a file of weights (safetensors)", "Load them into their network and export that to ONNX."
     for magic, what, hint in _MAGIC:

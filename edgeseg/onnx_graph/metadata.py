@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from onnx import ModelProto
 
 from edgeseg.errors import FileError, OptionError
 from edgeseg.files import write_bytes
+from edgeseg.onnx_graph import model_info, tflite_metadata
+from edgeseg.onnx_graph.exporter import ExporterMetadata
 from edgeseg.onnx_graph.loading import load
 from edgeseg.records import parse_json
 from edgeseg.spec import ONNX_KEY, Spec
@@ -21,32 +22,15 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 MAX_JSON = 4 << 20
 
 
-@dataclass(frozen=True)
-class ExporterMetadata:
-    """`classes`: their names in the order of their ids; `size`: (height, width) in pixels. None: it does not say.
-    `fit` and `color`: see Spec. These networks take (pixel / 255 - mean) / std."""
-
-    classes: tuple[str, ...] | None
-    size: tuple[int, int] | None
-    fit: str = "stretch"
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    color: str = "RGB"
-
-    def to_spec(self) -> dict[str, object]:
-        """The keys of the Spec but for the size."""
-        spec: dict[str, object] = {"color": self.color, "mean": self.mean, "std": self.std, "fit": self.fit}
-        return {**spec, "classes": self.classes} if self.classes else spec
-
-
 def exporter_metadata(model: ModelProto) -> ExporterMetadata | None:
-    """The metadata of Ultralytics (names, task, imgsz), whose frames are letterboxed; None for a file without them.
+    """What an ONNX file says itself: the metadata of Ultralytics (names, task, imgsz), whose frames are letterboxed, or
+    OpenVINO's model_info; None for a file without them.
 
     OptionError for one whose task is not semantic segmentation.
     """
     found = {entry.key: entry.value for entry in model.metadata_props}
     if not {"names", "task", "stride"} <= found.keys():
-        return None
+        return model_info.of_properties(found)
     if found["task"] not in SEMANTIC_TASKS:
         raise OptionError(
             f"The model is an Ultralytics network for the task {found['task']!r:.40}.",
@@ -84,6 +68,17 @@ def hugging_face_metadata(model: Path) -> ExporterMetadata | None:
         tuple(v * scale for v in std or (1.0, 1.0, 1.0)),
         "BGR" if settings.get("do_flip_channel_order") is True else "RGB",
     )
+
+
+def metadata_beside(model: Path) -> ExporterMetadata | None:
+    """What is said beside an ONNX file: in the files of a Hugging Face folder, or in the OpenVINO IR or the TFLite file
+    of the same name, from which it was converted."""
+    found = hugging_face_metadata(model)
+    if found is None and (ir := model.with_suffix(".xml")).is_file():
+        found = model_info.of_ir(ir)
+    if found is None and (lite := model.with_suffix(".tflite")).is_file():
+        found = tflite_metadata.of_tflite(lite)
+    return found
 
 
 def with_spec(model: Path, spec: Spec, path: Path) -> Path:

@@ -104,7 +104,8 @@ class Averaging:
 class EvalResult(Metrics, Record):
     """`latency_ms` and `fps`: resize + infer + mask. `worst`: the frames with the fewest pixels right. `confusion`:
     pixels, [truth][prediction]. `data.root` is the folder's name. `backend`: what ran; "through BACKEND" where
-    that was the target's proxy, whose speeds are not the device's. `slices`: those that --slices names."""
+    that was the target's proxy, whose speeds are not the device's. `slices`: those that --slices names. `class_map`:
+    the file of --map, by which labels and network were compared."""
 
     KIND = "eval"
 
@@ -122,3 +123,4 @@ class EvalResult(Metrics, Record):
     machine: Machine | None = None
     backend: str = ""
     slices: tuple[SliceScores, ...] = ()
+    class_map: str = ""
