@@ -24,7 +24,7 @@ from edgeseg import target, toml
 from edgeseg.errors import OptionError
 from edgeseg.toml import choice, number, wrong_value
 
-LOSSES = ("ce", "dice", "iou", "boundary", "focal", "tversky")  # keys of Settings: weights of the losses
+LOSSES = ("ce", "dice", "iou", "boundary", "focal", "tversky", "matching")  # keys of Settings: weights of the losses
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,11 @@ class Data:
 class NetConfig:
     """A network architecture.
 
-    `arch`: a family, see "Choose a net". `encoder`: an encoder of smp by its name or of timm as tu-NAME; "" is the
-    family's default. `weights`: pretrained weights of the encoder: a safetensors file, or a name to download:
-    "imagenet" or one of the tags that timm and smp list for this encoder; "" starts from random weights.
-    `width`: scales the channels of edgeseg's own families.
+    `arch`: a family, see "Choose a net". `encoder`: an encoder of smp by its name or of timm as tu-NAME, of eomt,
+    mask2former and maskformer a size: tiny, small, base or large; "" is the family's default. `weights`: pretrained
+    weights of the encoder: a safetensors file, or a name to download: "imagenet" or one of the tags that timm and smp
+    list for this encoder; or, without an encoder, those of a whole network of Hugging Face's transformers: a folder,
+    or hf:OWNER/NAME to download; "" starts from random weights. `width`: scales the channels of edgeseg's own families.
     """
 
     arch: str = "lite"
@@ -75,8 +76,8 @@ class NetConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained. The loss is the sum of `ce`, `dice`, `iou`, `boundary`, `focal` and `tversky`, each
-    multiplied by its weight.
+    """How a network is trained. The loss is the sum of `ce`, `dice`, `iou`, `boundary`, `focal`, `tversky` and
+    `matching`, each multiplied by its weight.
 
     `epochs`: passes over the training frames. `batch`: frames per update, over all devices. `accumulate`: parts that a
     batch is split into to use less memory; batch norms and means over pixels are then per part. `lr`: the highest
@@ -89,7 +90,8 @@ class Settings:
     weight of the cross-entropy over boundary pixels. `focal`: weight of the focal loss: cross-entropy in which pixels
     count less the surer they are right. `focal_gamma`: how much less; 0 is the cross-entropy. `tversky`: weight of the
     Tversky loss: Dice in which missed pixels may count more than false ones. `tversky_beta`: the share of the missed
-    ones; 0.5 is Dice. `class_weights`: one per class, in the cross-entropy. `smoothing`:
+    ones; 0.5 is Dice. `matching`: weight of the loss of networks with queries (eomt, mask2former, maskformer), which
+    matches each class of a frame with one query. `class_weights`: one per class, in the cross-entropy. `smoothing`:
     label smoothing of the cross-entropy. `ohem`: the fraction of pixels, those with the highest cross-entropy, that
     count in it; 0 counts all. `stride`: distance of the pixels and rows that the loss of a step uses, from a random
     start. `scale`: smallest and largest random zoom. `flip`: mirror left and right at random. `rotate`: largest angle
@@ -125,6 +127,7 @@ class Settings:
     focal_gamma: float = number(2.0, 0, 10)
     tversky: float = number(0.0, 0, 10)
     tversky_beta: float = number(0.7, 0, 1)
+    matching: float = number(0.0, 0, 10)
     class_weights: tuple[float, ...] = number((), 0, 1000)
     smoothing: float = number(0.0, 0, 0.5)
     ohem: float = number(0.0, 0, 1)

@@ -2,15 +2,17 @@
 
 A pruned net needs no stored module: a fresh net of the same NetConfig is cut to the shapes of the stored tensors. One
 that was trained for INT8 (qat.py) also has `quantizers`, JSON that says where it rounds, and `merged`, the names of the
-blocks whose branches were merged.
+blocks whose branches were merged. One of transformers has its config as JSON in
+`transformers`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from edgeseg.files import write_bytes
 from edgeseg.recipe import NetConfig
 from edgeseg.spec import Spec
 from edgeseg.toml import to_dataclass
-from edgeseg.training import checkpoint_file, nets
+from edgeseg.training import checkpoint_file, hugging_face_nets, nets
 from edgeseg.training.branch_merging import merge
 from edgeseg.training.norm_folding import LAYERS, NORM
 
@@ -32,15 +34,15 @@ MISFITS = (
     KeyError, TypeError, AttributeError, ValueError, IndexError, AssertionError, OverflowError, RuntimeError,
     EdgesegError,
 )  # fmt: skip
-INT8_KEYS = ("quantizers", "merged")  # attributes of a net trained for INT8, and keys of its checkpoint
+KEYS = ("quantizers", "merged", "transformers")  # attributes that some nets have, and keys of their checkpoints
 Loaded = tuple[nn.Module, NetConfig, Spec, dict[str, Any]]
 
 
 def save(path: Path, model: nn.Module, net: NetConfig, spec: Spec, extra: dict[str, Any] | None = None) -> Path:
     """Write atomically. `extra`: plain values only (numbers, strings, lists, dicts)."""
-    int8 = {key: getattr(model, key) for key in INT8_KEYS if hasattr(model, key)}
+    more = {key: getattr(model, key) for key in KEYS if hasattr(model, key)}
     write(path, {"format": FORMAT, "net": dataclasses.asdict(net), "spec": spec.to_dict(), "extra": extra or {},
-                 **int8, "state": model.state_dict()})  # fmt: skip
+                 **more, "state": model.state_dict()})  # fmt: skip
     return path
 
 
@@ -55,13 +57,18 @@ def load(path: Path | str) -> Loaded:
         )
     try:
         net, spec = to_dataclass(NetConfig, data["net"], "net", path), Spec.from_dict(data["spec"])
-        model = _fresh(dataclasses.replace(net, weights=""), len(spec.classes), path.stat().st_size)
+        if "transformers" in data:
+            build = partial(hugging_face_nets.from_json, data["transformers"], len(spec.classes))
+        else:
+            build = partial(nets.build, dataclasses.replace(net, weights=""), len(spec.classes))
+        model = _fresh(build, path.stat().st_size)
         merged = list(data.get("merged", ()))
         for name in merged:
             model.set_submodule(name, merge(model.get_submodule(name)))
         if "quantizers" in data:
             remove_folded_norms(model, data["state"])
-        fit_shapes(model, data["state"])
+        if "transformers" not in data:  # those are never pruned
+            fit_shapes(model, data["state"])
         if "quantizers" in data:
             from edgeseg.training import qat  # needs NNCF
 
@@ -73,16 +80,16 @@ def load(path: Path | str) -> Loaded:
         raise FileError(f"Checkpoint {path} does not fit its own net: {reason}", "Train it again.") from error
 
 
-def _fresh(net: NetConfig, classes: int, stored: int) -> nn.Module:
+def _fresh(build: Callable[[], nn.Module], stored: int) -> nn.Module:
     """A net without weights; ValueError, before it takes memory, if it cannot have been cut to `stored` bytes."""
     tensors: Iterable[Tensor] = ()
     # Some encoders compute with values while they are built, which tensors without memory do not have. None is large.
     with suppress(RuntimeError, NotImplementedError), torch.device("meta"):
-        tensors = nets.build(net, classes).state_dict().values()
+        tensors = build().state_dict().values()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if size > SMALL + MOST_PRUNED * stored:
         raise ValueError(f"its net has {size >> 20} MiB, the file {stored >> 10} KiB.")
-    return nets.build(net, classes)
+    return build()
 
 
 def is_quantized(model: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from edgeseg.training import smp_internals
 
 def is_file(weights: str) -> bool:
     """Whether NetConfig.weights names a file; otherwise it is a name that timm or smp can download."""
-    return weights.endswith(".safetensors") or "/" in weights
+    return weights.endswith(".safetensors") or ("/" in weights and not weights.startswith("hf:"))
 
 
 def load(encoder: str, weights: str) -> dict[str, Tensor]:

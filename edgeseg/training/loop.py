@@ -15,6 +15,7 @@ from edgeseg.images import write_image
 from edgeseg.recipe import Distill, Machine, NetConfig, Settings
 from edgeseg.results.stage import EpochResult
 from edgeseg.training import devices, metrics, nets, teacher_cache
+from edgeseg.training.hugging_face_nets import LogQueries
 from edgeseg.training.label_check import check_labels
 from edgeseg.training.loader import SegmentationDataset, steps
 from edgeseg.training.objectives.losses import IGNORE
@@ -55,6 +56,11 @@ def fit(
     EdgesegError when the loss is not finite, memory runs out, a file cannot be written or the labels teach nothing.
     """
     check_labels(train, val)
+    if settings.matching and not isinstance(model, LogQueries):
+        raise OptionError(
+            f"matching = {settings.matching:g} for a net without queries.",
+            "Set it to 0, or choose eomt, mask2former or maskformer.",
+        )
     torch.manual_seed(seed)
     identity = run_identity(model, train, val, settings, seed, teacher, distill)
     fabric = devices.connect(machine.device, settings.precision, machine.nodes)

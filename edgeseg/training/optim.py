@@ -17,8 +17,9 @@ def optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """AdamW or SGD. Each parameter group has `lr_scale`, by which the schedule's learning rate is multiplied."""
     # Weight decay on biases and batch norms only shrinks scales that the next layer restores (He et al. 2019).
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    encoder_prefix = getattr(model, "encoder_prefix", "encoder.")
     for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+        groups.setdefault((name.startswith(encoder_prefix), parameter.ndim > 1), []).append(parameter)
     parameter_groups: list[dict[str, list[nn.Parameter] | float]] = [
         {
             "params": parameters,

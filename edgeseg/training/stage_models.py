@@ -12,7 +12,7 @@ from edgeseg.data.dataset import Dataset
 from edgeseg.errors import OptionError
 from edgeseg.recipe import NetConfig, Recipe, Role
 from edgeseg.spec import Spec
-from edgeseg.training import checkpoint, encoder_weights, nets
+from edgeseg.training import checkpoint, encoder_weights, hugging_face_folder, nets
 from edgeseg.training.objectives.adapted_teacher import AdaptedTeacher
 
 
@@ -29,7 +29,11 @@ def initial_model(recipe: Recipe, role: Role, spec: Spec) -> nn.Module:
     net = role.net
     if role.init:
         return load_trained("Checkpoint", recipe.resolve(role.init), net, spec)[0]
-    weights = str(recipe.resolve(net.weights)) if encoder_weights.is_file(net.weights) else net.weights
+    here = encoder_weights.is_file(net.weights) or recipe.resolve(net.weights).is_dir()
+    weights = str(recipe.resolve(net.weights)) if net.weights and here else net.weights
+    nets.check(net)
+    if nets.is_pretrained(net):
+        return hugging_face_folder.pretrained(weights, net.arch, spec)
     return nets.build(dataclasses.replace(net, weights=weights), len(spec.classes))
 
 

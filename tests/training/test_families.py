@@ -28,6 +28,7 @@ OWN = [
     NetConfig("liteseg", width=0.5),
     NetConfig("ddrnet", width=0.5),
     NetConfig("hrnet", "tu-hrnet_w18_small", width=0.25),
+    NetConfig("eomt", "tiny", width=0.125),
 ]
 # One of each kind of backbone among them. The second number is a learning rate.
 ALL = [
@@ -43,6 +44,9 @@ ALL = [
     (NetConfig("pspnet", "tu-efficientnet_lite0"), 3e-3),
     (NetConfig("segformer", "mit_b0"), 1e-3),
     (NetConfig("upernet", "tu-swin_tiny_patch4_window7_224"), 5e-4),
+    (NetConfig("eomt", "tiny", width=0.5), 1e-3),
+    (NetConfig("mask2former", "tiny", width=0.25), 5e-4),
+    (NetConfig("maskformer", "tiny", width=0.25), 5e-4),
 ]
 STUDENTS = ("lite", "liteseg", "ddrnet")
 
@@ -52,7 +56,9 @@ def name(net: object) -> str | None:
 
 
 def test_a_family_is_a_file() -> None:
-    assert set(families.names()) == {"lite", "fcn", "hrnet", "liteseg", "ddrnet"}
+    assert set(families.names()) == {
+        *("lite", "fcn", "hrnet", "liteseg", "ddrnet", "eomt", "mask2former", "maskformer")
+    }
     assert {net.arch for net, _ in ALL} >= set(families.names())
 
 
@@ -63,7 +69,7 @@ def test_forward_backward_and_export(net: NetConfig) -> None:
     logits = model(torch.randn(2, 3, 64, 96))
     assert logits.shape == (2, 5, 64, 96)
     losses.cross_entropy(logits, torch.randint(0, 5, (2, 64, 96))).backward()
-    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+    assert [key for key, p in model.named_parameters() if p.grad is None and p.requires_grad] == []
     spec = Spec(64, 96, tuple("abcde"))
     assert onnx_export.parity(model.eval(), onnx_export.to_onnx(model, spec), spec) < 1e-4
 

@@ -2,10 +2,12 @@
 
 A family module has
     ENCODERS                          whether an encoder of timm can be named
+    SIZES                             only where `encoder` is the name of a size: these names, the default first
     build(classes, width, encoder)    a module that maps [N, 3, H, W] to logits [N, classes, H, W]; H, W multiples of 32
-and its net has `classifier`, the layers whose outputs are the classes, and `encoder` where ENCODERS. `width` scales its
-channels. The last step is one bilinear resize (blocks.upsample_bilinear). Every other name in a recipe is an
-architecture of segmentation_models_pytorch: see nets.build.
+and its net has `classifier`, the layers whose outputs are the classes, and `encoder` where ENCODERS; nets of
+transformers (hugging_face_nets.build) have neither. `width` scales its channels. The last step is one bilinear resize
+(blocks.upsample_bilinear). Every other name in a recipe is an architecture of segmentation_models_pytorch: see
+nets.build.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ class Objective:
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, cached: Tensor | None = None) -> Tensor:
         pixels = self.sample_pixels()
         with self.record_features(model) as student_maps:
-            logits = model(images)[pixels].float().contiguous()
-        labels = labels[pixels]
+            logits, matching = self._forward(model, images, labels)
+        logits, labels = logits[pixels].float().contiguous(), labels[pixels]
         loss = self.settings.ce * self.cross_entropy(logits, labels)
         if self.teacher is not None:
             with torch.no_grad(), self.autocast(), self.record_features(self.teacher) as teacher_maps:
@@ -59,7 +59,14 @@ class Objective:
         for weight, term in self._terms():
             if weight:
                 loss = loss + weight * term(logits, labels)
-        return loss
+        return loss + self.settings.matching * matching
+
+    def _forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The logits, and the loss of the queries where the settings ask for it."""
+        if not self.settings.matching:
+            return model(images), 0.0
+        logits, matching = model(images, class_segments(labels))
+        return logits, matching
 
     def _terms(self) -> list[tuple[float, Callable[[Tensor, Tensor], Tensor]]]:
         """Weights and losses on labels, beside the cross-entropy."""
@@ -110,3 +117,9 @@ class Objective:
         stride = self.settings.stride
         top, left = torch.randint(stride, (2,)).tolist()
         return ..., slice(top, None, stride), slice(left, None, stride)
+
+
+def class_segments(labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """For each of the labels [N, H, W]: masks [K, H, W] float32 of the classes that are there, and their ids [K]."""
+    ids = [frame[frame != losses.IGNORE].unique() for frame in labels]
+    return [(frame == own[:, None, None]).float() for frame, own in zip(labels, ids)], ids
