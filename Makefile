@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+# Processes that share the tests, a file at a time.
+WORKERS := 2
 
 .PHONY: help demo test test-slow test-trt test-gpu test-arm test-tools test-peers fuzz check pipeline camvid docs docs-site licenses release-notes bench clean
 
@@ -38,8 +40,8 @@ demo: $(VENV)/demo.stamp ## the shipped street student: calibrate, INT8, compile
 	@echo "Look at $(DEMO)/segmented.mp4 and $(DEMO)/report.html"
 
 test: $(VENV)/dev.stamp test-tools ## every test (installs what it needs; about 27 minutes on 2 cores)
-	$(BIN)/pytest --ignore=tests/training
-	$(BIN)/pytest tests/training
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --ignore=tests/training
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/training
 
 test-slow: $(VENV)/dev.stamp ## the tests that take minutes each
 	$(BIN)/pytest -m slow
