@@ -45,14 +45,14 @@ def predict_labels(
 class _Predictor:
     """Writes the pre-label of one frame after another."""
 
-    def __init__(self, model: Path, parts: list[Dataset]) -> None:
+    def __init__(self, model: Path, parts: list[Dataset], threads: int = 0) -> None:
         self.model, self.parts = model, parts
-        self.segmenter = open_segmenter(Bundle.load(model), "throughput", backend=PROXY)
+        self.segmenter = open_segmenter(Bundle.load(model), "throughput", backend=PROXY, threads=threads)
         self.segmenter.keep_detail()
 
-    def __reduce__(self) -> tuple[type[_Predictor], tuple[Path, list[Dataset]]]:
-        """In another process the bundle is opened again."""
-        return _Predictor, (self.model, self.parts)
+    def __reduce__(self) -> tuple[type[_Predictor], tuple[Path, list[Dataset], int]]:
+        """In another process the bundle is opened again, for one thread: Ray has a worker for every CPU."""
+        return _Predictor, (self.model, self.parts, 1)
 
     def __enter__(self) -> _Predictor:
         try:

@@ -62,6 +62,7 @@ class SegmentationDataset(TorchDataset[Sample]):
         frame_order.shuffled(dataset, seed, 0, shuffle_buffer)  # refuses what is wrong before the long part
         self._mean = np.array(spec.mean, np.float32) * np.float32(255)
         self._scale = 1 / (np.array(spec.std, np.float32) * np.float32(255))
+        self._of_byte = ((np.arange(256, dtype=np.float32)[:, None] - self._mean) * self._scale)[:, None]
         self._decoded: dict[int, tuple[Image, Image]] = {}
         pixels = np.zeros((len(dataset), len(spec.classes)), np.int64)
         self.sizes: NDArray[np.int64] = np.zeros((len(dataset), 2), np.int64)
@@ -134,11 +135,17 @@ class SegmentationDataset(TorchDataset[Sample]):
             image, mask = augment(frame, mask, height, width, self.settings, random, geometry, layers)
             if self.teacher_cache is not None:
                 cached = [cached_logits.read_logits(self.teacher_cache, index, geometry, layers)]
-        scaled = np.empty((3, *mask.shape), np.float32)
+        return self._normalized(image), torch.from_numpy(mask).long(), *cached
+
+    def _normalized(self, image: Image | Floats) -> Tensor:
+        """[3, H, W] of [H, W, 3]; of bytes, pixel by pixel in memory, as collate wants them."""
+        if image.dtype == np.uint8:
+            return torch.from_numpy(cv2.LUT(image, self._of_byte)).permute(2, 0, 1)
+        scaled = np.empty((3, *image.shape[:2]), np.float32)
         for channel in range(3):  # each by itself: three times as fast as with pixels of three channels
             np.subtract(image[:, :, channel], self._mean[channel], out=scaled[channel])
         scaled *= self._scale[:, None, None]
-        return torch.from_numpy(scaled), torch.from_numpy(mask).long(), *cached
+        return torch.from_numpy(scaled)
 
 
 def collate(samples: list[Sample]) -> Sample:
@@ -147,8 +154,9 @@ def collate(samples: list[Sample]) -> Sample:
     Where sizes differ, samples are padded as in collate_fn.
     """
     sizes = {tuple(sample[1].shape) for sample in samples}
-    images, *rest = (torch.stack(parts) for parts in zip(*(_padded(samples) if len(sizes) > 1 else samples)))
-    return images.contiguous(memory_format=torch.channels_last), *rest
+    images, *rest = zip(*(_padded(samples) if len(sizes) > 1 else samples))
+    pixels = torch.stack([image.permute(1, 2, 0) for image in images])  # channels_last in one copy
+    return pixels.permute(0, 3, 1, 2), *(torch.stack(parts) for parts in rest)
 
 
 def collate_fn(samples: list[Sample]) -> Sample:

@@ -131,7 +131,8 @@ def open(context: Context) -> Check:
     """Raises OptionError for a model of other classes."""
     if context.bundle is None:
         raise CannotCheck("it needs a model of these classes (--bundle BUNDLE)")
-    segmenter = open_segmenter(context.bundle, backend=PROXY)
+    one_thread = int(bool(context.ray))  # Ray has a worker for every CPU
+    segmenter = open_segmenter(context.bundle, backend=PROXY, threads=one_thread)
     try:
         _require_scores(segmenter, context.classes)
     except BaseException:
