@@ -125,7 +125,7 @@ NETWORKS = (
             tail=lambda y: y.softmax(1), opset=11),
     Foreign("DeepLabV3+ MobileNetV2", "smp", smp("deeplabv3plus", "mobilenet_v2"), "class ids", "ids",
             tail=lambda y: y.argmax(1), opset=14),
-    Foreign("PSPNet ResNet-18", "smp", smp("pspnet", "resnet18"), "channels last", "last",
+    Foreign("Unet++ ResNet-18", "smp", smp("unetplusplus", "resnet18"), "channels last", "last",
             tail=lambda y: y.permute(0, 2, 3, 1), opset=12),
     Foreign("Linknet ResNet-18", "smp", smp("linknet", "resnet18", 1), "sigmoid", "probability",
             tail=torch.sigmoid, opset=9),
