@@ -1,6 +1,6 @@
 """Only what pyproject.toml cannot say: the C kernels are optional, mask.py and motion/ have the same in numpy.
 
-From Python 3.11 on they use the stable ABI only, in which buffers are from then on: one wheel serves every later Python.
+From Python 3.11 on, whose stable ABI has buffers, they use that alone: one wheel serves every later Python.
 """
 
 import sys

@@ -59,8 +59,8 @@ class Spec:
         if not 2 <= len(self.classes) <= 255:
             raise OptionError(
                 f"Spec: {len(self.classes)} classes.",
-                "Expected 2 to 255 class names: a class map has one byte for each pixel. Of a network with more classes "
-                "add up, before you export it, the scores of those that you need not tell apart.",
+                "Expected 2 to 255 class names: a class map has one byte for each pixel. Of a network with more "
+                "classes add up, before you export it, the scores of those that you need not tell apart.",
             )
         if not all(isinstance(c, str) and c for c in self.classes) or len(set(self.classes)) != len(self.classes):
             raise OptionError(f"Spec: classes {self.classes}.", "Expected class names that differ, none empty.")
