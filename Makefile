@@ -14,6 +14,7 @@ help: ## list the targets
 # A stamp per set of packages: reinstall only when pyproject.toml, setup.py or the C kernel changed.
 $(VENV)/demo.stamp: pyproject.toml setup.py edgeseg/_mask.c edgeseg/_motion.c
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -f edgeseg/*.cpython-*.so # of a build without the stable ABI, which would be loaded first
 	$(BIN)/pip install -q --no-compile -e '.[openvino,compress,camera]'
 	@# NNCF declares scikit-learn but never imports it: 60 MB that no demo needs.
 	$(BIN)/pip uninstall -q -y scikit-learn joblib threadpoolctl narwhals
@@ -21,6 +22,7 @@ $(VENV)/demo.stamp: pyproject.toml setup.py edgeseg/_mask.c edgeseg/_motion.c
 
 $(VENV)/dev.stamp: pyproject.toml setup.py edgeseg/_mask.c edgeseg/_motion.c .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -f edgeseg/*.cpython-*.so
 	$(BIN)/pip install -q torch==2.13.0
 	$(BIN)/pip install -q -c .ci/constraints.txt -e '.[openvino,onnxruntime,tflite,compress,data,transformers,search,camera,metrics,mqtt,serve,sign,cvat,tensorboard,mlflow,docs,dev]'
 	touch $@ $(VENV)/demo.stamp
@@ -55,7 +57,7 @@ test-gpu: $(VENV)/dev.stamp ## on a machine with an NVIDIA GPU: real engines, wh
 	@! command -v nvidia-smi >/dev/null || $(BIN)/pip install -q tensorrt cuda-python
 	$(BIN)/pytest tests/gpu -rs
 
-test-arm: $(VENV)/dev.stamp ## the device side on emulated aarch64 (Debian, as root): kernels, OpenVINO, the shipped bundles
+test-arm: $(VENV)/dev.stamp ## the device side on emulated aarch64 (Debian, as root): kernels, the wheel, OpenVINO, the shipped bundles
 	tests/arm/run.sh
 
 test-tools: ## Debian's RTSP server, ffmpeg, sshd, mosquitto and Prometheus for the tests that need them, where this may install them (else those skip)

@@ -67,11 +67,12 @@ class WithHead(nn.Module):
         super().__init__()
         import timm
 
-        self.body = timm.create_model(name, features_only=True, out_indices=(2,))
-        self.last = nn.Conv2d(self.body.feature_info.channels()[-1], CLASSES, 1)
+        body: Any = timm.create_model(name, features_only=True, out_indices=(2,))
+        self.body, self.last = body, nn.Conv2d(body.feature_info.channels()[-1], CLASSES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.last(self.body(x)[-1])
+        body: Any = self.body
+        logits = self.last(body(x)[-1])
         return nn.functional.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -125,12 +126,12 @@ NETWORKS = (
             tail=lambda y: y.softmax(1), opset=11),
     Foreign("DeepLabV3+ MobileNetV2", "smp", smp("deeplabv3plus", "mobilenet_v2"), "class ids", "ids",
             tail=lambda y: y.argmax(1), opset=14),
-    Foreign("PSPNet ResNet-18", "smp", smp("pspnet", "resnet18"), "channels last", "last",
+    Foreign("Unet++ ResNet-18", "smp", smp("unetplusplus", "resnet18"), "channels last", "last",
             tail=lambda y: y.permute(0, 2, 3, 1), opset=12),
     Foreign("Linknet ResNet-18", "smp", smp("linknet", "resnet18", 1), "sigmoid", "probability",
             tail=torch.sigmoid, opset=9),
     Foreign("SegFormer MiT-B0", "smp", smp("segformer", "mit_b0"), opset=16),
-    Foreign("UPerNet ResNet-18", "smp", smp("upernet", "resnet18"), opset=15),
+    Foreign("FPN MiT-B0", "smp", smp("fpn", "mit_b0"), opset=15),
     Foreign("PAN MobileNetV2", "smp", smp("pan", "mobilenet_v2"), "float16 inside and out", half=True),
     Foreign("MAnet ResNet-18", "smp", smp("manet", "resnet18"), opset=17, convert=24),
     Foreign("LR-ASPP MobileNetV3", "torchvision", torchvision("lraspp_mobilenet_v3_large"), "dynamic size",
@@ -197,7 +198,7 @@ def _settle(net: nn.Module, frames: Tensor, channels: int) -> None:
         net.train()(frames)
         last = [m for m in net.eval().modules() if isinstance(m, nn.Conv2d) and m.out_channels == channels]
         seen: dict[nn.Conv2d, Tensor] = {}
-        hooks = [m.register_forward_hook(lambda m, _, out: seen.__setitem__(m, out)) for m in last]  # type: ignore[arg-type]
+        hooks = [m.register_forward_hook(lambda m, _, out: seen.__setitem__(m, out)) for m in last]
         net(frames)
         for hook in hooks:
             hook.remove()

@@ -43,13 +43,21 @@ JUDGED, FRAMES = 8, 16  # frames that are compared, and that calibrate
 
 
 def measure(
-    name: str, model: Path, spec: Spec, reading: str, frames: Path, judged: list[Array], output: str, ptq: PTQ
+    name: str,
+    model: Path,
+    spec: Spec,
+    reading: str,
+    frames: Path,
+    judged: list[Array],
+    output: str,
+    ptq: PTQ,
+    int8: tuple[str, ...] = TARGETS,
 ) -> dict[str, Any]:
     """Agreement of each bundle with the reference, or the refusal's words."""
     expected = [reference(model, frame, spec, reading, output) for frame in judged]
     row: dict[str, Any] = {"name": name, "classes_seen": len(np.unique(np.stack(expected)))}
     for target in TARGETS:
-        for precision in ("fp32", "int8"):
+        for precision in ("fp32", "int8") if target in int8 else ("fp32",):
             chosen = CalibrationSet.choose(frames, FRAMES) if precision == "int8" else None
             with tempfile.TemporaryDirectory() as folder:
                 try:
@@ -85,7 +93,7 @@ def reference(model: Path, frame: Array, spec: Spec, reading: str, output: str) 
     scores = out[0].transpose(2, 0, 1) if reading == "last" else out[0]
     full = upsampled(scores.astype(np.float32), spec.height, spec.width)
     if reading in ("logit", "probability"):
-        return full[0] > (0 if reading == "logit" else 0.5)
+        return np.asarray(full[0] > (0 if reading == "logit" else 0.5))
     return np.asarray(full.argmax(0))
 
 
@@ -101,10 +109,12 @@ def upsampled(scores: Array, height: int, width: int) -> Array:
         return scores
     (y0, y1, wy), (x0, x1, wx) = axis(height, scores.shape[1]), axis(width, scores.shape[2])
     rows = scores[:, y0] * (1 - wy)[:, None] + scores[:, y1] * wy[:, None]
-    return rows[..., x0] * (1 - wx) + rows[..., x1] * wx
+    return np.asarray(rows[..., x0] * (1 - wx) + rows[..., x1] * wx)
 
 
-def foreign_row(foreign: Foreign, folder: Path, frames: Path, judged: list[Array]) -> dict[str, Any]:
+def foreign_row(
+    foreign: Foreign, folder: Path, frames: Path, judged: list[Array], int8: tuple[str, ...]
+) -> dict[str, Any]:
     settled = np.stack([((f[..., ::-1] / np.float32(255) - MEAN) / STD).transpose(2, 0, 1) for f in judged])
     model = write(foreign, folder / "net.onnx", settled.astype(np.float32))
     head = {"head": "threshold", "classes": ("rest", "object")} if foreign.classes == 2 else {}
@@ -115,7 +125,7 @@ def foreign_row(foreign: Foreign, folder: Path, frames: Path, judged: list[Array
 
         output = onnx.load(str(model)).graph.output[1].name
     spec, _ = spec_of(model, {"height": HEIGHT, "width": WIDTH, **head, **names}, output)
-    row = measure(title(foreign), model, spec, foreign.reading, frames, judged, output, PTQ(ranges="minmax"))
+    row = measure(title(foreign), model, spec, foreign.reading, frames, judged, output, PTQ(ranges="minmax"), int8)
     return {**row, "megabytes": round(model.stat().st_size / 1e6, 1)}
 
 
@@ -132,7 +142,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     heads = [key.replace("openvino-cpu", "OpenVINO").replace("onnxruntime-cpu", "ONNX Runtime") for key in keys]
     lines = [f"| network | classes seen | {' | '.join(heads)} |", f"|---|--:|{'--:|' * len(keys)}"]
     for row in rows:
-        cells = [f"{100 * row[key]:.3f}" if isinstance(row[key], float) else row[key] for key in keys if key in row]
+        found = [row.get(key, "not measured") for key in keys]
+        cells = [f"{100 * cell:.3f}" if isinstance(cell, float) else cell for cell in found]
         if "refused" in row:
             cells = [f"refused: {row['refused']}", *[""] * (len(keys) - 1)]
         lines.append(f"| {row['name']} | {row.get('classes_seen', '')} | {' | '.join(cells)} |")
@@ -143,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, action="append", default=[], help="a trained ONNX that carries its Spec")
     parser.add_argument("--frames", type=Path, action="append", default=[], help="frames for it, in the same order")
+    parser.add_argument("--int8", default=",".join(TARGETS), help="targets whose INT8 is measured, comma separated")
     parser.add_argument("--only", default="", help="networks whose name has this text")
     parser.add_argument("--json", help="FILE or - for standard output")
     options = parser.parse_args()
@@ -173,7 +185,7 @@ def main() -> None:
             if title(foreign) in done or options.only not in title(foreign):
                 continue
             try:
-                add(foreign_row(foreign, folder, folder / "data/train/images", judged))
+                add(foreign_row(foreign, folder, folder / "data/train/images", judged, tuple(options.int8.split(","))))
             except EdgesegError as error:
                 add({"name": title(foreign), "refused": error.what})
             except Exception as error:  # of a library or an exporter: not edgeseg's

@@ -5,9 +5,9 @@
     python benchmarks/rtsp.py BUNDLE --gops 1,4,10,30
 
 The second form kills one camera's server so many times, for 1 to 4 s, and reconnects as `edgeseg run` does by default.
-`share`: of the frames that there were while the server was up. The third joins a camera that has a key frame every so many
-seconds, at different times between two of them, and measures the time to the first image: of joining while it runs, and
-after its server was killed and started again.
+`share`: of the frames that there were while the server was up. The third joins a camera that has a key frame every so
+many seconds, at different times between two of them, and measures the time to the first image: of joining while it
+runs, and after its server was killed and started again. `trouble`: connections that failed while joining.
 
 Each camera is edgeseg's stamped loopback camera (the time of capture is drawn into every image) behind GStreamer's
 RTSP server: MJPEG -> H.264 (x264, zero latency) -> RTP over TCP. What is measured at the sink is therefore the age of
@@ -141,7 +141,7 @@ def measure(
 
 def measure_gop(seconds: float, joins: int = 4) -> dict[str, Any]:
     """Seconds to the first image of a camera with a key frame every `seconds`."""
-    first, waited = [], 0
+    first, waited, trouble = [], 0, list[str]()
     with RtspCamera(max(1, round(seconds * FPS))) as rig:
         with _viewer(rig.uri):
             for i in range(joins):
@@ -150,6 +150,7 @@ def measure_gop(seconds: float, joins: int = 4) -> dict[str, Any]:
                 first.append(_first_image(source))
                 waited += source.visits["WAITING"]
                 source.close()
+                trouble += source.warnings
         source = rig.supervised("camera", ReconnectPolicy())
         _first_image(source)
         rig.kill()
@@ -166,6 +167,7 @@ def measure_gop(seconds: float, joins: int = 4) -> dict[str, Any]:
         "waited_for_a_key_frame": waited,
         "after_restart_s": round(back, 2),
         "reconnects": reconnects,
+        "trouble": trouble,
     }
 
 

@@ -235,11 +235,15 @@ def _verify_graph(
 
 
 def _require_float(share: float, model: Path) -> None:
-    if share < FLOAT_AGREEMENT:
-        raise EdgesegError(
-            f"The float32 bundle agrees with {model} on {share:.2%} of pixels only.",
-            "This network is not handled right; no bundle was written. Please report it with the model.",
+    if share >= FLOAT_AGREEMENT:
+        return
+    hint = "This network is not handled right; no bundle was written. Please report it with the model."
+    if onnx_graph.has_half_weights(onnx_graph.load(model)):
+        hint = (
+            "It computes in float16, whose rounding alone may be the difference where a network is unsure; no bundle "
+            "was written. Export it in float32: edgeseg chooses the precision."
         )
+    raise EdgesegError(f"The float32 bundle agrees with {model} on {share:.2%} of pixels only.", hint)
 
 
 def _parity(

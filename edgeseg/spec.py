@@ -57,7 +57,11 @@ class Spec:
             if type(value) is not int or not 8 <= value <= 16384:
                 raise OptionError(f"Spec: {name} is {value!r}.", "Expected whole pixels from 8 to 16384.")
         if not 2 <= len(self.classes) <= 255:
-            raise OptionError(f"Spec: {len(self.classes)} classes.", "Expected 2 to 255 class names.")
+            raise OptionError(
+                f"Spec: {len(self.classes)} classes.",
+                "Expected 2 to 255 class names: a class map has one byte for each pixel. Of a network with more "
+                "classes add up, before you export it, the scores of those that you need not tell apart.",
+            )
         if not all(isinstance(c, str) and c for c in self.classes) or len(set(self.classes)) != len(self.classes):
             raise OptionError(f"Spec: classes {self.classes}.", "Expected class names that differ, none empty.")
         if unfit := next((c for c in self.classes if not all(map(_is_readable, c))), None):

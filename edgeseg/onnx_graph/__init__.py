@@ -21,7 +21,7 @@ from edgeseg.errors import MissingPackage
 
 if TYPE_CHECKING:
     from edgeseg.onnx_graph.deploy import DeployGraph, deploy_graph
-    from edgeseg.onnx_graph.half_precision import half_weights
+    from edgeseg.onnx_graph.half_precision import half_weights, has_half_weights
     from edgeseg.onnx_graph.head import OutputKind, output_kind
     from edgeseg.onnx_graph.index import GraphIndex, operator_counts, static_shapes
     from edgeseg.onnx_graph.layer_names import layers, require_layers
@@ -37,6 +37,7 @@ __all__ = [
     "digest",
     "exporter_metadata",
     "half_weights",
+    "has_half_weights",
     "image_input",
     "is_quantized",
     "is_symmetric",

@@ -30,3 +30,8 @@ def half_weights(model: ModelProto) -> ModelProto:
 def as_float16(values: Array) -> Array:
     """Rounded to float16; what is beyond its range becomes its largest number instead of infinity."""
     return np.clip(values, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
+
+
+def has_half_weights(model: ModelProto) -> bool:
+    """Whether a network stores tensors in float16, and so probably computes in it."""
+    return any(i.data_type == TensorProto.FLOAT16 and len(i.dims) > 1 for i in model.graph.initializer)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The device side on aarch64, by emulation: what it computes, never how fast. Needs Debian with apt, root, and qemu-user.
 # Python and the C library come from Debian's arm64 packages, everything else from aarch64 wheels; the C kernels are
-# compiled across. Run it with `make test-arm`; nothing outside build/arm is changed but apt's list of architectures.
+# compiled across, alone and into a wheel. Run it with `make test-arm`; nothing outside build/arm is changed but apt's list of architectures.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=$PWD/.venv/bin/python
@@ -34,10 +34,21 @@ for kernel in _mask _motion; do
 done
 trap 'rm -f edgeseg/*.cpython-311-aarch64-linux-gnu.so' EXIT
 
+# The wheel for aarch64: stable ABI, and no symbol of a C library newer than manylinux_2_17 allows.
+CC=aarch64-linux-gnu-gcc LDSHARED="aarch64-linux-gnu-gcc -shared" _PYTHON_HOST_PLATFORM=linux-aarch64 \
+    CFLAGS="-fPIC -I$arm/root/usr/include/python3.11 -I$arm/root/usr/include" \
+    "$python" setup.py -q build -b "$arm/build" bdist_wheel -d "$arm/dist" -p manylinux_2_17_aarch64 >/dev/null
+rm -rf "$arm/wheel"
+"$python" -m zipfile -e "$arm"/dist/edgeseg-*-cp311-abi3-manylinux_2_17_aarch64.whl "$arm/wheel"
+if aarch64-linux-gnu-objdump -T "$arm"/wheel/edgeseg/*.abi3.so | grep -o 'GLIBC_[0-9.]*' | grep -v GLIBC_2.17; then
+    exit 1
+fi
+
 on_arm() { qemu-aarch64 -cpu cortex-a76 -L "$arm/root" -E "PYTHONPATH=$PWD:$arm/site" \
     "$arm/root/usr/bin/python3.11" -B "$@"; }
 
 on_arm -c 'import platform; from edgeseg import mask; assert platform.machine() == "aarch64" and mask.compiled()'
+(cd "$arm/wheel" && on_arm -c 'from edgeseg import mask; assert mask.compiled() and "abi3" in mask._mask.__file__')
 # One test starts a second interpreter, which is not emulated.
 on_arm -m pytest -p no:cacheprovider tests/core/test_mask.py tests/core/test_motion.py tests/core/test_spec.py \
     --deselect tests/core/test_motion.py::test_it_works_without_the_kernel

@@ -116,3 +116,18 @@ def test_without_other_frames_the_calibration_frames_are_mirrored_with_a_warning
     mirrored = held_out(chosen, tiny.SPEC, 3)
     assert np.array_equal(mirrored[0][:, ::-1], read_image(chosen.frames[0]))
     assert "mirror images" in caplog.text
+
+
+def test_a_float16_parent_that_disagrees_is_told_by_its_rounding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    net = tiny.Net(float_type=np.float16)
+    onnx.save(net.model(net.resize(net.head("image", 8)), spec=tiny.SPEC), str(tmp_path / "half.onnx"))
+    monkeypatch.setitem(head.UPSAMPLES, "half_pixel", "align_corners")
+    with pytest.raises(EdgesegError, match=r"It computes in float16(.|\n)*Export it in float32"):
+        compile_model(
+            tmp_path / "half.onnx", tmp_path / "out", Target.load("openvino-cpu"), "fp32",
+            spec=tiny.SPEC, frames=tiny.frames(4, seed=1),
+        )  # fmt: skip

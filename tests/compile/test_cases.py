@@ -295,3 +295,10 @@ def test_the_parent_s_digest_covers_its_external_data(tmp_path: Path) -> None:
         digests.append(onnx_graph.digest(path))
     same = [(tmp_path / seed / "model.onnx").read_bytes() for seed in ("1", "2")]
     assert same[0] == same[1] and digests[0] != digests[1]
+
+
+def test_more_classes_than_a_byte_can_tell_apart_are_refused(tmp_path: Path) -> None:
+    b = foreign_cases.Builder(1)
+    path = saved(b.model(b.resize(b.body(300)), shape=(1, 3, 64, 96)), tmp_path / "model.onnx")
+    with pytest.raises(OptionError, match=r"300 classes\.\nExpected 2 to 255 class names: a class map has one byte"):
+        spec_of(path, {})

@@ -54,7 +54,10 @@ def frames() -> list[Image]:
     return [Street(seed, height=224, width=384).frame(0)[0] for seed in (40, 41)]
 
 
-@pytest.mark.parametrize(("name", "color"), [("0 to 255, mean taken off", "RGB"), ("0 to 1", "BGR")])
+@pytest.mark.parametrize(
+    ("name", "color"),
+    [pytest.param("0 to 255, mean taken off", "RGB", marks=pytest.mark.slow), ("0 to 1", "BGR")],
+)
 def test_the_right_normalization_comes_first(name: str, color: str, frames: list[Image], tmp_path: Path) -> None:
     found = probe(taking(name, color, tmp_path / "net.onnx"), SIZE, frames).result
     assert (found.rows[0].name, found.rows[0].color) == (name, color)
