@@ -22,6 +22,7 @@ from edgeseg.geometry.regions import Region
 from edgeseg.images import Image, palette_png, write_image
 from edgeseg.motion import Motion
 from edgeseg.overlay import Overlay
+from edgeseg.panoptic import PanopticMap
 from edgeseg.spec import Spec
 
 PICTURES = (".jpg", ".jpeg", ".webp")
@@ -95,7 +96,8 @@ class Result:
     `times`: resize, infer (from start to finish, waiting behind other requests included), mask. `margin` (if the
     Segmenter was opened with it): by how much each pixel's best logit beats the second, like classmap but float32.
     `reused`: how many frames before this one went through the network; 0 where this one did. `decision`: whether a
-    person has to look at it, None where nobody asked.
+    person has to look at it, None where nobody asked. `panoptic`: the segments, of the class map's size, where the task
+    has any.
     What the methods give is in the geometry of the frame: padding is gone, and pixels that the network did not see
     (Spec.fit "crop") are fit.OUTSIDE and belong to no class.
     """
@@ -107,6 +109,7 @@ class Result:
     spec: Spec | None = None
     reused: int = 0
     detail: Detail | None = field(default=None, compare=False)
+    panoptic: PanopticMap | None = field(default=None, compare=False)
     decision: Decision | None = None
 
     def __repr__(self) -> str:

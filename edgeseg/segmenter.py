@@ -171,6 +171,7 @@ class Segmenter:
             prediction.margin,
             self.spec,
             detail=detail,
+            panoptic=prediction.panoptic,
         )
 
     @overload

@@ -19,7 +19,7 @@ LUMA = (0.114, 0.587, 0.299)  # of B, G, R in gray (ITU-R BT.601), as OpenCV and
 HEADS = ("argmax", "threshold")
 FITS = ("stretch", "letterbox", "crop", "pad")
 INTERPOLATIONS = ("linear", "nearest", "area", "cubic")
-BORN_LATER = ("border", "fit", "interpolation", "pad_color")  # older readers of bundles do not know them
+BORN_LATER = ("border", "fit", "interpolation", "pad_color", "things")  # older readers of bundles do not know them
 ONNX_KEY = "edgeseg.spec"  # where an ONNX file carries its Spec as JSON (metadata_props)
 Rgb = tuple[int, int, int]
 
@@ -34,7 +34,8 @@ class Spec:
     which `interpolation`, and `pad_color` (RGB) what fills the rest. `head` says how its logits become a class map:
     `argmax` over the channels, or `threshold` (one channel; above `border` is class 1). `border` is in the units of
     the model's output; None stands for 0 for logits and half of the range for probabilities. `task` names the module
-    of edgeseg.heads that turns outputs into results.
+    of edgeseg.heads that turns outputs into results. `things`: the classes of which each object is a segment by itself
+    (task panoptic); the others are stuff.
     """
 
     height: int
@@ -51,6 +52,7 @@ class Spec:
     fit: str = "stretch"
     interpolation: str = "linear"
     pad_color: Rgb = (114, 114, 114)
+    things: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
@@ -70,6 +72,10 @@ class Spec:
             raise OptionError(f"Spec: ignore_index is {self.ignore_index!r}.", "Expected an id from 0 to 255, or none.")
         if not isinstance(self.task, str) or not self.task.isidentifier():
             raise OptionError(f"Spec: task is {self.task!r}.", "Expected the name of a task, like semantic.")
+        if stray := next((t for t in self.things if t not in self.classes), None):
+            raise OptionError(f"Spec: thing {stray!r} is none of the classes.", f"They are: {', '.join(self.classes)}.")
+        if len(set(self.things)) != len(self.things):
+            raise OptionError(f"Spec: things {self.things}, one of them twice.", "Name each class once.")
         if self.color not in COLORS:
             raise unknown("color order", self.color, COLORS)
         if self.head not in HEADS:
@@ -120,7 +126,7 @@ class Spec:
                 raise unknown("Spec key", key, names)
         try:
             values = dict(data)
-            for key in ("classes", "mean", "std", "pad_color"):
+            for key in ("classes", "mean", "std", "pad_color", "things"):
                 if key in values:
                     values[key] = tuple(values[key])
             if "palette" in values:

@@ -217,7 +217,8 @@ def test_int8_for_onnxruntime_needs_no_torch(network: Path, street: Path, tmp_pa
 # A package that does not exist yet already has its row.
 LAYERS = [
     "errors plugins cpus packages licenses files directory user_cache image_header images toml ledger timing records",
-    "precision spec fit geometry motion blur overlay result target recipe mask results heads bundle",
+    "precision spec fit geometry motion blur panoptic overlay segment_overlay result target recipe mask results heads "
+    "bundle",
     "bom signature model_signing",
     "zoo",
     "onnx_graph",

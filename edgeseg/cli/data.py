@@ -41,6 +41,9 @@ def synth(
     frame_size: Annotated[str, typer.Option("--size", metavar="WxH", help="Size of the frames.")] = "384x224",
     night: Annotated[float, typer.Option(help="Darkness: 0 is day, 1 is night.")] = 0.0,
     fog: Annotated[float, typer.Option(help="Fog: 0 is none, 1 leaves about 60 m of sight.")] = 0.0,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Also write which car and pedestrian each pixel shows.")
+    ] = False,
     clip: Annotated[Path | None, typer.Option(help="Also render a video (MP4) of another street.")] = None,
     frames: Annotated[int, typer.Option(help="Frames of the video, 25 per second.")] = 250,
     clip_size: Annotated[str, typer.Option(metavar="WxH", help="Size of the video.")] = "1280x720",
@@ -67,6 +70,7 @@ def synth(
             width=width,
             night=night,
             fog=fog,
+            instances=instances,
             progress=update,
         )
     wrote(folder)

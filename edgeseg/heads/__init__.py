@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgeseg import plugins
 from edgeseg.fit import Detail
+from edgeseg.panoptic import PanopticMap
 
 Outputs = Mapping[str, NDArray[Any]]
 """What an engine gives for one frame: arrays without a batch axis, by the name of the graph's output."""
@@ -25,10 +26,12 @@ Outputs = Mapping[str, NDArray[Any]]
 @dataclass(frozen=True)
 class Prediction:
     """`classmap`: [spec.height, spec.width] uint8 class ids. `margin`: by how much each pixel's best score beats the
-    second best, float32 of the same size; None where it was not requested."""
+    second best, float32 of the same size; None where it was not requested. `panoptic`: the segments, where the task has
+    any."""
 
     classmap: NDArray[np.uint8]
     margin: NDArray[np.float32] | None = None
+    panoptic: PanopticMap | None = None
 
 
 class Head(Protocol):

@@ -37,9 +37,11 @@ def write_dataset(
     width: int = 384,
     night: float = 0.0,
     fog: float = 0.0,
+    instances: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a dataset that `Dataset.open` reads, one street a frame; `progress(done, total)` is called after each.
+    `instances`: also which car and pedestrian each pixel shows.
 
     All or nothing: it is written under a temporary name and renamed at the end. FileError where `root` is not empty.
     """
@@ -56,7 +58,12 @@ def write_dataset(
         done = 0
         for split, count in counts.items():
             for number, scene in enumerate(scene_seeds(seed, split, count)):
-                image, mask = Street(scene, height, width, night, fog).frame(scene * 37 % 1000)
+                street, t = Street(scene, height, width, night, fog), scene * 37 % 1000
+                if instances:
+                    image, mask, objects = street.frame_with_objects(t)
+                    write_image(temporary / split / "instances" / f"{number:05d}.png", objects)  # type: ignore[arg-type]
+                else:
+                    image, mask = street.frame(t)
                 write_image(temporary / split / "images" / f"{number:05d}.png", image)
                 write_image(temporary / split / "masks" / f"{number:05d}.png", mask)
                 done += 1

@@ -57,13 +57,18 @@ class Standing:
 
 
 class Renderer:
-    """An image [H, W, 3] uint8 BGR and its class map [H, W] uint8, drawn together."""
+    """An image [H, W, 3] uint8 BGR and its class map [H, W] uint8, drawn together.
 
-    def __init__(self, camera: Camera, atmosphere: Atmosphere, sky: Image):
+    `objects`: [H, W] uint16, what was drawn while `drawn` was which number; None where nobody asked for it.
+    """
+
+    def __init__(self, camera: Camera, atmosphere: Atmosphere, sky: Image, objects: bool = False):
         self.camera = camera
         self.atmosphere = atmosphere
         self.image = sky.copy()
         self.mask = np.full(sky.shape[:2], SKY, np.uint8)
+        self.objects = np.zeros(sky.shape[:2], np.uint16) if objects else None
+        self.drawn = 0
         self.shadow = np.full((camera.height // 2 + 1, camera.width // 2 + 1), 255, np.uint8)  # at half size
 
     def fill(self, points: Sequence[Sequence[float]], color: Color, label: int, *, glow: bool = False) -> None:
@@ -89,6 +94,8 @@ class Renderer:
         corners = [_fixed(np.asarray(pixels, np.float64))]
         cv2.fillPoly(self.image, corners, tuple(color), cv2.LINE_AA, _SHIFT)
         cv2.fillPoly(self.mask, corners, label, cv2.LINE_8, _SHIFT)
+        if self.objects is not None:
+            cv2.fillPoly(self.objects, corners, self.drawn, cv2.LINE_8, _SHIFT)
 
     def ground(self, shapes: Floats, color: Color, label: int) -> None:
         """Flat shapes on the ground, [N, corners, 2] of (x, z); the light is added later, for the whole ground."""
@@ -156,7 +163,7 @@ class Renderer:
         stamp = cv2.warpAffine(colors, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_REPLICATE)
         where = cv2.warpAffine(shape, matrix, (x1 - x0, y1 - y0)) > 127
         cv2.copyTo(stamp, where.astype(np.uint8), self.image[y0:y1, x0:x1])
-        self.mask[y0:y1, x0:x1][where] = label
+        self._label(box, where, label)
 
     def _box(self, pixels: Floats) -> tuple[int, int, int, int] | None:
         x0, y0 = np.maximum(np.floor(pixels.min(0)), 0).astype(int).tolist()
@@ -180,7 +187,13 @@ class Renderer:
         matrix = cv2.getPerspectiveTransform(source, target)
         warped = cv2.warpPerspective(texture, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_REPLICATE)
         cv2.copyTo(warped, where, self.image[y0:y1, x0:x1])
-        self.mask[y0:y1, x0:x1][where > 0] = label
+        self._label(box, where > 0, label)
+
+    def _label(self, box: tuple[int, int, int, int], where: NDArray[np.bool_], label: int) -> None:
+        x0, y0, x1, y1 = box
+        self.mask[y0:y1, x0:x1][where] = label
+        if self.objects is not None:
+            self.objects[y0:y1, x0:x1][where] = self.drawn
 
 
 def _fixed(pixels: Floats) -> NDArray[np.int32]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeseg.data.dataset import Classes
 from edgeseg.errors import OptionError
@@ -36,6 +37,7 @@ CLASSES = Classes(
     ),
     ignore_index=None,
 )  # fmt: skip
+THINGS = (Car, Pedestrian)  # of which each is an object by itself
 FPS = 25
 PERIOD = 400.0  # meters after which a street repeats
 BEHIND = 40.0  # meters behind the camera in which objects are still considered
@@ -68,6 +70,22 @@ class Street:
 
     def frame(self, t: int) -> tuple[Image, Image]:
         """Frame number `t` at 25 fps: image [H, W, 3] uint8 BGR and mask [H, W] uint8 of class ids."""
+        renderer = self._rendered(t, objects=False)
+        return self._seen(renderer, t), renderer.mask
+
+    def frame_with_objects(self, t: int) -> tuple[Image, Image, NDArray[np.uint16]]:
+        """The same image and mask, and [H, W] uint16: which car or pedestrian each pixel shows, 0 for none. Numbers
+        start at 1 with the farthest, and are those of this frame only."""
+        renderer = self._rendered(t, objects=True)
+        assert renderer.objects is not None
+        seen, numbers = np.unique(renderer.objects, return_inverse=True)
+        objects = np.searchsorted(seen[seen > 0], seen, side="right")[numbers].reshape(renderer.mask.shape)
+        return self._seen(renderer, t), renderer.mask, objects.astype(np.uint16)
+
+    def _seen(self, renderer: Renderer, t: int) -> Image:
+        return self._lens.take(renderer.image, np.random.default_rng([self.seed, 2, t % (1 << 32)]))
+
+    def _rendered(self, t: int, objects: bool) -> Renderer:
         seconds = t / FPS
         driven = self.speed * seconds
         placed = [((item.position(seconds) - driven + BEHIND) % PERIOD - BEHIND, item) for item in self._objects]
@@ -80,18 +98,19 @@ class Street:
         ]
         near.sort(key=lambda pair: -(pair[0] + pair[1].depth))
         lamps = [(p.x + p.arm * 1.5, z) for z, p in near if isinstance(p, Pole) and p.kind == "lamp" and z < 90]
-        renderer = Renderer(self._camera, replace(self._atmosphere, lamps=lamps), self._sky[0])
+        renderer = Renderer(self._camera, replace(self._atmosphere, lamps=lamps), self._sky[0], objects)
         np.copyto(renderer.mask, self._sky[1])
         self._ground.draw(renderer, driven)
         for z, item in near:
             if z < 120:
                 item.cast_shadow(renderer, z, seconds)
         self._ground.shade(renderer, driven)
-        for z, item in near:
+        for number, (z, item) in enumerate(near, 1):
+            renderer.drawn = number if isinstance(item, THINGS) else 0
             item.draw(renderer, z, seconds)
         if self._ground.wet:
             self._ground.reflect(renderer)
-        return self._lens.take(renderer.image, np.random.default_rng([self.seed, 2, t % (1 << 32)])), renderer.mask
+        return renderer
 
     def _frontage(self, rng: Rng) -> list[SceneObject]:
         """Both sides of the street: rows of buildings with side streets and parks between them."""

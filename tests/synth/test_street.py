@@ -296,3 +296,15 @@ def test_a_clip_that_cannot_be_made(tmp_path: Path, name: str, options: dict, me
     with pytest.raises(OptionError, match=message):
         write_clip(tmp_path / name, **({"frames": 2} | SIZE | options))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_objects_are_cars_and_pedestrians_one_by_one() -> None:
+    street = Street(3, 224, 384)
+    image, mask = street.frame(40)
+    again, same, objects = street.frame_with_objects(40)
+    assert (again == image).all() and (same == mask).all()
+    things = (mask == CAR) | (mask == PEDESTRIAN)
+    assert things.any() and ((objects > 0) == things).all()
+    assert set(np.unique(objects)) == set(range(objects.max() + 1))
+    classes_of = [np.unique(mask[objects == number]) for number in range(1, objects.max() + 1)]
+    assert all(len(found) == 1 for found in classes_of)
