@@ -15,6 +15,7 @@ from edgeseg.spec import Spec
 
 CLASSES = "class_logits"  # [Q, C + 1] float32, the last is "no object"
 MASKS = "mask_logits"  # [Q, h, w] float32
+SMALLEST = 1e-3  # added to scores before their logarithm, as in training
 SCORE, OVERLAP = 0.5, 0.8  # least score of a query, and share of its mask that others may not win (Cheng et al. 2021)
 
 
@@ -36,7 +37,7 @@ class PanopticHead:
         classes, masks = self._queries(outputs)
         probabilities = _softmax(classes)
         scores = np.tensordot(probabilities[:, :-1].T, _sigmoid(masks), 1)
-        logits = np.log(scores + np.float32(1e-6)).astype(np.float32)
+        logits = np.log(scores + np.float32(SMALLEST)).astype(np.float32)
         size = self.height, self.width, self.upsample
         panoptic = self._segments(probabilities, masks)
         if margin:

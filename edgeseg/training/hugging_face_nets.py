@@ -13,7 +13,7 @@ from edgeseg.errors import MissingPackage
 from edgeseg.training.blocks import GridPool
 
 Segments = tuple[list[Tensor], list[Tensor]]  # of each image: masks [K, H, W] float32 and classes [K] int64
-SMALLEST = 1e-6  # score, so that its logarithm is finite
+SMALLEST = 1e-3  # added to scores: the logarithm of less would be that of rounding errors
 ENCODERS = {
     "eomt": ("model.embeddings.", "model.layers."),
     "mask2former": ("model.model.pixel_level_module.encoder.",),
