@@ -222,7 +222,7 @@ LAYERS = [
     "bom signature model_signing",
     "zoo",
     "onnx_graph",
-    "segmenter reuse",
+    "segmenter reuse tiling",
     "tensorrt tflite runner",
     "backends",
     "runtime machine",
@@ -249,7 +249,7 @@ RANK = {name: i for i, row in enumerate(LAYERS) for name in row.split()}
 LAZY = """torch torchvision timm segmentation_models_pytorch torch_pruning nncf openvino onnxruntime av gi cryptography
 prometheus_client paho tensorrt cuda edgeseg.training""".split()
 # What the packages that run on a device never import, not even inside a function.
-DEVICE_SIDE = """segmenter motion reuse runtime runner heads mask bundle data synth bench evaluation telemetry
+DEVICE_SIDE = """segmenter tiling motion reuse runtime runner heads mask bundle data synth bench evaluation telemetry
 monitoring stream serving""".split()
 NEVER_ON_A_DEVICE = ("torch", "onnx", "nncf", "edgeseg.onnx_graph", "edgeseg.quantization", "edgeseg.training")
 # Packages whose modules are found by file name and do not know each other.

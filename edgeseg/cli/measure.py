@@ -50,6 +50,9 @@ def evaluate(
     ] = None,
     scales: Annotated[str, typer.Option(help="Average over these enlargements, like 1,1.5 (not for a device).")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored frame (not for a device).")] = False,
+    tile: options.Tile = False,
+    overlap: options.TileOverlap = None,
+    blend: options.TileBlend = "gaussian",
     slices: options.Slices = None,
     class_map: Annotated[
         Path | None,
@@ -73,7 +76,12 @@ def evaluate(
     from edgeseg.report.page import write
     from edgeseg.results.evaluation import Averaging
     from edgeseg.runtime import PROXY, open_segmenter
+    from edgeseg.tiling import tiled
 
+    if tile and (clip or pictures or page or flip or scales != "1"):
+        raise OptionError(
+            "--tile goes with --data, --split, --slices, --map and --json.", "Leave the other options out."
+        )
     if clip is not None:
         if data or pictures or beside or page or flip or slices or class_map or scales != "1":
             raise OptionError(
@@ -100,7 +108,7 @@ def evaluate(
     with ExitStack() as opened, progress(f"evaluating {loaded.name}") as update:
         segmenter = opened.enter_context(open_segmenter(loaded, backend=PROXY))
         others = [opened.enter_context(open_segmenter(beside, backend=PROXY))] if beside else []
-        measured = Augmented(segmenter, averaging.scales, flip) if averaging else segmenter
+        measured = Augmented(segmenter, averaging.scales, flip) if averaging else tiled(segmenter, tile, overlap, blend)
         match = read_match(class_map, dataset.classes, loaded.spec.classes) if class_map else None
         result = measure(measured, dataset, update, page is not None, parts, match)
         result = replace(

@@ -107,3 +107,14 @@ Data = Annotated[
 OptionalData = Annotated[Path | None, typer.Option("--data", help="Labeled dataset to measure accuracy on.")]
 Split = Annotated[str, typer.Option(help="Split of --data: train, val or test.")]
 SearchSplit = Annotated[str, typer.Option(help="Split of --data to choose by; report on another one.")]
+Tile = Annotated[
+    bool,
+    typer.Option("--tile", help="Segment frames at their own resolution, in overlapping tiles of the input's size."),
+]
+TileOverlap = Annotated[
+    int | None,
+    typer.Option("--overlap", min=0, help="With --tile: pixels that tiles share [default: an eighth of a tile]."),
+]
+TileBlend = Annotated[
+    str, typer.Option("--blend", help="With --tile: where tiles overlap, gaussian averages, hard takes the nearer one.")
+]

@@ -29,6 +29,9 @@ def predict(
     save: Annotated[
         Path | None, typer.Option(help="Folder for NAME.png (class ids) and NAME.jpg (drawn over the image).")
     ] = None,
+    tile: options.Tile = False,
+    overlap: options.TileOverlap = None,
+    blend: options.TileBlend = "gaussian",
     json_to: options.Json = None,
 ) -> None:
     """Segment images: which classes, how much of each, and pictures of it.
@@ -37,13 +40,15 @@ def predict(
     cameras: edgeseg run.
     """
     from edgeseg.runtime import open_segmenter
+    from edgeseg.tiling import tiled
 
     files = _files(images)
     names = _names(files)
     rows: list[dict[str, Any]] = []
     failed = 0
     shown = table("", "image", "size", "classes")
-    with open_segmenter(bundle) as segmenter, progress("segmenting") as update:
+    with open_segmenter(bundle) as opened, progress("segmenting") as update:
+        segmenter = tiled(opened, tile, overlap, blend)
         for done, path in enumerate(files, 1):
             try:
                 result = segmenter(path)

@@ -22,6 +22,7 @@ from edgeseg.results.common import DataIdentity
 from edgeseg.results.evaluation import EvalResult, SliceScores, WorstFrame
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
+from edgeseg.tiling import Tiled
 from edgeseg.timing import Percentiles
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 
 def evaluate(
-    segmenter: Segmenter | Augmented,
+    segmenter: Segmenter | Augmented | Tiled,
     dataset: Dataset,
     progress: Progress | None = None,
     study: bool = False,
@@ -83,7 +84,7 @@ def slice_scores(part: FrameSlice, tables: Table, names: tuple[str, ...]) -> Sli
 
 
 def count(
-    segmenter: Segmenter | Augmented,
+    segmenter: Segmenter | Augmented | Tiled,
     dataset: Dataset,
     progress: Progress | None = None,
     errors: Errors | None = None,
@@ -105,7 +106,7 @@ def count(
     ignored = 0
     for done, result in enumerate(segmenter.stream(frames()), 1):
         label = labels.pop(result.frame.index)
-        label, classmap = at_label_size(result, label, segmenter.spec, ignore)
+        label, classmap = at_label_size(result, label, result.spec or segmenter.spec, ignore)
         classmap = match.predictions[classmap]
         counts.add(label, classmap)
         ignored += int(np.count_nonzero(label == ignore))

@@ -24,20 +24,20 @@ class SemanticHead:
     outputs: tuple[str, ...] = (LOGITS,)
 
     def decode(self, outputs: Outputs, margin: bool = False) -> Prediction:
-        logits = self._logits(outputs)
+        logits = self.logits(outputs)
         if margin:
             return Prediction(*mask.class_map_margin(logits, self.height, self.width, self.upsample))
         return Prediction(mask.class_map(logits, self.height, self.width, self.upsample))
 
     def detail(self, outputs: Outputs) -> Detail:
-        logits = self._logits(outputs).copy()
+        logits = self.logits(outputs).copy()
         return lambda placed: mask.frame_map(logits, self.height, self.width, self.upsample, placed)
 
     def full_logits(self, outputs: Outputs) -> mask.Logits:
         """[C, height, width] float32: every logit upsampled, for those who average or compare logits."""
-        return mask.upsampled(self._logits(outputs), self.height, self.width, self.upsample)
+        return mask.upsampled(self.logits(outputs), self.height, self.width, self.upsample)
 
-    def _logits(self, outputs: Outputs) -> mask.Logits:
+    def logits(self, outputs: Outputs) -> mask.Logits:
         """[C, h, w]; BundleError for outputs that the Spec does not describe."""
         logits = outputs.get(LOGITS)
         shape = logits.shape if logits is not None else ()
