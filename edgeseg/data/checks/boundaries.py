@@ -18,7 +18,8 @@ from edgeseg.images import Image
 from edgeseg.results.check import Finding
 
 ERRORS = ()
-REACH = 12  # pixels of the small frame
+REACH = 12  # pixels of the small frame, and at most this part of its shorter side:
+REACH_SHARE = 1 / 10  # in a tiny frame a few pixels of edge fit by chance somewhere
 MIN_SHIFT = 2.5  # pixels of the small frame
 MIN_GAIN = 0.04  # of the correlation coefficient, by the shift
 MIN_RATIO = 1.35  # of the coefficients with the shift and without
@@ -31,19 +32,26 @@ Floats = NDArray[np.float32]
 @dataclass(frozen=True)
 class Alignment:
     """`x`, `y`: by how much the labels are right of and below the edges that they fit best, in pixels of the frame;
-    `small` the same in pixels of the small frame. `fit`: the correlation where they are, `best` where they fit.
+    `small` the same in pixels of the small frame. `inside`: whether that is nearer than all that was tried, for at the
+    limit there need be no peak. `fit`: the correlation where they are, `best` where they fit.
     `contrast`: by how much the edges on the boundaries are stronger than those nearby, as a share."""
 
     x: float
     y: float
     small: float
+    inside: bool
     fit: float
     best: float
     contrast: float
 
     @property
     def shifted(self) -> bool:
-        return self.small >= MIN_SHIFT and self.best - self.fit >= MIN_GAIN and self.best >= MIN_RATIO * self.fit
+        return (
+            self.inside
+            and self.small >= MIN_SHIFT
+            and self.best - self.fit >= MIN_GAIN
+            and self.best >= MIN_RATIO * self.fit
+        )
 
 
 @dataclass(frozen=True)
@@ -101,17 +109,19 @@ def alignment(frame: Image, labels: Image, ignore: int | None) -> Alignment | No
     height, width = frame.shape[:2]
     if min(height, width) < 4 * REACH:
         return None
+    reach = min(REACH, int(REACH_SHARE * min(height, width)))
     small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     drawn, seen = boundary(np.asarray(small, np.uint8), ignore), edges(frame)
-    outline = drawn[REACH:-REACH, REACH:-REACH]
+    outline = drawn[reach:-reach, reach:-reach]
     if np.count_nonzero(outline) < MIN_BOUNDARY:
         return None
     fits = cv2.matchTemplate(seen, outline, cv2.TM_CCOEFF_NORMED)
     _, best, _, (x, y) = cv2.minMaxLoc(fits)
-    dx, dy, scale = REACH - x, REACH - y, labels.shape[1] / width
+    dx, dy, scale = reach - x, reach - y, labels.shape[1] / width
     on = drawn > 0.3
     contrast = float((seen[on] / (cv2.GaussianBlur(seen, (0, 0), NEARBY)[on] + 1e-3)).mean()) - 1
-    return Alignment(dx * scale, dy * scale, float(np.hypot(dx, dy)), float(fits[REACH, REACH]), best, contrast)
+    inside = max(abs(dx), abs(dy)) < reach
+    return Alignment(dx * scale, dy * scale, float(np.hypot(dx, dy)), inside, float(fits[reach, reach]), best, contrast)
 
 
 def boundary(labels: Image, ignore: int | None) -> Floats:
