@@ -7,11 +7,11 @@ from onnx import ModelProto, TensorProto
 from edgeseg.errors import EdgesegError
 from edgeseg.onnx_graph.index import element_types, static_shapes
 from edgeseg.onnx_graph.loading import image_input
-from edgeseg.tflite import algebra, convolution, padding, pointwise, pooling, resizing, shapes
+from edgeseg.tflite import activations, algebra, convolution, logic, padding, pointwise, pooling, resizing, shapes
 from edgeseg.tflite.fusions import fuse
 from edgeseg.tflite.writer import NHWC, Writer, unsupported
 
-MODULES = (pointwise, shapes, convolution, pooling, resizing, padding, algebra)
+MODULES = (pointwise, activations, logic, shapes, convolution, pooling, resizing, padding, algebra)
 OPERATORS = {name: emit for module in MODULES for name, emit in module.OPERATORS.items()}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import NodeProto
 
 from edgeseg.onnx_graph.index import attribute
+from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.padding import before_pad
 from edgeseg.tflite.windows import Window, padded, require_images, window_pads
 from edgeseg.tflite.writer import NHWC, Writer, unsupported
@@ -38,11 +39,11 @@ def conv(w: Writer, node: NodeProto) -> None:
 
 
 def conv_transpose(w: Writer, node: NodeProto) -> None:
-    """TRANSPOSE_CONV; what its padding cannot cut off is sliced away."""
-    name, weight, shape = node.output[0], w.constant(node, 1), w.shape(node.input[0])
+    """TRANSPOSE_CONV; what its padding cannot cut off is sliced away. It knows no groups and no dilation, so that these
+    become zeros in the kernel."""
+    name, shape = node.output[0], w.shape(node.input[0])
     require_images(node, shape)
-    if attribute(node, "group", 1) != 1 or set(attribute(node, "dilations", [1])) != {1}:
-        raise unsupported(node, "has groups or dilations")
+    weight = spread(w.constant(node, 1), attribute(node, "group", 1), attribute(node, "dilations", [1, 1]))
     stride, kernel, out = attribute(node, "strides", [1, 1]), weight.shape[2:], w.shape(name)
     uncropped = [(n - 1) * s + k for n, s, k in zip(shape[2:], stride, kernel)]
     crop = [f - o for f, o in zip(uncropped, out[2:])]
@@ -70,6 +71,18 @@ def conv_transpose(w: Writer, node: NodeProto) -> None:
         limits = {"begin": [0, *before, 0], "size": [1, *out[2:], out[1]]}
         tensors = [w.const(np.array(values, np.int32), f"{name}/{key}") for key, values in limits.items()]
         w.compute(name, "SLICE", [index, *tensors], NHWC)
+
+
+def spread(weight: Array, groups: int, dilation: Sequence[int]) -> Array:
+    """[in, out / groups, h, w] -> [in, out, (h - 1) * dilation[0] + 1, (w - 1) * dilation[1] + 1], zeros in between."""
+    inner, out, height, width = weight.shape
+    each = inner // groups
+    size = [(n - 1) * step + 1 for n, step in zip((height, width), dilation)]
+    wide = np.zeros((inner, out * groups, *size), weight.dtype)
+    for g in range(groups):
+        rows, columns = slice(g * each, (g + 1) * each), slice(g * out, (g + 1) * out)
+        wide[rows, columns, :: dilation[0], :: dilation[1]] = weight[rows]
+    return wide
 
 
 OPERATORS: dict[str, Callable[[Writer, NodeProto], None]] = {"Conv": conv, "ConvTranspose": conv_transpose}

@@ -14,7 +14,8 @@ Array = NDArray[Any]
 OPTIONS = {
     "CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "AVERAGE_POOL_2D": "Pool2D", "MAX_POOL_2D": "Pool2D",
     "MEAN": "Reducer", "SUM": "Reducer", "REDUCE_MAX": "Reducer", "REDUCE_MIN": "Reducer",
-    "BATCH_MATMUL": "BatchMatMul", "MAXIMUM": "MaximumMinimum", "MINIMUM": "MaximumMinimum", "PADV2": "PadV2",
+    "BATCH_MATMUL": "BatchMatMul", "SELECT_V2": "SelectV2", "MAXIMUM": "MaximumMinimum", "MINIMUM": "MaximumMinimum",
+    "PADV2": "PadV2",
 }  # fmt: skip
 # Operators without options of their own.
 BARE = {"RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "TANH", "SQRT", "RSQRT", "LOG", "ELU", "PRELU", "SIN", "COS",

@@ -13,15 +13,13 @@ from edgeseg.tflite.flatbuffer import Array
 from edgeseg.tflite.writer import Order, Writer, unsupported
 
 UNARY = {"Sigmoid": "LOGISTIC", "Tanh": "TANH", "Sqrt": "SQRT", "Exp": "EXP", "Log": "LOG", "Neg": "NEG", "Abs": "ABS",
-         "Elu": "ELU", "Floor": "FLOOR", "Ceil": "CEIL", "Sin": "SIN", "Cos": "COS"}  # fmt: skip
+         "Floor": "FLOOR", "Ceil": "CEIL", "Sin": "SIN", "Cos": "COS"}  # fmt: skip
 CLIPS: dict[tuple[float, float], str] = {(0, np.inf): "RELU", (0, 6): "RELU6", (-1, 1): "RELU_N1_TO_1"}
 BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Max": "MAXIMUM", "Min": "MINIMUM", "Pow": "POW"}
 
 
 def unary(w: Writer, node: NodeProto) -> None:
     x = node.input[0]
-    if node.op_type == "Elu" and attribute(node, "alpha", 1.0) != 1:
-        raise unsupported(node, "has an alpha other than 1")
     _map(w, node, UNARY[node.op_type], x)
 
 

@@ -140,7 +140,7 @@ def expand(w: Writer, node: NodeProto) -> None:
 
 
 def reduce(w: Writer, node: NodeProto) -> None:
-    """ReduceMean, Sum, Max, Min and the global pools."""
+    """ReduceMean, Sum, Max, Min, L1, L2 and the global pools."""
     x, name, rank = node.input[0], node.output[0], len(w.shape(node.input[0]))
     pool = node.op_type.startswith("Global")
     axes_input = w.constant(node, 1) if len(node.input) > 1 and node.input[1] else None
@@ -155,11 +155,21 @@ def reduce(w: Writer, node: NodeProto) -> None:
         "Max": "REDUCE_MAX",
         "MaxPool": "REDUCE_MAX",
         "Min": "REDUCE_MIN",
+        "L1": "SUM",
+        "L2": "SUM",
     }[node.op_type.removeprefix("Global").removeprefix("Reduce")]
     order = w.order_of(x)
     index = w.get(x, order)
+    if node.op_type == "ReduceL1":
+        index = w.emit("ABS", [index], w.stored(index), f"{name}/size")
+    if node.op_type == "ReduceL2":
+        index = w.emit("MUL", [index, index], w.stored(index), f"{name}/square")
     stored_axes = w.const(np.array([order.index(a) for a in axes], np.int32), f"{name}/axes")
     remaining = order if keep_dims else tuple(d - sum(a < d for a in axes) for d in order if d not in axes)
+    if node.op_type == "ReduceL2":
+        shape = [w.shape(name)[d] for d in remaining]
+        total = w.emit(op, [index, stored_axes], shape, f"{name}/total", keepDims=keep_dims)
+        return w.compute(name, "SQRT", [total], remaining)
     w.compute(name, op, [index, stored_axes], remaining, keepDims=keep_dims)
     return None
 
@@ -182,7 +192,7 @@ def axes_of(node: NodeProto, rank: int, axes_input: Array | None = None) -> list
 
 OPERATORS: dict[str, Callable[[Writer, NodeProto], None]] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshape),
-    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), reduce),
+    **dict.fromkeys([f"Reduce{kind}" for kind in ("Mean", "Sum", "Max", "Min", "L1", "L2")], reduce),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), reduce),
     **dict.fromkeys(("Softmax", "LogSoftmax"), softmax),
     "Transpose": transpose,

@@ -44,10 +44,16 @@ def operators(data: bytes) -> Counter[str]:
 
 
 def same(
-    net: Net, *outputs: str, height: int = 8, width: int = 6, tolerance: float = 2e-5, spread: float = 1.0
+    net: Net,
+    *outputs: str,
+    height: int = 8,
+    width: int = 6,
+    tolerance: float = 2e-5,
+    spread: float = 1.0,
+    opset: int = 17,
 ) -> Counter[str]:
     """Convert, run both, compare; returns the operators of the TFLite file."""
-    model = net.model(*outputs, shape=(1, 3, height, width))
+    model = net.model(*outputs, shape=(1, 3, height, width), opset=opset)
     image = (spread * np.random.default_rng(1).normal(size=(1, 3, height, width))).astype(np.float32)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = session.run(list(outputs), {"image": image})
@@ -64,14 +70,86 @@ def same(
 
 # One element after the other
 
-ONE = ["Relu", "Sigmoid", "Tanh", "Exp", "Neg", "Abs", "Elu", "Floor", "Ceil", "Sin", "Cos", "HardSwish", "HardSigmoid",
-       "LeakyRelu", "Softmax", "LogSoftmax", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Flatten"]  # fmt: skip
+ONE = [
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "Exp",
+    "Neg",
+    "Abs",
+    "Elu",
+    "Celu",
+    "Selu",
+    "Softplus",
+    "Softsign",
+    "Floor",
+    "Ceil",
+    "Sin",
+    "Cos",
+    "HardSwish",
+    "HardSigmoid",
+    "ReduceL1",
+    "ReduceL2",
+    "LeakyRelu",
+    "Softmax",
+    "LogSoftmax",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Identity",
+    "Flatten",
+]
 
 
 @pytest.mark.parametrize("op", ONE)
 def test_one_input(op: str) -> None:
     net = Net()
     same(net, net.add(op, "image"), spread=2)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
+@pytest.mark.parametrize("op", ["Elu", "Celu", "Selu"])
+def test_exponential_activations_of_any_alpha(op: str, alpha: float) -> None:
+    net = Net()
+    same(net, net.add(op, "image", alpha=alpha), spread=3)
+
+
+@pytest.mark.parametrize("op", ["Softplus", "Mish"])
+def test_soft_activations_do_not_overflow(op: str) -> None:
+    for spread in (1, 300):
+        net = Net()
+        same(net, net.add(op, "image"), spread=spread, opset=18)  # the first that has Mish
+
+
+def test_the_plain_elu_is_one_operator() -> None:
+    net = Net()
+    assert same(net, net.add("Elu", "image", alpha=1.0)) == {"ELU": 1}
+
+
+@pytest.mark.parametrize("op", ["Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"])
+def test_comparisons_choose(op: str) -> None:
+    """Against a number, a channel's number and a map of its own; both sides of Where run or are constants."""
+    net = Net()
+    rounded = net.add("Floor", net.add("Mul", "image", net.constant(2.0)))
+    for other in (net.constant(0.0), net.constant([[[-1.0]], [[0.0]], [[1.0]]]), net.add("Floor", "image")):
+        found = net.add(op, rounded, other)
+        net.add("Where", found, "image", net.constant(-7.0))
+    outputs = [node.output[0] for node in net.nodes if node.op_type == "Where"]
+    same(net, *outputs)
+
+
+def test_conditions_are_combined() -> None:
+    net = Net()
+    high, low = net.add("Greater", "image", net.constant(0.3)), net.add("Less", "image", net.constant(-0.3))
+    both = net.add("And", net.add("Not", high), net.add("Not", low))
+    mean = net.add("ReduceMean", "image", axes=[1], keepdims=1)
+    same(net, net.add("Where", both, mean, "image"), net.add("Where", net.add("Or", high, low), "image", mean))
+
+
+@pytest.mark.parametrize("op", ["ReduceL1", "ReduceL2"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_norms_along_an_axis(op: str, keepdims: int) -> None:
+    net = Net()
+    same(net, net.add(op, "image", axes=[2], keepdims=keepdims), net.add(op, "image", axes=[1, 3], keepdims=keepdims))
 
 
 @pytest.mark.parametrize("op", ["Sqrt", "Log", "Reciprocal"])
@@ -363,12 +441,15 @@ def test_the_border_of_tensorflow_costs_no_operator() -> None:
 @given(st.data())
 def test_conv_transpose(data: Any) -> None:
     kernel, stride = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    groups, dilation = data.draw(st.sampled_from([1, 3])), data.draw(st.integers(1, 2))
     pads = [data.draw(st.integers(0, min(2, kernel - 1))) for _ in range(4)]
     extra = [data.draw(st.integers(0, stride - 1)) for _ in range(2)]
     assume(all(pads[i + 2] >= extra[i] for i in range(2)))
     net = Net()
-    weight, bias = net.constant(net.random.normal(size=(3, 5, kernel, kernel))), net.constant(net.random.normal(size=5))
-    out = net.add("ConvTranspose", "image", weight, bias, strides=[stride] * 2, pads=pads, output_padding=extra)
+    weight = net.constant(net.random.normal(size=(3, 5, kernel, kernel)))
+    bias = net.constant(net.random.normal(size=5 * groups))
+    out = net.add("ConvTranspose", "image", weight, bias, strides=[stride] * 2, pads=pads, output_padding=extra,
+                  group=groups, dilations=[dilation] * 2)  # fmt: skip
     same(net, out, tolerance=1e-5)
 
 
@@ -483,7 +564,6 @@ def refused(build: Callable[[Net], str]) -> str:
         (lambda n: n.add("MaxPool", "image", kernel_shape=[2, 2], dilations=[2, 2]), "has dilations"),
         (lambda n: n.add("Cast", "image", to=7), "operator Cast (node t0) makes integers"),
         (lambda n: n.add("Gather", "image", n.constant([[0, 1], [1, 0]], kind=np.int64), axis=1), "takes a table"),
-        (lambda n: n.add("Elu", "image", alpha=0.5), "has an alpha other than 1"),
     ],
 )  # fmt: skip
 def test_what_is_refused_names_operator_and_node(build: Callable[[Net], str], message: str) -> None:

@@ -64,6 +64,22 @@ def test_compile_takes_a_folder(kind: str, tmp_path: Path) -> None:
     assert bundle.manifest.parity is not None and bundle.manifest.parity.agreement > 0.999
 
 
+@pytest.mark.slow
+def test_an_eomt_whose_masks_are_annealed_away_goes_to_tflite(tmp_path: Path) -> None:
+    """As the authors publish them; with masks, TFLite has no ScatterND."""
+    _, model = saved(tmp_path / "eomt", "eomt")
+    arguments = ["compile", str(tmp_path / "eomt"), "--target", "tflite-cpu", "--out", str(tmp_path / "bundle")]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code != 0 and "operator ScatterND" in str(refused.exception)
+
+    model.get_buffer("attn_mask_probs").zero_()
+    model.save_pretrained(tmp_path / "eomt")
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    parity = Bundle.load(tmp_path / "bundle").manifest.parity
+    assert parity is not None and parity.agreement > 0.999
+
+
 def test_masks_of_attention_do_not_break_int8(tmp_path: Path) -> None:
     """Mask2Former's hold minus infinity: its INT8 agreed on 25 % of pixels, or found no range at all."""
     folder, _ = saved(tmp_path / "mask2former", "mask2former")
