@@ -42,7 +42,8 @@ demo: $(VENV)/demo.stamp ## the shipped street student: calibrate, INT8, compile
 	@echo "Look at $(DEMO)/segmented.mp4 and $(DEMO)/report.html"
 
 test: $(VENV)/dev.stamp test-tools ## every test (installs what it needs; about 18 minutes on 2 cores)
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --ignore=tests/training
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --ignore=tests/training --ignore=tests/stream
+	$(BIN)/pytest tests/stream # cameras and brokers in real time: one after another
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/training
 
 test-slow: $(VENV)/dev.stamp ## the tests that take minutes each

@@ -248,7 +248,7 @@ def test_an_unknown_task_names_the_known_ones(bundle: Path, tmp_path: Path, edge
     (copy / "bundle.json").write_text(json.dumps(manifest))
     result = edgeseg("verify", copy)
     assert result.code == 2
-    assert "Unknown task 'semantics'.\nDid you mean 'semantic'? Known: semantic." in result.err
+    assert "Unknown task 'semantics'.\nDid you mean 'semantic'? Known: panoptic, semantic." in result.err
 
 
 FORMAT = """

@@ -28,7 +28,9 @@ def exporter_metadata(model: ModelProto) -> ExporterMetadata | None:
 
     OptionError for one whose task is not semantic segmentation.
     """
-    found = {entry.key: entry.value for entry in model.metadata_props}
+    # What is no UTF-8 comes as bytes; nothing that is looked for is.
+    texts = ((entry.key, entry.value) for entry in model.metadata_props)
+    found = {key: value for key, value in texts if isinstance(key, str) and isinstance(value, str)}
     if not {"names", "task", "stride"} <= found.keys():
         return model_info.of_properties(found)
     if found["task"] not in SEMANTIC_TASKS:
