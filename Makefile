@@ -41,7 +41,7 @@ demo: $(VENV)/demo.stamp ## the shipped street student: calibrate, INT8, compile
 	$(BIN)/edgeseg report $(DEMO)/eval-fp32.json $(DEMO)/eval-int8.json $(DEMO)/bench-int8.json $(DEMO)/run.json --out $(DEMO)/report.html
 	@echo "Look at $(DEMO)/segmented.mp4 and $(DEMO)/report.html"
 
-test: $(VENV)/dev.stamp test-tools ## every test (installs what it needs; about 18 minutes on 2 cores)
+test: $(VENV)/dev.stamp test-tools ## every test (installs what it needs; about 23 minutes on 2 cores)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --ignore=tests/training --ignore=tests/stream
 	$(BIN)/pytest tests/stream # cameras and brokers in real time: one after another
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/training
