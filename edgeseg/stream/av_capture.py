@@ -1,4 +1,5 @@
-"""AvCapture: a video file through PyAV, in place of cv2.VideoCapture, which does not give motion vectors."""
+"""AvCapture: a video file through PyAV, in place of cv2.VideoCapture, which does not give motion vectors, and whose
+pictures are whatever was in memory where it cannot convert the colors."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from edgeseg.stream.pictures import Pictures, quarter_turns
 
 if TYPE_CHECKING:
     import av
+
+
+CONVERTED = (0, 1, 2, 4, 5, 6, 7, 9)  # YUV matrices (ITU-T H.273) that FFmpeg's scaler knows
 
 
 class AvCapture:
@@ -33,15 +37,19 @@ class AvCapture:
             cv2.CAP_PROP_FRAME_COUNT: lambda: stream.frames,
             cv2.CAP_PROP_POS_MSEC: lambda: 1e3 * self._seconds,
         }
-        context.options = vectors.OPTIONS
+        self._tells_motion = context.name in vectors.CODECS
+        if self._tells_motion:
+            context.options = vectors.OPTIONS
         self._gap = True  # the frame before is missing
         self._seconds = 0.0
         self._begin = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
         self._frames: Iterator[av.VideoFrame] = container.decode(stream)
 
     @classmethod
-    def open(cls, path: Path, pictures: Pictures) -> AvCapture | None:
-        """None where there is no PyAV, or the codec of the file tells no motion: OpenCV reads it as well."""
+    def open(cls, path: Path, pictures: Pictures, motion: bool) -> AvCapture | None:
+        """None where OpenCV reads the file as well: without `motion` or a codec that tells any, and with colors that it
+        can convert. None, too, without PyAV.
+        """
         try:
             import av
         except ImportError:
@@ -51,7 +59,10 @@ class AvCapture:
         except (av.error.FFmpegError, ValueError):
             return None
         streams = container.streams.video
-        if not streams or streams[0].codec_context.name not in vectors.CODECS:
+        context = streams[0].codec_context if streams else None
+        if context is None or not (
+            (motion and context.name in vectors.CODECS) or int(context.colorspace) not in CONVERTED
+        ):
             container.close()
             return None
         return cls(container, pictures)
@@ -73,7 +84,7 @@ class AvCapture:
         if frame.time is not None:
             self._seconds = frame.time - self._begin
         gap, self._gap = self._gap or frame.is_corrupt, False
-        self.motion = None if gap or quarter_turns(frame) else (vectors.of_frame(frame),)
+        self.motion = None if gap or not self._tells_motion or quarter_turns(frame) else (vectors.of_frame(frame),)
         return True, self._pictures.of(frame)
 
     def release(self) -> None:

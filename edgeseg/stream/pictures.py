@@ -36,7 +36,8 @@ class Pictures:
             image = frame.to_ndarray(format="bgr24")
         except (OSError, ValueError):  # a YUV matrix that FFmpeg cannot convert
             matrix = int(frame.colorspace)
-            self._warnings.append(f"{self._name}: colors are approximate: YUV matrix {matrix} is unknown.")
+            text = f"{self._name}: colors are approximate: YUV matrix {matrix} is unknown."
+            self._warnings += [text] if text not in self._warnings else []
             self._matrix = frame.colorspace = MATRICES.get(matrix, UNSPECIFIED)
             image = frame.to_ndarray(format="bgr24")
         turns = quarter_turns(frame)

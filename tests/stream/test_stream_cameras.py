@@ -478,6 +478,8 @@ MATRIX = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-bsf:v"]
 def test_colors_of_many_kinds_are_read(tmp_path, options):
     """From a file, also with its motion, and from the network: a picture like the source's, and no error."""
     path = ffmpeg_clip(tmp_path / "a.mp4", *options)
+    junk = [np.full((96, 160, 3), 7, np.uint8) for _ in range(100)]  # what a picture that is not written would show
+    del junk
     with sources.open(str(path)) as file:
         read = frames(file, 12)
     with sources.open(str(path)) as file:

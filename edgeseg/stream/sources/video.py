@@ -77,9 +77,10 @@ class Video(Source):
         self._capture, self._next = self._start()
 
     def _start(self) -> tuple[cv2.VideoCapture | AvCapture, Image]:
-        with_motion = AvCapture.open(self.path, Pictures(f"Video {self.path}", self.warnings)) if self._motion else None
+        pictures = Pictures(f"Video {self.path}", self.warnings)
         # Not the bare name: FFmpeg takes what stands before a colon (12:30:00.mp4) for a protocol.
-        capture = with_motion or cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
+        other = AvCapture.open(self.path, pictures, self._motion)
+        capture = other or cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise FileError(
                 f"Video {self.path} cannot be opened.",
