@@ -39,6 +39,15 @@ typedef struct {
     int *first;              /* [w + 1]: first output column of each cell column */
 } Job;
 
+/* Take class c where its logits are larger than the best so far. Inlined, so that it is compiled with its caller's set. */
+static inline __attribute__((always_inline)) void keep_larger(const float *from, int c, int n, float *best, uint8_t *win) {
+    for (int x = 0; x < n; x++) {
+        int more = from[x] > best[x];
+        best[x] = more ? from[x] : best[x];
+        win[x] = more ? (uint8_t)c : win[x];
+    }
+}
+
 /* Copy source row r into its buffer and take the argmax of every column; the lowest class wins a tie. */
 FAST static void load_row(const Job *job, int r, float *best) {
     float *row = job->row[r & 1];
@@ -53,11 +62,7 @@ FAST static void load_row(const Job *job, int r, float *best) {
             memset(win, 0, w);
             continue;
         }
-        for (int x = 0; x < w; x++) {
-            int more = to[x] > best[x];
-            best[x] = more ? to[x] : best[x];
-            win[x] = more ? (uint8_t)c : win[x];
-        }
+        keep_larger(to, c, w, best, win);
     }
 }
 
@@ -234,14 +239,7 @@ FAST static void argmax_chunk(const float *logits, int classes, size_t plane, in
     float best[CHUNK];
     memcpy(best, logits, n * sizeof(float));
     memset(win, 0, n);
-    for (int c = 1; c < classes; c++) {
-        const float *from = logits + c * plane;
-        for (int x = 0; x < n; x++) {
-            int more = from[x] > best[x];
-            best[x] = more ? from[x] : best[x];
-            win[x] = more ? (uint8_t)c : win[x];
-        }
-    }
+    for (int c = 1; c < classes; c++) keep_larger(logits + c * plane, c, n, best, win);
 }
 
 static PyObject *argmax(PyObject *self, PyObject *args) {

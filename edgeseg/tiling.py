@@ -153,10 +153,10 @@ class Tiled:
         return self._stride
 
 
-def starts(size: int, tile: int, overlap: int) -> list[int]:
+def starts(size: int, tile: int, overlap: float) -> list[int]:
     """Evenly spaced first cells of tiles that cover `size` cells and share at least `overlap` with the next one."""
     count = 1 + max(0, math.ceil((size - tile) / (tile - overlap)))
-    return [i * (size - tile) // max(1, count - 1) for i in range(count)]
+    return [round(i * (size - tile) / max(1, count - 1)) for i in range(count)]
 
 
 def weight(height: int, width: int, blend: str) -> NDArray[np.float32]:

@@ -78,7 +78,8 @@ def refused_layer(message: str, graph: Path) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if missing := re.search(r"No conversion rule found for operations: (.+)", message):
         kinds = [re.sub(r"-\d+$", "", kind.strip()).rpartition(".")[2] for kind in missing[1].split(",")]
-        return f"it has no {' and no '.join(_with_names(kind, _nodes(graph)) for kind in kinds)}"
+        nodes = _nodes(graph)
+        return f"it has no {' and no '.join(_with_names(kind, nodes) for kind in kinds)}"
     if node := re.search(r"ONNX node '<Node\((\w+)\): ([^>]*)>'", message):
         end = next((i for i, line in enumerate(lines) if line.startswith("Summary")), len(lines))
         name = next((name for _, name, outputs in _nodes(graph) if node[2] in outputs), node[2])

@@ -247,14 +247,13 @@ def targets(json_to: options.Json = None) -> None:
 
 def _speeds(bundle: Bundle, model: Path, output: str) -> dict[Precision, float]:
     """What the precision gains here, with a warning where that is nothing; empty for fp32 and if it cannot be told."""
-    from edgeseg import onnx_graph
     from edgeseg.profiling.precisions import faster_float, speeds
 
-    precision, graph = bundle.precision, onnx_graph.load(model)
-    if precision is Precision.FP32 or onnx_graph.is_quantized(graph):
+    precision = bundle.precision
+    if precision is Precision.FP32:
         return {}
     with status("speed of this precision"):
-        found = speeds(bundle, onnx_graph.deploy_graph(graph, bundle.spec, output).model)
+        found = speeds(bundle, model, output)
     other = faster_float(found, precision) if found and precision is not Precision.FP16 else None
     if other:
         log.warning(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PROGRAMS = (".pt", ".pth", ".pt2", ".ts", ".jit", ".torchscript")
-EXPORTED = ("archive_format", "serialized_exported_program.json")  # files in a .pt2
 
 
 def is_checkpoint(model: Path) -> bool:
@@ -33,11 +31,9 @@ def is_folder(model: Path) -> bool:
 
 def is_program(model: Path) -> bool:
     """Whether a model is TorchScript or an ExportedProgram of torch, going by what the file holds."""
-    if model.suffix.lower() not in PROGRAMS or not model.is_file() or not zipfile.is_zipfile(model):
-        return False
-    with zipfile.ZipFile(model) as archive:
-        names = archive.namelist()
-    return any("/code/" in name or name.endswith(EXPORTED) for name in names)
+    from edgeseg.onnx_graph.formats import torch_program
+
+    return model.suffix.lower() in PROGRAMS and torch_program(model) != ""
 
 
 def as_onnx(
@@ -46,11 +42,13 @@ def as_onnx(
     """A checkpoint, a Hugging Face folder or, if `trusted`, a program of torch is exported first, into `folder` or
     beside itself, for its own input size or (height, width)."""
     if is_program(model):
+        from edgeseg.onnx_graph.formats import FROM_TORCH
+
         if not trusted:
             raise OptionError(
                 f"{model} is a program of torch (TorchScript or .pt2): to read it is to run what it holds.",
                 f"If you trust who made it: edgeseg compile {model} --trust. Else get the network as ONNX: "
-                "torch.onnx.export(model.eval(), torch.zeros(1, 3, H, W), 'model.onnx', dynamo=False)",
+                f"{FROM_TORCH}",
             )
         from edgeseg.training.programs import export_program
 

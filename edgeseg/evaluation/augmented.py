@@ -6,7 +6,6 @@ overlap by half; softmax outputs are averaged where they overlap, over mirrors a
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from edgeseg.images import Image, resize
 from edgeseg.result import Frame, Result
 from edgeseg.segmenter import Segmenter
 from edgeseg.spec import Spec
+from edgeseg.tiling import starts
 
 Scores = NDArray[np.float32]
 
@@ -59,8 +59,8 @@ class Augmented:
         large = resize(image, round(height * scale), round(width * scale))
         total = np.zeros((len(self.spec.classes), *large.shape[:2]), np.float32)
         weight = np.zeros(large.shape[:2], np.float32)
-        for top in window_starts(large.shape[0], height):
-            for left in window_starts(large.shape[1], width):
+        for top in starts(large.shape[0], height, height / 2):
+            for left in starts(large.shape[1], width, width / 2):
                 window = np.ascontiguousarray(large[top : top + height, left : left + width])
                 scores = self._scores(window)
                 total[:, top : top + height, left : left + width] += scores
@@ -85,9 +85,3 @@ class Augmented:
         logits = semantic.of(self.inner.head).full_logits(engine.wait(0))
         powers = np.exp(logits - logits.max(0))
         return np.asarray(powers / powers.sum(0), np.float32)
-
-
-def window_starts(size: int, window: int) -> list[int]:
-    """Evenly spaced first pixels of windows that cover `size` pixels and overlap by at least half."""
-    count = 1 + math.ceil((size - window) / (window / 2))
-    return [round(i * (size - window) / max(1, count - 1)) for i in range(count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
+import cv2
 import numpy as np
 
 from edgeseg.data.dataset import Classes, Dataset
@@ -100,14 +101,14 @@ def count(
     def frames() -> Iterator[Frame]:
         for i in range(len(dataset)):
             image, label = dataset[i]
-            labels[i] = match.labels[label]
+            labels[i] = np.asarray(cv2.LUT(label, match.labels), np.uint8)
             yield Frame(image, i)
 
     ignored = 0
     for done, result in enumerate(segmenter.stream(frames()), 1):
         label = labels.pop(result.frame.index)
         label, classmap = at_label_size(result, label, result.spec or segmenter.spec, ignore)
-        classmap = match.predictions[classmap]
+        classmap = np.asarray(cv2.LUT(classmap, match.predictions), np.uint8)
         counts.add(label, classmap)
         ignored += int(np.count_nonzero(label == ignore))
         if errors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 from edgeseg.errors import FileError
@@ -9,6 +10,7 @@ from edgeseg.onnx_graph import model_info, tflite_metadata
 
 _HEAD = 64  # bytes that are enough to tell the formats apart
 _TORCH = "torch.onnx.export(model, example, 'model.onnx')"
+FROM_TORCH = "torch.onnx.export(model.eval(), torch.zeros(1, 3, H, W), 'model.onnx', dynamo=False)"
 _TF2ONNX = "python -m tf2onnx.convert"
 # Converters that need other releases of our own packages, or TensorFlow: in an environment of their own.
 _VENV = "python -m venv convert && convert/bin/pip install"
@@ -48,6 +50,17 @@ _FOLDERS = (
     ("*.xml", *_SUFFIXES[".xml"]),
     ("Manifest.json", "a Core ML package", _SUFFIXES[".mlmodel"][1]),
 )  # fmt: skip
+
+
+def torch_program(path: Path) -> str:
+    """What of torch a file holds: "exported" for an ExportedProgram (.pt2), "scripted" for TorchScript, else ""."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
+        return "exported"
+    return "scripted" if any("/code/" in name for name in names) else ""
 
 
 def require_onnx(path: Path) -> None:

@@ -8,29 +8,30 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from edgeseg import backends, cpus
+from edgeseg import backends, cpus, onnx_graph
 from edgeseg.bundle import Bundle
 from edgeseg.precision import Precision
 from edgeseg.profiling.measure import open_engine, time_runs, unavailable_reason
 from edgeseg.target import Target
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 WORTH = 1.02  # times as fast as the fastest float precision: less is not worth what it costs in accuracy
 SECONDS = 0.5  # of each engine
 LEAST_ROUNDS = 3
 
 
-def speeds(bundle: Bundle, graph: ModelProto) -> dict[Precision, float]:
+def speeds(bundle: Bundle, model: Path, output: str = "") -> dict[Precision, float]:
     """How many times as fast as fp32 one inference is, of the bundle and of its target's float precisions that this CPU
-    computes in; fp32 is 1. Empty where the target does not run here. `graph`: the deploy graph in float32.
+    computes in; fp32 is 1. Empty where the target does not run here, and for a `model` that came quantized.
     """
     target = Target.load(bundle.target)
     if unavailable_reason(target):
         return {}
+    loaded = onnx_graph.load(model)
+    if onnx_graph.is_quantized(loaded):
+        return {}
+    graph = onnx_graph.deploy_graph(loaded, bundle.spec, output).model
     floats = [Precision.FP32, *([Precision.BF16] if cpus.has_bf16() and Precision.BF16 in target.precisions else [])]
     with ExitStack() as stack:
         engines = {

@@ -20,12 +20,9 @@ def exponential(w: Writer, node: NodeProto) -> None:
         slope = alpha
     if node.op_type == "Selu":
         alpha, gain = attribute(node, "alpha", SELU[0]), attribute(node, "gamma", SELU[1])
-    x, name = node.input[0], node.output[0]
-    order = w.order_of(x)
-    index = w.get(x, order)
+    name, (index, order, shape) = node.output[0], w.operand(node)
     if alpha == slope == gain == 1:
         return w.compute(name, "ELU", [index], order)
-    shape = w.stored(index)
     positive = _times(w, w.emit("RELU", [index], shape, f"{name}/positive"), gain, name)
     negative = w.emit("MINIMUM", [index, w.const(np.float32(0))], shape, f"{name}/negative")
     curve = w.emit("ELU", [_times(w, negative, 1 / slope, name)], shape, f"{name}/curve")
@@ -35,10 +32,7 @@ def exponential(w: Writer, node: NodeProto) -> None:
 
 def softplus(w: Writer, node: NodeProto) -> None:
     """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|); Mish is x tanh of it."""
-    x, name = node.input[0], node.output[0]
-    order = w.order_of(x)
-    index = w.get(x, order)
-    shape = w.stored(index)
+    name, (index, order, shape) = node.output[0], w.operand(node)
     size = w.emit("ABS", [index], shape, f"{name}/size")
     power = w.emit("EXP", [w.emit("NEG", [size], shape, f"{name}/minus")], shape, f"{name}/power")
     more = w.emit("ADD", [power, w.const(np.float32(1))], shape, f"{name}/more")
@@ -53,10 +47,7 @@ def softplus(w: Writer, node: NodeProto) -> None:
 
 def softsign(w: Writer, node: NodeProto) -> None:
     """x / (1 + |x|)."""
-    x, name = node.input[0], node.output[0]
-    order = w.order_of(x)
-    index = w.get(x, order)
-    shape = w.stored(index)
+    name, (index, order, shape) = node.output[0], w.operand(node)
     size = w.emit("ABS", [index], shape, f"{name}/size")
     w.compute(name, "DIV", [index, w.emit("ADD", [size, w.const(np.float32(1))], shape, f"{name}/more")], order)
 

@@ -71,9 +71,7 @@ def prelu(w: Writer, node: NodeProto) -> None:
 def hard_sigmoid(w: Writer, node: NodeProto) -> None:
     """clip(alpha x + beta, 0, 1) = RELU6(6 alpha x + 6 beta) / 6."""
     alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
-    name, order = node.output[0], w.order_of(node.input[0])
-    index = w.get(node.input[0], order)
-    shape = w.stored(index)
+    name, (index, order, shape) = node.output[0], w.operand(node)
     if abs(6 * alpha - 1) > 1e-6:
         index = w.emit("MUL", [index, w.const(np.float32(6 * alpha))], shape, f"{name}/scaled")
     relu6 = {"fusedActivationFunction": w.schema.ActivationFunctionType.RELU6}
@@ -83,10 +81,7 @@ def hard_sigmoid(w: Writer, node: NodeProto) -> None:
 
 def hard_swish(w: Writer, node: NodeProto) -> None:
     """x clip(x + 3, 0, 6) / 6, Howard et al. 2019; not HARD_SWISH, which no INT8 kernel of XNNPACK's knows."""
-    x, name = node.input[0], node.output[0]
-    order = w.order_of(x)
-    index = w.get(x, order)
-    shape = w.stored(index)
+    name, (index, order, shape) = node.output[0], w.operand(node)
     relu6 = {"fusedActivationFunction": w.schema.ActivationFunctionType.RELU6}
     gate = w.emit("ADD", [index, w.const(np.float32(3))], shape, f"{name}/shifted", **relu6)
     gate = w.emit("MUL", [gate, w.const(np.float32(1 / 6))], shape, f"{name}/gate")

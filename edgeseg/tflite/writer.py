@@ -123,6 +123,12 @@ class Writer:
             self._shared.add(value.index)
         self.put(name, value.index, order or value.order)
 
+    def operand(self, node: NodeProto) -> tuple[int, Order, list[int]]:
+        """A node's first input as it is stored: its tensor, order and shape."""
+        order = self.order_of(node.input[0])
+        index = self.get(node.input[0], order)
+        return index, order, self.stored(index)
+
     def const(self, value: Any, name: str = "const") -> int:
         """A constant tensor of an array or a number."""
         array = _as_float32(np.asarray(value))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError, FileError, OptionError, first_line
 from edgeseg.files import require_file, write_bytes
+from edgeseg.onnx_graph.formats import FROM_TORCH, torch_program
 from edgeseg.spec import ONNX_KEY
 from edgeseg.training.onnx_export import OPSET, TOLERANCE
 
 Size = tuple[int, int]
-FROM_TORCH = "torch.onnx.export(model.eval(), torch.zeros(1, 3, H, W), 'model.onnx', dynamo=False)"
 
 
 class Exported(nn.Module):
@@ -54,7 +53,7 @@ def export_program(path: Path, out: Path, size: Size | None = None) -> Path:
     says the size, or it does not run; EdgesegError where the ONNX differs from torch by more than 1e-4.
     """
     require_file(path, "Program")
-    program, shape, carried = _exported(path) if _is_exported(path) else _scripted(path)
+    program, shape, carried = _exported(path) if torch_program(path) == "exported" else _scripted(path)
     if size:
         shape = (1, shape[1] if shape else 3, *size)
     if not shape:
@@ -72,11 +71,6 @@ def export_program(path: Path, out: Path, size: Size | None = None) -> Path:
     _require_equal(data, image, expected, path)
     write_bytes(out, _with_property(data, carried))
     return out
-
-
-def _is_exported(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in archive.namelist())
 
 
 def _exported(path: Path) -> tuple[Any, tuple[int, ...] | None, str]:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tiny
 
+from edgeseg import tiling
 from edgeseg.data.dataset import Dataset
 from edgeseg.errors import OptionError
-from edgeseg.evaluation.augmented import Augmented, window_starts
+from edgeseg.evaluation.augmented import Augmented
 from edgeseg.evaluation.errors import Errors
 from edgeseg.evaluation.evaluate import evaluate
 from edgeseg.evaluation.metrics import Counts
@@ -124,7 +125,7 @@ def test_averaged_evaluation_has_the_same_figures(bundle: Path, street: Path) ->
 
 @pytest.mark.parametrize("size", [64, 65, 80, 96, 97, 200])
 def test_windows_cover_the_frame_and_overlap_by_half(size: int) -> None:
-    starts = window_starts(size, 64)
+    starts = tiling.starts(size, 64, 32)
     assert starts[0] == 0 and starts[-1] == size - 64
     assert all(0 < b - a <= 32 for a, b in itertools.pairwise(starts))
 

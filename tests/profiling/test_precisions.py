@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeseg import cpus, onnx_graph
+from edgeseg import cpus
 from edgeseg.bundle import Bundle
 from edgeseg.precision import Precision
 from edgeseg.profiling import precisions
@@ -20,7 +20,7 @@ STREET = Path(__file__).resolve().parents[2] / "models" / "street" / "street.onn
 @pytest.mark.parametrize("target", ["openvino-cpu", "onnxruntime-cpu", "tflite-cpu"])
 def test_each_float_precision_of_the_target_is_measured(target, bundle_of, network):
     bundle = Bundle.load(bundle_of(target, "int8"))
-    found = speeds(bundle, onnx_graph.deploy_graph(onnx_graph.load(network), bundle.spec, "").model)
+    found = speeds(bundle, network)
     others = {BF16} if target == "openvino-cpu" and cpus.has_bf16() else set()
     assert set(found) == {INT8, FP32, *others} and found[FP32] == 1
     assert 0.05 < found[INT8] < 100
@@ -28,7 +28,7 @@ def test_each_float_precision_of_the_target_is_measured(target, bundle_of, netwo
 
 def test_a_target_that_is_not_here_is_not_measured(bundle_of, network):
     bundle = Bundle.load(bundle_of("jetson-orin", "fp16"))
-    assert speeds(bundle, onnx_graph.load(network)) == {}
+    assert speeds(bundle, network) == {}
 
 
 def test_a_precision_is_worth_it_when_it_is_faster_than_every_float_one():
@@ -45,7 +45,7 @@ def test_compile_says_it(edgeseg, tmp_path, monkeypatch):
     told = json.loads(edgeseg(*words).out)["speed_over_fp32"]
     assert told["fp32"] == 1 and told["bf16"] > 0
 
-    monkeypatch.setattr(precisions, "speeds", lambda bundle, graph: {BF16: 0.97, FP32: 1.0})
+    monkeypatch.setattr(precisions, "speeds", lambda *given: {BF16: 0.97, FP32: 1.0})
     result = edgeseg(*words)
     assert result.code == 0
     assert "bf16 is no faster than fp32 on this CPU (0.97 to 1.00 times fp32)" in " ".join(result.err.split())
